@@ -1,0 +1,21 @@
+"""The two exceptions that are not bugs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what was asked for: one line that names the token and says the next command."""
+
+
+class NotApplicable(Exception):
+    """A (model, task, method) cell that has no meaning, with the reason."""
+
+
+def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError:
+    """Build the error for a name that does not exist: the token, the near names, the next command."""
+    near = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=0.6)
+    suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
+    return UserError(f"unknown {kind} '{token}'.{suggestion} {hint}")

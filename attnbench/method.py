@@ -1,0 +1,107 @@
+"""The method protocol: what a compression method is, and where in attention it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STAGES = ("hidden", "scores", "normalize", "probs", "context")
+KINDS = ("encoder", "decoder", "cross")
+
+
+@dataclass
+class Site:
+    """One place where a model attends, as a stage sees it.
+
+    `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` counts within the kind.
+    `visible` is (batch, 1, queries, keys) and tells which keys each query may see (None: all of them).
+    `offset` is the position of the first query row among the keys: 0, but for a KV cache or a tile of queries.
+    Padding at either end of an example is cut off before a stage sees it: key 0 is the example's first real token.
+    """
+
+    path: str
+    kind: Literal["encoder", "decoder", "cross"]
+    layer: int
+    heads: int
+    head_dim: int
+    visible: Tensor | None = None
+    offset: int = 0
+
+
+@dataclass
+class Method:
+    """One change to attention. A dataclass whose first field is the amount in its spec: `prune80` is Prune(80).
+
+    Override the stages it changes; each gets a tensor and its `site`, and returns the tensor's replacement:
+
+        hidden     (batch, tokens, hidden)                 input of a layer
+        scores     (batch, heads, queries, keys)           before the softmax, already masked; hide a key with -inf
+        normalize  (batch, heads, queries, keys) -> same   instead of the softmax (entmax)
+        probs      (batch, heads, queries, keys)           after it
+        context    (batch, heads, queries, head_dim)       probs @ values, before the output projection
+
+    Override `fit(model, batches)` to learn from data first (`batches`: a list of dicts for `model(**batch)`, labels
+    included where the task has them); what it learns ends in an underscore and is stored with the record.
+    Raise ValueError in `__post_init__` for an amount out of range. A stage may edit its tensor in place where
+    `tensor.requires_grad` is false.
+    """
+
+    name: ClassVar[str] = ""  # "prune", or "heads:entropy" for a variant
+    examples: ClassVar[tuple[str, ...]] = ()  # specs that tests and docs run: seconds each, on an encoder, no files
+    rows: ClassVar[Literal["one", "all"]] = "one"  # "all": statistics beyond one query row
+    empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
+
+    on: tuple[str, ...] = field(default=(), kw_only=True)
+    layers: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def hidden(self, hidden: Tensor, site: Site) -> Tensor:
+        return hidden
+
+    def scores(self, scores: Tensor, site: Site) -> Tensor:
+        return scores
+
+    def normalize(self, scores: Tensor, site: Site) -> Tensor:
+        return scores.softmax(-1)
+
+    def probs(self, probs: Tensor, site: Site) -> Tensor:
+        return probs
+
+    def context(self, context: Tensor, site: Site) -> Tensor:
+        return context
+
+    def fit(self, model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
+        return None
+
+    def selects(self, site: Site) -> bool:
+        """Tell whether `on=` and `layers=` include this site."""
+        return (not self.on or site.kind in self.on) and (not self.layers or any(site.layer in layer_range(r) for r in self.layers))
+
+
+def layer_range(text: str) -> range:
+    """Read "3" or "0-5" (both ends included). Raises ValueError."""
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        raise ValueError(f"layers={text} is not a layer or a range such as 0-5")
+    return range(int(first), int(last if dash else first) + 1)
+
+
+def overridden(method: Method) -> tuple[str, ...]:
+    """List the stages that a method changes."""
+    return tuple(stage for stage in STAGES if getattr(type(method), stage) is not getattr(Method, stage))
+
+
+def needs_fit(method: Method) -> bool:
+    return type(method).fit is not Method.fit
+
+
+def fitted(method: Method) -> dict[str, Any]:
+    """Return what `fit` learned: the attributes whose name ends in an underscore."""
+    return {key: value for key, value in vars(method).items() if key.endswith("_") and not key.startswith("_")}
+
+
+def rows_all(methods: Sequence[Method]) -> bool:
+    return any(method.rows == "all" for method in methods)
