@@ -1,0 +1,144 @@
+"""Find methods and backends: built-ins, entry points, files and folders, all through the same hooks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from attnbench.errors import UserError
+from attnbench.method import Method
+
+PROJECT = "attnbench"
+NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z])*)*")
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """What a plugin may implement. Each hook hands over a `register` callable."""
+
+    @hookspec
+    def register_methods(self, register: Callable[[type[Method]], None]) -> None:
+        """Call `register(MethodClass)` for every method the plugin brings."""
+
+    @hookspec
+    def register_backends(self, register: Callable[[str, str], None]) -> None:
+        """Call `register(name, "package.module")` for every evaluation backend the plugin brings."""
+
+
+class Registry:
+    """The methods and backends of this process, with the place each came from."""
+
+    def __init__(self) -> None:
+        self.methods: dict[str, type[Method]] = {}
+        self.backends: dict[str, str] = {}
+        self.broken: list[str] = []  # one line a plugin that could not be loaded
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(Hooks)
+
+    def add(self, module: Any) -> None:
+        """Register one plugin module through the hooks."""
+        self._manager.register(module)
+        self._manager.check_pending()
+        others = [plugin for plugin in self._manager.get_plugins() if plugin is not module]
+        for hook, register in (("register_methods", self._add_method), ("register_backends", self._add_backend)):
+            self._manager.subset_hook_caller(hook, remove_plugins=others)(register=register)
+
+    def _add_method(self, cls: type[Method]) -> None:
+        name = cls.__dict__.get("name", "")
+        if not NAME.fullmatch(name):
+            raise UserError(f"{place(cls)} has the name '{name}': use lower-case letters and single dashes, ':' before a variant")
+        if name in self.methods and self.methods[name] is not cls:
+            raise UserError(f"method '{name}' is registered twice: {place(self.methods[name])} and {place(cls)}. Rename one.")
+        clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
+        if clash:
+            raise UserError(f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one.")
+        self.methods[name] = cls
+
+    def _add_backend(self, name: str, module: str) -> None:
+        if self.backends.get(name, module) != module:
+            raise UserError(f"backend '{name}' is registered twice: {self.backends[name]} and {module}. Rename one.")
+        self.backends[name] = module
+
+    def try_add(self, source: str, load: Callable[[], Any]) -> None:
+        """Load a plugin that is not ours: when it breaks it is named on stderr and the rest goes on."""
+        before = dict(self.methods), dict(self.backends)
+        try:
+            self.add(load())
+        except UserError:
+            raise
+        except Exception as error:
+            self.methods, self.backends = before
+            line = f"plugin {source} is left out: {type(error).__name__}: {error}"
+            self.broken.append(line)
+            print(f"attnbench: {line}", file=sys.stderr)
+
+
+def place(cls: type) -> str:
+    """Say where a class was defined."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return f"{cls.__qualname__} in {file or cls.__module__}"
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import one file as a plugin. It is in `sys.modules` first: dataclasses look their module up there."""
+    name = f"attnbench_plugin_{re.sub(r'[^a-zA-Z0-9]', '_', str(path.resolve()))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def builtin_modules() -> list[str]:
+    folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
+    return [f"attnbench_plugins.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+
+
+_registry: Registry | None = None
+
+
+def registry() -> Registry:
+    """Return this process's registry, loading the built-ins and the installed plugins the first time."""
+    global _registry
+    if _registry is None:
+        loading = Registry()
+        for name in builtin_modules():
+            loading.add(importlib.import_module(name))
+        # pluggy's own loader would let one bad entry point stop all the others
+        for entry in sorted(metadata.entry_points(group=PROJECT), key=lambda entry: entry.value):
+            loading.try_add(f"{entry.name} ({entry.value})", entry.load)
+        _registry = loading
+    return _registry
+
+
+def load(files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Add plugin files, and every `*.py` of plugin folders. Raises UserError for a path that is not there."""
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"--plugin {path}: no such file")
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"plugins folder {folder}: no such folder")
+        paths += sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
+    for path in paths:
+        registry().try_add(str(path), lambda path=path: import_file(path))  # type: ignore[misc]
