@@ -1,0 +1,240 @@
+"""Name, find and load checkpoints: pocket models, published models, Hub ids and folders."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench.errors import NotApplicable, UserError, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+POCKET = Path(__file__).parent / "pocket" / "weights"
+
+# short name -> task -> (Hub id, {metric: dense score its card states})
+PUBLISHED: dict[str, dict[str, tuple[str, dict[str, float]]]] = {
+    "bert-base": {
+        "sst2": ("textattack/bert-base-uncased-SST-2", {}),
+        "squad": ("csarron/bert-base-uncased-squad-v1", {"em": 0.809, "f1": 0.882}),
+    },
+    "roberta-base": {
+        "sst2": ("textattack/roberta-base-SST-2", {}),
+        "squad": ("csarron/roberta-base-squad-v1", {"em": 0.830, "f1": 0.904}),
+    },
+}
+
+HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "qa": "AutoModelForQuestionAnswering",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def pocket_families() -> dict[str, dict[str, Path]]:
+    """List the shipped pocket models: family -> task -> folder."""
+    families: dict[str, dict[str, Path]] = {}
+    for card in sorted(POCKET.glob("*/card.json")):
+        for task in json.loads(card.read_text(encoding="utf-8"))["tasks"]:
+            families.setdefault(card.parent.name.partition("-")[0], {})[task] = card.parent
+    return families
+
+
+def label(name: str) -> str:
+    """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part."""
+    short = name.removeprefix("pocket-")
+    if short in pocket_families():
+        return f"pocket-{short}"
+    if name in PUBLISHED:
+        return name
+    if name.startswith((".", "/", "~")):
+        return Path(name).expanduser().resolve().name
+    if "/" in name:
+        return name
+    known = [*pocket_families(), *PUBLISHED]
+    raise unknown("model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder.")
+
+
+def tasks_of(name: str) -> list[str]:
+    """List the tasks a model can run without being told: those of a pocket model's cards, of a published model's table."""
+    return sorted(pocket_families().get(name.removeprefix("pocket-"), PUBLISHED.get(name, {})), reverse=True)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One set of weights on disk or on the Hub. `name` is the name in tables; `path` what transformers loads."""
+
+    name: str
+    path: str
+    source: str  # pocket, published, hub or folder
+    trust_remote_code: bool = False
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Return the local folder, downloading a Hub model first. Raises UserError where it cannot be had."""
+        if self.source in ("pocket", "folder"):
+            if not (Path(self.path) / "config.json").is_file():
+                raise UserError(f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`.")
+            return self.path
+        return _download(self.path)
+
+    def config(self) -> Any:
+        from transformers import AutoConfig
+
+        with self._readable():
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        with self._readable():
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+
+    def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
+        """Load the weights with one of HEADS, in eval mode. Raises UserError where the checkpoint lacks that head."""
+        import torch
+        import transformers
+
+        factory = getattr(transformers, HEADS[head])
+        with self._readable():
+            model, report = factory.from_pretrained(
+                self.folder,
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa" if _has_sdpa(self.config()) else "eager",
+                trust_remote_code=self.trust_remote_code,
+                weights_only=True,
+                output_loading_info=True,
+            )
+        missing = sorted(report["missing_keys"])
+        if missing:
+            found = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed architecture"])
+            raise UserError(f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. Choose a task that fits it.")
+        return model.to(device).eval()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash the config and the weights: sha256 over the files' contents."""
+        digest = hashlib.sha256()
+        folder = Path(self.folder)
+        for pattern in ("config.json", *WEIGHTS):
+            for file in sorted(folder.glob(pattern)):
+                digest.update(file.name.encode())
+                with file.open("rb") as handle:
+                    while block := handle.read(1 << 20):
+                        digest.update(block)
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def weight_format(self) -> str:
+        return "safetensors" if any(Path(self.folder).glob("*.safetensors")) else "bin"
+
+    def parameters(self, model: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def _readable(self) -> _Readable:
+        return _Readable(self)
+
+
+class _Readable:
+    """Turn what transformers raises for a damaged or foreign folder into one line."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        from safetensors import SafetensorError
+
+        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, SafetensorError)):
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"model '{self.checkpoint.path}' cannot be read: {first}") from error
+
+
+def _has_sdpa(config: Any) -> bool:
+    import transformers
+
+    names = getattr(config, "architectures", None) or []
+    classes = [getattr(transformers, name, None) for name in names]
+    return all(getattr(cls, "_supports_sdpa", False) for cls in classes if cls is not None)
+
+
+def _download(repository: str) -> str:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(repository, local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    families = ", ".join(f"pocket-{family}" for family in pocket_families())
+    away = f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. Set HF_HOME to a home that has it, or use {families}."
+    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+        raise UserError(away)
+    try:
+        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS])
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
+
+
+def reachable(url: str, seconds: float = 3.0) -> bool:
+    """Tell whether a host answers at all, so that no library has to find out by retrying."""
+    import socket
+    from urllib.parse import urlsplit
+
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
+    """Return the checkpoint of a model name for a task. Raises UserError or NotApplicable where there is none."""
+    shown = label(name)
+    pocket = pocket_families().get(shown.removeprefix("pocket-"), {}) if shown.startswith("pocket-") else {}
+    if pocket:
+        if task not in pocket:
+            raise NotApplicable(f"{shown} is trained for {', '.join(sorted(pocket))}, not for {task}")
+        return Checkpoint(shown, str(pocket[task]), "pocket")
+    if name in PUBLISHED:
+        if task not in PUBLISHED[name]:
+            raise NotApplicable(f"{name} has published checkpoints for {', '.join(PUBLISHED[name])}, not for {task}")
+        return Checkpoint(name, PUBLISHED[name][task][0], "published", trust_remote_code)
+    if name.startswith((".", "/", "~")):
+        return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)
+    return Checkpoint(name, name, "hub", trust_remote_code)
+
+
+def expected_scores(name: str, task: str) -> dict[str, float]:
+    """Return the dense scores that a published checkpoint's card states."""
+    return PUBLISHED.get(name, {}).get(task, ("", {}))[1]
+
+
+def checkpoint(name: str, task: str | None = None) -> Path:
+    """Return the folder of a pocket model, for `from_pretrained`.
+
+    >>> checkpoint("bert").name
+    'bert-sentiment'
+    """
+    folders = pocket_families().get(name.removeprefix("pocket-"))
+    if not folders:
+        raise unknown("pocket model", name, pocket_families(), f"Known: {', '.join(pocket_families())}.")
+    if task is None:
+        return folders[tasks_of(name)[0]]
+    if task not in folders:
+        raise unknown(f"task of {name}", task, folders, f"{name} has {', '.join(folders)}.")
+    return folders[task]

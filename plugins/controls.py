@@ -1,0 +1,34 @@
+"""Controls: what a model can do without choosing where to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnbench import Method, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attnbench import Site
+
+
+@dataclass
+class Uniform(Method):
+    """Weight every visible key equally: the floor that every method should stay above.
+
+    p[q, k] = 1 / n for each of the n keys that query q may see; shapes (batch, heads, queries, keys).
+    With no selection left, the model is a bag of words per layer. Source: the control proposed in Jain and Wallace
+    2019, https://aclanthology.org/N19-1357/; theirs is trained so, ours replaces the weights of a trained model.
+    """
+
+    name = "uniform"
+    examples = ("uniform",)
+
+    def scores(self, scores: Tensor, site: Site) -> Tensor:
+        return scores.new_zeros(scores.shape)
+
+
+@hookimpl
+def register_methods(register):
+    register(Uniform)
