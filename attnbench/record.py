@@ -1,0 +1,200 @@
+"""Records: one JSON a cell, measurements only, written so that a kill leaves either the old file or the new one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench.errors import UserError
+from attnbench.method import Method
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA = 1
+NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
+LONGEST_NAME = 100
+STATUSES = ("measured", "failed", "not applicable")
+
+
+@dataclass
+class Record:
+    """What was measured in one cell. `scores` holds doc_id and a per-sample array for every metric."""
+
+    cell: dict[str, str]
+    status: str
+    error: str | None = None
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    fitted: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    date: str = ""
+    schema: int = SCHEMA
+    scores: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+
+def file_name(text: str) -> str:
+    """Return a spec or a model name as a file name: ':' becomes ',', '/' becomes '-', long ones end in a hash."""
+    name = text.replace(":", ",").replace("/", "-").replace("\\", "-").lstrip(".") or "-"
+    if len(name) > LONGEST_NAME:
+        name = name[:LONGEST_NAME] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name
+
+
+def path_of(folder: str | Path, cell: dict[str, str]) -> Path:
+    """Return `<folder>/<model>/<task>/<method>.json`."""
+    parts = [file_name(cell[key]) for key in ("model", "task", "method")]
+    return Path(folder, *parts[:2], parts[2] + ".json")
+
+
+def write(folder: str | Path, record: Record) -> Path:
+    """Write a record: arrays first, then the JSON that names their hash, each by temporary file and rename."""
+    import io
+
+    import numpy as np
+
+    path = path_of(folder, record.cell)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **record.scores)  # type: ignore[arg-type]
+    arrays = buffer.getvalue()
+    body = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "scores"}
+    body = {"schema": body.pop("schema"), **body}
+    body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(arrays).hexdigest()}
+    text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path.with_suffix(".npz"), arrays)
+        _replace(path, text.encode())
+    except OSError as error:
+        raise UserError(f"--records {folder}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _replace(path: Path, data: bytes) -> None:
+    # the temporary's name has no .json at its end: a reader never takes it for a record
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise UserError at once where no record could be written."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--records {folder}: cannot be written: {error.strerror or error}") from error
+
+
+def clear_partial(folder: str | Path) -> None:
+    """Remove temporaries that a killed run left behind."""
+    for part in Path(folder).glob("*/*/.*.part"):
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | Path) -> Record:
+    """Read one record with its arrays. Raises ValueError naming what is damaged."""
+    import io
+
+    import numpy as np
+
+    path = Path(path)
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
+        found = body.get("schema") if isinstance(body, dict) else type(body).__name__
+        raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")
+    expected = {f.name for f in dataclasses.fields(Record)} - {"scores"}
+    if set(body) != expected:
+        raise ValueError(f"{path}: keys {sorted(set(body) ^ expected)} are missing or unknown")
+    cell = body["cell"]
+    if not isinstance(cell, dict) or set(cell) != {"model", "task", "method"} or body["status"] not in STATUSES:
+        raise ValueError(f"{path}: malformed cell or status")
+    try:
+        arrays = path.with_suffix(".npz").read_bytes()
+        if hashlib.sha256(arrays).hexdigest() != body["provenance"].get("arrays"):
+            raise ValueError("not the arrays that the JSON was written with")
+        with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
+            scores = {key: loaded[key] for key in loaded.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path.with_suffix('.npz')}: {error}") from None
+    return Record(**body, scores=scores)
+
+
+def read_all(folder: str | Path) -> Iterator[Record]:
+    """Read every record under a folder in path order; a damaged one is named on stderr and passed over."""
+    if not Path(folder).is_dir():
+        raise UserError(f"--records {folder}: no such folder. `attnbench run` makes one.")
+    for path in sorted(Path(folder).glob("*/*/*.json")):
+        try:
+            yield read(path)
+        except ValueError as error:
+            print(f"attnbench: record passed over: {error}", file=sys.stderr)
+
+
+def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
+    """Return a cell's record, or None. A damaged one is set aside with a warning, so that the cell is measured again."""
+    path = path_of(folder, cell)
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except ValueError as error:
+        aside = path.with_suffix(".json.damaged")
+        os.replace(path, aside)
+        print(f"attnbench: damaged record set aside as {aside.name}: {error}", file=sys.stderr)
+        return None
+
+
+def identity(parts: dict[str, Any]) -> str:
+    """Hash everything that changes a number, and nothing else."""
+    text = json.dumps({"numerics": NUMERICS, **parts}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_of(methods: Sequence[Method]) -> str:
+    """Hash the methods' code: each class and its parents, and the functions and constants of their files.
+
+    Comments, docstrings and layout do not count: the hash is over the syntax tree.
+    """
+    digest = hashlib.sha256()
+    for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__):
+        if issubclass(cls, Method) and cls is not Method:
+            module = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
+            shared = [node for node in module.body if not isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom))]
+            own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+            for node in (*shared, *own):
+                digest.update(ast.dump(_without_docstrings(node)).encode())
+    return digest.hexdigest()
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return tree
