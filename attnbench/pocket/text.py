@@ -1,0 +1,47 @@
+"""The pocket tasks: English-like documents from a seeded generator, in three splits that share no text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from zlib import crc32
+
+from attnbench import errors
+from attnbench.pocket import facts, opinions
+
+WRITERS = {"sentiment": opinions.write, "qa": facts.write}
+KEYS = {"sentiment": "text", "qa": "context"}
+SIZES = {"train": 2000, "calibration": 500, "validation": 1000}
+RESIDUES = {"train": (0, 1), "calibration": (2,), "validation": (3,)}
+
+
+def documents(task: str, split: str, count: int | None = None) -> list[dict[str, Any]]:
+    """Write the first `count` documents of a split (None: its usual size).
+
+    sentiment: {"id", "text", "label"} with label 0 (negative) or 1 (positive).
+    qa: {"id", "question", "context", "answers": {"text": [answer], "answer_start": [character]}}.
+
+    A longer list begins with the shorter one. Raises UserError for an unknown task or split.
+    """
+    for kind, name, known in (("pocket task", task, WRITERS), ("split", split, SIZES)):
+        if name not in known:
+            raise errors.unknown(kind, name, known, f"Known: {', '.join(known)}.")
+    found = islice(annotated(task, split), SIZES[split] if count is None else count)
+    return [{key: value for key, value in document.items() if key != "spans"} for document in found]
+
+
+def annotated(task: str, split: str) -> Iterator[dict[str, Any]]:
+    """Write a split's documents without end, with `spans` of characters (start, end, tag) to train on.
+
+    A text belongs to the split that its checksum names, so no text is ever in two splits.
+    """
+    rng = random.Random(f"attnbench pocket {task} {split}")
+    write, key, residues = WRITERS[task], KEYS[task], RESIDUES[split]
+    number = 0
+    while True:
+        document = write(rng)
+        if crc32(document[key].encode()) % 4 in residues:
+            yield {"id": f"{split}-{number}", **document}
+            number += 1
