@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Method", "Site", "apply", "checkpoint", "format", "hookimpl", "parse", "run", "transform", "watch"]
+__all__ = [
+    "Method",
+    "Site",
+    "apply",
+    "checkpoint",
+    "format",
+    "hookimpl",
+    "parse",
+    "run",
+    "transform",
+    "watch",
+]
 
 _LAZY = {
     "apply": "attnbench.attention",

@@ -46,10 +46,15 @@ def head_sensitivity(
             gates.gates.clear()
             loss = getattr(model(**batch), "loss", None)
             if loss is None:
-                raise UserError("a gradient criterion needs labels, and this task's calibration data has none")
+                raise UserError(
+                    "a gradient criterion needs labels, and this task's calibration data has none"
+                )
             if not gates.gates:
                 break
             gradients = torch.autograd.grad(loss * len(batch["input_ids"]), [gate for _, gate in gates.gates])
             for (key, _), gradient in zip(gates.gates, gradients, strict=True):
-                sums[key] = sums.get(key, torch.zeros((), dtype=torch.float64)) + gradient.abs().sum((0, 2, 3)).double().cpu()
+                sums[key] = (
+                    sums.get(key, torch.zeros((), dtype=torch.float64))
+                    + gradient.abs().sum((0, 2, 3)).double().cpu()
+                )
     return {key: total.float() for key, total in sums.items()}

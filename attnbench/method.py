@@ -51,7 +51,9 @@ class Method:
     """
 
     name: ClassVar[str] = ""  # "prune", or "heads:entropy" for a variant
-    examples: ClassVar[tuple[str, ...]] = ()  # specs that tests and docs run: seconds each, on an encoder, no files
+    examples: ClassVar[
+        tuple[str, ...]
+    ] = ()  # specs that tests and docs run: seconds each, on an encoder, no files
     rows: ClassVar[Literal["one", "all"]] = "one"  # "all": statistics beyond one query row
     empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
 
@@ -78,7 +80,9 @@ class Method:
 
     def selects(self, site: Site) -> bool:
         """Tell whether `on=` and `layers=` include this site."""
-        return (not self.on or site.kind in self.on) and (not self.layers or any(site.layer in layer_range(r) for r in self.layers))
+        return (not self.on or site.kind in self.on) and (
+            not self.layers or any(site.layer in layer_range(r) for r in self.layers)
+        )
 
 
 def layer_range(text: str) -> range:
@@ -100,7 +104,9 @@ def needs_fit(method: Method) -> bool:
 
 def fitted(method: Method) -> dict[str, Any]:
     """Return what `fit` learned: the attributes whose name ends in an underscore."""
-    return {key: value for key, value in vars(method).items() if key.endswith("_") and not key.startswith("_")}
+    return {
+        key: value for key, value in vars(method).items() if key.endswith("_") and not key.startswith("_")
+    }
 
 
 def rows_all(methods: Sequence[Method]) -> bool:

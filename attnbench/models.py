@@ -61,7 +61,9 @@ def label(name: str) -> str:
     if "/" in name:
         return name
     known = [*pocket_families(), *PUBLISHED]
-    raise unknown("model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder.")
+    raise unknown(
+        "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
+    )
 
 
 def tasks_of(name: str) -> list[str]:
@@ -83,7 +85,9 @@ class Checkpoint:
         """Return the local folder, downloading a Hub model first. Raises UserError where it cannot be had."""
         if self.source in ("pocket", "folder"):
             if not (Path(self.path) / "config.json").is_file():
-                raise UserError(f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`.")
+                raise UserError(
+                    f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`."
+                )
             return self.path
         return _download(self.path)
 
@@ -117,7 +121,9 @@ class Checkpoint:
         missing = sorted(report["missing_keys"])
         if missing:
             found = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed architecture"])
-            raise UserError(f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. Choose a task that fits it.")
+            raise UserError(
+                f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. Choose a task that fits it."
+            )
         return model.to(device).eval()
 
     @functools.cached_property
@@ -212,7 +218,9 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
         return Checkpoint(shown, str(pocket[task]), "pocket")
     if name in PUBLISHED:
         if task not in PUBLISHED[name]:
-            raise NotApplicable(f"{name} has published checkpoints for {', '.join(PUBLISHED[name])}, not for {task}")
+            raise NotApplicable(
+                f"{name} has published checkpoints for {', '.join(PUBLISHED[name])}, not for {task}"
+            )
         return Checkpoint(name, PUBLISHED[name][task][0], "published", trust_remote_code)
     if name.startswith((".", "/", "~")):
         return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)

@@ -32,7 +32,9 @@ def seeded(methods: Sequence[Method], repeats: int, seed: int = 0) -> list[str]:
     if not any(_draws(method) for method in methods):
         return [spec.format(methods)]
     return [
-        spec.format([dataclasses.replace(method, seed=seed + k) if _draws(method) else method for method in methods])
+        spec.format(
+            [dataclasses.replace(method, seed=seed + k) if _draws(method) else method for method in methods]
+        )
         for k in range(repeats)
     ]
 
@@ -43,21 +45,29 @@ def _draws(method: Method) -> bool:
     return field is not None and getattr(method, "seed") == field.default  # noqa: B009
 
 
-def plan(models_: Iterable[str], methods: Iterable[str], tasks: Iterable[str] = (), repeats: int = 3, seed: int = 0) -> list[Cell]:
+def plan(
+    models_: Iterable[str], methods: Iterable[str], tasks: Iterable[str] = (), repeats: int = 3, seed: int = 0
+) -> list[Cell]:
     """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
     names, wanted = split(models_), split(tasks)
     if not names:
         raise UserError("no model: give --models, as in --models bert,roberta")
-    specs = [text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)]
+    specs = [
+        text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)
+    ]
     labels = {name: models.label(name) for name in names}
     for name, shown in labels.items():
         twins = [other for other in names if labels[other] == shown and other != name]
         if twins:
-            raise UserError(f"models '{name}' and '{twins[0]}' would share the name '{shown}' in records. Rename one folder or drop one.")
+            raise UserError(
+                f"models '{name}' and '{twins[0]}' would share the name '{shown}' in records. Rename one folder or drop one."
+            )
     cells = []
     for name in names:
         for task in wanted or models.tasks_of(name):
             cells += [Cell(name, task, method) for method in dict.fromkeys(specs)]
         if not wanted and not models.tasks_of(name):
-            raise UserError(f"model '{name}' names no task of its own: give --tasks, as in --tasks sst2. `attnbench tasks` lists them.")
+            raise UserError(
+                f"model '{name}' names no task of its own: give --tasks, as in --tasks sst2. `attnbench tasks` lists them."
+            )
     return cells

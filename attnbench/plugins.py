@@ -51,23 +51,34 @@ class Registry:
         self._manager.register(module)
         self._manager.check_pending()
         others = [plugin for plugin in self._manager.get_plugins() if plugin is not module]
-        for hook, register in (("register_methods", self._add_method), ("register_backends", self._add_backend)):
+        for hook, register in (
+            ("register_methods", self._add_method),
+            ("register_backends", self._add_backend),
+        ):
             self._manager.subset_hook_caller(hook, remove_plugins=others)(register=register)
 
     def _add_method(self, cls: type[Method]) -> None:
         name = cls.__dict__.get("name", "")
         if not NAME.fullmatch(name):
-            raise UserError(f"{place(cls)} has the name '{name}': use lower-case letters and single dashes, ':' before a variant")
+            raise UserError(
+                f"{place(cls)} has the name '{name}': use lower-case letters and single dashes, ':' before a variant"
+            )
         if name in self.methods and self.methods[name] is not cls:
-            raise UserError(f"method '{name}' is registered twice: {place(self.methods[name])} and {place(cls)}. Rename one.")
+            raise UserError(
+                f"method '{name}' is registered twice: {place(self.methods[name])} and {place(cls)}. Rename one."
+            )
         clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
         if clash:
-            raise UserError(f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one.")
+            raise UserError(
+                f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one."
+            )
         self.methods[name] = cls
 
     def _add_backend(self, name: str, module: str) -> None:
         if self.backends.get(name, module) != module:
-            raise UserError(f"backend '{name}' is registered twice: {self.backends[name]} and {module}. Rename one.")
+            raise UserError(
+                f"backend '{name}' is registered twice: {self.backends[name]} and {module}. Rename one."
+            )
         self.backends[name] = module
 
     def try_add(self, source: str, load: Callable[[], Any]) -> None:
@@ -110,7 +121,8 @@ def import_file(path: Path) -> ModuleType:
 
 def builtin_modules() -> list[str]:
     folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
-    return [f"attnbench_plugins.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+    families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+    return ["attnbench.backends", *(f"attnbench_plugins.{stem}" for stem in families)]
 
 
 _registry: Registry | None = None

@@ -132,7 +132,11 @@ def read(path: str | Path) -> Record:
     if set(body) != expected:
         raise ValueError(f"{path}: keys {sorted(set(body) ^ expected)} are missing or unknown")
     cell = body["cell"]
-    if not isinstance(cell, dict) or set(cell) != {"model", "task", "method"} or body["status"] not in STATUSES:
+    if (
+        not isinstance(cell, dict)
+        or set(cell) != {"model", "task", "method"}
+        or body["status"] not in STATUSES
+    ):
         raise ValueError(f"{path}: malformed cell or status")
     try:
         arrays = path.with_suffix(".npz").read_bytes()
@@ -185,8 +189,14 @@ def code_of(methods: Sequence[Method]) -> str:
     for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__):
         if issubclass(cls, Method) and cls is not Method:
             module = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
-            shared = [node for node in module.body if not isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom))]
-            own = [node for node in module.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__]
+            shared = [
+                node
+                for node in module.body
+                if not isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom))
+            ]
+            own = [
+                node for node in module.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+            ]
             for node in (*shared, *own):
                 digest.update(ast.dump(_without_docstrings(node)).encode())
     return digest.hexdigest()
@@ -195,6 +205,11 @@ def code_of(methods: Sequence[Method]) -> str:
 def _without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     return tree

@@ -40,7 +40,9 @@ def format(methods: Sequence[Method]) -> str:
 def _term(term: str) -> Method:
     match = TERM.fullmatch(term)
     if not match:
-        raise UserError(f"'{term}' is not a method spec: name, amount, modifiers, as in prune80 or heads50:entropy. {HINT}")
+        raise UserError(
+            f"'{term}' is not a method spec: name, amount, modifiers, as in prune80 or heads50:entropy. {HINT}"
+        )
     words, pairs = [], []
     for modifier in match["modifiers"].split(":")[1:]:
         key, equals, value = modifier.partition("=")
@@ -59,7 +61,9 @@ def _term(term: str) -> Method:
     amount = amount_field(cls)
     if match["amount"]:
         if amount is None:
-            raise UserError(f"'{term}': {cls.name} takes no amount. `attnbench methods {cls.name}` shows its fields.")
+            raise UserError(
+                f"'{term}': {cls.name} takes no amount. `attnbench methods {cls.name}` shows its fields."
+            )
         arguments[amount.name] = _value(term, amount, match["amount"])
     elif amount is not None and amount.default is dataclasses.MISSING:
         raise UserError(f"'{term}': the amount ({amount.name}) is missing, as in {_example(cls)}")
@@ -100,7 +104,9 @@ def _class(term: str, name: str, words: list[str]) -> type[Method]:
         choices = ", ".join(sorted(":".join(known.split(":")[1:]) for known in variants))
         if words:
             raise unknown(f"{name} variant", words[0], choices.split(", "), f"{name} takes one of {choices}.")
-        raise UserError(f"'{term}': {name} needs one of {choices}, as in {_example(methods[sorted(variants)[0]])}")
+        raise UserError(
+            f"'{term}': {name} needs one of {choices}, as in {_example(methods[sorted(variants)[0]])}"
+        )
     return methods[max(fitting, key=lambda known: len(variants[known]))]
 
 
@@ -129,7 +135,9 @@ def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
             return int(text)
         return float(text) if "float" in kind else text
     except (ValueError, KeyError):
-        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[kind.removesuffix(" | None")]
+        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[
+            kind.removesuffix(" | None")
+        ]
         raise UserError(f"'{term}': {field.name.replace('_', '-')} takes {wanted}, not '{text}'") from None
 
 
@@ -156,7 +164,9 @@ def _format_term(method: Method) -> str:
         if value is True:
             modifiers.append(key)
         else:
-            modifiers += [f"{key}={_plain(item)}" for item in (value if isinstance(value, tuple) else (value,))]
+            modifiers += [
+                f"{key}={_plain(item)}" for item in (value if isinstance(value, tuple) else (value,))
+            ]
     if amount is not None and getattr(method, amount.name) != amount.default:
         name += _plain(getattr(method, amount.name))
     return ":".join([name, *variants, *modifiers])

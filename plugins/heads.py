@@ -49,7 +49,10 @@ class Heads(Method):
                 with apply(model, self):
                     scores = self.importance(model, batches)
             self._fail_on_ties(scores)
-            self.scores_ = {key: score.where(self.alive_[key] > 0, self.scores_.get(key, score)) for key, score in scores.items()}
+            self.scores_ = {
+                key: score.where(self.alive_[key] > 0, self.scores_.get(key, score))
+                for key, score in scores.items()
+            }
             self._remove(self.percent * step / self.steps)
 
     def _fail_on_ties(self, scores: Scores) -> None:
@@ -62,17 +65,19 @@ class Heads(Method):
             raise ValueError(f"{self.name} cannot tell the heads apart: all score {together[0].item():.6g}")
 
     def _remove(self, percent: float) -> None:
-        ranked = sorted(
-            (dead_last, score, key, head)
+        ranked = sorted(  # heads of an earlier step come first: removed once, removed for good
+            (bool(self.alive_[key][head]), score, key, head)
             for key, scores in self.scores_.items()
             for head, score in enumerate(scores.tolist())
-            for dead_last in [bool(self.alive_[key][head] > 0)]
         )
         budget = {key: int(len(scores) * percent / 100) for key, scores in self.scores_.items()}
         total = sum(budget.values()) if self.per_layer else int(len(ranked) * percent / 100)
         removed = dict.fromkeys(self.scores_, 0)
         for _, _, key, head in ranked:
-            most = min(budget[key] if self.per_layer else len(self.scores_[key]), len(self.scores_[key]) - self.min_per_layer)
+            most = min(
+                budget[key] if self.per_layer else len(self.scores_[key]),
+                len(self.scores_[key]) - self.min_per_layer,
+            )
             if sum(removed.values()) < total and removed[key] < most:
                 self.alive_[key][head] = 0
                 removed[key] += 1
@@ -137,7 +142,9 @@ class HeadsEntropy(Heads):
         return _averages(self, model, batches, entropy)
 
 
-def _averages(method: Heads, model: Any, batches: list[dict[str, Tensor]], measure: Callable[[Tensor, Site], Tensor]) -> Scores:
+def _averages(
+    method: Heads, model: Any, batches: list[dict[str, Tensor]], measure: Callable[[Tensor, Site], Tensor]
+) -> Scores:
     """Average over all tiles what `measure` returns: (sums, counts) stacked, each (heads,)."""
     import torch
 

@@ -51,19 +51,30 @@ class Mask(Method):
             last = site.offset + queries
             for table, rows in ((total, site.heads), (seen, 1)):
                 old = table.get(key)
-                size = (max(last, old.shape[1] if old is not None else 0), max(keys, old.shape[2] if old is not None else 0))
+                size = (
+                    max(last, old.shape[1] if old is not None else 0),
+                    max(keys, old.shape[2] if old is not None else 0),
+                )
                 if old is None or size != tuple(old.shape[1:]):
-                    table[key] = probs.new_zeros(rows, *size, dtype=torch.float64 if rows > 1 else torch.float32)
+                    table[key] = probs.new_zeros(
+                        rows, *size, dtype=torch.float64 if rows > 1 else torch.float32
+                    )
                     if old is not None:
                         table[key][:, : old.shape[1], : old.shape[2]] = old
             total[key][:, site.offset : last, :keys] += probs.sum(0)
-            visible = site.visible if site.visible is not None else probs.new_ones(len(probs), 1, 1, 1, dtype=torch.bool)
+            visible = (
+                site.visible
+                if site.visible is not None
+                else probs.new_ones(len(probs), 1, 1, 1, dtype=torch.bool)
+            )
             seen[key][:, site.offset : last, :keys] += visible.sum(0)
 
         with watch(model, probs=add), torch.no_grad():
             for batch in batches:
                 model(**batch)
-        self.hide_ = {key: self._hide(total[key] / seen[key].clamp(min=1), seen[key] > 0, key) for key in total}
+        self.hide_ = {
+            key: self._hide(total[key] / seen[key].clamp(min=1), seen[key] > 0, key) for key in total
+        }
 
     def _hide(self, average: Tensor, seen: Tensor, key: tuple[str, int]) -> Tensor:
         live = seen.expand_as(average)

@@ -1,0 +1,204 @@
+"""The command line: parse, call one function, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from attnbench.errors import UserError
+
+EPILOG = """examples:
+  attnbench run --models bert,roberta --methods logquant3,prune80
+  attnbench run --models ./my-checkpoint --tasks sst2 --methods heads50:entropy,mask90 --limit 200
+  attnbench leaderboard --records attnbench-records
+  attnbench methods
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message}. `{self.prog} --help` shows what there is.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the argument parser of every command."""
+    top = _Parser(
+        prog="attnbench",
+        description="Benchmark attention-compression methods over a matrix of models and tasks.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and stop")
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a file with more methods (repeatable)",
+    )
+    shared.add_argument(
+        "--plugins-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
+    )
+    shared.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
+    shared.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
+
+    run = command("run", "Measure models with methods on tasks and print the comparison.")
+    run.add_argument(
+        "--models",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="bert, roberta, a Hub id, or a folder; comma lists work",
+    )
+    run.add_argument(
+        "--methods",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SPEC",
+        help="as in logquant3,prune80+logquant3; dense and uniform are always measured",
+    )
+    run.add_argument(
+        "--tasks",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK",
+        help="default: the tasks a model names itself",
+    )
+    run.add_argument("--limit", type=_positive, metavar="N", help="the first N samples of each task only")
+    run.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=32,
+        metavar="N",
+        help="samples a forward pass (32); results do not depend on it",
+    )
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="first seed of what draws (0)")
+    run.add_argument(
+        "--repeats",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="seeds a method that draws is measured with (3)",
+    )
+    run.add_argument(
+        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
+    )
+    run.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "float64", "bfloat16", "float16"],
+        help="of weights and activations (float32)",
+    )
+    run.add_argument(
+        "--calibration",
+        metavar="DATASET:SPLIT",
+        help="what fitted methods learn from, where the task names nothing or its split is not to be had",
+    )
+    run.add_argument(
+        "--records",
+        default="attnbench-records",
+        metavar="DIR",
+        help="where records are kept (attnbench-records)",
+    )
+    run.add_argument("--force", action="store_true", help="measure again what is recorded")
+    run.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
+    run.add_argument("--dry-run", action="store_true", help="print the cells and stop")
+    run.add_argument(
+        "--json", action="store_true", help="print the records as one JSON array instead of the table"
+    )
+    run.add_argument(
+        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
+    )
+
+    board = command("leaderboard", "Render records as a table.")
+    board.add_argument(
+        "--records", default="attnbench-records", metavar="DIR", help="what to render (attnbench-records)"
+    )
+    board.add_argument(
+        "--format", default="md", choices=["md", "text"], help="markdown, or plain for a terminal (md)"
+    )
+    board.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+
+    methods = command("methods", "List the methods, or show one.")
+    methods.add_argument("name", nargs="?", help="as in prune or heads:entropy")
+    methods.add_argument(
+        "--examples", action="store_true", help="print one comma-separated line of specs to try"
+    )
+
+    command("tasks", "List the tasks.")
+
+    lm_eval = commands.add_parser(
+        "lm-eval",
+        help="Hand over to lm-eval's own command line, with --model attnbench known to it.",
+        add_help=False,
+        prefix_chars="\0",
+    )
+    lm_eval.add_argument("rest", nargs=argparse.REMAINDER)
+    return top
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 1 where a cell failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"attnbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "attnbench: stopped; what is recorded stays, the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    except BrokenPipeError:
+        # the reader of our stdout left, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["lm-eval"]:
+        from attnbench.backends import lm_eval_cli
+
+        return lm_eval_cli.main(arguments[1:])
+    options = parser().parse_args(arguments)
+    if options.version:
+        from attnbench import __version__
+
+        print(f"attnbench {__version__}")
+        return 0
+    if options.command is None:
+        parser().print_help()
+        return 0
+    from attnbench import commands, plugins
+
+    folders = [
+        *filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)),
+        *options.plugins_dir,
+    ]
+    plugins.load(options.plugin, folders)
+    return getattr(commands, options.command)(options)

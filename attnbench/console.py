@@ -1,0 +1,74 @@
+"""What a run shows on stderr: a bar over the whole matrix, one line a finished cell."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attnbench.record import Record
+
+
+class Console:
+    """Listen to a run: progress bar and lines on stderr."""
+
+    def start(self, cells: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=cells,
+            file=sys.stderr,
+            unit="cell",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            bar_format="{percentage:3.0f}% |{bar}| {n:.1f}/{total} cells, {elapsed} so far, {remaining} left",
+        )
+        self._within = 0.0
+
+    def line(self, text: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+
+    def advance(self, cells: float) -> None:
+        self._within += cells
+        self._bar.update(cells)
+
+    def finish(self, record: Record, reused: bool) -> None:
+        self._bar.update(1 - self._within)
+        self._within = 0.0
+        self.line(describe(record, reused))
+
+    def close(self) -> None:
+        if hasattr(self, "_bar"):
+            self._bar.close()
+
+
+def describe(record: Record, reused: bool = False) -> str:
+    """Return a finished cell as one line."""
+    where = " · ".join(record.cell[key] for key in ("model", "task", "method"))
+    if record.status != "measured":
+        return f"{where}: {record.status}: {record.error}"
+    name, metric = next(iter(record.metrics.items()))
+    text = f"{where}: {name} {metric['value']:.4f} ± {metric['stderr']:.4f}"
+    text += f", {sum(record.seconds.values()):.1f} s" if not reused else ", as recorded"
+    if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
+        text += ", no effect"
+    return text
+
+
+def quiet(verbose: bool) -> None:
+    """Silence the libraries' own chatter. Before they are imported: some read the environment only then."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if verbose:
+        return
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "ERROR")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)

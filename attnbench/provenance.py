@@ -1,0 +1,94 @@
+"""Where a number came from: versions, machine, fingerprints, command, identity."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench import record
+from attnbench.method import Method
+
+if TYPE_CHECKING:
+    from attnbench.models import Checkpoint
+    from attnbench.runner import Settings
+
+PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
+CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def of(
+    cell: dict[str, str], methods: Sequence[Method], checkpoint: Checkpoint, prepared: Any, settings: Settings
+) -> dict[str, Any]:
+    """Return a record's provenance. Its identity covers what changes the number: not batch size, machine or date."""
+    code = record.code_of(methods)
+    fingerprints = {"checkpoint": checkpoint.fingerprint, **prepared.fingerprints}
+    chosen = {name: getattr(settings, name) for name in CHANGES_NUMBERS}
+    return {
+        "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,
+        "source": checkpoint.source,
+        "weights": checkpoint.weight_format,
+        "fingerprints": fingerprints,
+        "trust_remote_code": settings.trust_remote_code,
+        "plugins": sorted({_plugin(type(method)) for method in methods}),
+        "code": code,
+        "command": command(),
+        "identity": record.identity(
+            {"cell": cell, "fingerprints": fingerprints, "settings": chosen, "code": code}
+        ),
+    }
+
+
+def _plugin(cls: type[Method]) -> str:
+    if cls.__module__.partition(".")[0] in ("attnbench", "attnbench_plugins"):
+        return f"attnbench {metadata.version('attnbench')} ({cls.__module__})"
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return f"{Path(file).name if file else cls.__module__} ({cls.__qualname__})"
+
+
+def command() -> str:
+    """Return the command line of this process, its program by name alone."""
+    return shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Return versions and hardware."""
+    import torch
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
