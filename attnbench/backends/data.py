@@ -1,0 +1,66 @@
+"""Load one split of a Hub dataset; where there is no network, say so at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attnbench import models
+from attnbench.errors import UserError
+
+
+def load(path: str, name: str | None, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the documents of a split with the columns named. Raises UserError.
+
+    `HF_HOME` and `HF_HUB_OFFLINE` are the libraries' own; with no network, what their cache holds is used.
+    """
+    import datasets
+
+    shown = "/".join(filter(None, (path, name)))
+    with offline_if_unreachable():
+        try:
+            loaded = datasets.load_dataset(path, name, split=split)
+        except (ConnectionError, FileNotFoundError) as error:
+            raise UserError(
+                f"dataset '{shown}' is neither in the cache nor to be had: {_line(error)}. Set HF_HOME to a home that has it "
+                "(and HF_HUB_OFFLINE=1), or use the tasks that need no data: pocket-sentiment, pocket-qa."
+            ) from error
+        except (ValueError, OSError) as error:
+            raise UserError(f"dataset '{shown}', split '{split}': {_line(error)}") from error
+    check_columns(shown, columns, loaded.column_names)
+    return loaded.select_columns(list(columns)).to_list()
+
+
+def check_columns(shown: str, wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raise UserError where a column is missing, naming those there are."""
+    missing = [column for column in wanted if column not in there]
+    if missing:
+        raise UserError(f"dataset '{shown}' has no column '{missing[0]}'. It has {', '.join(there)}.")
+
+
+@contextlib.contextmanager
+def offline_if_unreachable() -> Iterator[None]:
+    """Switch the Hub libraries to their offline mode where the Hub does not answer: they would retry for 23 seconds."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    if not before[0] and not _hub_answers():
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+@functools.cache
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    return models.reachable(constants.ENDPOINT)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,244 @@
+"""Evaluate a checkpoint on a task through lm-eval: its task loader, evaluator, filters and aggregation."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import random
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.task import Task
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+from torch import Tensor, nn
+
+from attnbench import tasks
+from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order
+from attnbench.backends.encoder_tasks import Classify, Document, EncoderTask
+from attnbench.errors import UserError
+
+ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuestionAnswering"}
+
+
+@dataclass
+class Measurement:
+    """What one evaluation found. `scores` holds doc_id and each metric by sample, `outputs` the raw answer by sample:
+    the logits, or for a span (first character, one past the last, score)."""
+
+    metrics: dict[str, dict[str, Any]]
+    scores: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+
+
+class Prepared:
+    """A task made ready for one checkpoint's tokenizer; any number of methods can be evaluated on it."""
+
+    def __init__(self, file: tasks.TaskFile, task: EncoderTask, checkpoint: Any, limit: int | None, seed: int, calibration: str | None) -> None:
+        self.file = file
+        self.task = task
+        self.head = task.head
+        self.limit = limit
+        self.seed = seed
+        self._checkpoint = checkpoint
+        self._source = _source(calibration)
+        self._lm = EncoderLM(checkpoint.tokenizer())
+        task.build_all_requests(limit=limit)
+        self._lm.rows(task.instances)
+        self.samples = len(task.instances)
+        split, count = self._calibration_split() if task.settings.get("calibration") or self._source else (None, 0)
+        shown = "/".join(filter(None, self._source[:2])) if self._source else file.dataset
+        self.fingerprints: dict[str, str | None] = {
+            "dataset": _hash([task.text(i.doc) + (task.doc_to_target(i.doc),) for i in task.instances]),
+            "task": _definition(file, task),
+            "source": "attnbench",
+            "calibration": f"{shown}:{split}[{count}] seed {seed}" if split else None,
+        }
+
+    def check(self, model: nn.Module) -> None:
+        """Raise UserError where the model's head, labels or positions do not fit the task."""
+        _check_head(self._checkpoint.name, model.config, self.task, type(model).__name__)
+        if isinstance(self.task, Classify):
+            label_order(model.config, self.task.labels)
+        self._lm.model = model
+        self._lm.check(self.task.instances)
+
+    def evaluate(
+        self, model: nn.Module, *, batch_size: int = BATCH_SIZE, device: str = "cpu", progress: Callable[[int], None] | None = None
+    ) -> Measurement:
+        """Measure the model as it is now. `progress` gets the number of samples done after every batch.
+
+        Raises ArithmeticError where the model's output is not finite.
+        """
+        lm, task, name = self._lm, self.task, self.task.task_name
+        lm.model, lm.batch_size, lm.progress, lm._device = model, batch_size, progress, device
+        try:
+            # bootstrap_iters: lm-eval's own bootstrap takes minutes; log_samples: it would serialise every document
+            results = evaluate(lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False)
+        finally:
+            lm.model = lm.progress = None
+        better = task.higher_is_better()
+        scores = {metric: np.array(task.items[metric], dtype=np.float64) for metric in task.metrics}
+        return Measurement(
+            metrics={
+                metric: {
+                    "value": float(results["results"][name][f"{metric},none"]),
+                    "stderr": standard_error(scores[metric]),
+                    "higher_is_better": better[metric],
+                    "aggregate": task.metrics[metric].get("aggregation", "mean"),
+                }
+                for metric in task.metrics
+            },
+            scores={"doc_id": np.array([instance.doc_id for instance in task.instances]), **scores},
+            outputs=[instance.resps[0] for instance in task.instances],
+        )
+
+    def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
+        """Return the first n evaluation samples as model inputs, the longest first."""
+        return [self._lm.collate(rows) for _, rows in self._lm.batches(self.task.instances[:n], batch_size)]
+
+    def calibration(self, samples: int | None = None, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
+        """Return calibration samples as model inputs with their labels (or start and end positions).
+
+        A seeded draw without replacement; batches hold samples of like length and come in a seeded order. A span is
+        given in the first window that holds the whole answer; a document without such a window is left out.
+        Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
+        """
+        docs = self.calibration_documents(samples)
+        requests = [self.task.construct_requests(doc, None, metadata=(self.task.task_name, k, 1)) for k, doc in enumerate(docs)]
+        lm = EncoderLM(self._lm.tokenizer)
+        found = []
+        for doc, rows in zip(docs, lm.rows(requests), strict=True):
+            target = self._labels(doc) if isinstance(self.task, Classify) else _answer_rows(doc, rows)
+            if target is not None:
+                found.append(target if isinstance(target, tuple) else (rows[0], {"labels": target}))
+        found.sort(key=lambda item: -len(item[0].ids))
+        batches = []
+        for start in range(0, len(found), batch_size):
+            part = found[start : start + batch_size]
+            labels = {key: torch.tensor([target[key] for _, target in part]) for key in part[0][1]}
+            batches.append({**lm.collate([row for row, _ in part]), **labels})
+        random.Random(f"{self.seed} batches").shuffle(batches)
+        return batches
+
+    def calibration_documents(self, samples: int | None = None) -> list[Document]:
+        """Draw the calibration documents: `samples` of the split, or all where it has fewer."""
+        split, usual = self._calibration_split()
+        docs = self.task.documents(split, self._source[:2] if self._source else None)
+        count = min(samples or usual, len(docs))
+        docs = [docs[k] for k in random.Random(f"{self.seed} calibration").sample(range(len(docs)), count)]
+        evaluated = {self.task.text(doc) for doc in self.task.eval_docs}
+        shared = [doc for doc in docs if self.task.text(doc) in evaluated]
+        if shared:
+            raise UserError(
+                f"{len(shared)} of {count} calibration samples of task '{self.task.task_name}' are evaluation samples too, "
+                f"such as {self.task.text(shared[0])[0][:60]!r}. Give another split with --calibration DATASET:SPLIT."
+            )
+        return docs
+
+    def calibration_fingerprint(self, samples: int | None = None) -> str:
+        """Hash the calibration documents' content. Raises as `calibration` does."""
+        docs = self.calibration_documents(samples)
+        return _hash([self.task.text(doc) + (self.task.doc_to_target(doc),) for doc in docs])
+
+    def _calibration_split(self) -> tuple[str, int]:
+        if self._source:
+            named = self.task.settings.get("calibration") or {}
+            return self._source[2], int(named.get("samples", 512))
+        return self.task.calibration_split()
+
+    def _labels(self, doc: Document) -> int:
+        assert isinstance(self.task, Classify)
+        return label_order(self._checkpoint.config(), self.task.labels)[self.task.doc_to_target(doc)]
+
+
+def prepare(
+    task: str,
+    checkpoint: Any,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    include_path: str | None = None,
+    calibration: str | None = None,
+) -> Prepared:
+    """Load a task's documents and build and tokenise its requests, once for all methods.
+
+    `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with more tasks,
+    `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the task's own split.
+    Raises UserError for an unknown task, data that cannot be had, and a checkpoint whose head is for another task.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit {limit} leaves no sample. Give at least 1.")
+    file = tasks.find(task, include_path)
+    loaded = TaskManager(include_defaults=False).load([file.path])["tasks"]
+    built = loaded[file.name]
+    if not isinstance(built, EncoderTask):
+        raise UserError(f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. Use {' or '.join(tasks.HEADS)}.")
+    _check_head(checkpoint.name, checkpoint.config(), built, None)
+    return Prepared(file, built, checkpoint, limit, seed, calibration)
+
+
+def standard_error(scores: Sequence[float] | np.ndarray) -> float:
+    """Return the standard error of a mean: sample standard deviation / sqrt(n); NaN for one sample."""
+    return float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+
+
+def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -> None:
+    found = [str(architecture) for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])]
+    wanted = ARCHITECTURES[task.head]
+    if found and not any(architecture.endswith(wanted) for architecture in found):
+        raise UserError(f"model '{name}' does not fit task '{task.task_name}': it is a {', '.join(found)}, the task needs a …{wanted}.")
+
+
+def _answer_rows(doc: Document, rows: Sequence[Any]) -> tuple[Any, dict[str, int]] | None:
+    start = doc["answers"]["answer_start"][0]
+    end = start + len(doc["answers"]["text"][0])
+    for row in rows:
+        low, high = row.context
+        offsets = row.offsets[low:high]
+        if len(offsets) and offsets[0, 0] <= start and end <= offsets[-1, 1]:
+            first = int(np.flatnonzero(offsets[:, 0] <= start)[-1])
+            last = int(np.flatnonzero(offsets[:, 1] >= end)[0])
+            return row, {"start_positions": low + first, "end_positions": low + max(first, last)}
+    return None
+
+
+def _source(calibration: str | None) -> tuple[str, str | None, str] | None:
+    if calibration is None:
+        return None
+    parts = calibration.split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UserError(f"calibration '{calibration}' is not DATASET:SPLIT, such as attnbench-data/squad_train_sample:train")
+    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
+
+
+def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
+    # data is hashed by itself and the words about it change nothing
+    content = tasks.read_yaml(Path(file.path))
+    classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]
+    code = [_code(part) for part in (*classes, *task.code)]
+    return _hash([content, code])
+
+
+def _code(part: Any) -> str:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _hash(content: Any) -> str:
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
