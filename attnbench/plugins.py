@@ -49,7 +49,11 @@ class Registry:
     def add(self, module: Any) -> None:
         """Register one plugin module through the hooks."""
         self._manager.register(module)
-        self._manager.check_pending()
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            self._manager.unregister(module)  # else every later plugin would be blamed for it
+            raise
         others = [plugin for plugin in self._manager.get_plugins() if plugin is not module]
         for hook, register in (
             ("register_methods", self._add_method),

@@ -1,0 +1,109 @@
+"""Plugins: built-ins, files, folders, entry points; a broken one harms nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from importlib import metadata
+
+import pytest
+
+from attnbench.errors import UserError
+
+GOOD = """
+from __future__ import annotations
+from dataclasses import dataclass
+from attnbench import Method, hookimpl
+
+@dataclass
+class Halve(Method):
+    name = "{name}"
+    examples = ("{name}2",)
+    factor: float
+
+    def probs(self, probs, site):
+        return probs / self.factor
+
+@hookimpl
+def register_methods(register):
+    register(Halve)
+"""
+
+
+def _write(folder, file, text):
+    path = folder / file
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_brings_a_method(fresh_registry, tmp_path):
+    from attnbench import parse
+
+    fresh_registry.load([_write(tmp_path, "halve.py", GOOD.format(name="halve"))])
+    (method,) = parse("halve2")
+    assert type(method).__name__ == "Halve" and method.factor == 2
+
+
+def test_a_folder_brings_every_file_but_private_ones(fresh_registry, tmp_path):
+    _write(tmp_path, "one.py", GOOD.format(name="one"))
+    _write(tmp_path, "two.py", GOOD.format(name="two"))
+    _write(tmp_path, "_three.py", GOOD.format(name="three"))
+    fresh_registry.load([], [str(tmp_path)])
+    assert {"one", "two"} <= set(fresh_registry.registry().methods)
+    assert "three" not in fresh_registry.registry().methods
+
+
+BROKEN = {
+    "import": ("import nothing_of_this_name", "ModuleNotFoundError"),
+    "syntax": ("def (", "SyntaxError"),
+    "hook": (GOOD.format(name="late").replace("register(Halve)", "register(Halve); 1 / 0"), "ZeroDivisionError"),
+    "name of a hook": (GOOD.format(name="typo").replace("def register_methods", "def register_method"), "register_method"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_named_and_the_rest_goes_on(case, fresh_registry, tmp_path, capsys):
+    text, says = BROKEN[case]
+    bad = _write(tmp_path, "bad.py", text)
+    fresh_registry.load([bad, _write(tmp_path, "good.py", GOOD.format(name="good"))])
+    said = capsys.readouterr().err
+    assert bad in said and says in said
+    known = fresh_registry.registry().methods
+    assert "good" in known and "uniform" in known and "late" not in known
+
+
+def test_a_name_registered_twice_names_both_places(fresh_registry, tmp_path):
+    first = _write(tmp_path, "first.py", GOOD.format(name="same"))
+    second = _write(tmp_path, "second.py", GOOD.format(name="same"))
+    with pytest.raises(UserError) as caught:
+        fresh_registry.load([first, second])
+    assert "first.py" in str(caught.value) and "second.py" in str(caught.value)
+
+
+def test_a_variant_may_not_be_a_field_too(fresh_registry, tmp_path):
+    text = GOOD.format(name="fold:factor").replace("fold:factor2", "fold2:factor")
+    with pytest.raises(UserError, match="both a variant and a field"):
+        fresh_registry.load([_write(tmp_path, "clash.py", text)])
+
+
+def test_a_missing_path_is_an_error(fresh_registry, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        fresh_registry.load([str(tmp_path / "none.py")])
+    with pytest.raises(UserError, match="no such folder"):
+        fresh_registry.load([], [str(tmp_path / "none")])
+
+
+def test_entry_points_are_loaded_one_by_one(fresh_registry, tmp_path, monkeypatch, capsys):
+    _write(tmp_path, "ep_good.py", GOOD.format(name="entry"))
+    _write(tmp_path, "ep_bad.py", "raise RuntimeError('no luck')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = [metadata.EntryPoint(name, name, "attnbench") for name in ("ep_bad", "ep_good")]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: entries if group == "attnbench" else [])
+    assert "entry" in fresh_registry.registry().methods
+    assert "ep_bad" in capsys.readouterr().err
+
+
+def test_built_ins_come_through_the_same_hook():
+    from attnbench.plugins import builtin_modules, registry
+
+    modules = set(builtin_modules())
+    assert all(cls.__module__ in modules for cls in registry().methods.values() if "attnbench" in cls.__module__)

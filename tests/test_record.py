@@ -1,0 +1,154 @@
+"""Records: what is written is read back, a kill never leaves half of one, identity is what changes the number."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnbench import parse, record
+from attnbench.errors import UserError
+from attnbench.record import Record
+
+
+def _record(method="prune80", value=0.5):
+    return Record(
+        {"model": "pocket-bert", "task": "pocket-sentiment", "method": method},
+        "measured",
+        metrics={"acc": {"value": value, "stderr": 0.01, "higher_is_better": True}},
+        provenance={"identity": "x"},
+        date="2026-01-01T00:00:00+00:00",
+        scores={"doc_id": np.arange(4), "acc": np.array([1.0, 0.0, 1.0, 1.0])},
+    )
+
+
+def test_round_trip(tmp_path):
+    path = record.write(tmp_path, _record("heads50:entropy"))
+    assert path == tmp_path / "pocket-bert" / "pocket-sentiment" / "heads50,entropy.json"
+    back = record.read(path)
+    assert back.cell["method"] == "heads50:entropy" and back.metrics == _record().metrics
+    np.testing.assert_array_equal(back.scores["acc"], [1, 0, 1, 1])
+    assert list(json.loads(path.read_text()))[:4] == ["schema", "cell", "status", "error"]
+
+
+@given(st.text(min_size=1, max_size=300))
+def test_any_name_is_a_safe_file_name(text):
+    name = record.file_name(text)
+    assert 0 < len(name) <= 110 and "/" not in name and ":" not in name and not name.startswith(".")
+
+
+def test_long_names_stay_apart():
+    assert record.file_name("x" * 101) != record.file_name("x" * 102)
+
+
+DAMAGE = {
+    "half": lambda path: path.write_text(path.read_text()[:50]),
+    "schema": lambda path: path.write_text(path.read_text().replace('"schema": 1', '"schema": 2')),
+    "keys": lambda path: path.write_text(path.read_text().replace('"status"', '"state"')),
+    "no arrays": lambda path: path.with_suffix(".npz").unlink(),
+    "other arrays": lambda path: path.with_suffix(".npz").write_bytes(b"PK"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_set_aside(damage, tmp_path, capsys):
+    path = record.write(tmp_path, _record())
+    DAMAGE[damage](path)
+    with pytest.raises(ValueError, match="prune80"):
+        record.read(path)
+    assert list(record.read_all(tmp_path)) == []
+    assert record.existing(tmp_path, _record().cell) is None
+    assert not path.exists() and path.with_suffix(".json.damaged").exists()
+    assert "set aside" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop_at", range(1, 3))
+def test_a_write_cut_short_leaves_the_old_record(stop_at, tmp_path, monkeypatch):
+    path = record.write(tmp_path, _record(value=0.1))
+    replace, calls = os.replace, []
+
+    def cut(*arguments):
+        calls.append(arguments)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", cut)
+    changed = _record(value=0.2)
+    changed.scores["acc"] = np.zeros(4)
+    with pytest.raises(KeyboardInterrupt):
+        record.write(tmp_path, changed)
+    monkeypatch.undo()
+    assert [file.suffix for file in sorted(path.parent.iterdir())] == [".json", ".npz"]
+    if stop_at == 1:
+        assert record.read(path).metrics["acc"]["value"] == 0.1
+    else:
+        # the arrays are new and the JSON old: their hash tells, and the cell is measured again
+        assert record.existing(tmp_path, changed.cell) is None
+
+
+def test_not_a_number_is_no_record(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        record.write(tmp_path, _record(value=float("nan")))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        record.check_writable(tmp_path / "file" / "records")
+    with pytest.raises(UserError, match="cannot be written"):
+        record.write(tmp_path / "file", _record())
+
+
+def _method_file(tmp_path, name, body, doc="One."):
+    text = f'''
+from dataclasses import dataclass
+from attnbench import Method, hookimpl
+
+SCALE = 2
+
+@dataclass
+class Some(Method):
+    """{doc}"""
+    name = "some-{name}"
+    examples = ("some-{name}",)
+
+    def probs(self, probs, site):
+        # a comment
+        return {body}
+
+@hookimpl
+def register_methods(register):
+    register(Some)
+'''
+    path = tmp_path / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
+    def code(name, *arguments, **words):
+        fresh_registry.load([_method_file(tmp_path, name, *arguments, **words)])
+        return record.code_of(parse(f"some-{name}"))
+
+    assert code("a", "probs * SCALE") != code("b", "probs * SCALE * SCALE")
+    text = (tmp_path / "a.py").read_text().replace("a comment", "another").replace("One.", "Two.\n\n    More.")
+    (tmp_path / "c.py").write_text(text.replace("some-a", "some-c"))
+    fresh_registry.load([str(tmp_path / "c.py")])
+    # the name is code too: compare with the same name written differently
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "c.py").write_text((tmp_path / "a.py").read_text().replace("some-a", "some-c"))
+    first = record.code_of(parse("some-c"))
+    fresh_registry._registry = None
+    fresh_registry.load([str(tmp_path / "d" / "c.py")])
+    assert record.code_of(parse("some-c")) == first
+
+
+def test_identity_depends_on_each_part():
+    base = {"cell": {"model": "m"}, "settings": {"limit": None}}
+    assert record.identity(base) == record.identity(dict(reversed(base.items())))
+    assert record.identity(base) != record.identity({**base, "settings": {"limit": 1}})

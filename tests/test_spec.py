@@ -1,0 +1,120 @@
+"""The grammar: what is read, how it is written back, what each mistake says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnbench import format, parse
+from attnbench.errors import UserError
+from attnbench.plugins import registry
+from attnbench.spec import amount_field
+
+CANONICAL = {
+    "dense": "dense",
+    " prune80 ": "prune80",
+    "prune80.0": "prune80",
+    "prune080.50": "prune80.5",
+    "threshold0.00001": "threshold0.00001",
+    "logquant3+prune80": "logquant3+prune80",
+    "prune80:random:seed=0": "prune80:random",
+    "prune80:seed=7:random": "prune80:random:seed=7",
+    "prune80:on=encoder:layers=0-5": "prune80:layers=0-5:on=encoder",
+    "prune80:layers=3:layers=0-1": "prune80:layers=3:layers=0-1",
+    "heads50:entropy:steps=2:per-layer:min-per-layer=1": "heads50:entropy:min-per-layer=1:per-layer:steps=2",
+    "heads50:entropy:per-layer=false": "heads50:entropy",
+    "linquant3:pruned:mid": "linquant3:mid:pruned",
+    "uniform": "uniform",
+}
+
+MISTAKES = {
+    "": "not a method spec",
+    "prune80+": "not a method spec",
+    "Prune80": "not a method spec",
+    "prune-80": "not a method spec",
+    "prune1e-3": "not a method spec",
+    "prune80:": "not a method spec",
+    "prune80:se ed=1": "neither a word nor key=value",
+    "prone80": "Did you mean prune",
+    "dense+prune80": "dense is the unmodified model",
+    "prune": "amount (percent) is missing",
+    "uniform3": "takes no amount",
+    "prune180": "'prune180': ",
+    "prune80:radom": "Did you mean random",
+    "prune80:seed=1": "unknown modifier",
+    "prune80:percent=3": "unknown modifier",
+    "prune80:random:seed=x": "takes a whole number",
+    "prune80:random:seed=1:seed=2": "given twice",
+    "prune80:random:random": "given twice",
+    "prune80:on=nowhere": "unknown kind of attention 'nowhere'",
+    "prune80:layers=5-0": "layers=5-0",
+    "heads50": "heads needs one of",
+    "heads50:entorpy": "Did you mean entropy",
+    "heads50:entropy:steps=0": "steps is at least 1",
+    "logquant2.5": "takes a whole number",
+}
+
+
+@pytest.mark.parametrize(("text", "canonical"), CANONICAL.items())
+def test_canonical_form(text, canonical):
+    assert format(parse(text)) == canonical
+    assert parse(canonical) == parse(text)
+
+
+@pytest.mark.parametrize(("text", "says"), MISTAKES.items())
+def test_mistakes_are_named(text, says):
+    with pytest.raises(UserError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dense_is_no_method():
+    assert parse("dense") == ()
+    assert format(()) == "dense"
+
+
+def test_every_example_is_canonical():
+    for name, cls in registry().methods.items():
+        assert cls.examples, f"{name} gives no example"
+        for example in cls.examples:
+            assert format(parse(example)) == example
+            assert type(parse(example)[0]) is cls
+
+
+def _values(field):
+    kind = str(field.type)
+    if field.name == "on":
+        return st.lists(st.sampled_from(["encoder", "decoder", "cross"]), max_size=3).map(tuple)
+    if field.name == "layers":
+        return st.lists(st.sampled_from(["0", "3", "0-5", "11-12"]), max_size=3).map(tuple)
+    if "bool" in kind:
+        return st.booleans()
+    if "int" in kind:
+        return st.integers(1, 8)
+    return st.floats(0.00001, 99, allow_nan=False)
+
+
+@st.composite
+def terms(draw):
+    cls = draw(st.sampled_from(sorted(registry().methods.values(), key=lambda cls: cls.name)))
+    amount = amount_field(cls)
+    values = {f.name: draw(_values(f)) for f in dataclasses.fields(cls) if f is amount or draw(st.booleans())}
+    try:
+        return cls(**values)
+    except ValueError:
+        return cls(**{k: v for k, v in values.items() if amount and k == amount.name and v <= 1} or _first(cls))
+
+
+def _first(cls):
+    return {f.name: getattr(parse(cls.examples[0])[0], f.name) for f in dataclasses.fields(cls)}
+
+
+@given(st.lists(terms(), min_size=1, max_size=3).map(tuple))
+def test_what_is_written_is_read_back(methods):
+    text = format(methods)
+    assert parse(text) == methods
+    assert format(parse(text)) == text
