@@ -1,0 +1,99 @@
+"""The command line: what it imports, what it prints where, what each mistake says and returns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from attnbench.cli import main
+
+HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets", "yaml.cyaml"}
+
+INSTANT = [
+    ["--help"],
+    ["--version"],
+    ["methods"],
+    ["methods", "prune"],
+    ["methods", "--examples"],
+    ["run", "--help"],
+    ["run", "--models", "bert,roberta", "--methods", "logquant3,prune80", "--dry-run"],
+    ["run", "--models", "./any", "--tasks", "sst2", "--methods", "heads50:random", "--dry-run"],
+]
+
+
+@pytest.mark.parametrize("arguments", INSTANT, ids=" ".join)
+def test_what_answers_at_once_imports_nothing_heavy(arguments):
+    code = f"""
+import sys
+from attnbench.cli import main
+try:
+    status = main({arguments!r})
+except SystemExit as stop:
+    status = stop.code
+print("LOADED", sorted({HEAVY!r} & set(sys.modules)), status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] in ("LOADED [] 0", "LOADED [] None"), done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) > 1
+
+
+MISTAKES = {
+    "run": "no model",
+    "run --models brt --methods uniform": "unknown model 'brt'. Did you mean bert",
+    "run --models bert --methods prone80": "unknown method 'prone'. Did you mean prune",
+    "run --models bert --tasks pocket-sentimnt": "unknown task 'pocket-sentimnt'. Did you mean pocket-sentiment",
+    "run --models bert --method uniform": "--method",
+    "run --models bert --limit 0": "not a positive number",
+    "run --models bert --limit x": "--limit",
+    "run --models ./nowhere --tasks sst2": "no config.json",
+    "run --models ./nowhere": "give --tasks",
+    "run --models bert --plugin none.py": "no such file",
+    "run --models bert --dtype int8": "--dtype",
+    "leaderboard --records nowhere": "no such folder",
+    "methods prone": "Did you mean prune",
+    "rum": "rum",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), MISTAKES.items())
+def test_a_mistake_is_one_line_and_status_2(line, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and captured.out == ""
+    assert captured.err.count("\n") == 1 and captured.err.startswith("attnbench: ")
+    assert not any(tmp_path.rglob("*.json"))
+
+
+def test_dry_run_prints_the_cells(capsys):
+    assert main(["run", "--models", "bert", "--tasks", "pocket-sentiment", "--methods", "prune80", "heads50:random", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"pocket-bert pocket-sentiment {method}"
+        for method in ["dense", "uniform", "prune80", "heads50:random", "heads50:random:seed=1", "heads50:random:seed=2"]
+    ]
+
+
+def test_methods_shows_fields_and_source(capsys):
+    assert main(["methods", "heads:entropy"]) == 0
+    shown = capsys.readouterr().out
+    assert "percent: float  (the amount)" in shown and "changes: context, fit" in shown and "https://" in shown
+
+
+def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path):
+    arguments = ["run", "--models", "bert", "--tasks", "pocket-sentiment", "--methods", "prune80", "--limit", "20"]
+    assert main([*arguments, "--records", str(tmp_path)]) == 0
+    first = capfd.readouterr()
+    assert "prune80" in first.out and "pocket-bert" in first.out and "next:" not in first.out
+    assert first.err.splitlines()[0].startswith("bert → pocket-bert: ")
+    assert main([*arguments, "--records", str(tmp_path)]) == 0
+    again = capfd.readouterr()
+    assert again.out == first.out
+    assert again.err.count("as recorded") == 3
+    assert main([*arguments, "--records", str(tmp_path), "--json"]) == 0
+    cells = json.loads(capfd.readouterr().out)
+    assert [cell["cell"]["method"] for cell in cells] == ["dense", "uniform", "prune80"]
+    assert main(["leaderboard", "--records", str(tmp_path)]) == 0
+    assert "| " in capfd.readouterr().out
