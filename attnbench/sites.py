@@ -1,0 +1,203 @@
+"""Find where a model attends, and route its attention through our function."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from attnbench.errors import UserError
+from attnbench.method import Site
+
+NAME = "attnbench"
+Serve = Callable[..., tuple[Tensor, None]]
+
+_serving: WeakKeyDictionary[nn.Module, Serve] = (
+    WeakKeyDictionary()
+)  # every module of an attached model -> who answers
+_known: WeakKeyDictionary[nn.Module, list[Site]] = WeakKeyDictionary()
+
+
+def route(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend, as transformers calls it: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    return _serving.get(module, sdpa_attention_forward)(module, query, key, value, mask, **kwargs)
+
+
+AttentionInterface.register(NAME, route)
+AttentionMaskInterface.register(
+    NAME, eager_mask
+)  # without it the causal and padding masks silently disappear
+
+
+def serving(model: nn.Module) -> Serve | None:
+    """Return what answers for a model's attention at the moment."""
+    return _serving.get(model)
+
+
+@contextlib.contextmanager
+def implementation(model: nn.Module, name: str) -> Iterator[None]:
+    """Switch a model's attention for a while. Raises UserError for a model that does not let itself be switched."""
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
+        )
+    configs = {id(config): config for config in _configs(model)}.values()
+    before = [(config, config._attn_implementation_internal) for config in configs]
+    try:
+        if not type(model)._can_set_attn_implementation():
+            raise _unsupported(model)
+        model.set_attn_implementation(name)
+        if model.config._attn_implementation != name:
+            raise _unsupported(model)
+        yield
+    finally:
+        for config, value in before:
+            config._attn_implementation_internal = value
+
+
+def _unsupported(model: nn.Module) -> UserError:
+    return UserError(
+        f"{type(model).__name__} keeps its attention to itself (it is not on transformers' attention interface): "
+        "this architecture is not supported."
+    )
+
+
+def _configs(model: nn.Module) -> Iterator[Any]:
+    waiting = [
+        config
+        for module in model.modules()
+        if hasattr(config := getattr(module, "config", None), "sub_configs")
+    ]
+    while waiting:
+        config = waiting.pop()
+        yield config
+        waiting += [sub for key in config.sub_configs if (sub := getattr(config, key, None)) is not None]
+
+
+@contextlib.contextmanager
+def attached(model: nn.Module, serve: Serve) -> Iterator[None]:
+    """Let `serve` answer for a model's attention for a while."""
+    before = {module: _serving.get(module) for module in model.modules()}
+    with implementation(model, NAME):
+        try:
+            _serving.update(dict.fromkeys(before, serve))
+            yield
+        finally:
+            for module, previous in before.items():
+                if previous is None:
+                    _serving.pop(module, None)
+                else:
+                    _serving[module] = previous
+
+
+def discover(model: nn.Module) -> list[Site]:
+    """List where a model attends, in the order of one forward pass.
+
+    Run once per model on a few tokens with unequal encoder and decoder lengths; a module that is called for several
+    layers (ALBERT) has as many sites. Raises UserError for an architecture that is not supported.
+    """
+    if model not in _known:
+        _known[model] = _probe(model)
+    return [replace(site) for site in _known[model]]
+
+
+def _probe(model: nn.Module) -> list[Site]:
+    paths = {module: path for path, module in model.named_modules()}
+    found: list[Site] = []
+
+    def record(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        kind = _kind(module, query.shape[2], key.shape[2], mask, kwargs.get("is_causal"))
+        layer = sum(site.kind == kind for site in found)
+        found.append(Site(paths[module], kind, layer, heads=query.shape[1], head_dim=query.shape[3]))
+        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
+
+    with attached(model, record):
+        run(model, probe_batch(model))
+    if not found:
+        raise _unsupported(model)
+    return found
+
+
+def _kind(
+    module: nn.Module, queries: int, keys: int, mask: Tensor | None, is_causal: bool | None
+) -> Literal["encoder", "decoder", "cross"]:
+    if queries != keys:
+        return "cross"
+    if mask is None:
+        return (
+            "decoder"
+            if (getattr(module, "is_causal", False) if is_causal is None else is_causal)
+            else "encoder"
+        )
+    ahead = torch.ones(queries, keys, dtype=torch.bool, device=mask.device).triu(1)
+    return "encoder" if bool((visible_in(mask) & ahead).any()) else "decoder"
+
+
+def visible_in(mask: Tensor) -> Tensor:
+    """Tell which keys an attention mask shows: a boolean mask is True there, an additive one not hugely negative."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[str, Tensor]:
+    """Make inputs of 6 tokens (encoder-decoder models: and 4 for the decoder), the last example's end padded."""
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        raise UserError(
+            f"{type(model).__name__} does not read token ids: this architecture is not supported."
+        )
+    config, device = model.config, next(model.parameters()).device  # type: ignore[union-attr]
+    special = {
+        getattr(config, name, None)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id")
+    }
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    plain = [token for token in range(min(vocabulary, 40)) if token not in special] or [0]
+    tokens = torch.tensor(
+        [plain[(7 * place) % len(plain)] for place in range(6 * examples)], device=device
+    ).view(examples, 6)
+    mask = torch.ones_like(tokens)
+    if padding:
+        mask[-1, -padding:] = 0
+        pad = getattr(config, "pad_token_id", None)
+        tokens[-1, -padding:] = pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0
+    batch = {"input_ids": tokens, "attention_mask": mask}
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
+        batch["decoder_input_ids"] = tokens[:1, :4].expand(examples, -1).contiguous()
+    return batch
+
+
+def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Return the first output, without heads where the model has a body, in eval mode and without gradients."""
+    body = getattr(model, "base_model", model)
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        with torch.no_grad():
+            return body(
+                **{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True
+            )[0]
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _accepted(model: nn.Module) -> set[str]:
+    return {
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "decoder_input_ids",
+        "decoder_attention_mask",
+    } & set(inspect.signature(model.forward).parameters)
