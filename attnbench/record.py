@@ -86,15 +86,15 @@ def write(folder: str | Path, record: Record) -> Path:
 
 def _replace(path: Path, data: bytes) -> None:
     # the temporary's name has no .json at its end: a reader never takes it for a record
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=".part")
+    temporary = path.with_name(f".{path.stem[:40]}-{os.getpid()}{path.suffix}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

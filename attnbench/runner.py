@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import math
 import time
 import traceback
 from collections.abc import Iterable, Sequence
@@ -211,6 +212,11 @@ class _Column:
             )
         item.seconds["evaluate"] = time.perf_counter() - started
         item.metrics, item.scores = found.metrics, dict(found.scores)
+        for name, metric in item.metrics.items():
+            if not math.isfinite(metric["value"]):
+                raise ArithmeticError(f"{name} is {metric['value']}")
+            if not math.isfinite(metric["stderr"]):
+                metric["stderr"] = None  # one sample has no spread
         expected, hit = (applied.expected, applied.hit) if applied else (0, 0)
         item.receipt = {
             "sites_expected": expected,
