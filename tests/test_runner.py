@@ -1,0 +1,309 @@
+"""The run: records and receipts, what is not measured again, what survives a kill, whose failure is whose."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnbench import record, runner
+from attnbench.backends import lm_eval
+from attnbench.cli import main
+from attnbench.errors import UserError
+
+METHODS = ["prune80", "logquant3"]
+CELLS = ["dense", "uniform", *METHODS]
+
+
+def _run(folder, records, methods=METHODS, **options):
+    options = {"limit": 12, **options}
+    return runner.run(folder, methods, "pocket-sentiment", records=str(records), **options)
+
+
+def _cells(result):
+    return {item.cell["method"]: item for item in result.records}
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """Count the evaluations that really happen."""
+    calls = []
+    original = lm_eval.Prepared.evaluate
+
+    def counted(self, *arguments, **options):
+        calls.append(self)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(lm_eval.Prepared, "evaluate", counted)
+    return calls
+
+
+def test_every_cell_is_measured_and_receipted(tiny_folder, tmp_path):
+    cells = _cells(_run(tiny_folder, tmp_path))
+    assert list(cells) == CELLS
+    for method, item in cells.items():
+        assert item.status == "measured" and item.error is None
+        assert len(item.scores["acc"]) == 12 and item.metrics["acc"]["value"] == item.scores["acc"].mean()
+        assert item.provenance["fingerprints"]["checkpoint"] and item.environment["versions"]["torch"]
+        if method != "dense":
+            assert item.receipt == {"sites_expected": 2, "sites_hit": 2, "changed": 1.0, "effect": "applied"}
+    assert cells["dense"].receipt["changed"] == 0
+    assert 0.7 < cells["prune80"].measured["sparsity"] < 0.8
+    assert cells["uniform"].measured["divergence"] > 0.1
+    assert cells["logquant3"].measured["bits"] <= 3
+
+
+def test_the_same_run_again_measures_nothing(tiny_folder, tmp_path, evaluations):
+    first = _run(tiny_folder, tmp_path).table()
+    assert len(evaluations) == len(CELLS)
+    assert _run(tiny_folder, tmp_path).table() == first
+    assert _run(tiny_folder, tmp_path, batch_size=3).table() == first
+    assert len(evaluations) == len(CELLS)
+
+
+@pytest.mark.parametrize("change", [{"limit": 10}, {"seed": 1}, {"dtype": "float64"}, {"force": True}])
+def test_what_changes_a_number_is_measured_again(change, tiny_folder, tmp_path, evaluations):
+    _run(tiny_folder, tmp_path)
+    _run(tiny_folder, tmp_path, **change)
+    assert len(evaluations) == 2 * len(CELLS)
+
+
+def test_only_the_new_method_is_measured(tiny_folder, tmp_path, evaluations):
+    _run(tiny_folder, tmp_path, ["prune80"])
+    cells = _cells(_run(tiny_folder, tmp_path, ["prune80", "prune50"]))
+    assert len(evaluations) == 4
+    assert cells["prune50"].receipt["changed"] == 1.0
+
+
+def test_a_damaged_record_is_measured_again(tiny_folder, tmp_path, evaluations):
+    result = _run(tiny_folder, tmp_path)
+    path = record.path_of(tmp_path, result.records[2].cell)
+    path.write_text("{", encoding="utf-8")
+    _run(tiny_folder, tmp_path)
+    assert len(evaluations) == len(CELLS) + 1
+    assert record.read(path).metrics == result.records[2].metrics
+
+
+def _killed_at(tiny_folder, folder, call, before):
+    """Run in a forked process that kills itself at its n-th rename of a record file."""
+    child = os.fork()
+    if child == 0:
+        replace, calls = os.replace, []
+
+        def kill(*arguments):
+            calls.append(arguments)
+            if not before:
+                replace(*arguments)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if before:
+                replace(*arguments)
+
+        os.replace = kill
+        _run(tiny_folder, folder)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the rename", "after the rename"])
+@pytest.mark.parametrize("call", range(1, 2 * len(CELLS) + 1))
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_at_any_write_a_second_run_finishes(call, before, tiny_folder, tmp_path):
+    expected = _run(tiny_folder, tmp_path / "whole")
+    assert _killed_at(tiny_folder, tmp_path / "cut", call, before) == -signal.SIGKILL
+    for file in (tmp_path / "cut").rglob("*.json"):
+        record.read(file)  # no half of a record has a record's name
+    result = _run(tiny_folder, tmp_path / "cut")
+    names = sorted(str(f.relative_to(tmp_path / "cut")) for f in (tmp_path / "cut").rglob("*") if f.is_file())
+    assert names == sorted(str(f.relative_to(tmp_path / "whole")) for f in (tmp_path / "whole").rglob("*") if f.is_file())
+    for mine, theirs in zip(result.records, expected.records, strict=True):
+        assert mine.cell == theirs.cell and mine.metrics == theirs.metrics
+        np.testing.assert_array_equal(mine.scores["acc"], theirs.scores["acc"])
+
+
+def test_draws_are_repeated_with_other_seeds(tiny_folder, tmp_path):
+    cells = _cells(_run(tiny_folder, tmp_path, ["prune80:random"], repeats=2))
+    assert list(cells)[2:] == ["prune80:random", "prune80:random:seed=1"]
+    measured = [cells[name].measured["divergence"] for name in list(cells)[2:]]
+    assert measured[0] != measured[1]
+
+
+def test_a_method_that_changes_nothing_is_flagged(tiny_folder, tmp_path):
+    item = _cells(_run(tiny_folder, tmp_path, ["prune0"]))["prune0"]
+    assert item.status == "measured" and item.receipt["effect"] == "no effect"
+    assert item.receipt["sites_hit"] == item.receipt["sites_expected"] == 2
+
+
+def test_a_method_without_a_site_is_not_applicable(tiny_folder, tmp_path):
+    cells = _cells(_run(tiny_folder, tmp_path, ["prune80:on=cross", "prune80:layers=5-9+logquant3", "prune80"]))
+    assert [cells[name].status for name in list(cells)[2:]] == ["not applicable", "not applicable", "measured"]
+    assert "on=cross" in cells["prune80:on=cross"].error
+
+
+def test_fitted_methods_learn_once_and_say_what(tiny_folder, tmp_path):
+    cells = _cells(_run(tiny_folder, tmp_path, ["heads50:gradient", "heads50:entropy", "mask50", "prune50:global"]))
+    for method in ("heads50:gradient", "heads50:entropy"):
+        learned = cells[method].fitted[method]
+        assert sum(map(sum, learned["alive_"].values())) == 4
+        assert cells[method].measured["heads"] == 0.5
+    assert abs(cells["mask50"].fitted["mask50"]["hide_"]["encoder 0"]["density"] - 0.5) < 0.3
+    assert all(cells[method].seconds["fit"] > 0 for method in list(cells)[2:])
+
+
+FAULTY = """
+from dataclasses import dataclass
+from attnbench import Method, hookimpl
+
+@dataclass
+class Raises(Method):
+    name = "raises"
+    examples = ("raises",)
+    def probs(self, probs, site):
+        raise ArithmeticError("no such luck")
+
+@dataclass
+class Nan(Method):
+    name = "nan"
+    examples = ("nan",)
+    def probs(self, probs, site):
+        return probs * float("nan")
+
+@dataclass
+class FitRaises(Method):
+    name = "fit-raises"
+    examples = ("fit-raises",)
+    def fit(self, model, batches):
+        raise KeyError("nothing learned")
+    def context(self, context, site):
+        return context * 0.5
+
+@dataclass
+class Halve(Method):
+    name = "halve"
+    examples = ("halve",)
+    def context(self, context, site):
+        return context * 0.5
+
+@hookimpl
+def register_methods(register):
+    for cls in (Raises, Nan, FitRaises, Halve):
+        register(cls)
+"""
+
+
+@pytest.fixture
+def faulty(fresh_registry, tmp_path):
+    path = tmp_path / "faulty.py"
+    path.write_text(FAULTY, encoding="utf-8")
+    fresh_registry.load([str(path)])
+    return ["raises", "nan", "fit-raises", "halve"]
+
+
+def test_a_failing_method_fails_its_own_cell(faulty, tiny_folder, tmp_path):
+    result = _run(tiny_folder, tmp_path / "r", faulty)
+    cells = _cells(result)
+    assert [cells[name].status for name in faulty] == ["failed", "failed", "failed", "measured"]
+    assert "raises: ArithmeticError: no such luck" in cells["raises"].error
+    assert "nothing learned" in cells["fit-raises"].error
+    assert cells["nan"].metrics == {} and cells["nan"].scores == {}
+    reference = _cells(_run(tiny_folder, tmp_path / "alone", ["halve"]))["halve"]
+    np.testing.assert_array_equal(cells["halve"].scores["acc"], reference.scores["acc"])
+    assert "failed" in result.table() and len(result.failed) == 3
+
+
+def test_failed_cells_are_tried_again(faulty, tiny_folder, tmp_path, evaluations):
+    _run(tiny_folder, tmp_path / "r", ["raises", "halve"])
+    before = len(evaluations)
+    _run(tiny_folder, tmp_path / "r", ["raises", "halve"])
+    assert len(evaluations) == before + 1
+
+
+def test_fail_fast_stops_at_the_first(faulty, tiny_folder, tmp_path, capsys):
+    result = _run(tiny_folder, tmp_path / "r", faulty, fail_fast=True)
+    assert [item.cell["method"] for item in result.records] == ["dense", "uniform", "raises"]
+
+
+def test_exit_status_tells_of_failure(faulty, tiny_folder, tmp_path, capsys):
+    plugin = str(tmp_path / "faulty.py")
+    arguments = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--limit", "6", "--plugin", plugin]
+    assert main([*arguments, "--methods", "raises,halve", "--records", str(tmp_path / "r")]) == 1
+    assert main([*arguments, "--methods", "halve,prune80:on=cross", "--records", str(tmp_path / "r")]) == 0
+
+
+def test_ctrl_c_keeps_what_is_recorded(tiny_folder, tmp_path, monkeypatch, capsys, evaluations):
+    original = lm_eval.Prepared.evaluate
+
+    def interrupted(self, *arguments, **options):
+        if len(evaluations) == 2:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(lm_eval.Prepared, "evaluate", interrupted)
+    arguments = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--limit", "6", "--methods", "prune80"]
+    assert main([*arguments, "--records", str(tmp_path)]) == 130
+    assert "same command goes on" in capsys.readouterr().err
+    assert sorted(path.stem for path in tmp_path.rglob("*.json")) == ["dense", "uniform"]
+    evaluations.clear()
+    monkeypatch.setattr(lm_eval.Prepared, "evaluate", original)
+    assert main([*arguments, "--records", str(tmp_path)]) == 0
+    assert len(evaluations) == 1
+
+
+def _damage_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"not weights")
+
+
+def _damage_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+def _other_labels(folder: Path) -> None:
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("negative", "cat").replace("positive", "dog"), encoding="utf-8")
+
+
+def _no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("*token*"):
+        file.unlink()
+
+
+UNREADABLE = {
+    _damage_weights: "cannot be read",
+    _damage_config: "cannot be read",
+    _no_tokenizer: "cannot be read",
+    _other_labels: "cat",
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE, ids=lambda damage: damage.__name__)
+def test_a_checkpoint_that_does_not_do(damage, tiny_folder, tmp_path):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    damage(folder)
+    with pytest.raises(UserError, match=UNREADABLE[damage]) as caught:
+        _run(str(folder), tmp_path / "records")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_does_not_fit(tiny_folder, tmp_path):
+    with pytest.raises(UserError, match="QuestionAnswering"):
+        runner.run(tiny_folder, "prune80", "pocket-qa", records=str(tmp_path), limit=4)
+
+
+def test_a_hub_name_without_network_is_refused_at_once(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"HF_HOME.*pocket-bert|cannot be reached"):
+        runner.run("nobody/nothing", "prune80", "pocket-sentiment", records=str(tmp_path))
+
+
+def test_to_pandas_has_a_row_a_cell(tiny_folder, tmp_path):
+    frame = _run(tiny_folder, tmp_path).to_pandas()
+    assert len(frame) == len(CELLS)
