@@ -18,7 +18,7 @@ from attnbench.method import Method
 
 if TYPE_CHECKING:
     from attnbench.models import Checkpoint
-    from attnbench.runner import Settings
+    from attnbench.column import Settings
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import importlib
-import math
-import time
-import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from attnbench import models, plan, provenance, record, spec
-from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, fitted, needs_fit, overridden
-from attnbench.plugins import registry
+from attnbench import plan, record, spec
+from attnbench.column import Column, Listener, Settings
 from attnbench.record import Record
 
 if TYPE_CHECKING:
     import pandas
 
 RECORDS = "attnbench-records"
-EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run measures. Only what changes a number enters a record's identity."""
-
-    limit: int | None = None
-    batch_size: int = 32
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    calibration: str | None = None
-    trust_remote_code: bool = False
-
-
-class Listener(Protocol):
-    """What hears of a run's progress."""
-
-    def start(self, cells: int) -> None: ...
-    def line(self, text: str) -> None: ...
-    def advance(self, cells: float) -> None: ...
-    def finish(self, record: Record, reused: bool) -> None: ...
 
 
 class Silent:
@@ -109,7 +78,7 @@ def run(
     heard.start(len(cells))
     result = Run()
     for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
-        matrix = _Column(model, task, chosen, records, heard)
+        matrix = Column(model, task, chosen, records, heard)
         for cell in group:
             item, reused = matrix.measure(spec.parse(cell.method), force, debug or fail_fast)
             result.records.append(item)
@@ -117,179 +86,3 @@ def run(
             if fail_fast and item.status == "failed":
                 return result
     return result
-
-
-class _Column:
-    """The cells of one (model, task): everything that they share is built once, when the first one needs it."""
-
-    def __init__(self, name: str, task: str, settings: Settings, records: str, listener: Listener) -> None:
-        self.name, self.task, self.settings, self.records, self.listener = (
-            name,
-            task,
-            settings,
-            records,
-            listener,
-        )
-        self.absent: str | None = None
-        self.model: Any = None
-        self.dense_outputs: Any = None
-        backend = importlib.import_module(registry().backends["lm-eval"])
-        try:
-            self.checkpoint = models.find(name, task, settings.trust_remote_code)
-            self.prepared = backend.prepare(
-                task,
-                self.checkpoint,
-                limit=settings.limit,
-                seed=settings.seed,
-                calibration=settings.calibration,
-            )
-        except NotApplicable as reason:
-            self.absent = str(reason)
-
-    def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
-        """Return a cell's record and whether it was there already."""
-        text = spec.format(methods)
-        cell = {"model": models.label(self.name), "task": self.task, "method": text}
-        settings = dataclasses.asdict(self.settings)
-        if self.absent is not None:
-            item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
-            record.write(self.records, item)
-            return item, False
-        source = provenance.of(cell, methods, self.checkpoint, self.prepared, self.settings)
-        old = None if force else record.existing(self.records, cell)
-        if old and old.status != "failed" and old.provenance.get("identity") == source["identity"]:
-            if not methods:
-                self.dense_outputs = old.scores.get("outputs")
-            return old, True
-        item = Record(
-            cell, "measured", settings=settings, provenance=source, environment=provenance.environment()
-        )
-        try:
-            self._fill(item, methods)
-        except NotApplicable as reason:
-            item.status, item.error = "not applicable", str(reason)
-        except UserError:
-            raise
-        except Exception as error:
-            if strict:
-                traceback.print_exc()
-            notes = "; ".join(getattr(error, "__notes__", []))
-            item.status, item.error = (
-                "failed",
-                f"{text}: {type(error).__name__}: {error}" + (f" ({notes})" if notes else ""),
-            )
-        if item.status != "measured":
-            item.metrics, item.scores = {}, {}
-        item.date = provenance.now()
-        record.write(self.records, item)
-        return item, False
-
-    def _fill(self, item: Record, methods: Sequence[Method]) -> None:
-        import torch
-
-        from attnbench.attention import apply
-        from attnbench.measure import SAMPLES, measure, summary
-
-        model = self._loaded()
-        torch.manual_seed(self.settings.seed)
-        self._require_sites(model, methods)
-        started = time.perf_counter()
-        self._fit(model, methods)
-        item.seconds["fit"] = time.perf_counter() - started
-
-        done = 0.0
-
-        def progress(samples: int) -> None:
-            nonlocal done
-            self.listener.advance(samples / self.prepared.samples - done)
-            done = samples / self.prepared.samples
-
-        started = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            applied = stack.enter_context(apply(model, *methods)) if methods else None
-            found = self.prepared.evaluate(
-                model, batch_size=self.settings.batch_size, device=self.settings.device, progress=progress
-            )
-        item.seconds["evaluate"] = time.perf_counter() - started
-        item.metrics, item.scores = found.metrics, dict(found.scores)
-        for name, metric in item.metrics.items():
-            if not math.isfinite(metric["value"]):
-                raise ArithmeticError(f"{name} is {metric['value']}")
-            if not math.isfinite(metric["stderr"]):
-                metric["stderr"] = None  # one sample has no spread
-        expected, hit = (applied.expected, applied.hit) if applied else (0, 0)
-        item.receipt = {
-            "sites_expected": expected,
-            "sites_hit": hit,
-            **self._changed(found.outputs, methods, item),
-        }
-        if hit < expected:
-            raise RuntimeError(
-                f"the method ran at {hit} of {expected} sites: its numbers would be the dense model's in part"
-            )
-        started = time.perf_counter()
-        item.measured = measure(model, self._placed(self.prepared.batches(SAMPLES)), methods)
-        item.seconds["measure"] = time.perf_counter() - started
-        item.fitted = {
-            spec.format([method]): summary(fitted(method)) for method in methods if needs_fit(method)
-        }
-
-    def _loaded(self) -> Any:
-        from attnbench.attention import compare_with_eager
-
-        if self.model is None:
-            self.model = self.checkpoint.load(self.prepared.head, self.settings.device, self.settings.dtype)
-            self.prepared.check(self.model)
-            difference = compare_with_eager(self.model)
-            if not difference <= EAGER_TOLERANCE[self.settings.dtype]:
-                raise UserError(
-                    f"model '{self.name}' ({type(self.model).__name__}) differs from its eager attention by {difference:.2g} "
-                    "under attnbench: this architecture is not supported."
-                )
-        return self.model
-
-    def _require_sites(self, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.sites import discover
-
-        for method in methods:
-            sites = [site for site in discover(model) if method.selects(site)]
-            if overridden(method) and not sites:
-                limits = " ".join(
-                    [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
-                )
-                raise NotApplicable(
-                    f"{spec.format([method])}: {models.label(self.name)} has no attention at {limits or 'all'}"
-                )
-            if method.rows == "all" and any(site.kind == "decoder" for site in sites):
-                raise NotApplicable(
-                    f"{spec.format([method])} needs all query rows at once, which would leak the future of a causal model"
-                )
-
-    def _fit(self, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.attention import apply
-
-        if any(needs_fit(method) for method in methods):
-            batches = self._placed(self.prepared.calibration())
-            for position, method in enumerate(methods):
-                if needs_fit(method):
-                    with apply(model, *methods[:position]) if position else contextlib.nullcontext():
-                        method.fit(model, batches)
-
-    def _placed(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{key: value.to(self.settings.device) for key, value in batch.items()} for batch in batches]
-
-    def _changed(self, outputs: Any, methods: Sequence[Method], item: Record) -> dict[str, Any]:
-        import numpy as np
-        import torch
-
-        own = np.stack([np.asarray(output, dtype=np.float32).ravel() for output in outputs])
-        if not methods:
-            self.dense_outputs = own
-            item.scores["outputs"] = own
-        if self.dense_outputs is None or self.dense_outputs.shape != own.shape:
-            raise RuntimeError("the dense cell of this model and task has to be measured first")
-        # above what the order of a sum changes in this dtype, below what changes a decision
-        tolerance = max(1e-4, 4 * torch.finfo(getattr(torch, self.settings.dtype)).eps)
-        close = np.abs(own - self.dense_outputs) <= tolerance * np.maximum(1, np.abs(self.dense_outputs))
-        changed = float((~close.all(1)).mean())
-        return {"changed": changed, "effect": "applied" if changed else "no effect"}
