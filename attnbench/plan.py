@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +37,12 @@ def seeded(methods: Sequence[Method], repeats: int, seed: int = 0) -> list[str]:
         )
         for k in range(repeats)
     ]
+
+
+def _with_seed(method: Method, seed: int) -> Method:
+    changed = copy.copy(method)
+    vars(changed)["seed"] = seed
+    return changed
 
 
 def _draws(method: Method) -> bool:

@@ -69,7 +69,8 @@ def write(folder: str | Path, record: Record) -> Path:
 
     path = path_of(folder, record.cell)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **record.scores)  # type: ignore[arg-type]
+    contents: dict[str, Any] = dict(record.scores)
+    np.savez_compressed(buffer, **contents)
     arrays = buffer.getvalue()
     body = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "scores"}
     body = {"schema": body.pop("schema"), **body}
