@@ -32,9 +32,7 @@ def seeded(methods: Sequence[Method], repeats: int, seed: int = 0) -> list[str]:
     if not any(_draws(method) for method in methods):
         return [spec.format(methods)]
     return [
-        spec.format(
-            [dataclasses.replace(method, seed=seed + k) if _draws(method) else method for method in methods]
-        )
+        spec.format([_with_seed(method, seed + k) if _draws(method) else method for method in methods])
         for k in range(repeats)
     ]
 
@@ -48,7 +46,7 @@ def _with_seed(method: Method, seed: int) -> Method:
 def _draws(method: Method) -> bool:
     # a seed the user wrote is a choice, not a draw
     field = method.__dataclass_fields__.get("seed")
-    return field is not None and getattr(method, "seed") == field.default  # noqa: B009
+    return field is not None and vars(method)["seed"] == field.default
 
 
 def plan(
