@@ -1,0 +1,205 @@
+"""Metrics as formulas over the column sums of their per-sample arrays, and their bootstrap.
+
+A record names how a metric is computed from its array: mean, mcc and f1 (columns tp, fp, fn, tn), pearson and
+spearman (x, y), perplexity (log-likelihood, length), bleu and chrf (n-gram counts in sacrebleu's order). A resample
+is a vector of counts times the columns; a jackknife is the sums less one row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 10_000
+CHUNK = 4_000_000  # counts held at once: 32 MB
+
+
+def _ratio(over: Array, under: Array) -> Array:
+    return np.divide(over, under, out=np.zeros(np.broadcast(over, under).shape), where=under > 0)
+
+
+def _mcc(sums: Array) -> Array:
+    tp, fp, fn, tn = np.moveaxis(sums, -1, 0)
+    return _ratio(tp * tn - fp * fn, np.sqrt(np.maximum((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn), 0)))
+
+
+def _f1(sums: Array) -> Array:
+    tp, fp, fn, _ = np.moveaxis(sums, -1, 0)
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def _products(scores: Array) -> Array:
+    x, y = (scores - scores.mean(0)).T  # centred: the sums of squares then lose no digits
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], 1)
+
+
+def _pearson(sums: Array) -> Array:
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
+    return np.clip(_ratio(n * xy - x * y, np.sqrt(spread)), -1, 1)
+
+
+def _bleu(sums: Array) -> Array:
+    """Compute BLEU from columns (hypothesis length, reference length, 4 matches, 4 totals).
+
+    The i-th order without a match counts as 2^-i matches, which is sacrebleu's smoothing.
+    """
+    length, reference, matches, totals = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
+    empty = (matches <= 0) & (totals > 0)
+    smoothed = np.where(empty, 0.5 ** np.cumsum(empty, -1), matches)
+    present = totals > 0
+    logs = np.log(np.where(present, smoothed, 1) / np.where(present, totals, 1))
+    # an order without a single n-gram has precision 0: so has the score
+    whole = present.all(-1) & (matches > 0).any(-1) & (length > 0)
+    brevity = np.minimum(0, 1 - _ratio(reference, length))
+    return np.where(whole, 100 * np.exp(brevity + logs.mean(-1)), 0.0)
+
+
+def _chrf(sums: Array) -> Array:
+    """Compute chrF2 from columns (hypothesis, reference, match) of every order, averaged over those that occur."""
+    hypothesis, reference, match = (sums[..., start::3] for start in range(3))
+    used = (hypothesis > 0) & (reference > 0)
+    orders = np.maximum(used.sum(-1), 1)
+    precision = np.where(used, _ratio(match, hypothesis), 0).sum(-1) / orders
+    recall = np.where(used, _ratio(match, reference), 0).sum(-1) / orders
+    return 100 * _ratio(5 * precision * recall, 4 * precision + recall)
+
+
+def _columns(scores: Array) -> Array:
+    return scores
+
+
+def _with_count(scores: Array) -> Array:
+    return np.stack([np.ones(len(scores)), scores.reshape(len(scores))], 1)
+
+
+METRICS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "mean": (_with_count, lambda sums: _ratio(sums[..., 1], sums[..., 0])),
+    "mcc": (_columns, _mcc),
+    "f1": (_columns, _f1),
+    "pearson": (_products, _pearson),
+    "spearman": (_columns, _pearson),  # of ranks, which are not sums: see _spearman
+    "perplexity": (_columns, lambda sums: -_ratio(sums[..., 0], sums[..., 1])),  # its logarithm
+    "bleu": (_columns, _bleu),
+    "chrf": (_columns, _chrf),
+}
+
+
+def _ranks(values: Array) -> Array:
+    return stats.rankdata(values, axis=0)
+
+
+def working(name: str, scores: Array) -> float:
+    """Compute a metric on the scale where it is compared, which for a perplexity is its logarithm."""
+    columns, formula = METRICS[name]
+    scores = np.asarray(scores, float)
+    if name == "spearman":
+        scores, columns = _ranks(scores), _products
+    return float(formula(columns(scores).sum(0)))
+
+
+def aggregate(name: str, scores: Array) -> float:
+    """Compute a metric from its per-sample array."""
+    value = working(name, scores)
+    return math.exp(value) if name == "perplexity" else value
+
+
+def influence(name: str, scores: Array) -> Array:
+    """Return (n - 1)(T - T without the sample) for each sample: for a mean, its deviation from the mean."""
+    columns, formula = METRICS[name]
+    scores = np.asarray(scores, float)
+    if name == "spearman":
+        scores, columns = _ranks(scores), _products
+    rows = columns(scores)
+    total = rows.sum(0)
+    return (len(rows) - 1) * (formula(total) - formula(total - rows))
+
+
+# Resampling
+
+
+def _counts(population: Array, rng: np.random.Generator) -> Iterator[Array]:
+    """Yield (resamples, rows) counts of drawing a resample; row i stands for population[i] samples."""
+    rows, n = len(population), int(population.sum())
+    if rows < n:
+        yield rng.multinomial(n, population / n, size=RESAMPLES).astype(float)
+        return
+    kind = np.uint16 if n <= 1 << 16 else np.uint32
+    step = max(1, CHUNK // n)
+    for start in range(0, RESAMPLES, step):
+        drawn = rng.integers(0, n, size=(min(step, RESAMPLES - start), n), dtype=kind)
+        counts = np.empty(drawn.shape)
+        for line, out in zip(drawn, counts, strict=True):
+            out[:] = np.bincount(line, minlength=n)
+        yield counts
+
+
+def _spearman(counts: Array, blocks: Sequence[Array]) -> Array:
+    """Correlate the ranks of resamples: counts (resamples, rows), blocks of (rows, 2) -> (blocks, resamples)."""
+    columns = {column.tobytes(): column for block in blocks for column in block.T}
+    groups = {key: np.unique(column, return_inverse=True)[1] for key, column in columns.items()}
+    pairs = [(x.tobytes(), y.tobytes()) for x, y in (block.T for block in blocks)]
+    out = np.zeros((len(blocks), len(counts)))
+    for position, weights in enumerate(counts):  # a row at a time stays in the cache
+        ranks = {key: _midranks(weights, group) for key, group in groups.items()}
+        weighted = {key: weights * rank for key, rank in ranks.items()}
+        for block, (x, y) in enumerate(pairs):
+            spread = (weighted[x] @ ranks[x]) * (weighted[y] @ ranks[y])
+            if spread > 0:
+                out[block, position] = (weighted[x] @ ranks[y]) / math.sqrt(spread)
+    return out
+
+
+def _midranks(weights: Array, group: NDArray[np.intp]) -> Array:
+    size = np.bincount(group, weights)
+    middle = np.cumsum(size)
+    middle -= size / 2 + middle[-1] / 2  # centred on the mean rank
+    return middle[group]
+
+
+def resampled(name: str, arrays: Sequence[Array]) -> Array:
+    """Recompute a metric of several arrays over the same resamples of their samples: (arrays, resamples).
+
+    Where few distinct rows occur (0/1 scores), multinomial counts over them stand for the samples.
+    """
+    n = len(arrays[0])
+    columns, formula = METRICS[name]
+    wide = np.concatenate([np.asarray(scores, float).reshape(n, -1) for scores in arrays], 1)
+    chosen, population = _distinct(wide)
+    if len(chosen) * 12 > n:
+        chosen, population = np.arange(n), np.ones(n)
+    blocks = [columns(np.asarray(scores, float))[chosen] for scores in arrays]
+    edges = np.cumsum([0, *(block.shape[1] for block in blocks)])
+    table = np.concatenate(blocks, 1)
+    found = []
+    for counts in _counts(population, np.random.default_rng([n, RESAMPLES])):
+        if name == "spearman":
+            found.append(_spearman(counts, blocks))
+        else:
+            sums = counts @ table
+            found.append(np.stack([formula(sums[:, a:b]) for a, b in itertools.pairwise(edges)]))
+    return np.concatenate(found, 1)
+
+
+def _distinct(rows: Array) -> tuple[NDArray[np.intp], Array]:
+    """Return the first place of each distinct row, in order, and how often it occurs.
+
+    In order of appearance, so that the draws do not depend on which of two arrays comes first.
+    """
+    _, first, size = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return first[order], size[order].astype(float)
+
+
+def is_fraction(name: str, arrays: Sequence[Array]) -> bool:
+    """Tell whether a metric is a fraction of 1, as its name or its per-sample values show."""
+    if name == "mean":
+        return all(bool(((scores >= 0) & (scores <= 1)).all()) for scores in arrays)
+    return name in ("mcc", "f1", "pearson", "spearman")

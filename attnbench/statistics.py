@@ -1,0 +1,203 @@
+"""Paired statistics: how much a method differs from dense on the same samples, and how sure that is.
+
+Two intervals, chosen by simulating their coverage (tests/test_statistics.py):
+
+* 0/1 scores: Tango's score interval. Only discordant pairs matter there, and with the handful that a mild
+  method makes, a bootstrap of any kind covers far less than it says.
+* all else: a BCa paired bootstrap, with one pseudo-pair each way for the same reason (as Agresti and Min add to
+  0/1 scores): it widens the interval where few samples differ and vanishes where many do.
+
+Perplexities are compared on their logarithm. Draws are seeded by the number of samples: equal data, equal table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from attnbench.aggregates import RESAMPLES, Array, aggregate, influence, is_fraction, resampled, working
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A method against dense: the difference (method - dense), its 95 % interval, and two tests.
+
+    `p_margin` is one-sided, of "worse than dense by the margin or more". For 0/1 scores `flips` counts the
+    samples that (only dense, only the method) got right; `mcnemar` is the two-sided p value of a balance.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p_margin: float
+    mcnemar: float | None = None
+    flips: tuple[int, int] | None = None
+
+    @property
+    def error(self) -> float:
+        """The standard error that an interval of this width stands for."""
+        return (self.high - self.low) / (2 * stats.norm.isf(0.025))
+
+
+def standard_error(name: str, seeds: Sequence[Array]) -> float:
+    """Return the jackknife standard error of a metric averaged over seeds, in the metric's own unit."""
+    n = len(seeds[0])
+    if n < 2:
+        return math.nan
+    each = np.stack([influence(name, scores) for scores in seeds])
+    error = math.sqrt(each.mean(0).var(ddof=1) / n + _seed_variance([working(name, s) for s in seeds], each))
+    return error * float(np.mean([aggregate(name, s) for s in seeds])) if name == "perplexity" else error
+
+
+def _seed_variance(values: Sequence[float], influences: Array) -> float:
+    """Estimate the seeds' own part in the variance of a mean over seeds, less what the samples explain."""
+    seeds, n = influences.shape
+    if seeds < 2 or n < 2:
+        return 0.0
+    shared = influences.var(axis=0, ddof=1).mean() / n
+    return max(float(np.var(values, ddof=1)) - float(shared), 0.0) / seeds
+
+
+def binary(arrays: Sequence[Array]) -> bool:
+    return all(scores.ndim == 1 and bool(np.isin(scores, (0, 1)).all()) for scores in arrays)
+
+
+def paired(
+    name: str, dense: Array, methods: Sequence[Sequence[Array]], margin: float, higher_is_better: bool = True
+) -> list[Paired]:
+    """Compare methods (each a list of arrays, one a seed) with dense over the same samples.
+
+    `margin` is on the scale of `working`: 0.01 is one point of accuracy, or 1 % of a perplexity.
+    """
+    dense = np.asarray(dense, float)
+    groups = [[np.asarray(scores, float) for scores in seeds] for seeds in methods]
+    simple = [name == "mean" and len(seeds) == 1 and binary([dense, *seeds]) for seeds in groups]
+    others = [seeds for seeds, is_simple in zip(groups, simple, strict=True) if not is_simple]
+    drawn = resampled(name, [dense, *(scores for seeds in others for scores in seeds)]) if others else None
+    found, position = [], 1
+    for seeds, is_simple in zip(groups, simple, strict=True):
+        if is_simple or drawn is None:
+            found.append(_flips(dense, seeds[0], margin, higher_is_better))
+        else:
+            replicates = drawn[position : position + len(seeds)].mean(0) - drawn[0]
+            position += len(seeds)
+            found.append(_bootstrap(name, dense, seeds, replicates, margin, higher_is_better))
+    return found
+
+
+def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -> Paired:
+    n = len(dense)
+    lost, won = int((dense > method).sum()), int((dense < method).sum())
+    low, high = tango(lost, won, n)
+    worse, better = (lost, won) if higher_is_better else (won, lost)
+    p = float(special.ndtr(-_tango_z(worse, better, n, -margin)))
+    return Paired((won - lost) / n, low, high, p, mcnemar(lost, won), (lost, won))
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Return the exact two-sided p value of lost and won being equally likely."""
+    return float(min(1.0, 2 * special.bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
+
+
+def _tango_z(lost: float, won: float, n: int, difference: float) -> float:
+    """Standardise won - lost under a hypothetical difference, the flips' rate at its maximum likelihood."""
+    b = (2 * n - won + lost) * difference - lost - won
+    q = (math.sqrt(max(b * b + 8 * n * lost * difference * (1 - difference), 0)) - b) / (4 * n)
+    variance = n * (2 * q + difference * (1 - difference))
+    return (won - lost - n * difference) / math.sqrt(variance) if variance > 1e-12 else 0.0
+
+
+def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Tango's (1998) score interval for (won - lost) / n of n pairs."""
+    if won < lost:
+        low, high = tango(won, lost, n, level)
+        return -high, -low
+    z, estimate = float(stats.norm.isf((1 - level) / 2)), (won - lost) / n
+
+    def end(inside: float, outside: float) -> float:
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            if abs(_tango_z(lost, won, n, middle)) <= z:
+                inside = middle
+            else:
+                outside = middle
+        return (inside + outside) / 2
+
+    return end(estimate, -1.0), end(estimate, 1.0)
+
+
+def _bootstrap(
+    name: str, dense: Array, seeds: Sequence[Array], drawn: Array, margin: float, higher_is_better: bool
+) -> Paired:
+    n, repeats = len(dense), len(seeds)
+    rng = np.random.default_rng([repeats, n])
+    values = [working(name, scores) for scores in seeds]
+    estimate = float(np.mean(values)) - working(name, dense)
+    each = np.stack([influence(name, scores) for scores in seeds])
+    share = each.mean(0) - influence(name, dense)
+    differs = np.zeros(n, bool)
+    for scores in seeds:
+        differs |= (scores != dense).reshape(n, -1).any(1)
+    size = _pseudo_pair(name, [dense, *seeds], (share + estimate)[differs])
+    drawn = drawn + size * (rng.poisson(1, RESAMPLES) - rng.poisson(1, RESAMPLES)) / n
+    if repeats > 1:
+        # three seeds have ten different resamples: their part is drawn from Student's t instead
+        spread = math.sqrt(_seed_variance(values, each))
+        drawn = drawn + spread * rng.standard_t(repeats - 1, RESAMPLES)
+    error = float(drawn.std())
+    if error == 0:
+        ahead = estimate > -margin if higher_is_better else estimate < margin
+        return Paired(estimate, estimate, estimate, 0.0 if ahead else 1.0)
+    tiny = 1e-9 * error
+    below = (drawn < estimate - tiny).mean() + 0.5 * (np.abs(drawn - estimate) <= tiny).mean()
+    bias = float(special.ndtri(np.clip(below, 0.001, 0.999)))
+    squares = float((share**2).sum() + 2 * size**2)
+    acceleration = float((share**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+    z = bias + special.ndtri([0.025, 0.975])
+    low, high = np.quantile(drawn, special.ndtr(bias + z / (1 - acceleration * z)))
+    limit = -margin if higher_is_better else margin
+    beyond = float(np.mean(drawn < limit) + 0.5 * np.mean(drawn == limit))
+    if 0 < beyond < 1:
+        u = float(special.ndtri(beyond)) - bias
+        p = float(special.ndtr(u / max(1 + acceleration * u, 0.1) - bias))
+    else:  # past the last resample: as far as the standard error says
+        p = min(float(special.ndtr(-abs(limit - estimate) / error)), 0.5 / RESAMPLES)
+        p = 1 - p if beyond else p
+    return Paired(estimate, float(low), float(high), p if higher_is_better else 1 - p)
+
+
+def _pseudo_pair(name: str, arrays: Sequence[Array], differing: Array) -> float:
+    """Return how much the invented samples differ: as those that do (rms), or by all of a 0-to-1 score."""
+    if len(differing):
+        return float(np.copysign(np.sqrt((differing**2).mean()), differing[0]))
+    return 1.0 if is_fraction(name, arrays) else 0.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for being many: sorted, the i-th of m times (m - i), never decreasing, at most 1."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    corrected = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    out = np.empty_like(p)
+    out[order] = corrected
+    return [float(value) for value in out]
+
+
+def kept(score: float, dense: float, uniform: float) -> float:
+    """Return the share of what attention contributes that survives: (score - uniform) / (dense - uniform)."""
+    return (score - uniform) / (dense - uniform)
+
+
+def samples_needed(n: int, difference: Paired, margin: float, alpha: float, higher_is_better: bool) -> float:
+    """Return how many samples would decide, four times in five, were the difference what was measured.
+
+    n ((z_alpha + z_0.8) error / gap)^2: the gap is to the margin for a method inside it, to zero for others.
+    """
+    gain = difference.estimate if higher_is_better else -difference.estimate
+    gap, level = (gain + margin, alpha) if gain > -margin else (gain, 0.025)
+    needed = n * ((stats.norm.isf(level) + stats.norm.isf(0.2)) * difference.error / gap) ** 2
+    return max(float(needed), n + 1.0)
