@@ -38,11 +38,13 @@ def folder() -> Path:
 
 @functools.cache
 def available(include_path: str | None = None) -> dict[str, TaskFile]:
-    """List the tasks by name: the bundled ones, then those of a folder, which win. Raises UserError for a bad file."""
+    """List the tasks by name: the bundled ones, then a folder's, which win. Raises UserError."""
     found = {}
     for place in (folder(), *([Path(include_path).expanduser()] if include_path else [])):
         if not place.is_dir():
-            raise UserError(f"tasks folder '{place}' is not a folder. Give one that holds lm-eval task YAML files.")
+            raise UserError(
+                f"tasks folder '{place}' is not a folder. Give one that holds lm-eval task YAML files."
+            )
         for task in filter(None, map(_read, sorted(place.rglob("*.yaml")))):
             found[task.name] = task
     return found
@@ -53,7 +55,9 @@ def find(name: str, include_path: str | None = None) -> TaskFile:
     if name.endswith((".yaml", ".yml")) and Path(name).expanduser().is_file():
         task = _read(Path(name).expanduser())
         if task is None:
-            raise UserError(f"task file '{name}' has no `task:` and `class:`. See tasks/sst2/sst2.yaml for one that has.")
+            raise UserError(
+                f"task file '{name}' has no `task:` and `class:`. See tasks/sst2/sst2.yaml for one that has."
+            )
         return task
     known = available(include_path)
     if name not in known:
@@ -68,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))  # type: ignore[arg-type]
+    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

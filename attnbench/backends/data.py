@@ -24,8 +24,8 @@ def load(path: str, name: str | None, split: str, columns: Sequence[str]) -> lis
             loaded = datasets.load_dataset(path, name, split=split)
         except (ConnectionError, FileNotFoundError) as error:
             raise UserError(
-                f"dataset '{shown}' is neither in the cache nor to be had: {_line(error)}. Set HF_HOME to a home that has it "
-                "(and HF_HUB_OFFLINE=1), or use the tasks that need no data: pocket-sentiment, pocket-qa."
+                f"dataset '{shown}' is neither in the cache nor to be had: {_line(error)}. Set HF_HOME to a "
+                "home that has it (with HF_HUB_OFFLINE=1), or use pocket-sentiment, pocket-qa."
             ) from error
         except (ValueError, OSError) as error:
             raise UserError(f"dataset '{shown}', split '{split}': {_line(error)}") from error
@@ -42,7 +42,7 @@ def check_columns(shown: str, wanted: Sequence[str], there: Sequence[str]) -> No
 
 @contextlib.contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Switch the Hub libraries to their offline mode where the Hub does not answer: they would retry for 23 seconds."""
+    """Switch the Hub libraries offline where the Hub does not answer: they would retry for 23 seconds."""
     import datasets
     from huggingface_hub import constants
 

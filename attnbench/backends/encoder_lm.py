@@ -1,4 +1,4 @@
-"""Encoders as an lm-eval model: the verbs `classify` and `span`, in batches of like length, the longest first."""
+"""Encoders as an lm-eval model: the verbs `classify` and `span`, in batches of like length, longest first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHUNK = 1000  # documents tokenised at a time: the tokenizer's own output is far
 
 
 class Row(NamedTuple):
-    """One model input: a document, or one window of it. Arrays are (tokens,), offsets (tokens, 2) in characters."""
+    """A model input, a document or a window: ids, types (tokens,), offsets (tokens, 2)."""
 
     ids: np.ndarray
     types: np.ndarray | None
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 class EncoderLM(LM):
-    """An encoder checkpoint for lm-eval's evaluator. Tokenised requests are kept, so that methods can follow each other."""
+    """An encoder for lm-eval's evaluator. Tokenised requests are kept for the methods that follow."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class EncoderLM(LM):
     # the verbs
 
     def classify(self, requests: Sequence[Any]) -> list[np.ndarray]:
-        """Return the logits of each request's labels, (labels,), in the order of the task's labels. Raises UserError."""
+        """Return each request's logits, (labels,), in the order of the task's labels. Raises UserError."""
         self.check(requests)
         order = label_order(self._model().config, requests[0].args[2])
         found: list[np.ndarray] = [np.empty(0)] * len(requests)
@@ -59,29 +59,38 @@ class EncoderLM(LM):
         return _finite(found)
 
     def span(self, requests: Sequence[Any]) -> list[np.ndarray]:
-        """Return each document's best span: (first character, one past the last, start + end logit). Raises UserError.
+        """Return each document's best span: (first character, one past the last, start + end logit).
 
-        The best is over all windows of the document; only tokens of the context count, at most `max_answer_length`.
+        The best is over all windows; only tokens of the context count, at most `max_answer_length`.
         """
         self.check(requests)
         longest = requests[0].args[2][2]
         best = np.tile(np.array([0.0, 0.0, -np.inf]), (len(requests), 1))
         for documents, output, rows in self._forward(requests):
             ranges = torch.tensor([row.context for row in rows], device=output.start_logits.device)
-            score, first, last = (part.cpu().numpy() for part in best_spans(output.start_logits, output.end_logits, ranges, longest))
+            score, first, last = (
+                part.cpu().numpy()
+                for part in best_spans(output.start_logits, output.end_logits, ranges, longest)
+            )
             for k, (document, row) in enumerate(zip(documents, rows, strict=True)):
-                if not score[k] <= best[document, 2] and row.offsets is not None:  # a NaN is kept, to be found below
+                if (
+                    not score[k] <= best[document, 2] and row.offsets is not None
+                ):  # a NaN is kept, to be found below
                     best[document] = (row.offsets[first[k], 0], row.offsets[last[k], 1], score[k])
         best[np.isneginf(best[:, 2]), 2] = 0.0  # an empty context has no span
         return _finite(list(best))
 
     def loglikelihood(self, requests: Sequence[Any]) -> Any:
-        raise UserError("an encoder has no likelihood of a continuation: choose a task made for encoders, such as sst2 or squad")
+        raise UserError(
+            "an encoder has no likelihood of a continuation: choose a task for encoders such as sst2, squad"
+        )
 
     loglikelihood_rolling = loglikelihood
 
     def generate_until(self, requests: Sequence[Any]) -> Any:
-        raise UserError("an encoder generates no text: choose a task made for encoders, such as sst2 or squad")
+        raise UserError(
+            "an encoder generates no text: choose a task made for encoders, such as sst2 or squad"
+        )
 
     # inputs
 
@@ -90,7 +99,7 @@ class EncoderLM(LM):
         new = list(dict.fromkeys(request.args for request in requests if request.args not in self._rows))
         for start in range(0, len(new), CHUNK):
             part = new[start : start + CHUNK]
-            encode = self._windows if isinstance(part[0][2][0], int) else self._texts
+            encode = {"span": self._windows, "classify": self._texts}[requests[0].request_type]
             self._rows.update(zip(part, encode(part), strict=True))
         return [self._rows[request.args] for request in requests]
 
@@ -103,8 +112,8 @@ class EncoderLM(LM):
         over = sum(length > limit for length in lengths)
         if over:
             raise UserError(
-                f"{over} of {len(lengths)} inputs of task '{requests[0].task_name}' are longer than the {limit} tokens the model takes "
-                f"(the longest: {max(lengths)}). Choose a model with more positions, or a task with shorter windows."
+                f"{over} of {len(lengths)} inputs of task '{requests[0].task_name}' have over {limit} "
+                f"tokens, what the model takes (the longest: {max(lengths)}). Choose one with more."
             )
 
     def _texts(self, arguments: list[tuple[Any, ...]]) -> Iterator[list[Row]]:
@@ -117,20 +126,22 @@ class EncoderLM(LM):
 
     def _windows(self, arguments: list[tuple[Any, ...]]) -> Iterator[list[Row]]:
         size, stride, _ = arguments[0][2]
-        try:
-            encoded = self.tokenizer(
-                [args[0] for args in arguments],
-                [args[1] for args in arguments],
-                truncation="only_second",
-                max_length=size,
-                stride=stride,
-                return_overflowing_tokens=True,
-                return_offsets_mapping=True,
+        questions = [args[0] for args in arguments]
+        # the tokenizer itself panics, with a stack trace, where a window would not move on
+        longest = max(map(len, self.tokenizer(questions, add_special_tokens=False)["input_ids"]))
+        if size - longest - self.tokenizer.num_special_tokens_to_add(pair=True) <= stride:
+            raise UserError(
+                f"a question of {longest} tokens leaves windows of {size} no room for a stride of {stride}"
             )
-        except BaseException as error:  # the tokenizer's Rust panics are no Exceptions
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
-            raise UserError(f"a question leaves no room for context in {size} tokens with a stride of {stride}: {error}") from error
+        encoded = self.tokenizer(
+            questions,
+            [args[1] for args in arguments],
+            truncation="only_second",
+            max_length=size,
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
         types = self._types(encoded)
         found: list[list[Row]] = [[] for _ in arguments]
         for k, document in enumerate(encoded["overflow_to_sample_mapping"]):
@@ -138,7 +149,14 @@ class EncoderLM(LM):
             inside = np.flatnonzero(sequence)
             context = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
             offsets = np.array(encoded["offset_mapping"][k], dtype=np.int32)
-            found[document].append(Row(_array(encoded["input_ids"][k]), None if types is None else _array(types[k]), offsets, context))
+            found[document].append(
+                Row(
+                    _array(encoded["input_ids"][k]),
+                    None if types is None else _array(types[k]),
+                    offsets,
+                    context,
+                )
+            )
         yield from found
 
     def _types(self, encoded: Any) -> Any:
@@ -191,9 +209,9 @@ class EncoderLM(LM):
 
 
 def best_spans(start: Tensor, end: Tensor, context: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (score, first, last) of the best span of each row: max over first ≤ last < first + longest of start + end.
+    """Return (score, first, last) by row: the maximum of start + end over first ≤ last < first + longest.
 
-    start, end (rows, tokens); context (rows, 2): first token, one past the last. Ties go to the shorter, earlier span.
+    start, end (rows, tokens); context (rows, 2): first token, one past the last. Ties: shorter, then earlier.
     """
     rows, tokens = start.shape
     place = torch.arange(tokens, device=start.device)
@@ -208,9 +226,9 @@ def best_spans(start: Tensor, end: Tensor, context: Tensor, longest: int) -> tup
 
 
 def label_order(config: Any, labels: Sequence[str]) -> list[int]:
-    """Return the model's column of each of the task's labels. Raises UserError listing both sides where they differ.
+    """Return the model's column of each of the task's labels.
 
-    A model that was saved without label names (LABEL_0, …) has the task's order.
+    A model without names (LABEL_0, …) has the task's order. Raises UserError listing both sides.
     """
     named = [str(config.id2label[k]) for k in sorted(config.id2label)]
     place = {name.casefold(): k for k, name in enumerate(named)}
@@ -219,15 +237,19 @@ def label_order(config: Any, labels: Sequence[str]) -> list[int]:
             return [place[label.casefold()] for label in labels]
         if all(name == f"LABEL_{k}" for k, name in enumerate(named)):
             return list(range(len(labels)))
-    raise UserError(f"the labels do not fit: the task has {', '.join(labels)}; the model has {', '.join(named)}")
+    raise UserError(
+        f"the labels do not fit: the task has {', '.join(labels)}; the model has {', '.join(named)}"
+    )
 
 
 def positions(model: nn.Module, tokenizer: Any) -> int:
-    """Return how many tokens a model takes: its position embeddings, less those RoBERTa reserves, and the tokenizer's limit."""
+    """Return how many tokens a model takes: its positions (RoBERTa keeps some back) or its tokenizer's."""
     limits = [int(tokenizer.model_max_length)]
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+            limits.append(
+                module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            )
     return min(limits)
 
 

@@ -23,8 +23,9 @@ Document = dict[str, Any]
 class EncoderTask(Task):
     """What classification and span tasks share: data by split, requests built once, per-document scores kept.
 
-    In YAML: `dataset_path` (with `dataset_name`), or `custom_dataset`, a function of `split` and `dataset_kwargs` that
-    returns documents; `validation_split`; `metric_list`; `metadata.calibration`, the split that methods are fitted on.
+    In YAML: `dataset_path` (and `dataset_name`), or `custom_dataset`, a function of `split` and
+    `dataset_kwargs` that returns documents; `validation_split`; `metric_list`;
+    `metadata.calibration`, the split to fit on.
     """
 
     VERSION = 1
@@ -39,7 +40,10 @@ class EncoderTask(Task):
         known = {field.name for field in fields(TaskConfig)}
         strange = sorted(set(config) - known - {"class"})
         if strange:
-            raise UserError(f"task '{config.get('task')}' has an unknown key '{strange[0]}' in its YAML. Known: {', '.join(sorted(known))}.")
+            raise UserError(
+                f"task '{config.get('task')}' has an unknown key '{strange[0]}' in its YAML. "
+                f"Known: {', '.join(sorted(known))}."
+            )
         content = {key: value for key, value in config.items() if key in known}
         self._config = TaskConfig(**{"num_fewshot": 0, **content, "output_type": self.OUTPUT_TYPE})
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
@@ -47,10 +51,18 @@ class EncoderTask(Task):
         self._built: tuple[Any, ...] | None = None
         self.settings: dict[str, Any] = self._config.metadata or {}
         self.items: dict[str, list[float]] = {}  # metric -> scores of the last evaluation, by document
-        self.metrics: dict[str, dict[str, Any]] = {entry["metric"]: entry for entry in self._config.metric_list or []}
+        self.metrics: dict[str, dict[str, Any]] = {
+            entry["metric"]: {"aggregation": "mean", "higher_is_better": True, **entry}
+            for entry in self._config.metric_list or []
+        }
         for metric in self.metrics:
             if metric not in self.scores:
-                raise UserError(f"task '{self.task_name}': {type(self).__name__} has no metric '{metric}'. It has {', '.join(self.scores)}.")
+                raise UserError(
+                    f"task '{self.task_name}': {type(self).__name__} has no metric '{metric}'. "
+                    f"It has {', '.join(self.scores)}."
+                )
+            if self.metrics[metric]["aggregation"] != "mean":
+                raise UserError(f"task '{self.task_name}': the aggregation of '{metric}' has to be mean.")
 
     # what a kind of task says
 
@@ -63,7 +75,11 @@ class EncoderTask(Task):
         raise NotImplementedError
 
     def text(self, doc: Document) -> tuple[str, ...]:
-        """Return what makes two documents the same, for the check that calibration and evaluation share none."""
+        """Return what makes two documents the same: calibration and evaluation share none."""
+        raise NotImplementedError
+
+    def score(self, doc: Document, answer: Any) -> dict[str, float]:
+        """Return each metric of the model's answer to a document."""
         raise NotImplementedError
 
     # data
@@ -77,14 +93,18 @@ class EncoderTask(Task):
             return docs
         path, name = source or (config.dataset_path, config.dataset_name)
         if not path:
-            raise UserError(f"task '{self.task_name}' names neither a dataset_path nor a custom_dataset in its YAML.")
+            raise UserError(
+                f"task '{self.task_name}' names neither a dataset_path nor a custom_dataset in its YAML."
+            )
         return data.load(path, name, split, self.columns())
 
     def calibration_split(self) -> tuple[str, int]:
         """Return the split that methods are fitted on and how many samples of it. Raises NotApplicable."""
         named = self.settings.get("calibration")
         if not named:
-            raise NotApplicable(f"task '{self.task_name}' names no calibration split: give --calibration DATASET:SPLIT")
+            raise NotApplicable(
+                f"task '{self.task_name}' names no calibration split: give --calibration DATASET:SPLIT"
+            )
         return named["split"], int(named["samples"])
 
     @functools.cached_property
@@ -114,38 +134,57 @@ class EncoderTask(Task):
 
     # requests and scores
 
-    def build_all_requests(self, *, limit: int | None = None, samples: Any = None, rank: int = 0, world_size: int = 1, **ignored: Any) -> None:
-        """Build one request a document, once: a second evaluation of the same documents only forgets the responses."""
+    def build_all_requests(
+        self,
+        *,
+        limit: int | None = None,
+        samples: Any = None,
+        rank: int = 0,
+        world_size: int = 1,
+        **ignored: Any,
+    ) -> None:
+        """Build one request a document, once: the same documents again only forget their responses."""
         wanted = (limit, tuple(samples or ()), rank, world_size)
         if self._instances is None or self._built != wanted:
             chosen = self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size)
-            self._instances = [self.construct_requests(doc, None, metadata=(self.task_name, doc_id, 1)) for doc_id, doc in chosen]
+            self._instances = [
+                self.construct_requests(doc, None, metadata=(self.task_name, doc_id, 1))
+                for doc_id, doc in chosen
+            ]
             self._built = wanted
         for instance in self._instances:
             instance.resps, instance.filtered_resps = [], {}
+        self.items = {metric: [] for metric in self.metrics}
 
     def construct_requests(self, doc: Document, ctx: Any, **kwargs: Any) -> Instance:
-        return Instance(self.request, doc, self.arguments(doc), 0, kwargs["metadata"])  # type: ignore[arg-type]
+        return Instance(self.request, doc, self.arguments(doc), 0, kwargs["metadata"])
+
+    def process_results(self, doc: Document, results: list[Any]) -> dict[str, float]:
+        found = self.score(doc, results[0])
+        for metric, value in found.items():
+            self.items[metric].append(value)
+        return found
 
     def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
-        return {metric: functools.partial(self._aggregate, metric) for metric in self.metrics}
-
-    def _aggregate(self, metric: str, items: list[float]) -> float:
-        self.items[metric] = items
-        return get_aggregation(self.metrics[metric].get("aggregation", "mean"))(items)
+        # lm-eval's own functions: it finds the standard error by them
+        return {metric: get_aggregation(entry["aggregation"]) for metric, entry in self.metrics.items()}
 
     def higher_is_better(self) -> dict[str, bool]:
-        return {metric: bool(entry.get("higher_is_better", True)) for metric, entry in self.metrics.items()}
+        return {metric: bool(entry["higher_is_better"]) for metric, entry in self.metrics.items()}
 
     def dump_config(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self._config).items() if value is not None and not callable(value) and key != "fewshot_config"}
+        return {
+            key: value
+            for key, value in vars(self._config).items()
+            if value is not None and not callable(value) and key != "fewshot_config"
+        }
 
 
 class Classify(EncoderTask):
     """A text, or a pair of texts, and a label.
 
-    In YAML: `doc_to_text`, a column or a list of two; `doc_to_target`, the label's column (a number or one of the
-    names); `doc_to_choice`, the labels' names in the order of their numbers.
+    In YAML: `doc_to_text`, a column or a list of two; `doc_to_target`, the column of the label (a number or a
+    name); `doc_to_choice`, the labels' names in the order of their numbers.
     """
 
     request = "classify"
@@ -155,10 +194,16 @@ class Classify(EncoderTask):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         text = self._config.doc_to_text
-        self.texts: list[str] = list(text) if isinstance(text, list) else [text]  # type: ignore[list-item]
+        self.texts: list[str] = list(text) if isinstance(text, list) else [text]
         self.labels = tuple(self._config.doc_to_choice or ())
-        if len(self.texts) not in (1, 2) or not all(isinstance(column, str) for column in self.texts) or len(self.labels) < 2:
-            raise UserError(f"task '{self.task_name}' needs doc_to_text (one or two columns) and doc_to_choice (the labels) in its YAML.")
+        if (
+            len(self.texts) not in (1, 2)
+            or not all(isinstance(column, str) for column in self.texts)
+            or len(self.labels) < 2
+        ):
+            raise UserError(
+                f"task '{self.task_name}' needs doc_to_text (one or two columns) and doc_to_choice (labels)."
+            )
 
     def columns(self) -> list[str]:
         return [*self.texts, str(self._config.doc_to_target)]
@@ -175,11 +220,14 @@ class Classify(EncoderTask):
         if label in self.labels:
             return self.labels.index(label)
         if not isinstance(label, int) or not 0 <= label < len(self.labels):
-            raise UserError(f"task '{self.task_name}' has labels {', '.join(self.labels)}, but a document is labelled {label!r}.")
+            raise UserError(
+                f"task '{self.task_name}' has labels {', '.join(self.labels)}; a document has {label!r}."
+            )
         return label
 
-    def process_results(self, doc: Document, results: list[Any]) -> dict[str, float]:
-        return {metric: self.scores[metric](self.doc_to_target(doc), results[0]) for metric in self.metrics}
+    def score(self, doc: Document, answer: Any) -> dict[str, float]:
+        label = self.doc_to_target(doc)
+        return {metric: self.scores[metric](label, answer) for metric in self.metrics}
 
 
 class Span(EncoderTask):
@@ -201,7 +249,9 @@ class Span(EncoderTask):
         window = self.settings.get("window") or {}
         names = ("max_seq_length", "doc_stride", "max_answer_length")
         if any(not isinstance(window.get(name), int) for name in names):
-            raise UserError(f"task '{self.task_name}' needs metadata.window with {', '.join(names)} in its YAML.")
+            raise UserError(
+                f"task '{self.task_name}' needs metadata.window with {', '.join(names)} in its YAML."
+            )
         self.window = tuple(window[name] for name in names)
 
     def columns(self) -> list[str]:
@@ -216,7 +266,7 @@ class Span(EncoderTask):
     def doc_to_target(self, doc: Document) -> list[str]:
         return doc["answers"]["text"]
 
-    def process_results(self, doc: Document, results: list[Any]) -> dict[str, float]:
-        start, end, _ = results[0]
-        answer = doc["context"][int(start) : int(end)]
-        return {metric: self.scores[metric](answer, self.doc_to_target(doc)) for metric in self.metrics}
+    def score(self, doc: Document, answer: Any) -> dict[str, float]:
+        start, end, _ = answer
+        text = doc["context"][int(start) : int(end)]
+        return {metric: self.scores[metric](text, self.doc_to_target(doc)) for metric in self.metrics}

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
@@ -30,8 +29,11 @@ ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuesti
 
 @dataclass
 class Measurement:
-    """What one evaluation found. `scores` holds doc_id and each metric by sample, `outputs` the raw answer by sample:
-    the logits, or for a span (first character, one past the last, score)."""
+    """What one evaluation found.
+
+    `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, or for a
+    span (first character, one past the last, score).
+    """
 
     metrics: dict[str, dict[str, Any]]
     scores: dict[str, np.ndarray]
@@ -41,7 +43,15 @@ class Measurement:
 class Prepared:
     """A task made ready for one checkpoint's tokenizer; any number of methods can be evaluated on it."""
 
-    def __init__(self, file: tasks.TaskFile, task: EncoderTask, checkpoint: Any, limit: int | None, seed: int, calibration: str | None) -> None:
+    def __init__(
+        self,
+        file: tasks.TaskFile,
+        task: EncoderTask,
+        checkpoint: Any,
+        limit: int | None,
+        seed: int,
+        calibration: str | None,
+    ) -> None:
         self.file = file
         self.task = task
         self.head = task.head
@@ -53,10 +63,12 @@ class Prepared:
         task.build_all_requests(limit=limit)
         self._lm.rows(task.instances)
         self.samples = len(task.instances)
-        split, count = self._calibration_split() if task.settings.get("calibration") or self._source else (None, 0)
+        split, count = (
+            self._calibration_split() if task.settings.get("calibration") or self._source else (None, 0)
+        )
         shown = "/".join(filter(None, self._source[:2])) if self._source else file.dataset
         self.fingerprints: dict[str, str | None] = {
-            "dataset": _hash([task.text(i.doc) + (task.doc_to_target(i.doc),) for i in task.instances]),
+            "dataset": _hash([(*task.text(i.doc), task.doc_to_target(i.doc)) for i in task.instances]),
             "task": _definition(file, task),
             "source": "attnbench",
             "calibration": f"{shown}:{split}[{count}] seed {seed}" if split else None,
@@ -71,7 +83,12 @@ class Prepared:
         self._lm.check(self.task.instances)
 
     def evaluate(
-        self, model: nn.Module, *, batch_size: int = BATCH_SIZE, device: str = "cpu", progress: Callable[[int], None] | None = None
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int = BATCH_SIZE,
+        device: str = "cpu",
+        progress: Callable[[int], None] | None = None,
     ) -> Measurement:
         """Measure the model as it is now. `progress` gets the number of samples done after every batch.
 
@@ -80,8 +97,10 @@ class Prepared:
         lm, task, name = self._lm, self.task, self.task.task_name
         lm.model, lm.batch_size, lm.progress, lm._device = model, batch_size, progress, device
         try:
-            # bootstrap_iters: lm-eval's own bootstrap takes minutes; log_samples: it would serialise every document
-            results = evaluate(lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False)
+            # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
+            results = evaluate(
+                lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False
+            )
         finally:
             lm.model = lm.progress = None
         better = task.higher_is_better()
@@ -92,7 +111,7 @@ class Prepared:
                     "value": float(results["results"][name][f"{metric},none"]),
                     "stderr": standard_error(scores[metric]),
                     "higher_is_better": better[metric],
-                    "aggregate": task.metrics[metric].get("aggregation", "mean"),
+                    "aggregate": task.metrics[metric]["aggregation"],
                 }
                 for metric in task.metrics
             },
@@ -104,15 +123,20 @@ class Prepared:
         """Return the first n evaluation samples as model inputs, the longest first."""
         return [self._lm.collate(rows) for _, rows in self._lm.batches(self.task.instances[:n], batch_size)]
 
-    def calibration(self, samples: int | None = None, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
+    def calibration(
+        self, samples: int | None = None, batch_size: int = BATCH_SIZE
+    ) -> list[dict[str, Tensor]]:
         """Return calibration samples as model inputs with their labels (or start and end positions).
 
-        A seeded draw without replacement; batches hold samples of like length and come in a seeded order. A span is
-        given in the first window that holds the whole answer; a document without such a window is left out.
+        A seeded draw without replacement; batches hold samples of like length and come in a seeded order. A
+        span is given in the first window that holds the whole answer; without such a window it is left out.
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
         docs = self.calibration_documents(samples)
-        requests = [self.task.construct_requests(doc, None, metadata=(self.task.task_name, k, 1)) for k, doc in enumerate(docs)]
+        requests = [
+            self.task.construct_requests(doc, None, metadata=(self.task.task_name, k, 1))
+            for k, doc in enumerate(docs)
+        ]
         lm = EncoderLM(self._lm.tokenizer)
         found = []
         for doc, rows in zip(docs, lm.rows(requests), strict=True):
@@ -138,15 +162,15 @@ class Prepared:
         shared = [doc for doc in docs if self.task.text(doc) in evaluated]
         if shared:
             raise UserError(
-                f"{len(shared)} of {count} calibration samples of task '{self.task.task_name}' are evaluation samples too, "
-                f"such as {self.task.text(shared[0])[0][:60]!r}. Give another split with --calibration DATASET:SPLIT."
+                f"{len(shared)} of {count} calibration samples of task '{self.task.task_name}' are evaluated "
+                f"too, such as {self.task.text(shared[0])[0][:60]!r}. Give --calibration DATASET:SPLIT."
             )
         return docs
 
     def calibration_fingerprint(self, samples: int | None = None) -> str:
         """Hash the calibration documents' content. Raises as `calibration` does."""
         docs = self.calibration_documents(samples)
-        return _hash([self.task.text(doc) + (self.task.doc_to_target(doc),) for doc in docs])
+        return _hash([(*self.task.text(doc), self.task.doc_to_target(doc)) for doc in docs])
 
     def _calibration_split(self) -> tuple[str, int]:
         if self._source:
@@ -170,9 +194,9 @@ def prepare(
 ) -> Prepared:
     """Load a task's documents and build and tokenise its requests, once for all methods.
 
-    `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with more tasks,
-    `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the task's own split.
-    Raises UserError for an unknown task, data that cannot be had, and a checkpoint whose head is for another task.
+    `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with
+    more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the task's own split.
+    Raises UserError for an unknown task, data that cannot be had, and a head that is for another task.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} leaves no sample. Give at least 1.")
@@ -180,7 +204,10 @@ def prepare(
     loaded = TaskManager(include_defaults=False).load([file.path])["tasks"]
     built = loaded[file.name]
     if not isinstance(built, EncoderTask):
-        raise UserError(f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. Use {' or '.join(tasks.HEADS)}.")
+        raise UserError(
+            f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. "
+            f"Use {' or '.join(tasks.HEADS)}."
+        )
     _check_head(checkpoint.name, checkpoint.config(), built, None)
     return Prepared(file, built, checkpoint, limit, seed, calibration)
 
@@ -191,10 +218,16 @@ def standard_error(scores: Sequence[float] | np.ndarray) -> float:
 
 
 def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -> None:
-    found = [str(architecture) for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])]
+    found = [
+        str(architecture)
+        for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
+    ]
     wanted = ARCHITECTURES[task.head]
     if found and not any(architecture.endswith(wanted) for architecture in found):
-        raise UserError(f"model '{name}' does not fit task '{task.task_name}': it is a {', '.join(found)}, the task needs a …{wanted}.")
+        raise UserError(
+            f"model '{name}' does not fit task '{task.task_name}': it is a {', '.join(found)}, "
+            f"the task needs a …{wanted}."
+        )
 
 
 def _answer_rows(doc: Document, rows: Sequence[Any]) -> tuple[Any, dict[str, int]] | None:
@@ -215,7 +248,7 @@ def _source(calibration: str | None) -> tuple[str, str | None, str] | None:
         return None
     parts = calibration.split(":")
     if len(parts) not in (2, 3) or not all(parts):
-        raise UserError(f"calibration '{calibration}' is not DATASET:SPLIT, such as attnbench-data/squad_train_sample:train")
+        raise UserError(f"calibration '{calibration}' is not DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT")
     return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
 
 
@@ -231,7 +264,12 @@ def _code(part: Any) -> str:
     tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 

@@ -1,4 +1,4 @@
-"""SQuAD v1.1's official metrics: exact match and token F1 after normalisation, the best over the gold answers."""
+"""SQuAD v1.1's official metrics: exact match and token F1 after normalisation, best over the gold answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def exact(answer: str, gold: str) -> float:
 
 
 def f1(answer: str, gold: str) -> float:
-    """Return 2·precision·recall / (precision + recall) over the tokens that both share, counted with repeats."""
+    """Return 2·precision·recall / (precision + recall) over the shared tokens, counted with repeats."""
     said, meant = normalize(answer).split(), normalize(gold).split()
     shared = sum((Counter(said) & Counter(meant)).values())
     if not shared:

@@ -1,0 +1,104 @@
+"""attnbench as a model of lm-eval: `--model attnbench --model_args pretrained=…,method=…`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from attnbench import models, spec
+from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM
+from attnbench.backends.lm_eval import prepare
+from attnbench.errors import UserError
+from attnbench.method import needs_fit
+
+
+class AttnbenchLM(EncoderLM):
+    """A checkpoint with a method, loaded when a task's first request tells which head it needs.
+
+    `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
+    fitted on the task's calibration split, or on `calibration`, DATASET:SPLIT. `attnbench run` gives the same.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        method: str = "dense",
+        *,
+        batch_size: int | str = BATCH_SIZE,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+        calibration: str | None = None,
+        include_path: str | None = None,
+        trust_remote_code: bool = False,
+        **ignored: Any,
+    ) -> None:
+        unknown = sorted(set(ignored) - {"max_batch_size"})
+        if unknown:
+            raise UserError(
+                f"unknown model argument '{unknown[0]}'. Known: pretrained, method, batch_size, device, "
+                "dtype, seed, calibration, include_path, trust_remote_code."
+            )
+        size = int(batch_size) if str(batch_size).isdecimal() else BATCH_SIZE
+        # lm-eval's command line asks for cuda:0 where nobody asked for anything
+        placed = "cpu" if device.startswith("cuda") and not torch.cuda.is_available() else device
+        super().__init__(None, batch_size=size, device=placed)
+        self.pretrained, self.dtype, self.seed = str(pretrained), dtype, int(seed)
+        self.calibration, self.include_path, self.trust_remote_code = (
+            calibration,
+            include_path,
+            trust_remote_code,
+        )
+        self.methods = spec.parse(method)
+
+    def classify(self, requests: Sequence[Any]) -> list[Any]:
+        return self._by_task("classify", requests)
+
+    def span(self, requests: Sequence[Any]) -> list[Any]:
+        return self._by_task("span", requests)
+
+    def _by_task(self, verb: str, requests: Sequence[Any]) -> list[Any]:
+        found: list[Any] = [None] * len(requests)
+        for task in dict.fromkeys(request.task_name for request in requests):
+            places = [k for k, request in enumerate(requests) if request.task_name == task]
+            with self._ready(task) as lm:
+                answers = getattr(lm, verb)([requests[k] for k in places])
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return found
+
+    @contextlib.contextmanager
+    def _ready(self, task: str) -> Iterator[EncoderLM]:
+        from attnbench.attention import apply
+
+        checkpoint = models.find(self.pretrained, task, self.trust_remote_code)
+        # one document is enough here: lm-eval has built the requests itself
+        prepared = prepare(
+            task,
+            checkpoint,
+            limit=1,
+            seed=self.seed,
+            include_path=self.include_path,
+            calibration=self.calibration,
+        )
+        model = checkpoint.load(prepared.head, self._device, self.dtype)
+        prepared.check(model)
+        torch.manual_seed(self.seed)
+        if any(map(needs_fit, self.methods)):
+            batches = [
+                {key: value.to(self._device) for key, value in batch.items()}
+                for batch in prepared.calibration()
+            ]
+            for position, method in enumerate(self.methods):
+                if needs_fit(method):
+                    with apply(model, *self.methods[:position]):
+                        method.fit(model, batches)
+        with apply(model, *self.methods) as applied:
+            yield EncoderLM(checkpoint.tokenizer(), model, batch_size=self.batch_size, device=self._device)
+        if applied.hit < applied.expected:
+            raise RuntimeError(
+                f"the method ran at {applied.hit} of {applied.expected} sites of {self.pretrained}"
+            )
