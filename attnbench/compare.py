@@ -1,0 +1,321 @@
+"""Records to rows: every method against dense on the same samples, seeds grouped, claims corrected over the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attnbench import statistics
+from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, working
+from attnbench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from attnbench.record import Record
+
+MARGIN = 0.01
+LEVEL = 0.05
+CONTROLS = ("dense", "uniform")
+SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
+
+
+@dataclass
+class Row:
+    """One method on one task of one model, by one metric; seeds of one method are one row.
+
+    `difference`, `low`, `high` and `margin` are on the scale that is compared: `scale` is "fraction" (0.01 is a point),
+    "score" (BLEU, chrF: 1 is a point), "log" (perplexity: 0.01 is 1 %) or "raw" (any other number).
+    """
+
+    model: str
+    task: str
+    method: str
+    metric: str = ""
+    primary: bool = True
+    status: str = "measured"
+    error: str | None = None
+    samples: int = 0
+    seeds: int = 1
+    score: float | None = None
+    stderr: float | None = None
+    seed_low: float | None = None
+    seed_high: float | None = None
+    higher_is_better: bool = True
+    scale: str = "raw"
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float | None = None
+    p_margin: float | None = None
+    p_holm: float | None = None
+    mcnemar: float | None = None
+    flips: tuple[int, int] | None = None
+    kept: float | None = None
+    needed: float | None = None
+    sparsity: float | None = None
+    bits: float | None = None
+    seconds: float | None = None
+    effect: str | None = None
+
+    @property
+    def worse(self) -> bool:
+        """The interval lies wholly on the harmful side of zero."""
+        return self.low is not None and (self._gain_interval()[1] < 0)
+
+    @property
+    def better(self) -> bool:
+        return self.low is not None and (self._gain_interval()[0] > 0)
+
+    @property
+    def within(self) -> bool:
+        """Not worse than dense by the margin: one-sided, Holm over the table."""
+        return self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def mark(self) -> str:
+        if self.low is None:
+            return ""
+        return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
+
+    @property
+    def verdict(self) -> str:
+        """within, worse, undecided; failed, not applicable; or nothing, without dense to compare with."""
+        if self.status != "measured":
+            return self.status
+        if self.p_holm is None:
+            return ""
+        return "within" if self.within else "worse" if self.worse else "undecided"
+
+    def _gain_interval(self) -> tuple[float, float]:
+        low, high = float(self.low or 0), float(self.high or 0)
+        return (low, high) if self.higher_is_better else (-high, -low)
+
+
+def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
+    """Compare every cell with the dense cell of its model and task.
+
+    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what they keep.
+    `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the logarithm for perplexities
+    (1 %), relative to dense for any other number. Holm corrects over all rows returned, controls apart.
+    Raises UserError where two cells were measured on different samples, or one cell has two different records.
+    """
+    found: list[Row] = []
+    for (model, task), cells in _columns(records).items():
+        found += _column(model, task, cells, margin)
+    claims = [row for row in found if row.p_margin is not None]
+    for row, corrected in zip(claims, statistics.holm([row.p_margin or 0.0 for row in claims]), strict=True):
+        row.p_holm = corrected
+    for row in claims:
+        if row.verdict == "undecided":
+            row.needed = _needed(row, LEVEL / len(claims))
+    return found
+
+
+def to_frame(rows: Sequence[Row]) -> pandas.DataFrame:
+    """Return one line a row, marks and verdicts included."""
+    import pandas
+
+    columns = [*(item.name for item in dataclasses.fields(Row)), "mark", "verdict"]
+    return pandas.DataFrame([to_dict(row) for row in rows], columns=columns)
+
+
+def to_dict(row: Row) -> dict[str, Any]:
+    return {**dataclasses.asdict(row), "mark": row.mark, "verdict": row.verdict}
+
+
+def name_without_seed(method: str) -> str:
+    """Return a spec without its seeds: all draws of one method share it."""
+    return re.sub(r":seed=[^:+]*", "", method)
+
+
+def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Record]]:
+    columns: dict[tuple[str, str], dict[str, Record]] = {}
+    for item in records:
+        cells = columns.setdefault((item.cell["model"], item.cell["task"]), {})
+        twin = cells.get(item.cell["method"])
+        if twin is not None and (twin.metrics, twin.status) != (item.metrics, item.status):
+            raise UserError(
+                f"two records for {_name(item)} disagree: keep one, or measure it again with --force"
+            )
+        cells[item.cell["method"]] = item
+    return columns
+
+
+def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> list[Row]:
+    """Make the rows of one model on one task."""
+    problems = {method: _problem(item) for method, item in cells.items()}
+    measured = {method: item for method, item in cells.items() if problems[method] is None}
+    _check_same_samples(measured)
+    groups: dict[str, list[Record]] = {}
+    for method, item in measured.items():
+        groups.setdefault(name_without_seed(method), []).append(item)
+    named = {
+        base if len(members) > 1 else members[0].cell["method"]: members for base, members in groups.items()
+    }
+    metrics = list(dict.fromkeys(metric for item in measured.values() for metric in item.metrics))
+    blocks: dict[str, list[Row]] = {name: [] for name in named}
+    for metric in metrics:
+        having = {
+            name: members for name, members in named.items() if all(metric in m.metrics for m in members)
+        }
+        for name, row in _compared(model, task, metric, having, margin).items():
+            row.primary = not blocks[name]
+            blocks[name].append(row)
+    good = sorted((block for block in blocks.values() if block), key=_order)
+    bad = [
+        Row(
+            model, task, method, status="failed" if item.status == "measured" else item.status,
+            error=problems[method], seconds=_seconds([item]),
+        )
+        for method, item in cells.items() if problems[method] is not None
+    ]  # fmt: skip
+    bad.sort(key=lambda row: (row.method not in CONTROLS, row.status))
+    return [row for block in good for row in block] + bad
+
+
+def _problem(item: Record) -> str | None:
+    """Say why a record has no number to compare, or None."""
+    if item.status != "measured":
+        return item.error or "no reason was recorded"
+    for name, metric in item.metrics.items():
+        if not isinstance(metric.get("value"), (int, float)) or not math.isfinite(metric["value"]):
+            return f"{name} is {metric.get('value')}"
+        scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
+        if scores is not None and kind in METRICS and len(scores):
+            own = aggregate(kind, scores)
+            if not abs(own - metric["value"]) <= SCORES_MATCH * max(abs(own), abs(metric["value"]), 1e-3):
+                return f"{name} is {metric['value']:.6g} in the record but {own:.6g} by its samples"
+    return None if item.metrics else "no metric was recorded"
+
+
+def _check_same_samples(cells: dict[str, Record]) -> None:
+    if not cells:
+        return
+    reference = cells.get("dense") or next(iter(cells.values()))
+    for item in cells.values():
+        for key in ("dataset", "task"):
+            ours, theirs = (r.provenance.get("fingerprints", {}).get(key) for r in (reference, item))
+            if ours != theirs:
+                raise UserError(
+                    f"{_name(item)} and {_name(reference)} were measured on different {key} versions: {_REMEDY}"
+                )
+        ours, theirs = (r.scores.get("doc_id") for r in (reference, item))
+        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+            raise UserError(
+                f"{_name(item)} ({len(theirs)} samples) and {_name(reference)} ({len(ours)} samples) were not measured "
+                f"on the same samples in the same order: {_REMEDY}"
+            )  # fmt: skip
+
+
+_REMEDY = "run them again with the same --limit, or keep them in different --records folders"
+
+
+def _compared(
+    model: str, task: str, metric: str, cells: dict[str, list[Record]], margin: float
+) -> dict[str, Row]:
+    """Make the rows of one metric, with their differences to dense where there is a dense cell."""
+    found = {name: _row(model, task, metric, name, members) for name, members in cells.items()}
+    arrays = {name: [item.scores.get(metric) for item in members] for name, members in cells.items()}
+    kind = next(iter(cells.values()))[0].metrics[metric].get("aggregate", "mean")
+    usable: dict[str, list[Array]] = {
+        name: [np.asarray(a, float) for a in scores if a is not None]
+        for name, scores in arrays.items()
+        if kind in METRICS and all(a is not None and len(a) for a in scores)
+    }
+    scale = _scale(kind, [a for scores in usable.values() for a in scores])
+    for name, row in found.items():
+        row.scale = scale
+        if name in usable and row.seeds > 1:
+            row.stderr = statistics.standard_error(kind, usable[name])
+    if "dense" not in usable:
+        return found
+    dense = usable.pop("dense")[0]
+    width = {"score": 100 * margin, "raw": margin * abs(working(kind, dense))}.get(scale, margin)
+    higher = found["dense"].higher_is_better
+    for (name, scores), result in zip(
+        usable.items(), statistics.paired(kind, dense, list(usable.values()), width, higher), strict=True
+    ):
+        row = found[name]
+        row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
+        row.mcnemar, row.flips = result.mcnemar, result.flips
+        row.p_margin = None if name in CONTROLS else result.p_margin
+        if row.seeds > 1 and kind == "perplexity":
+            row.score = math.exp(float(np.mean([working(kind, a) for a in scores])))
+    _fill_kept(found, kind, dense, usable)
+    return found
+
+
+def _fill_kept(found: dict[str, Row], kind: str, dense: Array, usable: dict[str, list[Array]]) -> None:
+    floor = found.get("uniform")
+    if floor is None or floor.low is None or not (floor.worse or floor.better):
+        return
+    top, bottom = working(kind, dense), working(kind, usable["uniform"][0])
+    for name, row in found.items():
+        if name == "dense" or name in usable:
+            score = top if name == "dense" else float(np.mean([working(kind, a) for a in usable[name]]))
+            row.kept = statistics.kept(score, top, bottom)
+
+
+def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record]) -> Row:
+    entries = [item.metrics[metric] for item in members]
+    values = [float(entry["value"]) for entry in entries]
+    scores = members[0].scores.get(metric)
+    effects = [item.receipt.get("effect") for item in members]
+    return Row(
+        model, task, name, metric,
+        samples=0 if scores is None else len(scores),
+        seeds=len(members),
+        score=float(np.mean(values)),
+        stderr=entries[0].get("stderr"),
+        seed_low=min(values) if len(values) > 1 else None,
+        seed_high=max(values) if len(values) > 1 else None,
+        higher_is_better=bool(entries[0].get("higher_is_better", True)),
+        sparsity=_mean([item.measured.get("sparsity") for item in members]),
+        bits=_mean([item.measured.get("bits") for item in members]),
+        seconds=_seconds(members),
+        effect="no effect" if name != "dense" and "no effect" in effects else None,
+    )  # fmt: skip
+
+
+def _scale(kind: str, arrays: Sequence[Array]) -> str:
+    if kind in ("bleu", "chrf"):
+        return "score"
+    if kind == "perplexity":
+        return "log"
+    return "fraction" if kind in METRICS and arrays and is_fraction(kind, arrays) else "raw"
+
+
+def _order(block: list[Row]) -> tuple[int, float]:
+    row = block[0]
+    if row.method in CONTROLS:
+        return CONTROLS.index(row.method), 0.0
+    best = row.kept if row.kept is not None else (row.score or 0.0) * (1 if row.higher_is_better else -1)
+    return len(CONTROLS), -best
+
+
+def _needed(row: Row, alpha: float) -> float:
+    result = statistics.Paired(row.difference or 0.0, row.low or 0.0, row.high or 0.0, 1.0)
+    return statistics.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    return float(np.mean(numbers)) if numbers else None
+
+
+def _seconds(members: Sequence[Record]) -> float | None:
+    times = [
+        item.seconds.get("fit", 0.0) + item.seconds.get("evaluate", 0.0) for item in members if item.seconds
+    ]
+    return float(np.mean(times)) if times else None
+
+
+def _name(item: Record) -> str:
+    return " ".join(item.cell[key] for key in ("model", "task", "method"))
