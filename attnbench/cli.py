@@ -160,7 +160,7 @@ def _positive(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 where a cell failed, 2 for a mistake in what was asked, 130 for Ctrl-C."""
+    """Run one command. Returns 0; 1 where a cell failed, 2 for a mistake in the request, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

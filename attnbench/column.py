@@ -1,4 +1,4 @@
-"""One column of the matrix, a model on a task: what its cells share is built once, each cell becomes a record."""
+"""One column of the matrix, a model on a task: what cells share is built once, each becomes a record."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Listener(Protocol):
 
 
 class Column:
-    """The cells of one (model, task): everything that they share is built once, when the first one needs it."""
+    """The cells of one (model, task): what they share is built once, when the first one needs it."""
 
     def __init__(self, name: str, task: str, settings: Settings, records: str, listener: Listener) -> None:
         self.name, self.task, self.settings, self.records, self.listener = (
@@ -116,8 +116,8 @@ class Column:
             metric = item.metrics.get(name)
             if metric and metric["stderr"] and abs(metric["value"] - score) > 3 * metric["stderr"]:
                 self.listener.line(
-                    f"warning: {self.name} on {self.task} has {name} {metric['value']:.4f}, its card states {score:.4f}: "
-                    "more than 3 standard errors apart"
+                    f"warning: {self.name} on {self.task} has {name} {metric['value']:.4f}, "
+                    f"its card states {score:.4f}: more than 3 standard errors apart"
                 )
 
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
@@ -179,8 +179,8 @@ class Column:
             difference = compare_with_eager(self.model)
             if not difference <= EAGER_TOLERANCE[self.settings.dtype]:
                 raise UserError(
-                    f"model '{self.name}' ({type(self.model).__name__}) differs from its eager attention by {difference:.2g} "
-                    "under attnbench: this architecture is not supported."
+                    f"model '{self.name}' ({type(self.model).__name__}) differs from its eager attention "
+                    f"by {difference:.2g} under attnbench: this architecture is not supported."
                 )
         return self.model
 
@@ -194,11 +194,11 @@ class Column:
                     [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
                 )
                 raise NotApplicable(
-                    f"{spec.format([method])}: {models.label(self.name)} has no attention at {limits or 'all'}"
+                    f"{spec.format([method])}: {models.label(self.name)} has none at {limits or 'all'}"
                 )
             if method.rows == "all" and any(site.kind == "decoder" for site in sites):
                 raise NotApplicable(
-                    f"{spec.format([method])} needs all query rows at once, which would leak the future of a causal model"
+                    f"{spec.format([method])} needs all query rows at once: in a causal model it would see the future"
                 )
 
     def _fit(self, model: Any, methods: Sequence[Method]) -> None:

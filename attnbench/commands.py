@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         result = runner.run(
             options.models, options.methods, options.tasks,
-            repeats=options.repeats, records=options.records, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
+            repeats=options.repeats, records=options.records, force=options.force, fail_fast=options.fail_fast,
+            debug=options.debug,
             listener=listener, limit=options.limit, batch_size=options.batch_size, seed=options.seed,
             device=options.device or _device(), dtype=options.dtype, calibration=options.calibration,
             trust_remote_code=options.trust_remote_code,
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(result.table())
         print(
-            f"next: attnbench leaderboard --records {options.records}   attnbench methods   attnbench run --help",
+            f"next: attnbench leaderboard --records {options.records}   attnbench methods   attnbench tasks",
             file=sys.stderr,
         )
     return 1 if result.failed else 0
@@ -77,7 +78,7 @@ def leaderboard(options: argparse.Namespace) -> int:
     records = list(record.read_all(options.records))
     if not records:
         raise UserError(
-            f"--records {options.records}: no record there. `attnbench run --records {options.records} ...` makes them."
+            f"--records {options.records}: no record there. `attnbench run --records DIR ...` makes them."
         )
     text = render(records, format=options.format)
     if options.output:

@@ -54,7 +54,9 @@ def describe(record: Record, reused: bool = False) -> str:
     if record.status != "measured":
         return f"{where}: {record.status}: {record.error}"
     name, metric = next(iter(record.metrics.items()))
-    text = f"{where}: {name} {metric['value']:.4f}" + (f" ± {metric['stderr']:.4f}" if metric["stderr"] is not None else "")
+    text = f"{where}: {name} {metric['value']:.4f}" + (
+        f" ± {metric['stderr']:.4f}" if metric["stderr"] is not None else ""
+    )
     text += f", {sum(record.seconds.values()):.1f} s" if not reused else ", as recorded"
     if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
         text += ", no effect"

@@ -22,8 +22,8 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     sparsity    share of visible probabilities that are exactly 0
     bits        log2 of the most distinct probabilities at one site, null where there are more than 4,096
     heads       share of heads whose context is not all zero
-    divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the methods,
-                for the same input to the site
+    divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
+                methods, for the same input to the site
     """
     import torch
 

@@ -17,10 +17,11 @@ KINDS = ("encoder", "decoder", "cross")
 class Site:
     """One place where a model attends, as a stage sees it.
 
-    `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` counts within the kind.
-    `visible` is (batch, 1, queries, keys) and tells which keys each query may see (None: all of them).
-    `offset` is the position of the first query row among the keys: 0, but for a KV cache or a tile of queries.
-    Padding at either end of an example is cut off before a stage sees it: key 0 is the example's first real token.
+    `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` counts within the
+    kind. `visible` is (batch, 1, queries, keys) and tells which keys each query may see (None: all of them).
+    `offset` is the position of the first query row among the keys: 0, but for a KV cache or a tile of
+    queries. Padding at either end of an example is cut off before a stage sees it: key 0 is the example's
+    first real token.
     """
 
     path: str
@@ -34,20 +35,20 @@ class Site:
 
 @dataclass
 class Method:
-    """One change to attention. A dataclass whose first field is the amount in its spec: `prune80` is Prune(80).
+    """One change to attention: a dataclass whose first field is the amount in its spec; `prune80` is Prune(80).
 
     Override the stages it changes; each gets a tensor and its `site`, and returns the tensor's replacement:
 
         hidden     (batch, tokens, hidden)                 input of a layer
-        scores     (batch, heads, queries, keys)           before the softmax, already masked; hide a key with -inf
+        scores     (batch, heads, queries, keys)           before the softmax, masked; hide a key with -inf
         normalize  (batch, heads, queries, keys) -> same   instead of the softmax (entmax)
         probs      (batch, heads, queries, keys)           after it
         context    (batch, heads, queries, head_dim)       probs @ values, before the output projection
 
-    Override `fit(model, batches)` to learn from data first (`batches`: a list of dicts for `model(**batch)`, labels
-    included where the task has them); what it learns ends in an underscore and is stored with the record.
-    Raise ValueError in `__post_init__` for an amount out of range. A stage may edit its tensor in place where
-    `tensor.requires_grad` is false.
+    Override `fit(model, batches)` to learn from data first (`batches`: a list of dicts for `model(**batch)`,
+    labels included where the task has them); what it learns ends in an underscore and is stored with the
+    record. Raise ValueError in `__post_init__` for an amount out of range. A stage may edit its tensor in
+    place where `tensor.requires_grad` is false.
     """
 
     name: ClassVar[str] = ""  # "prune", or "heads:entropy" for a variant

@@ -67,7 +67,7 @@ def label(name: str) -> str:
 
 
 def tasks_of(name: str) -> list[str]:
-    """List the tasks a model can run without being told: those of a pocket model's cards, of a published model's table."""
+    """List the tasks a model runs without being told: those of its cards, or of the published table."""
     return sorted(pocket_families().get(name.removeprefix("pocket-"), PUBLISHED.get(name, {})), reverse=True)
 
 
@@ -104,7 +104,7 @@ class Checkpoint:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
-        """Load the weights with one of HEADS, in eval mode. Raises UserError where the checkpoint lacks that head."""
+        """Load the weights with one of HEADS, in eval mode. Raises UserError where that head is missing."""
         import torch
         import transformers
 
@@ -122,7 +122,8 @@ class Checkpoint:
         if missing:
             found = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed architecture"])
             raise UserError(
-                f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. Choose a task that fits it."
+                f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. "
+                "Choose a task that fits it."
             )
         return model.to(device).eval()
 
@@ -184,13 +185,11 @@ def _download(repository: str) -> str:
     except LocalEntryNotFoundError:
         pass
     families = ", ".join(f"pocket-{family}" for family in pocket_families())
-    away = f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. Set HF_HOME to a home that has it, or use {families}."
-    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
-        raise UserError(away)
-    try:
-        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS])
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
+    away = f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. Set
+    HF_HOME to a home that has it, or use {families}." if constants.HF_HUB_OFFLINE or not
+    reachable(constants.ENDPOINT): raise UserError(away) try: return snapshot_download(repository,
+    allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS]) except (HfHubHTTPError, OSError) as error: raise
+    UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
@@ -209,7 +208,7 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
 
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
-    """Return the checkpoint of a model name for a task. Raises UserError or NotApplicable where there is none."""
+    """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
     shown = label(name)
     pocket = pocket_families().get(shown.removeprefix("pocket-"), {}) if shown.startswith("pocket-") else {}
     if pocket:

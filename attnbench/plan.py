@@ -1,4 +1,4 @@
-"""Expand models, tasks and methods to the cells of the matrix. Imports nothing heavy: `--dry-run` is instant."""
+"""Expand models, tasks and methods to the cells of the matrix. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def plan(
         twins = [other for other in names if labels[other] == shown and other != name]
         if twins:
             raise UserError(
-                f"models '{name}' and '{twins[0]}' would share the name '{shown}' in records. Rename one folder or drop one."
+                f"models '{name}' and '{twins[0]}' would share the name '{shown}' in records. Rename one."
             )
     cells = []
     for name in names:
@@ -72,6 +72,6 @@ def plan(
             cells += [Cell(name, task, method) for method in dict.fromkeys(specs)]
         if not wanted and not models.tasks_of(name):
             raise UserError(
-                f"model '{name}' names no task of its own: give --tasks, as in --tasks sst2. `attnbench tasks` lists them."
+                f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
             )
     return cells

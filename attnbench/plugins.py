@@ -65,11 +65,11 @@ class Registry:
         name = cls.__dict__.get("name", "")
         if not NAME.fullmatch(name):
             raise UserError(
-                f"{place(cls)} has the name '{name}': use lower-case letters and single dashes, ':' before a variant"
+                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before a variant"
             )
         if name in self.methods and self.methods[name] is not cls:
             raise UserError(
-                f"method '{name}' is registered twice: {place(self.methods[name])} and {place(cls)}. Rename one."
+                f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
             )
         clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
         if clash:

@@ -17,8 +17,8 @@ from attnbench import record
 from attnbench.method import Method
 
 if TYPE_CHECKING:
-    from attnbench.models import Checkpoint
     from attnbench.column import Settings
+    from attnbench.models import Checkpoint
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
@@ -31,7 +31,7 @@ def now() -> str:
 def of(
     cell: dict[str, str], methods: Sequence[Method], checkpoint: Checkpoint, prepared: Any, settings: Settings
 ) -> dict[str, Any]:
-    """Return a record's provenance. Its identity covers what changes the number: not batch size, machine or date."""
+    """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
     code = record.code_of(methods)
     fingerprints = {"checkpoint": checkpoint.fingerprint, **prepared.fingerprints}
     chosen = {name: getattr(settings, name) for name in CHANGES_NUMBERS}

@@ -1,4 +1,4 @@
-"""Records: one JSON a cell, measurements only, written so that a kill leaves either the old file or the new one."""
+"""Records: one JSON a cell, measurements only, written so that a kill leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Record:
 
 
 def file_name(text: str) -> str:
-    """Return a spec or a model name as a file name: ':' becomes ',', '/' becomes '-', long ones end in a hash."""
+    """Return a spec or model name as a file name: ':' becomes ',', '/' becomes '-', long ones end in a hash."""
     name = text.replace(":", ",").replace("/", "-").replace("\\", "-").lstrip(".") or "-"
     if len(name) > LONGEST_NAME:
         name = name[:LONGEST_NAME] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -62,7 +62,7 @@ def path_of(folder: str | Path, cell: dict[str, str]) -> Path:
 
 
 def write(folder: str | Path, record: Record) -> Path:
-    """Write a record: arrays first, then the JSON that names their hash, each by temporary file and rename."""
+    """Write a record: arrays first, then the JSON naming their hash, each by temporary file and rename."""
     import io
 
     import numpy as np
@@ -162,7 +162,7 @@ def read_all(folder: str | Path) -> Iterator[Record]:
 
 
 def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
-    """Return a cell's record, or None. A damaged one is set aside with a warning, so that the cell is measured again."""
+    """Return a cell's record, or None. A damaged one is set aside with a warning and measured again."""
     path = path_of(folder, cell)
     if not path.exists():
         return None

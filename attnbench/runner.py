@@ -60,12 +60,13 @@ def run(
     listener: Listener | None = None,
     **settings: Any,
 ) -> Run:
-    """Measure every model with every method on every task; cells whose record still holds are not measured again.
+    """Measure every model with every method on every task; a cell whose record still holds is not run again.
 
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
-    `settings` are the fields of Settings: limit, batch_size, seed, device, dtype, calibration, trust_remote_code.
-    Raises UserError for anything asked wrongly; a method that fails fails its cell only, unless `fail_fast`.
+    `settings` are the fields of Settings: limit, batch_size, seed, device, dtype, calibration,
+    trust_remote_code. Raises UserError for anything asked wrongly; a method that fails fails its cell only,
+    unless `fail_fast`.
     """
     names, specs, wanted = (
         [value] if isinstance(value, str) else list(value) for value in (models, methods, tasks)

@@ -33,16 +33,14 @@ def parse(text: str) -> tuple[Method, ...]:
 
 
 def format(methods: Sequence[Method]) -> str:
-    """Write methods as their canonical spec: variants first, defaults dropped, keys sorted, plain decimals."""
+    """Write methods as their canonical spec: variants first, no defaults, keys sorted, plain decimals."""
     return "+".join(_format_term(method) for method in methods) or "dense"
 
 
 def _term(term: str) -> Method:
     match = TERM.fullmatch(term)
     if not match:
-        raise UserError(
-            f"'{term}' is not a method spec: name, amount, modifiers, as in prune80 or heads50:entropy. {HINT}"
-        )
+        raise UserError(f"'{term}' is not a method spec such as prune80 or heads50:entropy. {HINT}")
     words, pairs = [], []
     for modifier in match["modifiers"].split(":")[1:]:
         key, equals, value = modifier.partition("=")

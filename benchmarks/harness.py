@@ -1,10 +1,11 @@
-"""What the harness costs: `run` against the bare forward passes over the same batches, and against cold processes.
+"""What the harness costs: `run` against the bare forward passes over the same batches and cold processes.
 
     HF_HOME=... python benchmarks/harness.py --model PATH --task sst2 [--cold]
 
-`run` is timed whole, imports aside, records in a fresh folder: checkpoint, dataset, tokenising, eager comparison, four
-cells {dense, uniform, logquant3, prune80}, statistics. The bare passes are the dense model over the same batches, once a
-cell. --cold times one process a cell too, as lm-eval's command line would be used. Rounds alternate; medians.
+`run` is timed whole, imports aside, records in a fresh folder: checkpoint, dataset, tokenising, eager
+comparison, four cells {dense, uniform, logquant3, prune80}, statistics. The bare passes are the dense model
+over the same batches, once a cell. --cold times one process a cell too, as lm-eval's command line would be
+used. Rounds alternate; medians.
 """
 
 from __future__ import annotations
@@ -52,13 +53,29 @@ def cold(model_name: str, task: str, limit: int | None) -> float:
     started = time.perf_counter()
     for method in METHODS:
         arguments = f"pretrained={model_name},method={method}"
-        command = [sys.executable, "-m", "attnbench", "lm-eval", "run", "--model", "attnbench", "--model_args", arguments, "--tasks", task]
-        subprocess.run([*command, *(["--limit", str(limit)] if limit else [])], check=True, capture_output=True)
+        command = [
+            sys.executable,
+            "-m",
+            "attnbench",
+            "lm-eval",
+            "run",
+            "--model",
+            "attnbench",
+            "--model_args",
+            arguments,
+            "--tasks",
+            task,
+        ]
+        subprocess.run(
+            [*command, *(["--limit", str(limit)] if limit else [])], check=True, capture_output=True
+        )
     return time.perf_counter() - started
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", default="sst2")
     parser.add_argument("--limit", type=int)
@@ -81,12 +98,15 @@ def main() -> None:
     whole(options.model, options.task, 8)
     rows = [(bare(*arguments), whole(*arguments)) for _ in range(options.rounds)]
     ratio = statistics.median(run / forward for forward, run in rows)
+    bare_seconds = statistics.median(forward for forward, _ in rows)
     print("| what | median seconds | ratio to the bare passes |\n|---|---|---|")
-    print(f"| bare forward passes, 4 cells | {statistics.median(forward for forward, _ in rows):.2f} | 1.00 |")
-    print(f"| `run`, 4 cells, imports aside | {statistics.median(run for _, run in rows):.2f} | {ratio:.2f} |")
+    print(f"| bare forward passes, 4 cells | {bare_seconds:.2f} | 1.00 |")
+    print(
+        f"| `run`, 4 cells, imports aside | {statistics.median(run for _, run in rows):.2f} | {ratio:.2f} |"
+    )
     if options.cold:
         seconds = cold(*arguments)
-        print(f"| 4 cold processes, one a cell | {seconds:.2f} | {seconds / statistics.median(forward for forward, _ in rows):.2f} |")
+        print(f"| 4 cold processes, one a cell | {seconds:.2f} | {seconds / bare_seconds:.2f} |")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ Scores = dict[tuple[str, int], "Tensor"]  # (kind, layer) -> (heads,)
 
 @dataclass
 class Heads(Method):
-    """What the criteria share: rank the selected heads, zero the context of the floor(total p / 100) lowest."""
+    """What the criteria share: rank the selected heads, zero the context of the floor(n p / 100) lowest."""
 
     percent: float
     per_layer: bool = field(default=False, kw_only=True)
@@ -94,8 +94,8 @@ class Heads(Method):
 class HeadsRandom(Heads):
     """Remove heads drawn at random: the control for every criterion at the same number of heads.
 
-    Importance ~ U(0, 1) per head. Shapes: context (batch, heads, queries, head_dim), scores_ (heads,) per layer.
-    Source: the control of Michel et al. 2019, https://arxiv.org/abs/1905.10650.
+    Importance ~ U(0, 1) per head. Shapes: context (batch, heads, queries, head_dim), scores_ (heads,) per
+    layer. Source: the control of Michel et al. 2019, https://arxiv.org/abs/1905.10650.
     """
 
     name = "heads:random"
@@ -117,11 +117,11 @@ class HeadsRandom(Heads):
 class HeadsEntropy(Heads):
     """Remove the heads that look everywhere: a low entropy of attention counts as importance.
 
-    importance = -mean over examples and queries of (-sum_k p log p) / log n, over queries that see n > 1 keys, with
-    0 log 0 = 0. Shapes: probs (batch, heads, queries, keys), scores_ (heads,) per layer.
-    Source: the head-importance exercise of Dive into Deep Learning, section 11.5,
-    https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs: divided by log n, so
-    that examples of different lengths weigh alike.
+    importance = -mean over examples and queries of (-sum_k p log p) / log n, over queries that see n > 1
+    keys, with 0 log 0 = 0. Shapes: probs (batch, heads, queries, keys), scores_ (heads,) per layer. Source:
+    the head-importance exercise of Dive into Deep Learning, section 11.5,
+    https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs: divided by
+    log n, so that examples of different lengths weigh alike.
     """
 
     name = "heads:entropy"
@@ -167,12 +167,12 @@ def _averages(
 class HeadsGradient(Heads):
     """Remove the heads to which the loss is least sensitive.
 
-    importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its layer; the
-    product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch, heads, queries,
-    head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
-    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer. Differs from
-    their code: L is the sum over examples, not the batch mean, so that scores do not depend on the batch size; the
-    per-layer denominators drop out.
+    importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its
+    layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
+    heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
+    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
+    Differs from their code: L is the sum over examples, not the batch mean, so that scores do not depend on
+    the batch size; the per-layer denominators drop out.
     """
 
     name = "heads:gradient"

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Mask(Method):
-    """Hide the entries whose average attention over the calibration data is smallest, the same ones for every input.
+    """Hide the entries of smallest average attention over the calibration data, the same ones for every input.
 
-    Per layer, with P[h, q, k] the mean probability over the calibration examples that have positions q and k, the
-    floor(n p / 100) smallest of the n entries seen, heads pooled, are hidden before the softmax; ties go to the first.
-    A query with no key left attends uniformly. Entries beyond the calibrated length are kept.
-    Shapes: scores (batch, heads, queries, keys); hide_ (heads, tokens, tokens) per layer.
-    Source: Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: padding and the structural zeros of causal
-    attention are left out of the percentile (there they count, so that 40 % hides nothing of a causal pattern), and
+    Per layer, with P[h, q, k] the mean probability over the calibration examples that have positions q and k,
+    the floor(n p / 100) smallest of the n entries seen, heads pooled, are hidden before the softmax; ties go
+    to the first. A query with no key left attends uniformly. Entries beyond the calibrated length are kept.
+    Shapes: scores (batch, heads, queries, keys); hide_ (heads, tokens, tokens) per layer. Source: Rugina et
+    al. 2020, https://arxiv.org/abs/2012.02030. Differs: padding and the structural zeros of causal attention
+    are left out of the percentile (there they count, so that 40 % hides nothing of a causal pattern), and
     exactly the asked share is hidden (there every entry equal to the threshold, a constant pattern entirely).
     """
 
@@ -100,11 +100,12 @@ class Mask(Method):
 
 @dataclass
 class MaskRandom(Mask):
-    """Hide as many entries as `mask`, drawn uniformly among the same live entries: the control at equal sparsity.
+    """Hide as many entries as `mask`, drawn uniformly from the same: the control at equal sparsity.
 
     Per layer, floor(n p / 100) of the n live entries, heads pooled. Shapes as `mask`.
-    Source: the random baseline of Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: there nothing outside
-    the block of positions seen is hidden at random although the informed mask hides it; here both keep it.
+    Source: the random baseline of Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: there
+    nothing outside the block of positions seen is hidden at random although the informed mask hides it; here
+    both keep it.
     """
 
     name = "mask:random"

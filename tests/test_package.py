@@ -1,4 +1,4 @@
-"""What is shipped: the wheel holds every tracked file of the packages, installs elsewhere and runs; the names are public."""
+"""What is shipped: the wheel holds every tracked file of the packages, installs elsewhere and runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ def wheel(tmp_path_factory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "out"), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(source / "out"),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = (source / "out").glob("*.whl")
@@ -59,7 +68,9 @@ cells = attnbench.run("bert", "prune80", "pocket-sentiment", limit=8).records
 print([cell.status for cell in cells])
 """
     environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['measured', 'measured', 'measured']"
 
@@ -74,7 +85,9 @@ def test_public_names_are_exactly_all():
     assert promised <= set(attnbench.__all__) == set(attnbench.__all__) | promised
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
 def test_the_code_is_clean(command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

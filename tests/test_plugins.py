@@ -55,8 +55,14 @@ def test_a_folder_brings_every_file_but_private_ones(fresh_registry, tmp_path):
 BROKEN = {
     "import": ("import nothing_of_this_name", "ModuleNotFoundError"),
     "syntax": ("def (", "SyntaxError"),
-    "hook": (GOOD.format(name="late").replace("register(Halve)", "register(Halve); 1 / 0"), "ZeroDivisionError"),
-    "name of a hook": (GOOD.format(name="typo").replace("def register_methods", "def register_method"), "register_method"),
+    "hook": (
+        GOOD.format(name="late").replace("register(Halve)", "register(Halve); 1 / 0"),
+        "ZeroDivisionError",
+    ),
+    "name of a hook": (
+        GOOD.format(name="typo").replace("def register_methods", "def register_method"),
+        "register_method",
+    ),
 }
 
 
@@ -106,4 +112,6 @@ def test_built_ins_come_through_the_same_hook():
     from attnbench.plugins import builtin_modules, registry
 
     modules = set(builtin_modules())
-    assert all(cls.__module__ in modules for cls in registry().methods.values() if "attnbench" in cls.__module__)
+    assert all(
+        cls.__module__ in modules for cls in registry().methods.values() if "attnbench" in cls.__module__
+    )

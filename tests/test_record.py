@@ -1,4 +1,4 @@
-"""Records: what is written is read back, a kill never leaves half of one, identity is what changes the number."""
+"""Records: what is written is read back, a kill never leaves half of one, identity is what changes it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
         return record.code_of(parse(f"some-{name}"))
 
     assert code("a", "probs * SCALE") != code("b", "probs * SCALE * SCALE")
-    text = (tmp_path / "a.py").read_text().replace("a comment", "another").replace("One.", "Two.\n\n    More.")
+    text = (
+        (tmp_path / "a.py").read_text().replace("a comment", "another").replace("One.", "Two.\n\n    More.")
+    )
     (tmp_path / "c.py").write_text(text.replace("some-a", "some-c"))
     fresh_registry.load([str(tmp_path / "c.py")])
     # the name is code too: compare with the same name written differently

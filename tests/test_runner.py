@@ -119,7 +119,9 @@ def test_killed_at_any_write_a_second_run_finishes(call, before, tiny_folder, tm
         record.read(file)  # no half of a record has a record's name
     result = _run(tiny_folder, tmp_path / "cut")
     names = sorted(str(f.relative_to(tmp_path / "cut")) for f in (tmp_path / "cut").rglob("*") if f.is_file())
-    assert names == sorted(str(f.relative_to(tmp_path / "whole")) for f in (tmp_path / "whole").rglob("*") if f.is_file())
+    assert names == sorted(
+        str(f.relative_to(tmp_path / "whole")) for f in (tmp_path / "whole").rglob("*") if f.is_file()
+    )
     for mine, theirs in zip(result.records, expected.records, strict=True):
         assert mine.cell == theirs.cell and mine.metrics == theirs.metrics
         np.testing.assert_array_equal(mine.scores["acc"], theirs.scores["acc"])
@@ -139,13 +141,21 @@ def test_a_method_that_changes_nothing_is_flagged(tiny_folder, tmp_path):
 
 
 def test_a_method_without_a_site_is_not_applicable(tiny_folder, tmp_path):
-    cells = _cells(_run(tiny_folder, tmp_path, ["prune80:on=cross", "prune80:layers=5-9+logquant3", "prune80"]))
-    assert [cells[name].status for name in list(cells)[2:]] == ["not applicable", "not applicable", "measured"]
+    cells = _cells(
+        _run(tiny_folder, tmp_path, ["prune80:on=cross", "prune80:layers=5-9+logquant3", "prune80"])
+    )
+    assert [cells[name].status for name in list(cells)[2:]] == [
+        "not applicable",
+        "not applicable",
+        "measured",
+    ]
     assert "on=cross" in cells["prune80:on=cross"].error
 
 
 def test_fitted_methods_learn_once_and_say_what(tiny_folder, tmp_path):
-    cells = _cells(_run(tiny_folder, tmp_path, ["heads50:gradient", "heads50:entropy", "mask50", "prune50:global"]))
+    cells = _cells(
+        _run(tiny_folder, tmp_path, ["heads50:gradient", "heads50:entropy", "mask50", "prune50:global"])
+    )
     for method in ("heads50:gradient", "heads50:entropy"):
         learned = cells[method].fitted[method]
         assert sum(map(sum, learned["alive_"].values())) == 4
@@ -229,7 +239,17 @@ def test_fail_fast_stops_at_the_first(faulty, tiny_folder, tmp_path, capsys):
 
 def test_exit_status_tells_of_failure(faulty, tiny_folder, tmp_path, capsys):
     plugin = str(tmp_path / "faulty.py")
-    arguments = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--limit", "6", "--plugin", plugin]
+    arguments = [
+        "run",
+        "--models",
+        tiny_folder,
+        "--tasks",
+        "pocket-sentiment",
+        "--limit",
+        "6",
+        "--plugin",
+        plugin,
+    ]
     assert main([*arguments, "--methods", "raises,halve", "--records", str(tmp_path / "r")]) == 1
     assert main([*arguments, "--methods", "halve,prune80:on=cross", "--records", str(tmp_path / "r")]) == 0
 
@@ -243,7 +263,17 @@ def test_ctrl_c_keeps_what_is_recorded(tiny_folder, tmp_path, monkeypatch, capsy
         return original(self, *arguments, **options)
 
     monkeypatch.setattr(lm_eval.Prepared, "evaluate", interrupted)
-    arguments = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--limit", "6", "--methods", "prune80"]
+    arguments = [
+        "run",
+        "--models",
+        tiny_folder,
+        "--tasks",
+        "pocket-sentiment",
+        "--limit",
+        "6",
+        "--methods",
+        "prune80",
+    ]
     assert main([*arguments, "--records", str(tmp_path)]) == 130
     assert "same command goes on" in capsys.readouterr().err
     assert sorted(path.stem for path in tmp_path.rglob("*.json")) == ["dense", "uniform"]
@@ -263,7 +293,9 @@ def _damage_config(folder: Path) -> None:
 
 def _other_labels(folder: Path) -> None:
     config = folder / "config.json"
-    config.write_text(config.read_text().replace("negative", "cat").replace("positive", "dog"), encoding="utf-8")
+    config.write_text(
+        config.read_text().replace("negative", "cat").replace("positive", "dog"), encoding="utf-8"
+    )
 
 
 def _no_tokenizer(folder: Path) -> None:
