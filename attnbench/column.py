@@ -198,7 +198,7 @@ class Column:
                 )
             if method.rows == "all" and any(site.kind == "decoder" for site in sites):
                 raise NotApplicable(
-                    f"{spec.format([method])} needs all query rows at once: in a causal model it would see the future"
+                    f"{spec.format([method])} needs all query rows: in a causal model it would see the future"
                 )
 
     def _fit(self, model: Any, methods: Sequence[Method]) -> None:

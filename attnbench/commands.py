@@ -29,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         result = runner.run(
             options.models, options.methods, options.tasks,
-            repeats=options.repeats, records=options.records, force=options.force, fail_fast=options.fail_fast,
-            debug=options.debug,
-            listener=listener, limit=options.limit, batch_size=options.batch_size, seed=options.seed,
+            repeats=options.repeats, records=options.records, force=options.force,
+            fail_fast=options.fail_fast, debug=options.debug, listener=listener,
+            limit=options.limit, batch_size=options.batch_size, seed=options.seed,
             device=options.device or _device(), dtype=options.dtype, calibration=options.calibration,
             trust_remote_code=options.trust_remote_code,
         )  # fmt: skip

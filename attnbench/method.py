@@ -35,7 +35,7 @@ class Site:
 
 @dataclass
 class Method:
-    """One change to attention: a dataclass whose first field is the amount in its spec; `prune80` is Prune(80).
+    """One change to attention: a dataclass whose first field is its spec's amount (`prune80` is Prune(80)).
 
     Override the stages it changes; each gets a tensor and its `site`, and returns the tensor's replacement:
 

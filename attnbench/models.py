@@ -73,7 +73,7 @@ def tasks_of(name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One set of weights on disk or on the Hub. `name` is the name in tables; `path` what transformers loads."""
+    """One set of weights on disk or on the Hub: `name` is its name in tables, `path` what is loaded."""
 
     name: str
     path: str
@@ -185,11 +185,15 @@ def _download(repository: str) -> str:
     except LocalEntryNotFoundError:
         pass
     families = ", ".join(f"pocket-{family}" for family in pocket_families())
-    away = f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. Set
-    HF_HOME to a home that has it, or use {families}." if constants.HF_HUB_OFFLINE or not
-    reachable(constants.ENDPOINT): raise UserError(away) try: return snapshot_download(repository,
-    allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS]) except (HfHubHTTPError, OSError) as error: raise
-    UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
+    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+        raise UserError(
+            f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. "
+            f"Set HF_HOME to a home that has it, or use {families}."
+        )
+    try:
+        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS])
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:

@@ -48,7 +48,7 @@ class Record:
 
 
 def file_name(text: str) -> str:
-    """Return a spec or model name as a file name: ':' becomes ',', '/' becomes '-', long ones end in a hash."""
+    """Make a file name of a spec or model name: ',' for ':', '-' for '/', a hash at the end of a long one."""
     name = text.replace(":", ",").replace("/", "-").replace("\\", "-").lstrip(".") or "-"
     if len(name) > LONGEST_NAME:
         name = name[:LONGEST_NAME] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]

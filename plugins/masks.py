@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Mask(Method):
-    """Hide the entries of smallest average attention over the calibration data, the same ones for every input.
+    """Hide the entries of smallest average attention over the calibration data, the same for every input.
 
     Per layer, with P[h, q, k] the mean probability over the calibration examples that have positions q and k,
     the floor(n p / 100) smallest of the n entries seen, heads pooled, are hidden before the softmax; ties go
