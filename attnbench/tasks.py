@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -36,7 +35,6 @@ def folder() -> Path:
     return Path(str(files("attnbench_tasks")))
 
 
-@functools.cache
 def available(include_path: str | None = None) -> dict[str, TaskFile]:
     """List the tasks by name: the bundled ones, then a folder's, which win. Raises UserError."""
     found = {}

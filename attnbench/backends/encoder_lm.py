@@ -80,17 +80,13 @@ class EncoderLM(LM):
         best[np.isneginf(best[:, 2]), 2] = 0.0  # an empty context has no span
         return _finite(list(best))
 
-    def loglikelihood(self, requests: Sequence[Any]) -> Any:
+    def _refuse(self, requests: Sequence[Any]) -> Any:
         raise UserError(
-            "an encoder has no likelihood of a continuation: choose a task for encoders such as sst2, squad"
+            f"task '{requests[0].task_name}' asks for likelihoods or generated text, which no encoder has: "
+            "choose a task for encoders, such as sst2 or squad"
         )
 
-    loglikelihood_rolling = loglikelihood
-
-    def generate_until(self, requests: Sequence[Any]) -> Any:
-        raise UserError(
-            "an encoder generates no text: choose a task made for encoders, such as sst2 or squad"
-        )
+    loglikelihood = loglikelihood_rolling = generate_until = _refuse
 
     # inputs
 

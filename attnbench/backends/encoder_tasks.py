@@ -195,7 +195,12 @@ class Classify(EncoderTask):
         super().__init__(config)
         text = self._config.doc_to_text
         self.texts: list[str] = list(text) if isinstance(text, list) else [text]
-        self.labels = tuple(self._config.doc_to_choice or ())
+        choices = self._config.doc_to_choice or ()
+        if any(isinstance(label, bool) for label in choices):
+            raise UserError(
+                f"task '{self.task_name}': quote its labels, YAML reads yes and no as truth values."
+            )
+        self.labels = tuple(map(str, choices))
         if (
             len(self.texts) not in (1, 2)
             or not all(isinstance(column, str) for column in self.texts)

@@ -37,18 +37,21 @@ def main(argv: Sequence[str]) -> int:
     if not _values(arguments, "--batch_size", "-b"):
         arguments += ["--batch_size", BATCH_SIZE]
     before = lm_eval.tasks.TaskManager
-    lm_eval.tasks.TaskManager = _manager(before, _values(arguments, "--tasks", "-t"))
+    lm_eval.tasks.TaskManager = _manager(
+        before, *(_values(arguments, *flags) for flags in (("--tasks", "-t"), ("--include_path",)))
+    )
     try:
         return _handed_over(cli_evaluate, arguments)
     finally:
         lm_eval.tasks.TaskManager = before
 
 
-def _manager(base: Any, wanted: Sequence[str]) -> Any:
+def _manager(base: Any, wanted: Sequence[str], folders: Sequence[str]) -> Any:
     # lm-eval's command line takes one folder of tasks, which stays the user's, and cannot be told not to scan
     # its own 14,000 files: 11 seconds that are of no use where all tasks are ours
     names = [name for value in wanted for name in value.split(",") if name]
-    ours = bool(names) and all(name in tasks.available() for name in names)
+    known = tasks.available(folders[0] if folders else None)
+    ours = bool(names) and all(name in known for name in names)
 
     class Manager(base):
         def __init__(

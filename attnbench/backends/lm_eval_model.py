@@ -19,7 +19,7 @@ class AttnbenchLM(EncoderLM):
     """A checkpoint with a method, loaded when a task's first request tells which head it needs.
 
     `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
-    fitted on the task's calibration split, or on `calibration`, DATASET:SPLIT. `attnbench run` gives the same.
+    fitted on the task's calibration split, or on `calibration`, DATASET:SPLIT. `attnbench run` agrees.
     """
 
     def __init__(
