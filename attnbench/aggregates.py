@@ -1,8 +1,8 @@
 """Metrics as formulas over the column sums of their per-sample arrays, and their bootstrap.
 
-A record names how a metric is computed from its array: mean, mcc and f1 (columns tp, fp, fn, tn), pearson and
-spearman (x, y), perplexity (log-likelihood, length), bleu and chrf (n-gram counts in sacrebleu's order). A resample
-is a vector of counts times the columns; a jackknife is the sums less one row.
+A record names how a metric is computed from its array: mean, mcc and f1 (columns tp, fp, fn, tn), pearson
+and spearman (x, y), perplexity (log-likelihood, length), bleu and chrf (n-gram counts in sacrebleu's order).
+A resample is a vector of counts times the columns; a jackknife is the sums less one row.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _bleu(sums: Array) -> Array:
 
 
 def _chrf(sums: Array) -> Array:
-    """Compute chrF2 from columns (hypothesis, reference, match) of every order, averaged over those that occur."""
+    """Compute chrF2 from columns (hypothesis, reference, match) of each order, averaged over used orders."""
     hypothesis, reference, match = (sums[..., start::3] for start in range(3))
     used = (hypothesis > 0) & (reference > 0)
     orders = np.maximum(used.sum(-1), 1)
@@ -142,7 +142,7 @@ def _counts(population: Array, rng: np.random.Generator) -> Iterator[Array]:
 
 
 def _spearman(counts: Array, blocks: Sequence[Array]) -> Array:
-    """Correlate the ranks of resamples: counts (resamples, rows), blocks of (rows, 2) -> (blocks, resamples)."""
+    """Correlate ranks in resamples: counts (resamples, rows), blocks of (rows, 2) -> (blocks, resamples)."""
     columns = {column.tobytes(): column for block in blocks for column in block.T}
     groups = {key: np.unique(column, return_inverse=True)[1] for key, column in columns.items()}
     pairs = [(x.tobytes(), y.tobytes()) for x, y in (block.T for block in blocks)]
@@ -158,8 +158,8 @@ def _spearman(counts: Array, blocks: Sequence[Array]) -> Array:
 
 
 def _midranks(weights: Array, group: NDArray[np.intp]) -> Array:
-    size = np.bincount(group, weights)
-    middle = np.cumsum(size)
+    size: Array = np.bincount(group, weights).astype(float)
+    middle: Array = np.cumsum(size)
     middle -= size / 2 + middle[-1] / 2  # centred on the mean rank
     return middle[group]
 

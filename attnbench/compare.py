@@ -1,4 +1,4 @@
-"""Records to rows: every method against dense on the same samples, seeds grouped, claims corrected over the table."""
+"""Records to rows: every method against dense on the same samples, seeds grouped, claims corrected."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from attnbench import statistics
 from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, working
 from attnbench.errors import UserError
+from attnbench.row import CONTROLS, LEVEL, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -21,90 +21,17 @@ if TYPE_CHECKING:
     from attnbench.record import Record
 
 MARGIN = 0.01
-LEVEL = 0.05
-CONTROLS = ("dense", "uniform")
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
-
-
-@dataclass
-class Row:
-    """One method on one task of one model, by one metric; seeds of one method are one row.
-
-    `difference`, `low`, `high` and `margin` are on the scale that is compared: `scale` is "fraction" (0.01 is a point),
-    "score" (BLEU, chrF: 1 is a point), "log" (perplexity: 0.01 is 1 %) or "raw" (any other number).
-    """
-
-    model: str
-    task: str
-    method: str
-    metric: str = ""
-    primary: bool = True
-    status: str = "measured"
-    error: str | None = None
-    samples: int = 0
-    seeds: int = 1
-    score: float | None = None
-    stderr: float | None = None
-    seed_low: float | None = None
-    seed_high: float | None = None
-    higher_is_better: bool = True
-    scale: str = "raw"
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    margin: float | None = None
-    p_margin: float | None = None
-    p_holm: float | None = None
-    mcnemar: float | None = None
-    flips: tuple[int, int] | None = None
-    kept: float | None = None
-    needed: float | None = None
-    sparsity: float | None = None
-    bits: float | None = None
-    seconds: float | None = None
-    effect: str | None = None
-
-    @property
-    def worse(self) -> bool:
-        """The interval lies wholly on the harmful side of zero."""
-        return self.low is not None and (self._gain_interval()[1] < 0)
-
-    @property
-    def better(self) -> bool:
-        return self.low is not None and (self._gain_interval()[0] > 0)
-
-    @property
-    def within(self) -> bool:
-        """Not worse than dense by the margin: one-sided, Holm over the table."""
-        return self.p_holm is not None and self.p_holm <= LEVEL
-
-    @property
-    def mark(self) -> str:
-        if self.low is None:
-            return ""
-        return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
-
-    @property
-    def verdict(self) -> str:
-        """within, worse, undecided; failed, not applicable; or nothing, without dense to compare with."""
-        if self.status != "measured":
-            return self.status
-        if self.p_holm is None:
-            return ""
-        return "within" if self.within else "worse" if self.worse else "undecided"
-
-    def _gain_interval(self) -> tuple[float, float]:
-        low, high = float(self.low or 0), float(self.high or 0)
-        return (low, high) if self.higher_is_better else (-high, -low)
+REMEDY = "run them again with the same --limit, or keep them in different --records folders"
 
 
 def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     """Compare every cell with the dense cell of its model and task.
 
-    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what they keep.
-    `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the logarithm for perplexities
-    (1 %), relative to dense for any other number. Holm corrects over all rows returned, controls apart.
-    Raises UserError where two cells were measured on different samples, or one cell has two different records.
+    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
+    they keep. `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the log
+    for perplexities (1 %), relative to dense for any other number. Holm corrects over all but controls.
+    Raises UserError where two cells were measured on different samples, or a cell has two different records.
     """
     found: list[Row] = []
     for (model, task), cells in _columns(records).items():
@@ -123,11 +50,7 @@ def to_frame(rows: Sequence[Row]) -> pandas.DataFrame:
     import pandas
 
     columns = [*(item.name for item in dataclasses.fields(Row)), "mark", "verdict"]
-    return pandas.DataFrame([to_dict(row) for row in rows], columns=columns)
-
-
-def to_dict(row: Row) -> dict[str, Any]:
-    return {**dataclasses.asdict(row), "mark": row.mark, "verdict": row.verdict}
+    return pandas.DataFrame([row.as_dict() for row in rows], columns=columns)
 
 
 def name_without_seed(method: str) -> str:
@@ -204,17 +127,14 @@ def _check_same_samples(cells: dict[str, Record]) -> None:
             ours, theirs = (r.provenance.get("fingerprints", {}).get(key) for r in (reference, item))
             if ours != theirs:
                 raise UserError(
-                    f"{_name(item)} and {_name(reference)} were measured on different {key} versions: {_REMEDY}"
+                    f"{_name(item)} and {_name(reference)} were measured on different {key}s: {REMEDY}"
                 )
         ours, theirs = (r.scores.get("doc_id") for r in (reference, item))
         if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
             raise UserError(
-                f"{_name(item)} ({len(theirs)} samples) and {_name(reference)} ({len(ours)} samples) were not measured "
-                f"on the same samples in the same order: {_REMEDY}"
-            )  # fmt: skip
-
-
-_REMEDY = "run them again with the same --limit, or keep them in different --records folders"
+                f"{_name(item)} ({len(theirs)} samples) and {_name(reference)} ({len(ours)} samples) were "
+                f"not measured on the same samples in the same order: {REMEDY}"
+            )
 
 
 def _compared(

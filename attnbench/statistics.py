@@ -4,10 +4,10 @@ Two intervals, chosen by simulating their coverage (tests/test_statistics.py):
 
 * 0/1 scores: Tango's score interval. Only discordant pairs matter there, and with the handful that a mild
   method makes, a bootstrap of any kind covers far less than it says.
-* all else: a BCa paired bootstrap, with one pseudo-pair each way for the same reason (as Agresti and Min add to
-  0/1 scores): it widens the interval where few samples differ and vanishes where many do.
+* all else: a BCa paired bootstrap, with one pseudo-pair each way for the same reason (as Agresti and Min add
+  to 0/1 scores): it widens the interval where few samples differ and vanishes where many do.
 
-Perplexities are compared on their logarithm. Draws are seeded by the number of samples: equal data, equal table.
+Perplexities are compared on their logarithm. Draws are seeded by the number of samples and of seeds.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""What stands under a table: verdict, the meaning of the marks, what the samples resolve, settings."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from attnbench.row import CONTROLS, LEVEL, Row
+
+if TYPE_CHECKING:
+    from attnbench.record import Record
+
+Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
+
+WIDTH = 118
+LONGEST = 60
+CUT = 24  # of a failure's reason in the table; the whole stands below
+HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
+
+
+def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
+    """Write one line a method over all its cells: within the margin, worse, or undecided."""
+    several = len({row.model for row in rows}) > 1
+    metrics = len({row.metric for row in rows if row.metric}) > 1
+
+    def place(row: Row) -> str:
+        names = [row.model if several else "", row.task, row.metric if metrics else ""]
+        return " ".join(show(name) for name in names if name)
+
+    out = []
+    for method in dict.fromkeys(row.method for row in rows if row.method not in CONTROLS):
+        mine = [row for row in rows if row.method == method]
+        by: dict[str, list[Row]] = {}
+        for row in mine:
+            by.setdefault(row.verdict, []).append(row)
+        said = []
+        if "within" in by:
+            tasks = {(row.model, row.task) for row in mine}
+            everywhere = "every task" if len(tasks) > 1 else show(mine[0].task)
+            where = everywhere if len(by) == 1 else ", ".join(map(place, by["within"]))
+            said.append(f"within {_margins(by['within'])} of dense on {where}")
+        if "worse" in by:
+            said.append("worse on " + ", ".join(f"{place(row)} ({row.interval})" for row in by["worse"]))
+        if "undecided" in by:
+            told = [f"{place(row)} ({row.interval}; {_needed(row)})" for row in by["undecided"]]
+            said.append("undecided on " + ", ".join(told))
+        for verdict, words in (("failed", "failed on"), ("not applicable", "not applicable to")):
+            if verdict in by:
+                said.append(f"{words} {', '.join(map(place, by[verdict]))}")
+        if "" in by:
+            said.append(f"not compared on {', '.join(map(place, by['']))}")
+        idle = [place(row) for row in mine if row.effect and row.primary]
+        if idle:
+            said.append(f"changed nothing on {', '.join(idle)}")
+        out.append(f"{show(method)}: {'; '.join(said)}.")
+    return out
+
+
+def footnotes(rows: Sequence[Row], records: Sequence[Record], margin: float, show: Show) -> list[str]:
+    """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions."""
+    return [
+        *_legend(rows),
+        *_resolution(rows, show),
+        *_exceptions(rows, records, show),
+        *_setting(records, show),
+    ]
+
+
+def reason(row: Row) -> str:
+    """Return why a cell has no number, without the method's name in front."""
+    return (row.error or "no reason was recorded").removeprefix(f"{row.method}: ")
+
+
+def _margins(rows: Sequence[Row]) -> str:
+    """Name the margins of some rows: "1 point or 1 %"."""
+    said: dict[str, None] = {}
+    for row in rows:
+        value = 100 * (row.margin or 0) if row.scale in ("fraction", "log") else row.margin or 0
+        unit = " point" if row.unit == " points" and value == 1 else row.unit
+        said[f"{value:.3g}{unit}"] = None
+    return " or ".join(said)
+
+
+def _needed(row: Row) -> str:
+    if row.needed is None or not row.needed < 1e6:
+        return "more than a million samples to decide"
+    step = 10 ** (math.floor(math.log10(row.needed)) - 1)
+    return f"about {math.ceil(row.needed / step) * step:,.0f} samples would decide"
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    compared = [row for row in rows if row.low is not None]
+    if not compared:
+        return []
+    claims = sum(row.p_holm is not None for row in rows)
+    points = " in points" if {row.unit for row in compared} == {" points"} else ""
+    words = [
+        f"Δ dense: difference{points} on the same samples, 95 % interval.",
+        "▼ worse, ▲ better: the interval leaves out zero, uncorrected.",
+    ]
+    if claims:
+        words.append(
+            f"≈ not worse by {_margins(compared)} or more: one-sided {100 * LEVEL:g} %, Holm over {claims} "
+            f"claim{'' if claims == 1 else 's'}. ? undecided."
+        )
+    if any(row.kept is not None for row in rows):
+        scale = " of log perplexity" if any(row.scale == "log" for row in compared) else ""
+        words.append(
+            f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
+        )
+    if any(row.sparsity is not None or row.bits is not None for row in rows):
+        words.append("sparsity, bits: simulated, nothing runs faster for them.")
+    if any(row.seeds > 1 for row in rows):
+        words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
+    return [" ".join(words)]
+
+
+def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
+    """State what each task can tell apart: the median half-width of its methods' intervals in this table."""
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        if row.p_margin is not None:
+            groups.setdefault((row.task, row.samples, row.metric), []).append(row)
+    said = []
+    for (task, samples, metric), found in groups.items():
+        width = median(row.half_width for row in found)
+        amount = (f"{width:#.2g}" if width < 10 else f"{width:.0f}") + found[0].unit
+        said.append(f"{samples:,} samples of {show(task)} resolve ±{amount} of {show(metric)}")
+    return [f"Resolution, half the median interval: {'; '.join(said)}."] if said else []
+
+
+def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
+    out = []
+    dense = {(row.model, row.task) for row in rows if row.method == "dense" and row.status == "measured"}
+    for model, task in dict.fromkeys((row.model, row.task) for row in rows if row.status == "measured"):
+        if (model, task) not in dense:
+            out.append(f"{show(model)} {show(task)}: no dense cell, so nothing is compared.")
+    for row in rows:
+        if row.method == "uniform" and row.low is not None and not row.worse:
+            told = "uniform attention is not worse than dense, so this says nothing about attention"
+            out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {told}.")
+    sources: dict[str, set[str]] = {}
+    for item in records:
+        source = item.provenance.get("fingerprints", {}).get("task")
+        if source:
+            sources.setdefault(item.cell["task"], set()).add(str(source))
+    for task, kinds in sources.items():
+        if len(kinds) > 1:
+            told = "models were measured on different definitions of this task, compare within a model"
+            out.append(f"{show(task)}: {told}.")
+    for row in rows:
+        if row.status != "measured" and len(f"failed: {reason(row)}") > CUT:
+            what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
+            out.append(f"{what}: {row.status}: {show(reason(row), 2000)}")
+    return out
+
+
+def _setting(records: Sequence[Record], show: Show) -> list[str]:
+    """Write settings, versions and hardware, each value once; all of them where cells differ."""
+    environments = [item.environment for item in records]
+    versions = [env["versions"] for env in environments if isinstance(env.get("versions"), dict)]
+    hardware = [{key: env.get(key) for key in HARDWARE} for env in environments]
+    days = sorted({item.date[:10] for item in records if item.date})
+    found = {
+        "Settings": _gathered([item.settings for item in records], show),
+        "Versions": _gathered(versions, show),
+        "Hardware": _gathered(hardware, show),
+        "Measured": [show(" to ".join(dict.fromkeys((days[0], days[-1]))))] if days else [],
+    }
+    return [f"{name}: {', '.join(values)}." for name, values in found.items() if values]
+
+
+def _gathered(dicts: Sequence[dict[str, Any]], show: Show) -> list[str]:
+    found: dict[str, dict[str, None]] = {}
+    for each in dicts:
+        for key, value in each.items():
+            if value is not None and value is not False:
+                found.setdefault(key, {})[show(str(value))] = None
+    return [f"{show(key.replace('_', ' '))} {' or '.join(values)}" for key, values in found.items()]
+
+
+def wrap(line: str) -> str:
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def clean(text: str, longest: int = LONGEST) -> str:
+    """Put any text on one line without control characters, cut at `longest`."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def escape(text: str, longest: int = LONGEST) -> str:
+    """Make any text inert in markdown, in a table's cell too."""
+    line = html.escape(clean(text, longest), quote=False)
+    return re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", line)

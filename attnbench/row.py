@@ -1,0 +1,128 @@
+"""One line of a table: a method on a task of a model by one metric, how it compares, how its numbers read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+LEVEL = 0.05
+CONTROLS = ("dense", "uniform")
+
+
+@dataclass
+class Row:
+    """A method's score by one metric, and its difference to dense on the same samples; its seeds are one row.
+
+    `difference`, `low`, `high` and `margin` are on the scale that is compared: `scale` is "fraction" (0.01
+    is a point), "score" (BLEU, chrF: 1 is a point), "log" (perplexity: 0.01 is 1 %) or "raw" (all else).
+    """
+
+    model: str
+    task: str
+    method: str
+    metric: str = ""
+    primary: bool = True
+    status: str = "measured"
+    error: str | None = None
+    samples: int = 0
+    seeds: int = 1
+    score: float | None = None
+    stderr: float | None = None
+    seed_low: float | None = None
+    seed_high: float | None = None
+    higher_is_better: bool = True
+    scale: str = "raw"
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    margin: float | None = None
+    p_margin: float | None = None
+    p_holm: float | None = None
+    mcnemar: float | None = None
+    flips: tuple[int, int] | None = None
+    kept: float | None = None
+    needed: float | None = None
+    sparsity: float | None = None
+    bits: float | None = None
+    seconds: float | None = None
+    effect: str | None = None
+
+    @property
+    def worse(self) -> bool:
+        """Tell whether the interval lies wholly on the harmful side of zero."""
+        if self.low is None or self.high is None:
+            return False
+        return self.high < 0 if self.higher_is_better else self.low > 0
+
+    @property
+    def better(self) -> bool:
+        """Tell whether the interval lies wholly on the good side of zero."""
+        if self.low is None or self.high is None:
+            return False
+        return self.low > 0 if self.higher_is_better else self.high < 0
+
+    @property
+    def within(self) -> bool:
+        """Tell whether it is shown not to be worse by the margin or more: one-sided, Holm over the table."""
+        return self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def mark(self) -> str:
+        if self.low is None:
+            return ""
+        return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
+
+    @property
+    def verdict(self) -> str:
+        """One of within, worse, undecided, failed, not applicable; empty for controls and without dense."""
+        if self.status != "measured":
+            return self.status
+        if self.p_holm is None:
+            return ""
+        return "within" if self.within else "worse" if self.worse else "undecided"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "mark": self.mark, "verdict": self.verdict}
+
+    def amount(self, value: float | None, digits: int = 4) -> str:
+        """Write a score: percent for a fraction, `digits` significant where the scale is open."""
+        if value is None:
+            return "–"
+        if self.scale == "fraction":
+            return f"{100 * value:.1f}"
+        return f"{value:.1f}" if self.scale == "score" else f"{value:.{digits}g}"
+
+    @property
+    def interval(self) -> str:
+        """The difference and its interval, in points, or in percent for a perplexity."""
+        if self.difference is None or self.low is None or self.high is None:
+            return ""
+        low, middle, high = (self._points(value) for value in (self.low, self.difference, self.high))
+        if self.scale == "raw":
+            texts = [f"{value:+.3g}" for value in (middle, low, high)]
+        else:
+            digits = 1 if high - low > 0.6 else 2
+            texts = [_signed(value, digits) for value in (middle, low, high)]
+        middle_text, low_text, high_text = (text.replace("-", "−") for text in texts)
+        return f"{middle_text} [{low_text}, {high_text}]" + (" %" if self.scale == "log" else "")
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width, in the unit that `interval` is written in."""
+        return (self._points(self.high or 0.0) - self._points(self.low or 0.0)) / 2
+
+    @property
+    def unit(self) -> str:
+        return {"raw": "", "log": " %"}.get(self.scale, " points")
+
+    def _points(self, value: float) -> float:
+        if self.scale == "log":
+            return 100 * math.expm1(min(value, 20.0))
+        return 100 * value if self.scale == "fraction" else value
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}" if abs(value) < 1000 else f"{value:+.2g}"
+    return text[1:] if float(text) == 0 else text
