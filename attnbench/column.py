@@ -226,6 +226,6 @@ class Column:
             raise RuntimeError("the dense cell of this model and task has to be measured first")
         # above what the order of a sum changes in this dtype, below what changes a decision
         tolerance = max(1e-4, 4 * torch.finfo(getattr(torch, self.settings.dtype)).eps)
-        close = np.abs(own - self.dense_outputs) <= tolerance * np.maximum(1, np.abs(self.dense_outputs))
+        close = np.abs(own - self.dense_outputs) <= tolerance * np.abs(self.dense_outputs).max(0)
         changed = float((~close.all(1)).mean())
         return {"changed": changed, "effect": "applied" if changed else "no effect"}

@@ -101,7 +101,11 @@ class Checkpoint:
         from transformers import AutoTokenizer
 
         with self._readable():
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+        if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+            # without its files transformers makes one that knows its special tokens and nothing else
+            raise UserError(f"model '{self.path}' cannot be read: no tokenizer there. Save one beside the weights.")
+        return tokenizer
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
         """Load the weights with one of HEADS, in eval mode. Raises UserError where that head is missing."""

@@ -49,7 +49,8 @@ def test_every_cell_is_measured_and_receipted(tiny_folder, tmp_path):
         assert len(item.scores["acc"]) == 12 and item.metrics["acc"]["value"] == item.scores["acc"].mean()
         assert item.provenance["fingerprints"]["checkpoint"] and item.environment["versions"]["torch"]
         if method != "dense":
-            assert item.receipt == {"sites_expected": 2, "sites_hit": 2, "changed": 1.0, "effect": "applied"}
+            assert item.receipt["sites_hit"] == item.receipt["sites_expected"] == 2
+            assert item.receipt["effect"] == "applied" and item.receipt["changed"] > 0.9
     assert cells["dense"].receipt["changed"] == 0
     assert 0.7 < cells["prune80"].measured["sparsity"] < 0.8
     assert cells["uniform"].measured["divergence"] > 0.1
@@ -75,7 +76,7 @@ def test_only_the_new_method_is_measured(tiny_folder, tmp_path, evaluations):
     _run(tiny_folder, tmp_path, ["prune80"])
     cells = _cells(_run(tiny_folder, tmp_path, ["prune80", "prune50"]))
     assert len(evaluations) == 4
-    assert cells["prune50"].receipt["changed"] == 1.0
+    assert cells["prune50"].receipt["changed"] > 0.9
 
 
 def test_a_damaged_record_is_measured_again(tiny_folder, tmp_path, evaluations):
