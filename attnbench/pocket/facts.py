@@ -11,10 +11,11 @@ from attnbench.pocket.lexicon import COLOURS, FOODS, JOBS, MONTHS, NAMES, STUFFS
 
 @dataclass(frozen=True)
 class Relation:
-    """What can be said of a person: clauses, their elided form after the first, and the questions."""
+    """What can be said of a person: clauses and their form after the first, one turned round, questions."""
 
     name: str
     clauses: tuple[tuple[str, str], ...]  # ("{name} lives in {value}", "{name} in {value}")
+    turned: str
     questions: tuple[str, ...]
 
 
@@ -23,39 +24,55 @@ RELATIONS = (
         "town",
         (
             ("{name} lives in {value}", "{name} in {value}"),
-            ("the home of {name} is in {value}", "that of {name} in {value}"),
-            ("{value} is where {name} lives", "{value} where {name} does"),
+            ("{name} has a home in {value}", "{name} in {value}"),
+            ("{name} moved to {value}", "{name} to {value}"),
         ),
-        ("Where does {name} live?", "In which town does {name} live?", "What is the home town of {name}?"),
+        "{value} is the home of {name}",
+        (
+            "Where does {name} live?",
+            "In which town does {name} live?",
+            "What is the home of {name}?",
+        ),
     ),
     Relation(
         "job",
         (
             ("{name} works as a {value}", "{name} as a {value}"),
-            ("the {value} is {name}", "the {value} {name}"),
             ("{name} became a {value}", "{name} a {value}"),
+            ("{name} is known as a {value}", "{name} as a {value}"),
         ),
-        ("What is the job of {name}?", "What does {name} work as?", "Which trade does {name} follow?"),
+        "the {value} is {name}",
+        (
+            "What is the job of {name}?",
+            "What does {name} work as?",
+            "Which trade does {name} follow?",
+        ),
     ),
     Relation(
         "thing",
         (
             ("{name} bought the {value}", "{name} the {value}"),
-            ("the {value} was sold to {name}", "the {value} to {name}"),
             ("{name} paid for the {value}", "{name} for the {value}"),
+            ("{name} took the {value}", "{name} the {value}"),
         ),
-        ("What did {name} buy?", "Which thing did {name} pay for?", "What was sold to {name}?"),
+        "the {value} was sold to {name}",
+        (
+            "What did {name} buy?",
+            "What did {name} pay for?",
+            "What was sold to {name}?",
+        ),
     ),
     Relation(
         "month",
         (
             ("{name} was born in {value}", "{name} in {value}"),
-            ("the birthday of {name} is in {value}", "that of {name} in {value}"),
-            ("{value} is when {name} was born", "{value} when {name} was"),
+            ("{name} has a birthday in {value}", "{name} in {value}"),
+            ("{name} turned forty in {value}", "{name} in {value}"),
         ),
+        "{value} is when {name} was born",
         (
             "When was {name} born?",
-            "In which month is the birthday of {name}?",
+            "In which month was {name} born?",
             "When is the birthday of {name}?",
         ),
     ),
@@ -63,19 +80,29 @@ RELATIONS = (
         "food",
         (
             ("{name} ate {value}", "{name} {value}"),
-            ("{value} went to {name}", "{value} to {name}"),
             ("{name} asked for {value}", "{name} for {value}"),
+            ("{name} had a plate of {value}", "{name} of {value}"),
         ),
-        ("What did {name} eat?", "Which food went to {name}?", "Which food did {name} ask for?"),
+        "{value} went to {name}",
+        (
+            "What did {name} eat?",
+            "Which food went to {name}?",
+            "Which food did {name} ask for?",
+        ),
     ),
     Relation(
         "pupil",
         (
             ("{name} teaches {value}", "{name} {value}"),
-            ("{value} takes lessons from {name}", "{value} from {name}"),
-            ("the pupil of {name} is {value}", "that of {name} {value}"),
+            ("{name} gives lessons to {value}", "{name} to {value}"),
+            ("{name} has a pupil called {value}", "{name} one called {value}"),
         ),
-        ("Whom does {name} teach?", "Who takes lessons from {name}?", "Who is the pupil of {name}?"),
+        "{value} takes lessons from {name}",
+        (
+            "Whom does {name} teach?",
+            "Who takes lessons from {name}?",
+            "Who is the pupil of {name}?",
+        ),
     ),
 )
 
@@ -97,35 +124,47 @@ def values(rng: random.Random, relation: Relation, names: list[str], count: int)
 
 @dataclass
 class Fact:
-    """One clause of a paragraph: where its value begins in it, and where it begins in the paragraph."""
+    """One clause of a paragraph: where its value and name begin in it, where it begins in the paragraph."""
 
     relation: Relation
     name: str
     value: str
     text: str = ""
     at: int = 0
+    owner: int = 0
     start: int = 0
 
 
-def sentences(facts: list[Fact], rng: random.Random) -> list[list[Fact]]:
+def sentences(rng: random.Random, facts: list[Fact], turned: float) -> list[list[Fact]]:
     """Word the facts of one relation in sentences of one to three clauses, the verb said once."""
     found = []
     while facts:
         size = rng.choice((1, 2, 2, 3, 3))
         group, facts = facts[:size], facts[size:]
-        forms = rng.choice(group[0].relation.clauses)
+        relation = group[0].relation
+        forms = rng.choice(relation.clauses)
+        if len(group) == 1 and rng.random() < turned:
+            forms = (relation.turned, "")
         for place, fact in enumerate(group):
-            before, after = (part.format(name=fact.name) for part in forms[place > 0].split("{value}"))
-            fact.text, fact.at = before + fact.value + after, len(before)
+            form = forms[place > 0]
+            fact.text = form.format(name=fact.name, value=fact.value)
+            before, after = form.split("{value}")
+            fact.at = len(before.format(name=fact.name))
+            fact.owner = (
+                0 if form.startswith("{name}") else len(before + fact.value + after.split("{name}")[0])
+            )
         found.append(group)
     return found
 
 
-def write(rng: random.Random, people: tuple[int, int] = (5, 8), relations: int = 4) -> dict[str, Any]:
+def write(
+    rng: random.Random, people: tuple[int, int] = (5, 8), relations: int = 4, turned: float = 0.4
+) -> dict[str, Any]:
     """Write a paragraph and a question about one of its facts.
 
     Each of `relations` relations is told of `people` (fewest, most) people.
-    The one span, with tag 1, covers the clause that answers.
+    The one span, with tag 1, covers the clause that answers; `owners` gives every value's start and end and
+    where its person is named.
     """
     names = rng.sample(NAMES, people[1] + 1)
     groups = []
@@ -133,7 +172,7 @@ def write(rng: random.Random, people: tuple[int, int] = (5, 8), relations: int =
         rng.shuffle(names)
         count = rng.randint(*people)
         pairs = zip(names, values(rng, relation, names, count), strict=False)
-        groups += sentences([Fact(relation, name, answer) for name, answer in pairs], rng)
+        groups += sentences(rng, [Fact(relation, name, answer) for name, answer in pairs], turned)
     rng.shuffle(groups)
     text = ""
     for group in groups:
@@ -152,4 +191,9 @@ def write(rng: random.Random, people: tuple[int, int] = (5, 8), relations: int =
         "context": text,
         "answers": {"text": [answer], "answer_start": [start]},
         "spans": [(fact.start, fact.start + len(fact.text), 1)],
+        "owners": [
+            (f.start + f.at, f.start + f.at + len(f.value), f.start + f.owner)
+            for group in groups
+            for f in group
+        ],
     }

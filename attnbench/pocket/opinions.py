@@ -66,18 +66,19 @@ class Clause:
     text: str
     word: int
     score: float
+    denied: bool
 
 
 def clause(rng: random.Random, aspect: str) -> Clause:
     """Write "the plot was by no means very good"."""
-    denial = rng.choice(DENIALS) if rng.random() < 0.5 else ""
+    denial = rng.choice(DENIALS) if rng.random() < 0.4 else ""
     degree = (
         rng.choice(("really", "very", "quite") if denial else tuple(DEGREES)) if rng.random() < 0.5 else ""
     )
     strength = rng.choice(tuple(PRAISE))
     head = " ".join(part for part in (f"the {aspect} was", denial, degree) if part)
     score = strength * DEGREES.get(degree, 1.0) * (DENIED if denial else 1.0)
-    return Clause(f"{head} {rng.choice(PRAISE[strength])}", len(head) + 1, score)
+    return Clause(f"{head} {rng.choice(PRAISE[strength])}", len(head) + 1, score, bool(denial))
 
 
 Sentence = list[tuple[str, Clause, bool]]  # lead, opinion, whether it decides the label
@@ -134,18 +135,20 @@ def plan(rng: random.Random) -> tuple[list[Sentence | str], float]:
 def write(rng: random.Random) -> dict[str, Any]:
     """Write a review and draw its label as an annotator would: P(positive) = 1 / (1 + exp(-2.2 score)).
 
-    A span covers an opinion word; its tag is 1 (negative) or 2 (positive), plus 2 where it decides.
+    A span covers an opinion word: tag 1, plus 1 if denied, 2 if positive after that, 4 if it decides.
+    `clauses` are likewise 1, or 2 where they decide.
     """
     parts, score = plan(rng)
-    text, spans = "", []
+    text, spans, clauses = "", [], []
     for part in parts:
         start = len(text) + bool(text)
         text += " " if text else ""
         for lead, opinion, decides in [] if isinstance(part, str) else part:
             word = len(text) + len(lead) + opinion.word
+            clauses.append((len(text), len(text) + len(lead) + len(opinion.text), 1 + decides))
             text += lead + opinion.text
-            spans.append((word, len(text), 1 + (opinion.score > 0) + 2 * decides))
+            spans.append((word, len(text), 1 + opinion.denied + 2 * (opinion.score > 0) + 4 * decides))
         text += part if isinstance(part, str) else "."
         text = text[:start] + text[start].upper() + text[start + 1 :]
     label = int(rng.random() < 1 / (1 + math.exp(-STEEPNESS * score)))
-    return {"text": text, "label": label, "spans": spans}
+    return {"text": text, "label": label, "spans": spans, "clauses": clauses}

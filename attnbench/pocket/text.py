@@ -13,6 +13,7 @@ from attnbench.pocket import facts, opinions
 
 WRITERS = {"sentiment": opinions.write, "qa": facts.write}
 KEYS = {"sentiment": "text", "qa": "context"}
+HIDDEN = ("spans", "clauses", "owners")  # for auxiliary training
 SIZES = {"train": 2000, "calibration": 500, "validation": 1000}
 RESIDUES = {"train": (0, 1), "calibration": (2,), "validation": (3,)}
 
@@ -29,19 +30,20 @@ def documents(task: str, split: str, count: int | None = None) -> list[dict[str,
         if name not in known:
             raise errors.unknown(kind, name, known, f"Known: {', '.join(known)}.")
     found = islice(annotated(task, split), SIZES[split] if count is None else count)
-    return [{key: value for key, value in document.items() if key != "spans"} for document in found]
+    return [{key: value for key, value in document.items() if key not in HIDDEN} for document in found]
 
 
-def annotated(task: str, split: str) -> Iterator[dict[str, Any]]:
+def annotated(task: str, split: str, part: int = 0, **options: Any) -> Iterator[dict[str, Any]]:
     """Write a split's documents without end, with `spans` of characters (start, end, tag) to train on.
 
-    A text belongs to the split that its checksum names, so no text is ever in two splits.
+    A text belongs to the split that its checksum names, so no text is ever in two splits. Each `part` is a
+    stream of its own; `options` are the writer's (shorter paragraphs).
     """
-    rng = random.Random(f"attnbench pocket {task} {split}")
+    rng = random.Random(f"attnbench pocket {task} {split} {part}")
     write, key, residues = WRITERS[task], KEYS[task], RESIDUES[split]
     number = 0
     while True:
-        document = write(rng)
+        document = write(rng, **options)
         if crc32(document[key].encode()) % 4 in residues:
             yield {"id": f"{split}-{number}", **document}
             number += 1

@@ -1,0 +1,166 @@
+"""The model cards: what a pocket model scores, measured through `attnbench.apply`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attnbench.pocket import baselines, batches, network
+from attnbench.pocket.text import documents
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLES, BATCH, SEEDS = 1000, 50, 5
+ANSWER = 8  # tokens at most
+ORDERS = (
+    ("logquant2", "linquant2"),
+    ("logquant3", "linquant3"),
+    ("heads50:gradient", "heads50:random"),
+    ("prune50", "prune80"),
+    ("prune80", "prune95"),
+)
+METRICS = {"sentiment": "accuracy", "qa": "exact match"}
+
+
+def load(task: str, folder: Path) -> tuple[Any, Any]:
+    """Load a folder's model and tokenizer."""
+    import transformers
+
+    head = {"sentiment": "SequenceClassification", "qa": "QuestionAnswering"}[task]
+    model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(folder).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def inputs(tokenizer: Any, task: str, split: str, count: int) -> list[dict[str, Tensor]]:
+    """Tokenise a split's first documents in batches with labels; `inside` tells which tokens may answer."""
+    found = []
+    samples = documents(task, split, count)
+    for at in range(0, count, BATCH):
+        batch = batches.encode(tokenizer, task, samples[at : at + BATCH])
+        inside = batch.pop("tags") != batches.IGNORED
+        kept = {
+            key: value for key, value in batch.items() if key not in ("words", "clauses", "asked", "owners")
+        }
+        found.append({**kept, "inside": inside} if task == "qa" else kept)
+    return found
+
+
+def score(model: Any, prepared: list[dict[str, Tensor]]) -> float:
+    """Return the accuracy, or the exact match of the best span."""
+    right = total = 0
+    for batch in prepared:
+        given = {key: value for key, value in batch.items() if key not in ("labels", "inside")}
+        starts, ends = given.pop("start_positions", None), given.pop("end_positions", None)
+        with torch.inference_mode():
+            result = model(**given)
+        if starts is None or ends is None:
+            hit = result.logits.argmax(1) == batch["labels"]
+        else:
+            hidden = torch.where(batch["inside"], 0.0, -torch.inf)
+            spans = (result.start_logits + hidden)[:, :, None] + (result.end_logits + hidden)[:, None, :]
+            allowed = torch.ones_like(spans[0], dtype=torch.bool).triu().tril(ANSWER - 1)
+            best = spans.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1)
+            hit = best == starts * spans.shape[1] + ends
+        right, total = right + int(hit.sum()), total + len(hit)
+    return right / total
+
+
+def measure(task: str, folder: Path) -> dict[str, Any]:
+    """Score a model dense, uniform and under the methods of known order (means over seeds)."""
+    import attnbench
+
+    model, tokenizer = load(task, folder)
+    prepared = inputs(tokenizer, task, "validation", SAMPLES)
+    calibration = [
+        {key: value for key, value in batch.items() if key != "inside"}
+        for batch in inputs(tokenizer, task, "calibration", 500)
+    ]
+
+    def under(spec: str) -> float:
+        methods = attnbench.parse(spec)
+        for method in methods:
+            method.fit(model, calibration)
+        with attnbench.apply(model, *methods):
+            return score(model, prepared)
+
+    scores = {"dense": score(model, prepared), "uniform": under("uniform")}
+    for spec in dict.fromkeys(spec for order in ORDERS for spec in order):
+        repeats = [f"{spec}:seed={seed}" for seed in range(SEEDS)] if spec.endswith(":random") else [spec]
+        scores[spec] = sum(under(repeat) for repeat in repeats) / len(repeats)
+    train = documents(task, "train", baselines.TRAINING)
+    bag = getattr(baselines, task)(train, documents(task, "validation", SAMPLES))
+    return {"parameters": network.parameters(model), "bag-of-words": bag, "scores": scores}
+
+
+def write(family: str, task: str, folder: Path) -> None:
+    """Measure the folder's model and write its card; `training` is kept from the one that is there."""
+    path = folder / "card.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    found = measure(task, folder)
+    scores = {name: round(value, 4) for name, value in found["scores"].items()}
+    card = {
+        "name": f"pocket-{family}",
+        "tasks": [f"pocket-{task}"],
+        "parameters": found["parameters"],
+        "text": "generated",
+        "licence": "Apache-2.0",
+        "metric": METRICS[task],
+        "samples": SAMPLES,
+        "scores": {
+            "dense": scores["dense"],
+            "uniform": scores["uniform"],
+            "bag-of-words": round(found["bag-of-words"], 4),
+        },
+        "orders": [
+            {
+                "above": above,
+                "below": below,
+                "scores": [scores[above], scores[below]],
+                "holds": scores[above] > scores[below],
+            }
+            for above, below in ORDERS
+        ],
+        "training": old.get("training", {}),
+    }
+    path.write_text(json.dumps(card, indent=2) + "\n")
+    (folder / "README.md").write_text(text(card))
+
+
+def text(card: dict[str, Any]) -> str:
+    """Write a card as markdown."""
+    training = card["training"]
+    rows = [f"| {name} | {value:.3f} |" for name, value in card["scores"].items()]
+    orders = [
+        "| {above} > {below} | {scores[0]:.3f} | {scores[1]:.3f} | {answer} |".format(
+            **o, answer="yes" if o["holds"] else "no"
+        )
+        for o in card["orders"]
+    ]
+    return "\n".join(
+        [
+            "---",
+            "license: apache-2.0",
+            "---",
+            f"# {card['name']}, {card['tasks'][0]}",
+            "",
+            f"{card['parameters']:,} parameters, trained on generated text only.",
+            "",
+            f"`{training.get('command')}`: {training.get('steps')} steps of"
+            f" {training.get('batch')} samples, {training.get('seconds')} s on one core.",
+            "",
+            f"| {card['samples']:,} validation samples | {card['metric']} |",
+            "| --- | --- |",
+            *rows,
+            "",
+            "| known order | first | second | holds |",
+            "| --- | --- | --- | --- |",
+            *orders,
+            "",
+            "`heads50:random` is the mean of 5 seeds. Licence: Apache-2.0.",
+            "",
+        ]
+    )

@@ -1,0 +1,91 @@
+"""The pocket architectures: stock BERT and RoBERTa, with initial weights that match words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from attnbench.pocket.tokenizer import TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+LAYERS, HEADS, WIDTH, INNER = 4, 4, 128, 256
+LABELS = {0: "negative", 1: "positive"}
+MATCH, NEAR = 1.4, 1.7
+
+
+def build(family: str, task: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Build an untrained model of a family with a task's head."""
+    import transformers
+
+    prefix = {"bert": "Bert", "roberta": "Roberta"}[family]
+    head = {"sentiment": "ForSequenceClassification", "qa": "ForQuestionAnswering"}[task]
+    options: dict[str, Any] = {
+        "id2label": LABELS,
+        "label2id": {name: label for label, name in LABELS.items()},
+    }
+    config = getattr(transformers, f"{prefix}Config")(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=INNER,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        # RoBERTa counts its positions from pad_token_id + 1
+        max_position_embeddings=TOKENS + (tokenizer.pad_token_id + 1 if family == "roberta" else 0),
+        type_vocab_size=2 if family == "bert" else 1,
+        initializer_range=WIDTH**-0.5,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        **(options if task == "sentiment" else {}),
+    )
+    model = getattr(transformers, prefix + head)._from_config(config, attn_implementation="eager")
+    initialize(model)
+    return model
+
+
+def sinusoids(positions: int, width: int) -> torch.Tensor:
+    """Return (positions, width) sines, then cosines, of frequencies 1 to 1/1000."""
+    angles = torch.arange(positions)[:, None] * torch.logspace(0, -3, width // 2)[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@torch.no_grad()
+def initialize(model: Any) -> None:
+    """Start positions as sinusoids, and queries and keys alike, so that attention begins as similarity.
+
+    In every layer the first half of the heads compares random projections of a token (equal words attend to
+    each other), the second half compares the fast sinusoids of a position (neighbours do).
+    """
+    embeddings = model.base_model.embeddings
+    positions = embeddings.position_embeddings.weight
+    positions.copy_(sinusoids(len(positions), WIDTH) * WIDTH**-0.5)
+    size = WIDTH // HEADS
+    fast = torch.zeros(size, WIDTH)
+    fast[torch.arange(size), torch.cat([torch.arange(size // 2), WIDTH // 2 + torch.arange(size // 2)])] = 1
+    for layer in model.base_model.encoder.layer:
+        rows = []
+        for head in range(HEADS):
+            if head < HEADS // 2:
+                rows.append(nn.init.orthogonal_(torch.empty(size, WIDTH)) * MATCH)
+            else:
+                rows.append(fast * NEAR)
+        for linear in (layer.attention.self.query, layer.attention.self.key):
+            linear.weight.copy_(torch.cat(rows))
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def warm(step: int, steps: int, warmup: int) -> float:
+    """Return the share of the learning rate at a step: linear up, then a half cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
