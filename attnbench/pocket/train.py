@@ -49,7 +49,7 @@ def growing(done: float) -> dict[str, Any]:
 
 RECIPES = {
     "sentiment": Recipe(steps=1000, batch=64, options=lambda done: {}),
-    "qa": Recipe(steps=1600, batch=32, options=growing),
+    "qa": Recipe(steps=1200, batch=32, options=growing),
 }
 
 
