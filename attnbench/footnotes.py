@@ -72,8 +72,9 @@ def footnotes(rows: Sequence[Row], records: Sequence[Record], margin: float, sho
 
 
 def reason(row: Row) -> str:
-    """Return why a cell has no number, without the method's name in front."""
-    return (row.error or "no reason was recorded").removeprefix(f"{row.method}: ")
+    """Say why a cell has no number."""
+    status = "failed" if row.status == "failed" else "n/a"
+    return f"{status}: {(row.error or 'no reason was recorded').removeprefix(f'{row.method}: ')}"
 
 
 def _margins(rows: Sequence[Row]) -> str:
@@ -154,9 +155,9 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
             told = "models were measured on different definitions of this task, compare within a model"
             out.append(f"{show(task)}: {told}.")
     for row in rows:
-        if row.status != "measured" and len(f"failed: {reason(row)}") > CUT:
+        if row.status != "measured" and len(reason(row)) > CUT:
             what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
-            out.append(f"{what}: {row.status}: {show(reason(row), 2000)}")
+            out.append(f"{what}: {show(reason(row), 2000)}")
     return out
 
 

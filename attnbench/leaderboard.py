@@ -137,11 +137,10 @@ def _method(row: Row, show: Show) -> str:
 def _cells(row: Row, show: Show) -> dict[str, str]:
     """Write the numbers of a row: what a method costs stands beside its first metric only."""
     if row.status != "measured":
-        status = "failed" if row.status == "failed" else "n/a"
         return {
             "metric": "",
             "score": "–",
-            DIFFERENCE: show(f"{status}: {footnotes.reason(row)}", footnotes.CUT),
+            DIFFERENCE: show(footnotes.reason(row), footnotes.CUT),
         }
     score = row.amount(row.score)
     if row.stderr is not None and math.isfinite(row.stderr):

@@ -1,0 +1,419 @@
+"""Statistics against independent computations, and their coverage by enumeration and simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+from scipy import stats as scipy_stats
+
+from attnbench import aggregates, statistics
+from attnbench.aggregates import METRICS, aggregate, influence, resampled
+from attnbench.statistics import holm, kept, mcnemar, paired, samples_needed, standard_error, tango
+
+
+def counts_of(labels, predictions):
+    """Return one row of (tp, fp, fn, tn) a sample."""
+    labels, predictions = labels.astype(bool), predictions.astype(bool)
+    hits = [labels & predictions, ~labels & predictions, labels & ~predictions, ~labels & ~predictions]
+    return np.stack(hits, 1).astype(float)
+
+
+def binary_labels(n=200, seed=0, error=0.15):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    return labels, labels ^ (rng.random(n) < error)
+
+
+# metrics
+
+
+@pytest.mark.parametrize("name", ["f1", "mcc"])
+def test_counts_give_the_metrics_of_scikit_learn(name):
+    from sklearn import metrics
+
+    reference = {"f1": metrics.f1_score, "mcc": metrics.matthews_corrcoef}[name]
+    labels, predictions = binary_labels()
+    assert aggregate(name, counts_of(labels, predictions)) == pytest.approx(reference(labels, predictions))
+    assert aggregate(name, counts_of(labels, np.zeros_like(labels))) == 0
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations_are_those_of_scipy(name):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 6, 80) + 1e6
+    pairs = np.stack([x, x + rng.normal(0, 2, 80).round()], 1)
+    reference = {"pearson": scipy_stats.pearsonr, "spearman": scipy_stats.spearmanr}[name]
+    assert aggregate(name, pairs) == pytest.approx(reference(*pairs.T).statistic, abs=1e-9)
+
+
+SENTENCES = [
+    ("the cat sat on the mat today", "the cat sat on a mat today"),
+    ("a dog barks at night", "the dog barked all night long"),
+    ("rain falls", "rain is falling on the roof"),
+    ("she reads an old book in the garden", "she reads an old book in the garden"),
+]
+
+
+@pytest.mark.parametrize("pick", [[0, 1, 2, 3], [0, 3], [1], [2]])
+def test_bleu_and_chrf_are_those_of_sacrebleu(pick):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    hypotheses, references = zip(*(SENTENCES[i] for i in pick), strict=True)
+    for name, metric in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+        rows = [
+            metric._extract_corpus_statistics([h], [[r]])[0]
+            for h, r in zip(hypotheses, references, strict=True)
+        ]
+        expected = metric.corpus_score(hypotheses, [references]).score
+        assert aggregate(name, np.array(rows, float)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_perplexity_weighs_samples_by_length():
+    pairs = np.array([[-10.0, 5], [-30.0, 10]])
+    assert aggregate("perplexity", pairs) == pytest.approx(math.exp(40 / 15))
+
+
+def test_standard_error_of_a_mean_is_the_textbooks():
+    scores = np.random.default_rng(0).random(50)
+    assert standard_error("mean", [scores]) == pytest.approx(scores.std(ddof=1) / math.sqrt(50))
+
+
+def test_influence_is_leaving_one_out():
+    pairs = np.random.default_rng(2).random((12, 2))
+    for name in ("pearson", "perplexity"):
+        whole = statistics.working(name, pairs)
+        without = [statistics.working(name, np.delete(pairs, i, 0)) for i in range(12)]
+        # pearson is centred on the whole sample, which changes nothing
+        assert influence(name, pairs) == pytest.approx(11 * (whole - np.array(without)))
+
+
+# resampling
+
+
+def slow_bootstrap(function, arrays, repeats=400):
+    """Resample samples in a loop: (arrays, repeats)."""
+    rng, n = np.random.default_rng(99), len(arrays[0])
+    draws = [rng.integers(0, n, n) for _ in range(repeats)]
+    return np.array([[function(array[draw]) for draw in draws] for array in arrays])
+
+
+@pytest.mark.parametrize("name", ["mean", "f1", "mcc", "pearson", "spearman", "perplexity"])
+def test_resamples_spread_as_a_plain_loop_does(name):
+    from sklearn import metrics
+
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 1))
+    labels, first = binary_labels(60)
+    second = first ^ (rng.random(60) < 0.1)
+    continuous = [np.hstack([x, x + rng.normal(0, s, (60, 1))]) for s in (0.5, 0.9)]
+    positive = [np.abs(array) + 0.5 for array in continuous]
+    arrays, function = {
+        "mean": ([a[:, 1] for a in continuous], np.mean),
+        "f1": ([counts_of(labels, p) for p in (first, second)],
+               lambda c: metrics.f1_score(*labelled(c))),
+        "mcc": ([counts_of(labels, p) for p in (first, second)],
+                lambda c: metrics.matthews_corrcoef(*labelled(c))),
+        "pearson": (continuous, lambda a: np.corrcoef(a.T)[0, 1]),
+        "spearman": (continuous, lambda a: scipy_stats.spearmanr(*a.T).statistic),
+        "perplexity": (positive, lambda a: -a[:, 0].sum() / a[:, 1].sum()),
+    }[name]  # fmt: skip
+    ours, plain = resampled(name, arrays), slow_bootstrap(function, arrays)
+    assert ours.shape == (2, aggregates.RESAMPLES)
+    for mine, theirs in ((ours[0], plain[0]), (ours[1] - ours[0], plain[1] - plain[0])):
+        assert mine.std() == pytest.approx(theirs.std(), rel=0.15)
+        assert mine.mean() == pytest.approx(theirs.mean(), abs=0.2 * theirs.std())
+
+
+def labelled(counts):
+    tp, fp, fn, _ = counts.astype(bool).T
+    return tp | fn, tp | fp
+
+
+def test_ranks_of_a_resample_are_exact():
+    rng = np.random.default_rng(4)
+    pairs = rng.integers(0, 5, (30, 2)).astype(float)
+    draws = rng.integers(0, 30, (20, 30))
+    weights = np.stack([np.bincount(draw, minlength=30) for draw in draws]).astype(float)
+    expected = [scipy_stats.spearmanr(*pairs[draw].T).statistic for draw in draws]
+    assert aggregates._spearman(weights, [pairs])[0] == pytest.approx(np.array(expected))
+
+
+def test_few_distinct_rows_are_drawn_by_multinomial_counts_with_the_same_spread():
+    rng = np.random.default_rng(5)
+    dense = (rng.random(2000) < 0.9).astype(float)
+    method = np.where(rng.random(2000) < 0.03, 1 - dense, dense)
+    drawn = resampled("mean", [dense, method])
+    difference = drawn[1] - drawn[0]
+    assert difference.std() == pytest.approx((method - dense).std() / math.sqrt(2000), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["mean", "pearson", "perplexity"])
+def test_interval_is_scipys_where_every_sample_differs(name):
+    rng = np.random.default_rng(6)
+    base = rng.gamma(2, 1, 150)
+    dense = (
+        np.stack([-base * 3, base], 1)
+        if name == "perplexity"
+        else np.stack([base, base + rng.normal(0, 1, 150)], 1)
+    )
+    method = dense + rng.exponential(0.3, dense.shape) * [1, 0]
+    if name == "mean":
+        dense, method = dense[:, 0], method[:, 0]
+
+    def difference(i):
+        i = i.astype(int)
+        return statistics.working(name, method[i]) - statistics.working(name, dense[i])
+
+    theirs = scipy_stats.bootstrap(
+        (np.arange(150),),
+        difference,
+        n_resamples=4000,
+        method="BCa",
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    ours = paired(name, dense, [[method]], 0.01)[0]
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.06 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.06 * width)
+
+
+def test_same_data_same_interval():
+    rng = np.random.default_rng(7)
+    dense, method = rng.random(100), rng.random(100)
+    assert paired("mean", dense, [[method]], 0.01) == paired("mean", dense, [[method]], 0.01)
+
+
+# 0/1 scores: Tango's interval and McNemar's test
+
+
+def constrained_z(lost, won, n, difference):
+    """Find the score statistic by maximising the likelihood numerically over the other parameter."""
+    same = n - lost - won
+
+    def minus_log_likelihood(p_lost):
+        p_won, p_same = p_lost + difference, 1 - 2 * p_lost - difference
+        return -sum(
+            k * math.log(max(p, 1e-300)) for k, p in ((lost, p_lost), (won, p_won), (same, p_same)) if k
+        )
+
+    bounds = (max(0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12)
+    p = optimize.minimize_scalar(
+        minus_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-13}
+    ).x
+    return (won - lost - n * difference) / math.sqrt(n * (2 * p + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(("lost", "won", "n"), [(12, 2, 50), (3, 9, 872), (40, 35, 500), (1, 1, 100)])
+def test_ends_of_the_interval_are_1_96_standard_errors_away(lost, won, n):
+    low, high = tango(lost, won, n)
+    assert constrained_z(lost, won, n, low) == pytest.approx(1.96, abs=2e-3)
+    assert constrained_z(lost, won, n, high) == pytest.approx(-1.96, abs=2e-3)
+
+
+def test_no_flips_leave_room_for_some():
+    low, high = tango(0, 0, 872)
+    assert -low == high == pytest.approx(1.96**2 / (872 + 1.96**2), rel=1e-3)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_binomial_test(lost, won):
+    expected = scipy_stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0
+    assert mcnemar(lost, won) == pytest.approx(expected)
+
+
+def flips(n, up_to):
+    pairs = [(b, c) for b, c in itertools.product(range(up_to), repeat=2) if b + c <= n]
+    return np.array(pairs).T
+
+
+def chances(lost, won, n, p_lost, p_won):
+    ways = [math.lgamma(n + 1) - math.lgamma(b + 1) - math.lgamma(c + 1) - math.lgamma(n - b - c + 1)
+            for b, c in zip(lost, won, strict=True)]  # fmt: skip
+    powers = (
+        lost * np.log(p_lost)
+        + won * math.log(max(p_won, 1e-300))
+        + (n - lost - won) * np.log1p(-p_lost - p_won)
+    )
+    return np.exp(np.array(ways) + powers)
+
+
+@pytest.mark.parametrize(("n", "up_to"), [(100, 18), (872, 60)])
+def test_coverage_at_half_to_four_percent_of_flips_is_exact_enough(n, up_to):
+    lost, won = flips(n, up_to)
+    ends = np.array([tango(b, c, n) for b, c in zip(lost, won, strict=True)])
+    found = []
+    for rate, harm in itertools.product((0.005, 0.01, 0.02, 0.03, 0.04), (0.5, 0.8, 1.0)):
+        p_lost, p_won = rate * harm, rate * (1 - harm)
+        inside = (ends[:, 0] <= p_won - p_lost + 1e-9) & (p_won - p_lost - 1e-9 <= ends[:, 1])
+        found.append(chances(lost, won, n, p_lost, p_won)[inside].sum())
+    assert min(found) > 0.935
+    if n == 872:  # of 100 samples fewer than four flip: no interval can be as narrow as 95 % there
+        assert max(found) < 0.967
+        assert np.mean(found) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "up_to", "at_most"), [(100, 25, 0.056), (872, 70, 0.05)])
+def test_a_method_at_the_margin_is_rarely_called_within_it(n, up_to, at_most):
+    lost, won = flips(n, up_to)
+    z = np.array([statistics._tango_z(b, c, n, -0.01) for b, c in zip(lost, won, strict=True)])
+    for rate in (0.01, 0.015, 0.02, 0.03, 0.04):
+        claimed = chances(lost, won, n, (rate + 0.01) / 2, (rate - 0.01) / 2)[z >= 1.645].sum()
+        assert claimed <= at_most
+
+
+# coverage of the bootstrap, by simulation
+
+
+def sparse_f1(rng, n):
+    differs, size = rng.random(n) < 0.02, np.where(rng.random(n) < 0.3, 1.0, rng.uniform(0.1, 0.9, n))
+    sign = np.where(rng.random(n) < 0.8, -1, 1)
+    return np.ones(n), [1 + np.where(differs, sign * size, 0)], -0.02 * 0.6 * 0.65
+
+
+def f1_counts(rng, n):
+    labels = rng.random(n) < 0.5
+    first = labels ^ (rng.random(n) < 0.1)
+    second = first ^ (rng.random(n) < 0.03)
+    return counts_of(labels, first), [counts_of(labels, second)], -0.03 * 0.8
+
+
+def ratio(rng, n):
+    length = rng.integers(5, 40, n).astype(float)
+    dense = -length * rng.gamma(9, 1 / 3, n)
+    method = dense - length * (0.01 + 0.05 * rng.standard_normal(n))
+    return np.stack([dense, length], 1), [np.stack([method, length], 1)], 0.01
+
+
+def three_seeds(rng, n):
+    dense = rng.random(n)
+    shared = rng.normal(-0.01, 0.05, n)
+    return dense, [dense + shared + rng.normal(0, 0.005) + rng.normal(0, 0.05, n) for _ in range(3)], -0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "draw", "n"),
+    [("mean", sparse_f1, 100), ("mean", sparse_f1, 872), ("f1", f1_counts, 872), ("perplexity", ratio, 100),
+     ("mean", three_seeds, 100)],
+)  # fmt: skip
+def test_bootstrap_covers(name, draw, n, monkeypatch):
+    for module in (aggregates, statistics):
+        monkeypatch.setattr(module, "RESAMPLES", 800)
+    rng, repeats, covered = np.random.default_rng(8), 300, 0
+    for _ in range(repeats):
+        dense, seeds, truth = draw(rng, n)
+        found = paired(name, dense, [seeds], 0.01)[0]
+        covered += found.low <= truth <= found.high
+    # three standard errors of a simulated coverage; where few samples flip it may only be too high
+    assert covered / repeats > 0.935 - 3 * math.sqrt(0.05 * 0.95 / repeats)
+    assert covered / repeats < 0.965 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+# properties
+
+scores01 = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
+fractions = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.one_of(scores01, fractions))
+def test_difference_is_antisymmetric(pairs):
+    a, b = np.array(pairs, float).T
+    one, other = paired("mean", a, [[b]], 0.01)[0], paired("mean", b, [[a]], 0.01)[0]
+    assert one.estimate == pytest.approx(-other.estimate, abs=1e-12)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+    assert one.low <= one.estimate <= one.high
+
+
+@settings(deadline=None, max_examples=60)
+@given(scores01)
+def test_turning_the_metric_round_turns_the_claim_round(pairs):
+    a, b = np.array(pairs, float).T
+    right, wrong = paired("mean", a, [[b]], 0.05)[0], paired("mean", 1 - a, [[1 - b]], 0.05, False)[0]
+    assert right.p_margin == pytest.approx(wrong.p_margin)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_p_of_the_margin_agrees_with_the_interval(higher):
+    rng = np.random.default_rng(9)
+    dense = rng.random(300)
+    method = dense + rng.normal(0, 0.1, 300)
+    found = paired("mean", dense, [[method]], 0.01)[0]
+    reach = -found.low if higher else found.high
+    for margin, small in ((reach * 1.05, True), (reach * 0.95, False)):
+        p = paired("mean", dense, [[method]], margin, higher)[0].p_margin
+        assert (p < 0.025) is small
+    assert paired("mean", dense, [[method]], 1.0, higher)[0].p_margin < 1e-12
+
+
+def plain_holm(p):
+    rest, out, highest = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
+    for rank, i in enumerate(rest):
+        highest = max(highest, min(1.0, p[i] * (len(p) - rank)))
+        out[i] = highest
+    return out
+
+
+@given(st.lists(st.floats(0, 1), max_size=20))
+def test_holm(p):
+    corrected = holm(p)
+    assert corrected == pytest.approx(plain_holm(p))
+    assert all(after >= before for before, after in zip(p, corrected, strict=True))
+    order = np.argsort(p, kind="stable")
+    assert all(corrected[i] <= corrected[j] for i, j in itertools.pairwise(order))
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3))
+def test_kept_is_1_for_dense_and_0_for_uniform(dense, uniform):
+    if abs(dense - uniform) > 1e-6:
+        assert kept(dense, dense, uniform) == pytest.approx(1)
+        assert kept(uniform, dense, uniform) == 0
+
+
+def test_samples_needed_do_decide():
+    rng = np.random.default_rng(10)
+    p_lost, p_won, n = 0.012, 0.010, 2000
+    lost, won = round(p_lost * n), round(p_won * n)
+    low, high = tango(lost, won, n)
+    found = statistics.Paired((won - lost) / n, low, high, 1.0)
+    needed = round(samples_needed(n, found, 0.01, 0.05, True))
+    decided = 0
+    for _ in range(400):
+        b, c, _same = rng.multinomial(needed, [p_lost, p_won, 1 - p_lost - p_won])
+        decided += statistics._tango_z(b, c, needed, -0.01) > 1.645
+    assert decided / 400 == pytest.approx(0.8, abs=0.08)
+
+
+# corners
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_a_method_that_changes_nothing_differs_by_nothing(name):
+    columns = {"mean": 0, "pearson": 2, "spearman": 2, "perplexity": 2, "bleu": 10, "chrf": 18}.get(name, 4)
+    rng = np.random.default_rng(11)
+    scores = rng.random((20, columns) if columns else 20) + 0.1
+    found = paired(name, scores, [[scores]], 0.01)[0]
+    assert found.estimate == 0 and found.low <= 0 <= found.high
+    if not aggregates.is_fraction(name, [scores]):
+        assert (found.low, found.high, found.p_margin) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_hardly_any_sample_decides_nothing(n):
+    found = paired("mean", np.ones(n), [[np.ones(n)], [np.full(n, 0.5)]], 0.01)
+    assert all(item.p_margin > 0.05 for item in found)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(12)
+    dense = rng.random(400)
+    noise = rng.normal(0, 0.05, 400)
+    agreeing = [dense + noise + rng.normal(0, 0.01, 400) for _ in range(4)]
+    apart = [scores + shift for scores, shift in zip(agreeing, (-0.1, -0.03, 0.03, 0.1), strict=True)]
+    close, far = paired("mean", dense, [agreeing, apart], 0.01)
+    assert far.high - far.low > 5 * (close.high - close.low)
+    assert far.estimate == pytest.approx(close.estimate)
+    assert standard_error("mean", apart) > standard_error("mean", agreeing)
