@@ -20,12 +20,12 @@ WALK = 6  # steps from key to key before a row is sorted
 
 
 def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> Tensor:
-    """Replace each value by the level of its bin: levels[i] for edges[i] <= x < edges[i + 1], 0 under edges[0].
+    """Replace each value by its bin's level: levels[i] for edges[i] <= x < edges[i + 1], 0 under edges[0].
 
-    Values from the last edge up get the last level. One pass a level. The gradient is the identity's (straight-through).
+    Values from the last edge up get the last level. One pass a level. The gradient is the identity's
+    (straight-through).
     """
     import torch
-    from torch.nn import functional
 
     if probs.requires_grad:
         return probs + (quantise(probs.detach().clone(), edges, levels) - probs).detach()
@@ -34,10 +34,10 @@ def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> 
     # threshold_ replaces what is not above its bound, and an edge itself belongs to the upper bin
     bounds = torch.tensor(edges, dtype=torch.float64).float()
     below = torch.nextafter(bounds, torch.zeros(())).tolist()
-    functional.threshold_(probs, below[0], 2.0)
+    torch.threshold_(probs, below[0], 2.0)
     for bound, level in zip([*below[1:], 1.5], levels, strict=True):
-        functional.threshold_(probs, bound, level * SCALE)
-    return functional.threshold_(probs, 2.0, 0.0).mul_(1 / SCALE)
+        torch.threshold_(probs, bound, level * SCALE)
+    return torch.threshold_(probs, 2.0, 0.0).mul_(1 / SCALE)
 
 
 def quantise_log(probs: Tensor, low: float, first: float, step: float, count: int) -> Tensor:
@@ -46,7 +46,6 @@ def quantise_log(probs: Tensor, low: float, first: float, step: float, count: in
     The gradient is the identity's (straight-through).
     """
     import torch
-    from torch.nn import functional
 
     if count <= CHAIN:
         edges = [low, *(2.0 ** (first + step * (i - 0.5)) for i in range(1, count))]
@@ -56,10 +55,10 @@ def quantise_log(probs: Tensor, low: float, first: float, step: float, count: in
     if probs.dtype != torch.float32:
         return probs.copy_(quantise_log(probs.float(), low, first, step, count))
     under = torch.nextafter(torch.tensor(low), torch.zeros(())).item()
-    functional.threshold_(probs, under, 2.0 ** (first - 2 * step))  # no logarithm of 0: infinities are slow
+    torch.threshold_(probs, under, 2.0 ** (first - 2 * step))  # no logarithm of 0: infinities are slow
     probs.clamp_(max=2.0 ** (first + step * (count - 1))).log2_()
     probs.mul_(1 / step).add_(0.5 - first / step).floor_().mul_(step).add_(first).exp2_()
-    return functional.threshold_(probs, 2.0 ** (first - 0.5 * step), 0.0)
+    return torch.threshold_(probs, 2.0 ** (first - 0.5 * step), 0.0)
 
 
 def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top: float) -> Tensor:
@@ -67,12 +66,12 @@ def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top
 
     The gradient is the identity's (straight-through).
     """
-    from torch.nn import functional
+    import torch
 
     if probs.requires_grad:
         return probs + (quantise_linear(probs.detach().clone(), step, shift, offset, top) - probs).detach()
     probs = probs.div_(step).add_(shift).floor_().mul_(step).add_(offset)
-    return functional.threshold_(probs, offset + step / 2, 0.0).clamp_(max=top)
+    return torch.threshold_(probs, offset + step / 2, 0.0).clamp_(max=top)
 
 
 def threshold(probs: Tensor, bound: float) -> Tensor:
@@ -90,10 +89,13 @@ def threshold_rows(probs: Tensor, share: float) -> Tensor:
 
 
 def drop_smallest(probs: Tensor, percent: float, visible: Tensor | None = None) -> Tensor:
-    """Zero the min(floor(n percent / 100), n - 1) smallest of each query's n visible probabilities, ties by lower key.
+    """Zero the smallest min(floor(n percent / 100), n - 1) of each query's n visible probabilities.
 
-    Shapes (..., queries, keys), values at least 0 and 0 where not visible; `visible` broadcasts to it.
+    Ties go to the lower key. Shapes (..., queries, keys), values at least 0 and 0 where not visible;
+    `visible` broadcasts to it.
     """
+    import torch
+
     if probs.requires_grad:
         return probs * (drop_smallest(probs.detach().clone(), percent, visible) != 0).to(probs.dtype)
     keys = probs.shape[-1]
@@ -101,7 +103,7 @@ def drop_smallest(probs: Tensor, percent: float, visible: Tensor | None = None) 
     hidden = None
     if visible is not None:
         hidden = keys - visible.sum(-1).expand(probs.shape[:-1]).reshape(-1)
-    dropped = _amount(percent, rows.new_full((1,), keys, dtype=int) if hidden is None else keys - hidden)
+    dropped = _amount(percent, torch.full((1,), keys) if hidden is None else keys - hidden)
     if hidden is not None or int(dropped) > 0:
         _drop(rows, dropped.float(), None if hidden is None else hidden.float())
     return probs if rows.data_ptr() == probs.data_ptr() else probs.copy_(rows.view_as(probs))
@@ -112,8 +114,8 @@ def drop_random(
 ) -> Tensor:
     """Zero as many of each query's visible probabilities as `drop_smallest`, drawn at random.
 
-    The draw depends on `key`, the head, the query's position (`offset` plus its row) and the key's, on nothing else:
-    the same in any batch. Shapes (batch, heads, queries, keys).
+    The draw depends on `key`, the head, the query's position (`offset` plus its row) and the key's, on
+    nothing else: the same in any batch. Shapes (batch, heads, queries, keys).
     """
     import torch
 
@@ -150,9 +152,10 @@ def _amount(percent: float, visible: Tensor) -> Tensor:
 def _drop(rows: Tensor, dropped: Tensor, hidden: Tensor | None) -> None:
     """Zero the `dropped` (rows or 1) smallest of each row (rows, keys), besides the `hidden` zeros, in place.
 
-    A row's threshold separates goal = dropped + hidden keys from the rest. It is guessed from the mean and spread of
-    some of the row's logarithms (the bit pattern of a positive float is nearly its logarithm), corrected a few times
-    by counting the keys below it, then walked from key to key. Rows with ties at the threshold are sorted.
+    A row's threshold separates goal = dropped + hidden keys from the rest. It is guessed from the mean and
+    spread of some of the row's logarithms (the bit pattern of a positive float is nearly its logarithm),
+    corrected a few times by counting the keys below it, then walked from key to key. Rows with ties at the
+    threshold are sorted.
     """
     import torch
 
@@ -185,7 +188,10 @@ def _drop_sorted(rows: Tensor, goal: Tensor) -> None:
 
 
 def _guess(rows: Tensor, dropped: Tensor, hidden: Tensor | None, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a threshold for each row and by how many keys it cuts off too many: secant steps on the logit of counts."""
+    """Return a threshold for each row, and how many keys too many it cuts off.
+
+    Secant steps on the logit of the count of keys below.
+    """
     import torch
 
     keys = rows.shape[1]

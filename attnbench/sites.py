@@ -30,7 +30,7 @@ _known: WeakKeyDictionary[nn.Module, list[Site]] = WeakKeyDictionary()
 def route(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attend, as transformers calls it: (batch, heads, tokens, head_dim) in, (batch, tokens, heads, head_dim) out."""
+    """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out."""
     return _serving.get(module, sdpa_attention_forward)(module, query, key, value, mask, **kwargs)
 
 
@@ -47,7 +47,7 @@ def serving(model: nn.Module) -> Serve | None:
 
 @contextlib.contextmanager
 def implementation(model: nn.Module, name: str) -> Iterator[None]:
-    """Switch a model's attention for a while. Raises UserError for a model that does not let itself be switched."""
+    """Switch a model's attention for a while. Raises UserError for a model that cannot be switched."""
     if not isinstance(model, PreTrainedModel):
         raise UserError(
             f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
@@ -68,17 +68,14 @@ def implementation(model: nn.Module, name: str) -> Iterator[None]:
 
 def _unsupported(model: nn.Module) -> UserError:
     return UserError(
-        f"{type(model).__name__} keeps its attention to itself (it is not on transformers' attention interface): "
+        f"{type(model).__name__} keeps its attention to itself (not on transformers' attention interface): "
         "this architecture is not supported."
     )
 
 
 def _configs(model: nn.Module) -> Iterator[Any]:
-    waiting = [
-        config
-        for module in model.modules()
-        if hasattr(config := getattr(module, "config", None), "sub_configs")
-    ]
+    owners = (getattr(module, "config", None) for module in model.modules())
+    waiting: list[Any] = [config for config in owners if hasattr(config, "sub_configs")]
     while waiting:
         config = waiting.pop()
         yield config
@@ -104,8 +101,8 @@ def attached(model: nn.Module, serve: Serve) -> Iterator[None]:
 def discover(model: nn.Module) -> list[Site]:
     """List where a model attends, in the order of one forward pass.
 
-    Run once per model on a few tokens with unequal encoder and decoder lengths; a module that is called for several
-    layers (ALBERT) has as many sites. Raises UserError for an architecture that is not supported.
+    Run once per model on a few tokens with unequal encoder and decoder lengths; a module that is called for
+    several layers (ALBERT) has as many sites. Raises UserError for an architecture that is not supported.
     """
     if model not in _known:
         _known[model] = _probe(model)
@@ -147,17 +144,17 @@ def _kind(
 
 
 def visible_in(mask: Tensor) -> Tensor:
-    """Tell which keys an attention mask shows: a boolean mask is True there, an additive one not hugely negative."""
+    """Tell which keys a mask shows: a boolean one is True there, an additive one not hugely negative."""
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[str, Tensor]:
-    """Make inputs of 6 tokens (encoder-decoder models: and 4 for the decoder), the last example's end padded."""
+    """Make inputs of 6 tokens (for a decoder beside an encoder, 4), the last example's end padded."""
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
         raise UserError(
             f"{type(model).__name__} does not read token ids: this architecture is not supported."
         )
-    config, device = model.config, next(model.parameters()).device  # type: ignore[union-attr]
+    config, device = model.config, next(model.parameters()).device
     special = {
         getattr(config, name, None)
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id")
@@ -179,7 +176,7 @@ def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[s
 
 
 def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Return the first output, without heads where the model has a body, in eval mode and without gradients."""
+    """Return the body's first output (the model's, where it has no body), in eval mode without gradients."""
     body = getattr(model, "base_model", model)
     training = [module for module in model.modules() if module.training]
     try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from attnbench.blocks import blocks, cut
 from attnbench.method import Site
-from attnbench.sites import visible_in
 
 TILE_BYTES = {
     "cpu": 1 << 20,
@@ -34,149 +33,6 @@ class Stages:
 
     def on_scores(self) -> bool:
         return bool(self.scores or self.normalize or self.probs)
-
-
-@dataclass
-class Block:
-    """Examples that share a range of queries and keys without padding.
-
-    `visible` is (batch, 1, queries, keys), None where every query sees every key; `bias` what a mask adds beyond that.
-    """
-
-    examples: slice
-    queries: slice
-    keys: slice
-    offset: int = 0
-    visible: Tensor | None = None
-    bias: Tensor | None = None
-
-    def shape(self) -> tuple[int, int, int]:
-        return tuple(part.stop - part.start for part in (self.examples, self.queries, self.keys))  # type: ignore[return-value]
-
-    def part(self, examples: int, queries: int) -> Iterator[Block]:
-        """Cut into tiles of at most so many examples and queries."""
-        for first in range(self.examples.start, self.examples.stop, examples):
-            for row in range(self.queries.start, self.queries.stop, queries):
-                last, end = min(first + examples, self.examples.stop), min(row + queries, self.queries.stop)
-                rows = slice(row - self.queries.start, end - self.queries.start)
-                yield Block(
-                    slice(first, last),
-                    slice(row, end),
-                    self.keys,
-                    self.offset + rows.start,
-                    _cut(
-                        self.visible,
-                        slice(first - self.examples.start, last - self.examples.start),
-                        rows,
-                        slice(None),
-                    ),
-                    _cut(
-                        self.bias,
-                        slice(first - self.examples.start, last - self.examples.start),
-                        rows,
-                        slice(None),
-                    ),
-                )
-
-
-def _cut(tensor: Tensor | None, examples: slice, queries: slice, keys: slice) -> Tensor | None:
-    """Slice (batch, heads, queries, keys), where the batch may be 1 for all."""
-    return None if tensor is None else tensor[examples if len(tensor) > 1 else slice(None), :, queries, keys]
-
-
-_blocks: WeakTensorKeyDictionary = (
-    WeakTensorKeyDictionary()
-)  # a mask -> its blocks: all layers of a forward share one
-
-
-def blocks(kind: str, query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> list[Block]:
-    """Find the padding: which queries and keys of which examples belong together."""
-    batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
-    if mask is None:
-        offset = keys - queries if kind == "decoder" else 0
-        visible = None
-        if causal and queries > 1:
-            visible = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)[
-                None, None
-            ]
-        return [Block(slice(0, batch), slice(0, queries), slice(0, keys), offset, visible)]
-    version = 0 if mask.is_inference() else mask._version
-    case = (kind, batch, queries, keys, version)
-    known = _blocks.get(mask)
-    if known is None or known[0] != case:
-        known = _blocks[mask] = (
-            case,
-            list(_merged(_read(kind, queries, mask[..., :keys].expand(batch, -1, queries, -1)))),
-        )
-    return known[1]
-
-
-def _read(kind: str, queries: int, mask: Tensor) -> Iterator[Block]:
-    visible = visible_in(mask)
-    additive = mask.dtype != torch.bool and bool(((mask != 0) & visible).any())
-    seen = visible.flatten(1, 2).any(1)  # (batch, keys)
-    keys = seen.shape[1]
-    first = seen.to(torch.uint8).argmax(1)
-    last = keys - seen.flip(1).to(torch.uint8).argmax(1)
-    # the first query that sees the last key stands at that key
-    sees_last = (
-        visible.any(1).gather(2, (last - 1)[:, None, None].expand(-1, queries, 1)).squeeze(2)
-    )  # (batch, queries)
-    row = sees_last.to(torch.uint8).argmax(1)
-    for example, (start, stop, any_key, at) in enumerate(
-        zip(*(x.tolist() for x in (first, last, seen.any(1), row)), strict=True)
-    ):
-        if not any_key:
-            continue
-        position = stop - 1 - at if kind == "decoder" else 0  # of query 0 among the uncut keys
-        low, high = 0, queries
-        if kind == "decoder" or (kind == "encoder" and queries == keys):
-            low, high = max(0, start - position), max(0, min(queries, stop - position))
-        if low >= high:
-            continue
-        part = visible[example : example + 1, :, low:high, start:stop]
-        yield Block(
-            slice(example, example + 1),
-            slice(low, high),
-            slice(start, stop),
-            position + low - start if kind == "decoder" else 0,
-            None if bool(part.all()) else part,
-            mask[example : example + 1, :, low:high, start:stop] if additive else None,
-        )
-
-
-def _merged(singles: Iterator[Block]) -> Iterator[Block]:
-    """Join neighbouring examples of one range."""
-    group: list[Block] = []
-    for block in singles:
-        if group and not _alike(group[-1], block):
-            yield _join(group)
-            group = []
-        group.append(block)
-    if group:
-        yield _join(group)
-
-
-def _alike(a: Block, b: Block) -> bool:
-    same = (a.queries, a.keys, a.offset) == (
-        b.queries,
-        b.keys,
-        b.offset,
-    ) and a.examples.stop == b.examples.start
-    return same and (a.visible is None) == (b.visible is None) and (a.bias is None) == (b.bias is None)
-
-
-def _join(group: list[Block]) -> Block:
-    def cat(name: str) -> Tensor | None:
-        parts = [getattr(block, name) for block in group]
-        return None if parts[0] is None else parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    return replace(
-        group[0],
-        examples=slice(group[0].examples.start, group[-1].examples.stop),
-        visible=cat("visible"),
-        bias=cat("bias"),
-    )
 
 
 class Scratch:
@@ -208,9 +64,9 @@ def attend(
     position_bias: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Return the context (batch, queries, heads, head_dim) of queries, keys and values (batch, heads, tokens, head_dim).
+    """Return the context (batch, queries, heads, head_dim) of one attention call.
 
-    Padding is no part of any tile; a query that is padding gets zeros.
+    Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any tile; a query that is padding gets zeros.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -234,7 +90,7 @@ def attend(
             )
             if groups > 1:
                 k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))
-            shift = _cut(position_bias, tile.examples, tile.queries, tile.keys)
+            shift = cut(position_bias, tile.examples, tile.queries, tile.keys)
             if tile.bias is not None:
                 shift = tile.bias if shift is None else shift + tile.bias
             if scored:
@@ -282,36 +138,51 @@ def _scored(
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     if shift is not None:
-        scores = scores + shift if scores.requires_grad or shift.requires_grad else scores.add_(shift)
-    hidden = None if site.visible is None else ~site.visible
-    lowest = torch.finfo(scores.dtype).min
-    scores = _fill(scores, hidden, lowest)
+        scores = _add(scores, shift)
+    lowest = (
+        torch.finfo(scores.dtype).min / 2
+    )  # not -inf: a method that scales scores would have NaN gradients
+    hidden, kept = None, None
+    if site.visible is not None:
+        kept = site.visible.to(scores.dtype)
+        scores = _add(scores, (1 - kept) * lowest)
     for stage in stages.scores:
         scores = stage(scores, site)
     if stages.scores:
-        gone = scores.isneginf()
-        hidden = gone if hidden is None else gone | hidden
-        scores = _fill(scores, hidden, lowest)
+        hidden = scores.isneginf()
+        if site.visible is not None:
+            hidden |= ~site.visible
+        scores = (
+            scores.masked_fill(hidden, lowest)
+            if scores.requires_grad
+            else scores.masked_fill_(hidden, lowest)
+        )
+        kept = (~hidden).to(scores.dtype)
     if stages.normalize is not None:
         probs = stages.normalize(scores, site)
     elif scores.requires_grad:
         probs = scores.softmax(-1)
     else:
         probs = torch.softmax(scores, -1, out=scores)
-    probs = _fill(probs, hidden, 0)
-    if stages.uniform and hidden is not None:
+    probs = _keep(probs, kept)
+    if stages.uniform and hidden is not None and kept is not None:
         seen = torch.ones_like(hidden) if site.visible is None else site.visible.expand_as(hidden)
-        lost = hidden.all(-1, keepdim=True) & seen
-        probs = probs + lost.to(probs.dtype) / seen.sum(-1, keepdim=True).clamp(min=1)
-        hidden = hidden & ~lost
+        lost = (hidden.all(-1, keepdim=True) & seen).to(probs.dtype)
+        probs = probs + lost / seen.sum(-1, keepdim=True).clamp(min=1)
+        kept = kept + lost
     for stage in stages.probs:
-        probs = _fill(stage(probs, site), hidden, 0)
+        probs = _keep(stage(probs, site), kept)
     if dropout:
         probs = functional.dropout(probs, dropout)
     return torch.bmm(probs.reshape(-1, *shape[2:]), flat[2]).view(*shape[:3], v.shape[3])
 
 
-def _fill(tensor: Tensor, where: Tensor | None, value: float) -> Tensor:
-    if where is None:
-        return tensor
-    return tensor.masked_fill(where, value) if tensor.requires_grad else tensor.masked_fill_(where, value)
+def _add(scores: Tensor, more: Tensor) -> Tensor:
+    return scores + more if scores.requires_grad or more.requires_grad else scores.add_(more)
+
+
+def _keep(probs: Tensor, kept: Tensor | None) -> Tensor:
+    """Zero what a query may not see, whatever a method made of it."""
+    if kept is None:
+        return probs
+    return probs * kept if probs.requires_grad else probs.mul_(kept)

@@ -11,8 +11,6 @@ import argparse
 import contextlib
 import os
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -20,11 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel
 
 from attnbench import Method, Site, apply
 from attnbench.sites import implementation
 
+LARGE = (8, 512)
 SHAPES = ((8, 128), (32, 128), (8, 320))
 SPECS = ("identity", "logquant3", "threshold0.001", "prune80")
 
@@ -44,7 +44,6 @@ def model() -> BertModel:
         num_hidden_layers=6,
         num_attention_heads=12,
         intermediate_size=1536,
-        attn_implementation="sdpa",
     )
     built = BertModel(config, add_pooling_layer=False).eval()
     with torch.no_grad():
@@ -99,20 +98,15 @@ def time_table(specs: tuple[str, ...], rounds: int, padding: float) -> None:
         print(f"| {spec} | " + " | ".join(cells) + " |")
 
 
-def peak(spec: str, examples: int, tokens: int) -> int:
-    """Return how many bytes one layer's attention allocates at its highest, on top of what is there before."""
-    from torch.profiler import ProfilerActivity, profile
-
-    torch.set_num_threads(1)
-    built = model()
-    built.encoder.layer = built.encoder.layer[:1]
-    inputs = batch(examples, tokens)
+def peak(built: BertModel, spec: str, examples: int, tokens: int) -> int:
+    """Return the most bytes that one attention module holds at a time, by torch's allocator events."""
+    module = built.encoder.layer[0].attention.self
+    hidden = torch.randn(examples, tokens, built.config.hidden_size)
     with using(built, spec), torch.inference_mode():
-        built(**inputs)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            built(**inputs)
+            module(hidden)
     level = highest = 0
-    for event in profiled.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
             level += event.nbytes()
             highest = max(highest, level)
@@ -120,7 +114,13 @@ def peak(spec: str, examples: int, tokens: int) -> int:
 
 
 def memory_table(specs: tuple[str, ...]) -> None:
-    pass
+    torch.set_num_threads(1)
+    built = model()
+    eager = peak(built, "eager", *LARGE)
+    print(f"| variant | MB at batch {LARGE[0]}, {LARGE[1]} tokens | of eager |\n|---|---|---|")
+    for spec in ("eager", "sdpa", *specs):
+        held = peak(built, spec, *LARGE)
+        print(f"| {spec} | {held / 1e6:.1f} | {held / eager:.2f} |")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnbench import Method, hookimpl, kernels
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 class Prune(Method):
     """Zero the smallest share of each query's attention.
 
-    Of the n probabilities that a query may see, the min(floor(n p / 100), n - 1) smallest become 0, ties to the lower
-    key first; no renormalisation. Shapes: probs (batch, heads, queries, keys).
-    Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/, whose finding is that 80 %
-    can go. Differs: a fixed share of each query instead of one threshold for the model (that is prune:global), so that
-    models compare at equal sparsity.
+    Of the n probabilities that a query may see, the min(floor(n p / 100), n - 1) smallest become 0, ties to
+    the lower key first; no renormalisation. Shapes: probs (batch, heads, queries, keys). Source: Ji et al.
+    2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/, whose finding is that 80 % can
+    go. Differs: a fixed share of each query instead of one threshold for the model (that is prune:global),
+    so that models compare at equal sparsity.
     """
 
     name = "prune"
-    examples = ("prune50", "prune80")
+    examples: ClassVar[tuple[str, ...]] = ("prune50", "prune80")
 
     percent: float
 
@@ -41,9 +41,9 @@ class Prune(Method):
 class PruneRandom(Prune):
     """Zero a random share of each query's attention: the control for prune at the same sparsity.
 
-    As many of the n visible probabilities as in prune, drawn by a hash of (seed, site, head, query, key): the same in
-    any batch. Shapes: probs (batch, heads, queries, keys).
-    Source: none of Ji et al. 2021 (https://aclanthology.org/2021.findings-acl.363/); the control its claim needs.
+    As many of the n visible probabilities as in prune, drawn by a hash of (seed, site, head, query, key):
+    the same in any batch. Shapes: probs (batch, heads, queries, keys). Source: none of Ji et al. 2021
+    (https://aclanthology.org/2021.findings-acl.363/); the control its claim needs.
     """
 
     name = "prune:random"
@@ -62,10 +62,11 @@ class PruneRandom(Prune):
 class PruneGlobal(Prune):
     """Zero every attention probability up to one threshold, the same for the whole model.
 
-    x survives where x > threshold_, which is calibrated so that p % of the visible probabilities of all selected layers
-    and heads do not, to 1 part in 8,192 of its value. Shapes: probs (batch, heads, queries, keys).
-    Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Differs: the threshold
-    comes from calibration data; the paper tries a list of thresholds and reports the sparsity of each.
+    x survives where x > threshold_, which is calibrated so that p % of the visible probabilities of all
+    selected layers and heads do not, to 1 part in 8,192 of its value. Shapes: probs (batch, heads, queries,
+    keys). Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
+    Differs: the threshold comes from calibration data; the paper tries a list of thresholds and reports the
+    sparsity of each.
     """
 
     name = "prune:global"
@@ -106,7 +107,7 @@ class Threshold(Method):
     """
 
     name = "threshold"
-    examples = ("threshold0.001", "threshold0.01")
+    examples: ClassVar[tuple[str, ...]] = ("threshold0.001", "threshold0.01")
 
     tau: float
 
@@ -123,8 +124,8 @@ class ThresholdRow(Threshold):
     """Zero every attention probability up to a share of the largest of its query.
 
     x survives where x > tau max_k x[q, k]; no renormalisation. Shapes: probs (batch, heads, queries, keys).
-    Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/, where the authors' code
-    has it commented out.
+    Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/, where the
+    authors' code has it commented out.
     """
 
     name = "threshold:row"

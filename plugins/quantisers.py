@@ -1,7 +1,8 @@
 """Quantisers: attention probabilities in few bits, on a logarithmic or a linear scale.
 
-All follow Ji et al. 2021, https://aclanthology.org/2021.findings-acl.363/, without training and without renormalising.
-Where the authors' code returns more than 1 for an exact 1.0, the top level is the limit here.
+All follow Ji et al. 2021, https://aclanthology.org/2021.findings-acl.363/, without training and without
+renormalising. Where the authors' code returns more than 1 for an exact 1.0, the top level is the limit
+here.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Quantiser(Method):
 class LogQuant(Quantiser):
     """Quantise attention on a log scale, at the middle of each bin, with zeros under 0.001.
 
-    D = log2(1000) / (2^b - 1); y = 2^(D floor((log2 x - log2 m) / D) + D / 2 + log2 m) with m = 0.001; 0 where x < m.
-    Shapes: probs (batch, heads, queries, keys).
-    Source: function 7 of Ji et al. 2021, the one they use, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
-    An exact 1.0 gets the top level 2^(-D/2), as in their last version.
+    D = log2(1000) / (2^b - 1); y = 2^(D floor((log2 x - log2 m) / D) + D / 2 + log2 m) with m = 0.001; 0
+    where x < m. Shapes: probs (batch, heads, queries, keys). Source: function 7 of Ji et al. 2021, the one
+    they use, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. An exact 1.0 gets the top
+    level 2^(-D/2), as in their last version.
     """
 
     name = "logquant"
@@ -56,10 +57,10 @@ class LogQuant(Quantiser):
 class LogQuantEdge(Quantiser):
     """Quantise attention on a log scale, to the nearest edge of a bin.
 
-    s = log2(0.001) / (2^b - 1); y = 2^(s floor(log2 x / s + 1/2)); 0 where x < 0.001^(1 - 1 / (2^b - 1)), the lowest
-    level. Shapes: probs (batch, heads, queries, keys).
-    Source: function 5 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Their code
-    calls it unpruned, yet zeroes what is under 0.0027 at 3 bits; with 1 bit only an exact 1.0 survives. Kept so.
+    s = log2(0.001) / (2^b - 1); y = 2^(s floor(log2 x / s + 1/2)); 0 where x < 0.001^(1 - 1 / (2^b - 1)),
+    the lowest level. Shapes: probs (batch, heads, queries, keys). Source: function 5 of Ji et al. 2021,
+    Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Their code calls it unpruned, yet
+    zeroes what is under 0.0027 at 3 bits; with 1 bit only an exact 1.0 survives. Kept so.
     """
 
     name = "logquant:edge"
@@ -76,10 +77,10 @@ class LogQuantEdge(Quantiser):
 class LogQuantUnpruned(Quantiser):
     """Quantise attention on a log scale that begins at 1e-10, at the middle of each bin.
 
-    D = log2(1e10) / 2^b; y = 2^(D i + D / 2 + log2 1e-10) with i = floor((log2 x - log2 1e-10) / D); 0 where i < 1.
-    Shapes: probs (batch, heads, queries, keys).
-    Source: function 6 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Differs: an
-    exact 1.0 gets the top level 2^(-D/2); theirs gives 2^(D/2), 4.2 at 3 bits.
+    D = log2(1e10) / 2^b; y = 2^(D i + D / 2 + log2 1e-10) with i = floor((log2 x - log2 1e-10) / D); 0
+    where i < 1. Shapes: probs (batch, heads, queries, keys). Source: function 6 of Ji et al. 2021, Findings
+    of ACL, https://aclanthology.org/2021.findings-acl.363/. Differs: an exact 1.0 gets the top level
+    2^(-D/2); theirs gives 2^(D/2), 4.2 at 3 bits.
     """
 
     name = "logquant:unpruned"
@@ -111,8 +112,8 @@ class LinQuantMid(Quantiser):
     """Quantise attention on a linear scale, at the middle of each bin.
 
     D = 2^-b; y = D floor(x / D) + D / 2; 0 where x < D. Shapes: probs (batch, heads, queries, keys).
-    Source: function 2 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Differs: an
-    exact 1.0 gets the top level 1 - D / 2; theirs gives 1 + D / 2.
+    Source: function 2 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
+    Differs: an exact 1.0 gets the top level 1 - D / 2; theirs gives 1 + D / 2.
     """
 
     name = "linquant:mid"
@@ -146,8 +147,8 @@ class LinQuantMidPruned(Quantiser):
 
     D = (1 - m) / 2^b; y = D floor((x - m) / D) + D / 2 + m with m = 0.001; 0 where x < m + D.
     Shapes: probs (batch, heads, queries, keys).
-    Source: function 4 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/. Differs: an
-    exact 1.0 gets the top level 1 - D / 2; theirs gives 1 + D / 2.
+    Source: function 4 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
+    Differs: an exact 1.0 gets the top level 1 - D / 2; theirs gives 1 + D / 2.
     """
 
     name = "linquant:mid:pruned"

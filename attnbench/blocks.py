@@ -1,0 +1,141 @@
+"""Find the padding in attention masks: which queries and keys of which examples belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from attnbench.sites import visible_in
+
+
+@dataclass
+class Block:
+    """Examples that share a range of queries and keys without padding.
+
+    `visible` is (batch, 1, queries, keys), None where every query sees every key; `bias` what a mask adds
+    beyond that.
+    """
+
+    examples: slice
+    queries: slice
+    keys: slice
+    offset: int = 0
+    visible: Tensor | None = None
+    bias: Tensor | None = None
+
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(part.stop - part.start for part in (self.examples, self.queries, self.keys))
+
+    def part(self, examples: int, queries: int) -> Iterator[Block]:
+        """Cut into tiles of at most so many examples and queries."""
+        for first in range(self.examples.start, self.examples.stop, examples):
+            for row in range(self.queries.start, self.queries.stop, queries):
+                last, end = min(first + examples, self.examples.stop), min(row + queries, self.queries.stop)
+                inner = slice(first - self.examples.start, last - self.examples.start)
+                rows = slice(row - self.queries.start, end - self.queries.start)
+                visible, bias = (cut(mask, inner, rows, slice(None)) for mask in (self.visible, self.bias))
+                yield Block(
+                    slice(first, last), slice(row, end), self.keys, self.offset + rows.start, visible, bias
+                )
+
+
+def cut(tensor: Tensor | None, examples: slice, queries: slice, keys: slice) -> Tensor | None:
+    """Slice (batch, heads, queries, keys), where the batch may be 1 for all."""
+    return None if tensor is None else tensor[examples if len(tensor) > 1 else slice(None), :, queries, keys]
+
+
+# a mask -> its blocks: all layers of a forward share one, and nothing here keeps it alive
+_blocks: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def blocks(kind: str, query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> list[Block]:
+    """Find the padding: which queries and keys of which examples belong together."""
+    batch, queries, keys = query.shape[0], query.shape[2], key.shape[2]
+    if mask is None:
+        offset = keys - queries if kind == "decoder" else 0
+        visible = None
+        if causal and queries > 1:
+            square = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=query.device)
+            visible = square.tril(keys - queries)
+        return [Block(slice(0, batch), slice(0, queries), slice(0, keys), offset, visible)]
+    version = 0 if mask.is_inference() else mask._version
+    case = (kind, batch, queries, keys, version)
+    known = _blocks.get(mask)
+    if known is None or known[0] != case:
+        known = _blocks[mask] = (
+            case,
+            list(_merged(_read(kind, queries, mask[..., :keys].expand(batch, -1, queries, -1)))),
+        )
+    return known[1]
+
+
+def _read(kind: str, queries: int, mask: Tensor) -> Iterator[Block]:
+    visible = visible_in(mask)
+    additive = mask.dtype != torch.bool and bool(((mask != 0) & visible).any())
+    seen = visible.flatten(1, 2).any(1)  # (batch, keys)
+    keys = seen.shape[1]
+    first = seen.to(torch.uint8).argmax(1)
+    last = keys - seen.flip(1).to(torch.uint8).argmax(1)
+    # the first query that sees the last key stands at that key
+    sees_last = (
+        visible.any(1).gather(2, (last - 1)[:, None, None].expand(-1, queries, 1)).squeeze(2)
+    )  # (batch, queries)
+    row = sees_last.to(torch.uint8).argmax(1)
+    for example, (start, stop, any_key, at) in enumerate(
+        zip(*(x.tolist() for x in (first, last, seen.any(1), row)), strict=True)
+    ):
+        if not any_key:
+            continue
+        position = stop - 1 - at if kind == "decoder" else 0  # of query 0 among the uncut keys
+        low, high = 0, queries
+        if kind == "decoder" or (kind == "encoder" and queries == keys):
+            low, high = max(0, start - position), max(0, min(queries, stop - position))
+        if low >= high:
+            continue
+        part = visible[example : example + 1, :, low:high, start:stop]
+        yield Block(
+            slice(example, example + 1),
+            slice(low, high),
+            slice(start, stop),
+            position + low - start if kind == "decoder" else 0,
+            None if bool(part.all()) else part,
+            mask[example : example + 1, :, low:high, start:stop].clone() if additive else None,
+        )
+
+
+def _merged(singles: Iterator[Block]) -> Iterator[Block]:
+    """Join neighbouring examples of one range."""
+    group: list[Block] = []
+    for block in singles:
+        if group and not _alike(group[-1], block):
+            yield _join(group)
+            group = []
+        group.append(block)
+    if group:
+        yield _join(group)
+
+
+def _alike(a: Block, b: Block) -> bool:
+    same = (a.queries, a.keys, a.offset) == (
+        b.queries,
+        b.keys,
+        b.offset,
+    ) and a.examples.stop == b.examples.start
+    return same and (a.visible is None) == (b.visible is None) and (a.bias is None) == (b.bias is None)
+
+
+def _join(group: list[Block]) -> Block:
+    def cat(name: str) -> Tensor | None:
+        parts = [getattr(block, name) for block in group]
+        return None if parts[0] is None else parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return replace(
+        group[0],
+        examples=slice(group[0].examples.start, group[-1].examples.stop),
+        visible=cat("visible"),
+        bias=cat("bias"),
+    )

@@ -1,0 +1,210 @@
+"""Serve one model while methods are applied to it: plan what acts where, count that it did."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from attnbench import sites
+from attnbench.errors import UserError
+from attnbench.method import Method, Site, overridden
+from attnbench.tiles import Scratch, Stages, attend
+
+ATTENTION = {"scores", "normalize", "probs", "context"}
+
+
+@dataclass
+class Applied:
+    """What `apply` did: `expected` sites where a method acts, `hits` calls of each site so far."""
+
+    methods: tuple[Method, ...]
+    sites: list[Site]
+    acting: set[str] = field(default_factory=set)
+    hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def expected(self) -> int:
+        return len(self.acting)
+
+    @property
+    def hit(self) -> int:
+        return sum(self.hits.get(key, 0) > 0 for key in self.acting)
+
+
+@dataclass
+class Place:
+    """A site, its key in `Applied.hits`, its layer's path if it is the first there, and what acts on it."""
+
+    site: Site
+    key: str
+    layer: str | None
+    stages: Stages = field(default_factory=Stages)
+    hidden: list[Callable[[Tensor, Site], Tensor]] = field(default_factory=list)
+    reach: list[dict[str, int]] = field(default_factory=list)
+    reach_hidden: list[dict[str, int]] = field(default_factory=list)
+
+
+class Engine:
+    """Serves one model while methods are applied to it; outer methods act before inner ones."""
+
+    def __init__(self, model: nn.Module) -> None:
+        found = sites.discover(model)
+        self.model = weakref.ref(model)
+        calls: dict[str, int] = defaultdict(int)
+        seen: set[tuple[str, int]] = set()
+        self.applied: list[Applied] = []
+        self.places: list[Place] = []
+        self.at: dict[str, list[Place]] = defaultdict(list)  # a shared module's path has one place a call
+        for site in found:
+            call = calls[site.path]
+            calls[site.path] += 1
+            layer = _layer(model, site.path)
+            first = layer is not None and (layer, call) not in seen
+            seen.add((layer or "", call))
+            place = Place(site, f"{site.path}#{call}" if call else site.path, layer if first else None)
+            self.places.append(place)
+            self.at[site.path].append(place)
+        self.paths = {module: path for path, module in model.named_modules() if path in self.at}
+        self.calls: dict[str, int] = defaultdict(int)
+        self.scratch = Scratch()
+
+    def push(self, applied: Applied) -> None:
+        self.applied.append(applied)
+        self._plan()
+
+    def pop(self, applied: Applied) -> None:
+        self.applied = [other for other in self.applied if other is not applied]
+        self._plan()
+
+    def _plan(self) -> None:
+        for place in self.places:
+            place.stages, place.hidden, place.reach, place.reach_hidden = Stages(), [], [], []
+            for applied in self.applied:
+                acting = [method for method in applied.methods if method.selects(place.site)]
+                for method in acting:
+                    self._add(place, method)
+                changed = {stage for method in acting for stage in overridden(method)}
+                if changed & ATTENTION:
+                    place.reach.append(applied.hits)
+                elif "hidden" in changed and place.layer is not None:
+                    place.reach_hidden.append(applied.hits)
+                else:
+                    continue
+                applied.acting.add(place.key)
+
+    def _add(self, place: Place, method: Method) -> None:
+        stages, changed = place.stages, overridden(method)
+        if "hidden" in changed and place.layer is not None:
+            place.hidden.append(method.hidden)
+        if "normalize" in changed:
+            if stages.normalize is not None:
+                raise UserError(f"{method.name}: another method replaces the softmax already")
+            stages.normalize = method.normalize
+        for stage in ("scores", "probs", "context"):
+            if stage in changed:
+                getattr(stages, stage).append(getattr(method, stage))
+        stages.whole |= method.rows == "all" and bool(ATTENTION & set(changed))
+        stages.uniform |= method.empty == "uniform" and "scores" in changed
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        is_causal: bool | None = None,
+        position_bias: Tensor | None = None,
+        softcap: float | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None]:
+        path = self.paths[module]
+        place = self._next(path, self.at[path])
+        for hits in place.reach:
+            hits[place.key] += 1
+        stages = place.stages
+        dropout = dropout if module.training else 0.0
+        if not (stages.on_scores() or stages.context or softcap is not None):
+            kwargs |= {
+                "scaling": scaling,
+                "dropout": dropout,
+                "is_causal": is_causal,
+                "position_bias": position_bias,
+            }
+            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        causal = place.site.kind == "decoder" and is_causal is not False
+        context = attend(
+            place.site,
+            stages,
+            self.scratch,
+            query,
+            key,
+            value,
+            mask,
+            scaling=scaling,
+            dropout=dropout,
+            causal=causal,
+            position_bias=position_bias,
+            softcap=softcap,
+        )
+        return context, None
+
+    def _next(self, name: str, places: list[Place]) -> Place:
+        if len(places) == 1:
+            return places[0]
+        call = self.calls[name]
+        self.calls[name] = (call + 1) % len(places)
+        return places[call]
+
+    @contextlib.contextmanager
+    def hooks(self, model: nn.Module) -> Iterator[None]:
+        """Hook into the model's start, to count calls from zero, and into the input of every layer."""
+        layers: dict[str, list[Place]] = defaultdict(list)
+        for place in self.places:
+            if place.layer is not None:
+                layers[place.layer].append(place)
+        modules = dict(model.named_modules())
+        handles = [model.register_forward_pre_hook(lambda *_: self.calls.clear())]
+        for path, places in layers.items():
+            change = self._on_input(f"{path} input", places)
+            handles.append(modules[path].register_forward_pre_hook(change, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _on_input(self, name: str, places: list[Place]) -> Callable[..., Any]:
+        def change(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            place = self._next(name, places)
+            if not place.hidden:
+                return None
+            for hits in place.reach_hidden:
+                hits[place.key] += 1
+            hidden = args[0] if args else kwargs["hidden_states"]
+            if not hidden.requires_grad:
+                hidden = hidden.clone()
+            for stage in place.hidden:
+                hidden = stage(hidden, place.site)
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+        return change
+
+
+def _layer(model: nn.Module, path: str) -> str | None:
+    """Return the path of the outermost list element that contains a module: its layer."""
+    module, parts = model, path.split(".")
+    for place, part in enumerate(parts):
+        if isinstance(module, nn.ModuleList):
+            return ".".join(parts[: place + 1])
+        module = getattr(module, part)
+    return None
