@@ -127,7 +127,7 @@ def _check_same_samples(cells: dict[str, Record]) -> None:
             ours, theirs = (r.provenance.get("fingerprints", {}).get(key) for r in (reference, item))
             if ours != theirs:
                 raise UserError(
-                    f"{_name(item)} and {_name(reference)} were measured on different {key}s: {REMEDY}"
+                    f"{_name(item)} and {_name(reference)} are of two versions of the {key}: {REMEDY}"
                 )
         ours, theirs = (r.scores.get("doc_id") for r in (reference, item))
         if ours is not None and theirs is not None and not np.array_equal(ours, theirs):

@@ -115,7 +115,7 @@ def test_another_task_definition_is_refused():
     pair = [record("dense", acc=right(100, 9)), record("prune80", acc=right(100, 9))]
     for item, digest in zip(pair, "ab", strict=True):
         item.provenance = {"fingerprints": {"task": digest}}
-    with pytest.raises(UserError, match="different tasks"):
+    with pytest.raises(UserError, match="two versions of the task"):
         rows(pair)
 
 
