@@ -460,6 +460,7 @@ def test_an_unknown_task_names_the_near_ones(name, checkpoint):
         ({"custom_dataset": None}, "neither a dataset_path nor a custom_dataset"),
         ({"metric_list": "[{metric: mcc}]"}, "Classify has no metric 'mcc'. It has acc"),
         ({"metric_list": "[{metric: acc, aggregation: median}]"}, "has to be mean"),
+        ({"metric_list": None}, "no metric_list"),
         ({"doc_to_txt": "first"}, "unknown key 'doc_to_txt'"),
     ],
 )
@@ -488,6 +489,21 @@ def test_data_that_cannot_be_had_says_what_to_set(checkpoint, task, monkeypatch)
     with pytest.raises(UserError, match=message):
         _prepare(task(custom_dataset=None, dataset_path="no-one/nothing"), checkpoint())
     assert before == datasets.config.HF_HUB_OFFLINE
+
+
+def test_local_files_are_data_as_in_lm_eval(checkpoint, task, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"first": f"w{k} w{k + 1}", "label": k % 2} for k in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = f"{{data_files: {{validation: {tmp_path / 'rows.jsonl'}}}}}"
+    folder = task(custom_dataset=None, dataset_path="json", dataset_kwargs=files)
+    assert [instance.doc for instance in _prepare(folder, checkpoint()).task.instances] == rows
+
+
+def test_a_model_in_training_mode_is_not_measured(checkpoint, task):
+    prepared = _prepare(task(), checkpoint())
+    with pytest.raises(RuntimeError, match="training mode"):
+        prepared.evaluate(checkpoint().load("classification").train())
 
 
 def test_fingerprints_follow_what_changes_a_number(checkpoint, task):

@@ -11,7 +11,9 @@ from attnbench import models
 from attnbench.errors import UserError
 
 
-def load(path: str, name: str | None, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+def load(
+    path: str, name: str | None, split: str, columns: Sequence[str], **options: Any
+) -> list[dict[str, Any]]:
     """Return the documents of a split with the columns named. Raises UserError.
 
     `HF_HOME` and `HF_HUB_OFFLINE` are the libraries' own; with no network, what their cache holds is used.
@@ -21,13 +23,13 @@ def load(path: str, name: str | None, split: str, columns: Sequence[str]) -> lis
     shown = "/".join(filter(None, (path, name)))
     with offline_if_unreachable():
         try:
-            loaded = datasets.load_dataset(path, name, split=split)
+            loaded = datasets.load_dataset(path, name, split=split, **options)
         except (ConnectionError, FileNotFoundError) as error:
             raise UserError(
                 f"dataset '{shown}' is neither in the cache nor to be had: {_line(error)}. Set HF_HOME to a "
                 "home that has it (with HF_HUB_OFFLINE=1), or use pocket-sentiment, pocket-qa."
             ) from error
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise UserError(f"dataset '{shown}', split '{split}': {_line(error)}") from error
     check_columns(shown, columns, loaded.column_names)
     return loaded.select_columns(list(columns)).to_list()

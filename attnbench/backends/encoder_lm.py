@@ -186,6 +186,8 @@ class EncoderLM(LM):
 
     def _forward(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], Any, list[Row]]]:
         model = self._model()
+        if model.training:
+            raise RuntimeError("the model is in training mode: its dropout would be measured too")
         waiting = [len(rows) for rows in self.rows(requests)]
         done = 0
         for documents, rows in self.batches(requests, self.batch_size):

@@ -23,9 +23,9 @@ Document = dict[str, Any]
 class EncoderTask(Task):
     """What classification and span tasks share: data by split, requests built once, per-document scores kept.
 
-    In YAML: `dataset_path` (and `dataset_name`), or `custom_dataset`, a function of `split` and
-    `dataset_kwargs` that returns documents; `validation_split`; `metric_list`;
-    `metadata.calibration`, the split to fit on.
+    In YAML: `dataset_path` (and `dataset_name`, `dataset_kwargs`), or `custom_dataset`, a function of `split`
+    and `dataset_kwargs` that returns documents; `validation_split`; `metric_list`; `metadata.calibration`, the
+    split to fit methods on.
     """
 
     VERSION = 1
@@ -55,6 +55,8 @@ class EncoderTask(Task):
             entry["metric"]: {"aggregation": "mean", "higher_is_better": True, **entry}
             for entry in self._config.metric_list or []
         }
+        if not self.metrics:
+            raise UserError(f"task '{self.task_name}' has no metric_list in its YAML.")
         for metric in self.metrics:
             if metric not in self.scores:
                 raise UserError(
@@ -92,11 +94,12 @@ class EncoderTask(Task):
             data.check_columns(self.task_name, self.columns(), list(docs[0]) if docs else [])
             return docs
         path, name = source or (config.dataset_path, config.dataset_name)
+        options = {} if source else config.dataset_kwargs or {}
         if not path:
             raise UserError(
                 f"task '{self.task_name}' names neither a dataset_path nor a custom_dataset in its YAML."
             )
-        return data.load(path, name, split, self.columns())
+        return data.load(path, name, split, self.columns(), **options)
 
     def calibration_split(self) -> tuple[str, int]:
         """Return the split that methods are fitted on and how many samples of it. Raises NotApplicable."""
@@ -263,7 +266,7 @@ class Span(EncoderTask):
         return ["question", "context", "answers"]
 
     def arguments(self, doc: Document) -> tuple[Any, ...]:
-        return (doc["question"], doc["context"], self.window)
+        return (doc["question"].lstrip(), doc["context"], self.window)
 
     def text(self, doc: Document) -> tuple[str, ...]:
         return (doc["question"], doc["context"])

@@ -6,23 +6,22 @@ import ast
 import hashlib
 import inspect
 import json
-import random
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from attnbench import tasks
+from attnbench.backends import calibration as calibration_
 from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order
 from attnbench.backends.encoder_tasks import Classify, Document, EncoderTask
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable, UserError
 
 ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuestionAnswering"}
 
@@ -58,20 +57,16 @@ class Prepared:
         self.limit = limit
         self.seed = seed
         self._checkpoint = checkpoint
-        self._source = _source(calibration)
+        self._asked = calibration
         self._lm = EncoderLM(checkpoint.tokenizer())
         task.build_all_requests(limit=limit)
         self._lm.rows(task.instances)
         self.samples = len(task.instances)
-        split, count = (
-            self._calibration_split() if task.settings.get("calibration") or self._source else (None, 0)
-        )
-        shown = "/".join(filter(None, self._source[:2])) if self._source else file.dataset
         self.fingerprints: dict[str, str | None] = {
-            "dataset": _hash([(*task.text(i.doc), task.doc_to_target(i.doc)) for i in task.instances]),
+            "dataset": self._hash_of(instance.doc for instance in task.instances),
             "task": _definition(file, task),
             "source": "attnbench",
-            "calibration": f"{shown}:{split}[{count}] seed {seed}" if split else None,
+            "calibration": self._recipe(),
         }
 
     def check(self, model: nn.Module) -> None:
@@ -80,7 +75,10 @@ class Prepared:
         if isinstance(self.task, Classify):
             label_order(model.config, self.task.labels)
         self._lm.model = model
-        self._lm.check(self.task.instances)
+        try:
+            self._lm.check(self.task.instances)
+        finally:
+            self._lm.model = None
 
     def evaluate(
         self,
@@ -126,61 +124,34 @@ class Prepared:
     def calibration(
         self, samples: int | None = None, batch_size: int = BATCH_SIZE
     ) -> list[dict[str, Tensor]]:
-        """Return calibration samples as model inputs with their labels (or start and end positions).
+        """Return calibration samples as model inputs with their labels, or start and end positions.
 
-        A seeded draw without replacement; batches hold samples of like length and come in a seeded order. A
-        span is given in the first window that holds the whole answer; without such a window it is left out.
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
+        task = self.task
+        order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
         docs = self.calibration_documents(samples)
-        requests = [
-            self.task.construct_requests(doc, None, metadata=(self.task.task_name, k, 1))
-            for k, doc in enumerate(docs)
-        ]
-        lm = EncoderLM(self._lm.tokenizer)
-        found = []
-        for doc, rows in zip(docs, lm.rows(requests), strict=True):
-            target = self._labels(doc) if isinstance(self.task, Classify) else _answer_rows(doc, rows)
-            if target is not None:
-                found.append(target if isinstance(target, tuple) else (rows[0], {"labels": target}))
-        found.sort(key=lambda item: -len(item[0].ids))
-        batches = []
-        for start in range(0, len(found), batch_size):
-            part = found[start : start + batch_size]
-            labels = {key: torch.tensor([target[key] for _, target in part]) for key in part[0][1]}
-            batches.append({**lm.collate([row for row, _ in part]), **labels})
-        random.Random(f"{self.seed} batches").shuffle(batches)
-        return batches
+        return calibration_.batches(task, docs, self._lm.tokenizer, order, self.seed, batch_size)
 
     def calibration_documents(self, samples: int | None = None) -> list[Document]:
-        """Draw the calibration documents: `samples` of the split, or all where it has fewer."""
-        split, usual = self._calibration_split()
-        docs = self.task.documents(split, self._source[:2] if self._source else None)
-        count = min(samples or usual, len(docs))
-        docs = [docs[k] for k in random.Random(f"{self.seed} calibration").sample(range(len(docs)), count)]
-        evaluated = {self.task.text(doc) for doc in self.task.eval_docs}
-        shared = [doc for doc in docs if self.task.text(doc) in evaluated]
-        if shared:
-            raise UserError(
-                f"{len(shared)} of {count} calibration samples of task '{self.task.task_name}' are evaluated "
-                f"too, such as {self.task.text(shared[0])[0][:60]!r}. Give --calibration DATASET:SPLIT."
-            )
-        return docs
+        """Return the documents that `calibration` makes its batches of. Raises as it does."""
+        chosen = calibration_.source(self.task, self._asked)
+        return calibration_.documents(self.task, chosen, samples, self.seed)
 
     def calibration_fingerprint(self, samples: int | None = None) -> str:
-        """Hash the calibration documents' content. Raises as `calibration` does."""
-        docs = self.calibration_documents(samples)
-        return _hash([(*self.task.text(doc), self.task.doc_to_target(doc)) for doc in docs])
+        """Hash the calibration documents. Raises as `calibration` does."""
+        return self._hash_of(self.calibration_documents(samples))
 
-    def _calibration_split(self) -> tuple[str, int]:
-        if self._source:
-            named = self.task.settings.get("calibration") or {}
-            return self._source[2], int(named.get("samples", 512))
-        return self.task.calibration_split()
+    def _recipe(self) -> str | None:
+        try:
+            chosen = calibration_.source(self.task, self._asked)
+        except NotApplicable:
+            return None
+        dataset = "/".join(filter(None, chosen.dataset or (self.file.dataset,)))
+        return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
 
-    def _labels(self, doc: Document) -> int:
-        assert isinstance(self.task, Classify)
-        return label_order(self._checkpoint.config(), self.task.labels)[self.task.doc_to_target(doc)]
+    def _hash_of(self, docs: Iterable[Document]) -> str:
+        return _hash([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
 
 
 def prepare(
@@ -230,31 +201,9 @@ def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -
         )
 
 
-def _answer_rows(doc: Document, rows: Sequence[Any]) -> tuple[Any, dict[str, int]] | None:
-    start = doc["answers"]["answer_start"][0]
-    end = start + len(doc["answers"]["text"][0])
-    for row in rows:
-        low, high = row.context
-        offsets = row.offsets[low:high]
-        if len(offsets) and offsets[0, 0] <= start and end <= offsets[-1, 1]:
-            first = int(np.flatnonzero(offsets[:, 0] <= start)[-1])
-            last = int(np.flatnonzero(offsets[:, 1] >= end)[0])
-            return row, {"start_positions": low + first, "end_positions": low + max(first, last)}
-    return None
-
-
-def _source(calibration: str | None) -> tuple[str, str | None, str] | None:
-    if calibration is None:
-        return None
-    parts = calibration.split(":")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise UserError(f"calibration '{calibration}' is not DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT")
-    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
-
-
 def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
-    # data is hashed by itself and the words about it change nothing
     content = tasks.read_yaml(Path(file.path))
+    (content.get("metadata") or {}).pop("description", None)
     classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]
     code = [_code(part) for part in (*classes, *task.code)]
     return _hash([content, code])
