@@ -1,0 +1,245 @@
+"""Head criteria and global masks against slow references on eager attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import attnbench
+from attnbench import parse
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(tiny_folder, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="module")
+def batches():
+    generator = torch.Generator().manual_seed(3)
+    made = []
+    for lengths in ([9, 5, 7], [4, 6]):
+        ids = torch.randint(4, 60, (len(lengths), max(lengths)), generator=generator)
+        mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
+        labels = torch.randint(0, 2, (len(lengths),), generator=generator)
+        made.append({"input_ids": ids * mask, "attention_mask": mask, "labels": labels})
+    return made
+
+
+def _attentions(model, batches):
+    """Every example's attention, padding cut off: one (layers, heads, n, n) array an example."""
+    found = []
+    with torch.no_grad():
+        for batch in batches:
+            layers = torch.stack(model(**batch, output_attentions=True).attentions).double().numpy()
+            for example, n in enumerate(batch["attention_mask"].sum(1).tolist()):
+                found.append(layers[:, example, :, :n, :n])
+    return found
+
+
+def _fitted(spec, model, batches):
+    (method,) = parse(spec)
+    method.fit(model, batches)
+    return method
+
+
+def test_entropy_is_the_mean_normalised_entropy_of_a_query(model, batches):
+    rows = {}
+    for layers in _attentions(model, batches):
+        for layer, heads in enumerate(layers):
+            for head, matrix in enumerate(heads):
+                for row in matrix:
+                    entropy = -sum(p * np.log(p) for p in row if p > 0) / np.log(len(row))
+                    rows.setdefault((layer, head), []).append(entropy)
+    scores = _fitted("heads50:entropy", model, batches).scores_
+    for (layer, head), values in rows.items():
+        assert scores["encoder", layer][head].item() == pytest.approx(-np.mean(values), abs=1e-5)
+
+
+def test_gradient_is_michels_score_with_the_layers_norm(model, batches):
+    # independent of the engine: the context is what an output projection gets, its gradient is backward's
+    sums = np.zeros((2, 4))
+    contexts = []
+
+    def keep(module, args):
+        args[0].retain_grad()
+        contexts.append(args[0])
+
+    for batch in batches:
+        for example in range(len(batch["labels"])):
+            contexts.clear()
+            projections = [layer.attention.output.dense for layer in model.bert.encoder.layer]
+            handles = [projection.register_forward_pre_hook(keep) for projection in projections]
+            try:
+                model(**{key: value[example : example + 1] for key, value in batch.items()}).loss.backward()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            for layer, context in enumerate(contexts):
+                product = (context * context.grad)[0].double().detach().numpy()
+                sums[layer] += np.abs(product.reshape(len(product), 4, 8).sum(-1)).sum(0)
+    model.zero_grad()
+    scores = _fitted("heads50:gradient", model, batches).scores_
+    for layer in range(2):
+        expected = sums[layer] / np.linalg.norm(sums[layer])
+        np.testing.assert_allclose(scores["encoder", layer].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_do_not_depend_on_the_batches(model, batches):
+    examples = [
+        {key: value[k : k + 1] for key, value in batch.items()}
+        for batch in batches
+        for k in range(len(batch["labels"]))
+    ]
+    for spec in ("heads50:gradient", "heads50:entropy"):
+        whole, alone = _fitted(spec, model, batches).scores_, _fitted(spec, model, examples).scores_
+        for key in whole:
+            torch.testing.assert_close(whole[key], alone[key], rtol=1e-4, atol=1e-6)
+
+
+REMOVED = {
+    "heads50:entropy": 4,
+    "heads30:entropy": 2,  # floor(8 * 0.3)
+    "heads100:entropy": 8,
+    "heads0:entropy": 0,
+    "heads50:entropy:per-layer": 4,
+    "heads100:entropy:min-per-layer=1": 6,
+    "heads50:gradient:steps=2": 4,
+    "heads50:random": 4,
+    "heads50:entropy:layers=1": 2,
+}
+
+
+@pytest.mark.parametrize(("spec", "count"), REMOVED.items())
+def test_how_many_heads_go(spec, count, model, batches):
+    method = _fitted(spec, model, batches)
+    alive = torch.cat(list(method.alive_.values()))
+    assert int((alive == 0).sum()) == count
+    if "per-layer" in spec and "min" not in spec:
+        assert all((layer == 0).sum() == 2 for layer in method.alive_.values())
+    if "min-per-layer=1" in spec:
+        assert all(layer.sum() == 1 for layer in method.alive_.values())
+
+
+def test_the_lowest_heads_go(model, batches):
+    method = _fitted("heads50:entropy", model, batches)
+    scores, alive = (
+        torch.cat([table["encoder", k] for k in range(2)]) for table in (method.scores_, method.alive_)
+    )
+    assert scores[alive == 0].max() <= scores[alive == 1].min()
+
+
+def test_a_removed_head_is_a_zero_block_before_the_output_projection(model, batches):
+    method = _fitted("heads50:entropy", model, batches)
+    seen = []
+    handle = model.bert.encoder.layer[1].attention.output.dense.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    with torch.no_grad(), attnbench.apply(model, method):
+        model(**batches[0])
+    handle.remove()
+    blocks = seen[0].reshape(*seen[0].shape[:2], 4, 8)
+    silent = (blocks == 0).all(-1).flatten(0, 1).all(0)
+    assert silent.tolist() == (method.alive_["encoder", 1] == 0).tolist()
+
+
+def test_a_criterion_that_cannot_tell_heads_apart_says_so(model, batches):
+    (method,) = parse("heads50:entropy")
+    flat = {("encoder", 0): torch.ones(4), ("encoder", 1): torch.ones(4)}
+    method.importance = lambda *_: flat
+    with pytest.raises(ValueError, match="cannot tell the heads apart"):
+        method.fit(model, batches)
+
+
+def test_random_heads_follow_their_seed(model, batches):
+    specs = ("heads50:random", "heads50:random", "heads50:random:seed=1")
+    kept = [_fitted(spec, model, batches).scores_["encoder", 0] for spec in specs]
+    assert torch.equal(kept[0], kept[1]) and not torch.equal(kept[0], kept[2])
+
+
+def _hidden_by_hand(model, batches, percent):
+    """Average each entry over the examples that have it; hide the floor(n p / 100) smallest of a layer."""
+    examples = _attentions(model, batches)
+    longest = max(example.shape[-1] for example in examples)
+    hidden = []
+    for layer in range(2):
+        total, count = np.zeros((4, longest, longest)), np.zeros((longest, longest))
+        for example in examples:
+            n = example.shape[-1]
+            total[:, :n, :n] += example[layer]
+            count[:n, :n] += 1
+        entries = [
+            (total[h, q, k] / count[q, k], h, q, k)
+            for h in range(4)
+            for q in range(longest)
+            for k in range(longest)
+        ]
+        entries = sorted(entry for entry in entries if count[entry[2], entry[3]])
+        table = np.zeros((4, longest, longest), bool)
+        for _, h, q, k in entries[: int(len(entries) * percent / 100)]:
+            table[h, q, k] = True
+        hidden.append(table)
+    return hidden
+
+
+@pytest.mark.parametrize("percent", [0, 20, 50, 90])
+def test_a_mask_hides_the_smallest_average_entries(percent, model, batches):
+    method = _fitted(f"mask{percent}", model, batches)
+    for layer, expected in enumerate(_hidden_by_hand(model, batches, percent)):
+        found = method.hide_["encoder", layer].numpy()
+        assert found.sum() == expected.sum()
+        assert (found != expected).mean() < 0.01  # entries that tie to the last bit may change places
+
+
+def test_a_mask_hides_before_the_softmax_and_keeps_what_it_never_saw(model, batches):
+    method = _fitted("mask50", model, batches)
+    site = attnbench.Site("", "encoder", 0, heads=4, head_dim=8)
+    scores = torch.zeros(1, 4, 12, 12)
+    hidden = method.scores(scores.clone(), site)[0].isneginf()
+    assert torch.equal(hidden[:, :9, :9], method.hide_["encoder", 0])
+    assert not hidden[:, 9:].any() and not hidden[:, :, 9:].any()
+    part = method.scores(scores[..., 3:5, :].clone(), attnbench.Site("", "encoder", 0, 4, 8, offset=3))[
+        0
+    ].isneginf()
+    assert torch.equal(part, hidden[:, 3:5])
+
+
+def _seen(model, method, batch):
+    seen = []
+    watching = attnbench.watch(model, probs=lambda probs, _: seen.append(probs.clone()))
+    with torch.no_grad(), attnbench.apply(model, method), watching:
+        model(**batch)
+    return seen
+
+
+def test_a_query_with_nothing_left_attends_uniformly(model, batches):
+    method = _fitted("mask100", model, batches)
+    seen = []
+    with (
+        torch.no_grad(),
+        attnbench.apply(model, method),
+        attnbench.watch(model, probs=lambda p, _: seen.append(p.clone())),
+    ):
+        model(**batches[1])
+    assert all(torch.allclose(probs, torch.full_like(probs, 1 / probs.shape[-1])) for probs in seen)
+
+
+def test_the_random_mask_is_as_sparse_and_elsewhere(model, batches):
+    specs = ("mask50", "mask50:random", "mask50:random", "mask50:random:seed=1")
+    informed, drawn, again, other = (_fitted(spec, model, batches).hide_["encoder", 0] for spec in specs)
+    assert informed.sum() == drawn.sum() == other.sum()
+    assert torch.equal(drawn, again) and not torch.equal(drawn, other) and not torch.equal(drawn, informed)
+
+
+def test_uniform_weights_every_visible_key_alike(model, batches):
+    seen = []
+    with (
+        torch.no_grad(),
+        attnbench.apply(model, "uniform"),
+        attnbench.watch(model, probs=lambda p, _: seen.append(p.clone())),
+    ):
+        model(**batches[0])
+    assert seen and all(torch.allclose(probs, torch.full_like(probs, 1 / probs.shape[-1])) for probs in seen)
