@@ -12,14 +12,17 @@ Perplexities are compared on their logarithm. Draws are seeded by the number of 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from attnbench.aggregates import RESAMPLES, Array, aggregate, influence, is_fraction, resampled, working
+
+Z95 = -float(special.ndtri(0.025))
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Paired:
     @property
     def error(self) -> float:
         """The standard error that an interval of this width stands for."""
-        return (self.high - self.low) / (2 * stats.norm.isf(0.025))
+        return (self.high - self.low) / (2 * Z95)
 
 
 def standard_error(name: str, seeds: Sequence[Array]) -> float:
@@ -111,12 +114,13 @@ def _tango_z(lost: float, won: float, n: int, difference: float) -> float:
     return (won - lost - n * difference) / math.sqrt(variance) if variance > 1e-12 else 0.0
 
 
+@functools.lru_cache(maxsize=10_000)
 def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Return Tango's (1998) score interval for (won - lost) / n of n pairs."""
     if won < lost:
         low, high = tango(won, lost, n, level)
         return -high, -low
-    z, estimate = float(stats.norm.isf((1 - level) / 2)), (won - lost) / n
+    z, estimate = -float(special.ndtri((1 - level) / 2)), (won - lost) / n
 
     def end(inside: float, outside: float) -> float:
         for _ in range(50):
@@ -200,5 +204,7 @@ def samples_needed(n: int, difference: Paired, margin: float, alpha: float, high
     """
     gain = difference.estimate if higher_is_better else -difference.estimate
     gap, level = (gain + margin, alpha) if gain > -margin else (gain, 0.025)
-    needed = n * ((stats.norm.isf(level) + stats.norm.isf(0.2)) * difference.error / gap) ** 2
+    if gap == 0:
+        return math.inf
+    needed = n * ((special.ndtri(level) + special.ndtri(0.2)) * difference.error / gap) ** 2
     return max(float(needed), n + 1.0)

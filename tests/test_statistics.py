@@ -387,6 +387,10 @@ def test_samples_needed_do_decide():
     assert decided / 400 == pytest.approx(0.8, abs=0.08)
 
 
+def test_no_number_of_samples_shows_a_zero_difference_within_no_margin():
+    assert samples_needed(100, statistics.Paired(0.0, -0.1, 0.1, 1.0), 0.0, 0.05, True) == math.inf
+
+
 # corners
 
 
