@@ -1,0 +1,4 @@
+"""The conformance kit: what `attnbench.testing.check_method` runs on five tiny architectures.
+
+`tiny` builds models, `subject` runs a spec on one; `source`, `promises`, `integrity` and `strength` check.
+"""

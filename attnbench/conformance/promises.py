@@ -1,0 +1,213 @@
+"""What a method promises of its outputs: each check returns what it saw or raises Fault."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from attnbench import sites, tiles
+from attnbench.attention import apply
+from attnbench.conformance import tiny
+from attnbench.conformance.subject import (
+    TOLERANCE,
+    Fault,
+    Spy,
+    Subject,
+    confirmed,
+    spied,
+    tensors_in,
+    told,
+    within,
+    worst,
+)  # fmt: skip
+from attnbench.errors import NotApplicable
+from attnbench.guard import Guard
+from attnbench.method import Method, Site, needs_fit, overridden
+
+LENGTHS = (12, 12, 12, 9, 9, 7, 12, 5)  # equal neighbours share a tile, so examples that mix are seen
+
+
+def sites_hit(subject: Subject, seed: int) -> str:
+    """Every stage is called at every site that its method selects."""
+    called: set[tuple[int, str, str, int]] = set()
+    model, methods = subject.shared, subject.methods()
+    order = {id(method): at for at, method in enumerate(methods)}
+    spied(methods, lambda m, stage, site, *_: called.add((order[id(m)], stage, site.kind, site.layer)))
+    wanted = {
+        (at, stage, site.kind, site.layer): f"{Guard(method, stage).at(site)} was never called"
+        for at, method in enumerate(methods)
+        for stage in set(overridden(method)) - {"hidden"}  # a layer with two sites has one input
+        for site in sites.discover(model)
+        if method.selects(site)
+    }
+    with torch.no_grad(), apply(model, *methods) as applied:
+        tiny.outputs(model, subject.sample(seed))
+    missed = [words for key, words in wanted.items() if key not in called]
+    if missed:
+        raise Fault(missed[0] + (f", and {len(missed) - 1} more" if len(missed) > 1 else ""))
+    if applied.hit < applied.expected:
+        raise Fault(f"{applied.hit} of {applied.expected} sites hit")
+    return f"{applied.hit} of {applied.expected} sites"
+
+
+def finite(subject: Subject, seed: int) -> str:
+    """Outputs are finite in float32 and bfloat16, dtype kept."""
+    for dtype in (torch.float32, torch.bfloat16):
+        _require_finite(subject, seed, dtype)
+    return "float32, bfloat16"
+
+
+def _require_finite(subject: Subject, seed: int, dtype: torch.dtype) -> None:
+    origin: list[str] = []
+
+    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
+        bad = result.isnan() | result.isposinf() | (result.isneginf() if stage != "scores" else False)
+        if not origin and bool(bad.any()) and not bool(given.isnan().any()):
+            origin.append(f"{Guard(method, stage).at(site)} made {int(bad.sum())} non-finite values")
+
+    model = subject.model().to(dtype)
+    methods = subject.methods() if dtype == torch.float32 else copy.deepcopy(subject.terms)
+    name = str(dtype).removeprefix("torch.")
+    try:
+        if dtype != torch.float32:
+            subject.fit(model, methods)
+        inputs = subject.batch(tiny.samples(subject.family, LENGTHS, seed))
+        found = subject.run(inputs, spied(methods, look), model)
+    except Exception as error:
+        raise Fault(f"{name}: {told(error)}") from error
+    if origin or not bool(found[tiny.real(subject.family, inputs)].isfinite().all()):
+        raise Fault(f"{name}: {origin[0] if origin else 'the outputs are not finite'}")
+
+
+def causal(subject: Subject, seed: int) -> str:
+    """Tokens after t leave outputs up to t bit-equal."""
+    if not tiny.FAMILIES[subject.family].causal:
+        raise NotApplicable("sees both ways")
+    inputs = subject.batch(tiny.samples(subject.family, (14, 14, 10), seed))
+    key = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+    last = inputs[key].shape[1] // 2
+    other = {**inputs, key: inputs[key].clone()}
+    later = other[key][:, last + 1 :]
+    later.copy_(torch.where(later >= tiny.PLAIN, tiny.VOCABULARY + tiny.PLAIN - 1 - later, later))
+    before, after = (subject.run(given)[:, : last + 1] for given in (inputs, other))
+    within(worst(after, before), f"tokens after {last} change outputs up to {last}", 0.0)
+    return "bit-equal"
+
+
+@confirmed
+def batched(subject: Subject, seed: int) -> str:
+    """A sample gives the same alone and in a padded batch of 8, on either side."""
+    chosen = tiny.samples(subject.family, LENGTHS, seed)
+    alone = [subject.run(subject.batch([sample]))[0] for sample in chosen]
+    gap = 0.0
+    for side in tiny.FAMILIES[subject.family].sides:
+        inputs = subject.batch(chosen, side)
+        together, real = subject.run(inputs), tiny.real(subject.family, inputs)
+        for at, expected in enumerate(alone):
+            found = together[at][real[at]]
+            gap = max(gap, within(worst(found, expected), f"sample {at} in a batch padded on the {side}"))
+    return f"{gap:.1g}"
+
+
+@confirmed
+def tiled(subject: Subject, seed: int) -> str:
+    """Tiles of one example and a few query rows give what whole examples give."""
+    inputs = subject.sample(seed)
+    whole = subject.run(inputs)
+    with mock.patch.dict(tiles.TILE_BYTES, dict.fromkeys(tiles.TILE_BYTES, 4 * 4 * 12 * 3)):
+        parts = subject.run(inputs)
+    return f"{within(worst(parts, whole), 'in tiles of 3 query rows'):.1g}"
+
+
+def deterministic(subject: Subject, seed: int) -> str:
+    """A second fit, of a new method and of the same, gives the same again."""
+    inputs, found = subject.sample(seed), []
+    methods = copy.deepcopy(subject.terms)
+    same = 0.0 if subject.device == "cpu" else TOLERANCE
+    for draw, chosen in enumerate((methods, copy.deepcopy(subject.terms), methods)):
+        torch.manual_seed(draw)
+        if any(map(needs_fit, chosen)):
+            subject.fit(subject.model(), chosen)
+        found.append(subject.run(inputs, copy.deepcopy(chosen)))
+    within(worst(found[1], found[0]), "a second method of the same spec", same)
+    within(worst(found[2], found[0]), "the same method fitted again", same)
+    return "bit-equal" if not same else f"{same:g}"
+
+
+def stateless(subject: Subject, seed: int) -> str:
+    """The order of samples does not matter, and no stage keeps its tensor."""
+    first, second, third = (subject.sample(seed + at) for at in range(3))
+    methods, given = subject.methods(), []
+    own = {tensor.untyped_storage().data_ptr() for m in methods for _, tensor in tensors_in(vars(m))}
+    spied(methods, lambda m, stage, site, tensor, result: given.extend([tensor, result]))
+    seen = [subject.run(inputs, methods) for inputs in (first, second, third, third, second, first)]
+    for at in range(3):
+        within(worst(seen[5 - at], seen[at]), "the same sample after others", 0.0)
+    lent = {
+        tensor.untyped_storage().data_ptr() for tensor in given
+    } - own  # alive, so no address is used twice
+    for method in methods:
+        kept = {key: value for key, value in vars(method).items() if not isinstance(value, Spy)}
+        for path, tensor in tensors_in(kept):
+            if tensor.untyped_storage().data_ptr() in lent:
+                raise Fault(f"{method.name} keeps a stage's tensor in .{path}: its memory is used again")
+    return "bit-equal"
+
+
+@confirmed
+def generation(subject: Subject, seed: int) -> str:
+    """Greedy generation with a cache gives what it gives without."""
+    family = tiny.FAMILIES[subject.family]
+    if not family.causal:
+        raise NotApplicable("generates nothing")
+    inputs = subject.batch(
+        tiny.samples(subject.family, (8, 8, 5), seed), "right" if family.seq2seq else "left"
+    )
+    prompts = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+    cached, whole = (_generate(subject, prompts, cache) for cache in (True, False))
+    gap, tokens = 0.0, prompts["input_ids"].shape[1] if not family.seq2seq else 1
+    for step, (found, expected) in enumerate(zip(cached.logits, whole.logits, strict=True)):
+        gap = max(gap, within(worst(found, expected), f"logits of token {step} with a cache"))
+        at = tokens + step
+        if not torch.equal(cached.sequences[:, at], whole.sequences[:, at]):
+            break  # equal scores on the edge: from here on they are two different texts
+    return f"{gap:.1g}"
+
+
+def _generate(subject: Subject, prompts: dict[str, Tensor], cache: bool) -> Any:
+    model = subject.shared
+    with torch.no_grad(), apply(model, *subject.methods()):
+        return model.generate(
+            **prompts, max_new_tokens=6, do_sample=False, use_cache=cache,
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+
+
+@confirmed
+def gradients(subject: Subject, seed: int) -> str:
+    """Where a gradient is needed, no stage edits in place, and the outputs are the same."""
+    inputs, model = subject.sample(seed), subject.model()
+    expected = subject.run(inputs)
+    touched: list[str] = []
+
+    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
+        if result.requires_grad and not bool(result.detach().isfinite().all()) and stage != "scores":
+            touched.append(f"{Guard(method, stage).at(site)} is not finite where a gradient is needed")
+
+    try:
+        with torch.enable_grad(), apply(model, *spied(subject.methods(), look)):
+            found = tiny.outputs(model, inputs)
+            if found.requires_grad:
+                found.square().mean().backward()
+    except Exception as error:
+        raise Fault(told(error)) from error
+    if touched:
+        raise Fault(touched[0])
+    for path, weight in model.named_parameters():
+        if weight.grad is not None and not bool(weight.grad.isfinite().all()):
+            raise Fault(f"the gradient of {path} is not finite")
+    return f"{within(worst(found.detach(), expected), 'outputs with gradients enabled'):.1g}"

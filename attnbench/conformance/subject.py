@@ -1,0 +1,169 @@
+"""What a check works with: a spec on one tiny model, spies on its stages, the fault that it raises."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnbench import sites
+from attnbench.attention import apply
+from attnbench.conformance import tiny
+from attnbench.errors import NotApplicable
+from attnbench.guard import Guard
+from attnbench.method import Method, Site, needs_fit, overridden
+
+TOLERANCE = 1e-5
+
+
+class Fault(Exception):
+    """A broken promise: where, and by how much."""
+
+
+class Identity(Method):
+    """Change nothing, by the same path as what changes attention."""
+
+    name = "identity"
+
+    def probs(self, probs: Tensor, site: Site) -> Tensor:
+        return probs
+
+
+@dataclass
+class Subject:
+    """A spec on one architecture. Every run gets copies of the methods as fitted, every fit a fresh model."""
+
+    family: str
+    terms: tuple[Method, ...]
+    device: str = "cpu"
+    fitted: tuple[Method, ...] = field(default=(), init=False)
+
+    def model(self) -> Any:
+        return tiny.build(self.family).to(self.device)
+
+    @functools.cached_property
+    def shared(self) -> Any:
+        return self.model()
+
+    def methods(self) -> tuple[Method, ...]:
+        return copy.deepcopy(self.fitted)
+
+    def fit(self, model: Any, methods: Sequence[Method]) -> None:
+        """Fit from left to right, each with the earlier ones applied."""
+        batches = tiny.labelled(self.family, device=self.device)
+        for at, method in enumerate(methods):
+            if needs_fit(method):
+                with apply(model, *methods[:at]):
+                    method.fit(model, batches)
+
+    def batch(self, chosen: Sequence[tiny.Sample], side: tiny.Side = "right") -> dict[str, Tensor]:
+        return tiny.batch(self.family, chosen, side, self.device)
+
+    def run(
+        self, inputs: dict[str, Tensor], methods: Sequence[Method] | None = None, model: Any = None
+    ) -> Tensor:
+        """Return the outputs (batch, tokens, ...) with the methods applied, without gradients."""
+        model = self.shared if model is None else model
+        with torch.no_grad(), apply(model, *(self.methods() if methods is None else methods)):
+            return tiny.outputs(model, inputs)
+
+    def sample(self, seed: int, length: int = 12) -> dict[str, Tensor]:
+        return self.batch(tiny.samples(self.family, (length,) * 2, seed))
+
+
+Check = Callable[[Subject, int], str]
+Seen = Callable[[Method, str, Site, Tensor, Tensor], None]
+
+
+class Spy(Guard):
+    """A stage that tells what it got, what it gave, and where."""
+
+    __slots__ = ("method", "see", "stage")
+
+    def __init__(self, method: Method, stage: str, see: Seen) -> None:
+        super().__init__(method, stage)
+        self.method, self.stage, self.see = method, stage, see
+
+    def __call__(self, tensor: Tensor, site: Site) -> Tensor:
+        result = super().__call__(tensor, site)
+        self.see(self.method, self.stage, site, tensor, result)
+        return result
+
+
+def spied(methods: Sequence[Method], see: Seen) -> Sequence[Method]:
+    """Let `see` watch every stage of these methods, which are changed."""
+    for method in methods:
+        for stage in overridden(method):
+            vars(method)[stage] = Spy(method, stage, see)
+    return methods
+
+
+def require_sites(model: Any, methods: Sequence[Method]) -> None:
+    """Raise NotApplicable where a method has no site, or would see the future at one."""
+    for method in methods:
+        chosen = [site for site in sites.discover(model) if method.selects(site)]
+        if not chosen:
+            limits = [
+                *(f"on={kind}" for kind in method.on),
+                *(f"layers={layers}" for layers in method.layers),
+            ]
+            raise NotApplicable(f"no site at {' '.join(limits) or 'all'}")
+        if method.rows == "all" and any(site.kind == "decoder" for site in chosen):
+            raise NotApplicable("needs all query rows, which causal attention does not have")
+
+
+def worst(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest expected value where that exceeds 1."""
+    gap = (found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1)
+    return math.inf if bool(gap.isnan()) else float(gap)
+
+
+def within(gap: float, what: str, most: float = TOLERANCE) -> float:
+    if not gap <= most:
+        raise Fault(
+            f"{what}: differs by {gap:.2g}, {most:g} is allowed" if most else f"{what}: differs by {gap:.2g}"
+        )
+    return gap
+
+
+def confirmed(check: Check) -> Check:
+    """Check on other data too before a fault counts: a value on a bin's edge may fall to either side."""
+
+    @functools.wraps(check)
+    def twice(subject: Subject, seed: int) -> str:
+        try:
+            return check(subject, seed)
+        except Fault as fault:
+            try:
+                return f"{check(subject, seed + 1)} (at the second draw)"
+            except Fault:
+                raise fault from None
+
+    return twice
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    for key, item in items:
+        yield from tensors_in(item, f"{path}.{key}" if path else str(key))
+
+
+def told(error: BaseException) -> str:
+    """Return an error in one line, with the site that a guard noted."""
+    notes = "; ".join(dict.fromkeys(getattr(error, "__notes__", [])))
+    line = " ".join(str(error).split())
+    return f"{type(error).__name__}: {line}" + (f" ({notes})" if notes else "")

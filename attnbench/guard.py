@@ -1,0 +1,47 @@
+"""A stage that says who it is when it breaks: its tensor's shape and dtype, no edit that autograd forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from attnbench.method import Method, Site
+
+Stage = Callable[[Tensor, Site], Tensor]
+
+
+class StageError(Exception):
+    """A stage returned what cannot stand for its tensor, or edited a tensor that autograd still needs."""
+
+
+class Guard:
+    """One stage of one method. Raises StageError; what the stage itself raises gets a note with its site."""
+
+    __slots__ = ("call", "name")
+
+    def __init__(self, method: Method, stage: str) -> None:
+        self.call: Stage = getattr(method, stage)
+        self.name = f"{method.name or type(method).__name__}.{stage}"
+
+    def __call__(self, tensor: Tensor, site: Site) -> Tensor:
+        shape, dtype = tensor.shape, tensor.dtype
+        version = tensor._version if tensor.requires_grad else None
+        try:
+            result = self.call(tensor, site)
+        except Exception as error:
+            error.add_note(self.at(site))
+            raise
+        if not isinstance(result, Tensor):
+            raise StageError(f"{self.at(site)} returned {type(result).__name__}, not a tensor")
+        if result.shape != shape:
+            raise StageError(f"{self.at(site)} returned shape {tuple(result.shape)} for {tuple(shape)}")
+        if result.dtype != dtype:
+            raise StageError(f"{self.at(site)} returned {result.dtype} for {dtype}")
+        if version is not None and tensor._version != version:
+            raise StageError(f"{self.at(site)} edited its tensor in place although it requires a gradient")
+        return result
+
+    def at(self, site: Site) -> str:
+        """Name the method, the stage and the site."""
+        return f"{self.name} at {site.path} ({site.kind} layer {site.layer})"
