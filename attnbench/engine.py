@@ -74,6 +74,7 @@ class Engine:
         self.paths = {module: path for path, module in model.named_modules() if path in self.at}
         self.calls: dict[str, int] = defaultdict(int)
         self.scratch = Scratch()
+        self.past = 0  # tokens that the decoder has cached: a cross-attention cannot tell by itself
 
     def push(self, applied: Applied) -> None:
         self.applied.append(applied)
@@ -131,7 +132,9 @@ class Engine:
         place = self._next(path, self.at[path])
         for hits in place.reach:
             hits[place.key] += 1
-        stages = place.stages
+        stages, kind = place.stages, place.site.kind
+        if kind == "decoder":
+            self.past = key.shape[2] - query.shape[2]
         dropout = dropout if module.training else 0.0
         if not (stages.on_scores() or stages.context or softcap is not None):
             kwargs |= {
@@ -141,7 +144,6 @@ class Engine:
                 "position_bias": position_bias,
             }
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
-        causal = place.site.kind == "decoder" and is_causal is not False
         context = attend(
             place.site,
             stages,
@@ -152,7 +154,8 @@ class Engine:
             mask,
             scaling=scaling,
             dropout=dropout,
-            causal=causal,
+            causal=kind == "decoder" and is_causal is not False,
+            past=self.past if kind == "cross" else 0,
             position_bias=position_bias,
             softcap=softcap,
         )

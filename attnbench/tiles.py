@@ -61,12 +61,14 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     causal: bool = False,
+    past: int = 0,
     position_bias: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
-    Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any tile; a query that is padding gets zeros.
+    Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
+    tile; a query that is padding gets zeros. `past` is the offset of a cross-attention's first query.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -82,8 +84,8 @@ def attend(
         at_once = queries if stages.whole or not scored else min(queries, max(1, budget // row_bytes))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for tile in block.part(together, at_once):
-            at = Site(site.path, site.kind, site.layer, heads, site.head_dim, tile.visible, tile.offset)
-            q, k, v = (
+            at = Site(site.path, site.kind, site.layer, heads, site.head_dim, tile.visible, past +
+            tile.offset) q, k, v = (
                 query[tile.examples, :, tile.queries],
                 key[tile.examples, :, tile.keys],
                 value[tile.examples, :, tile.keys],

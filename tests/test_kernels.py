@@ -1,0 +1,178 @@
+"""The kernels against plain formulas in numpy, float64, on rows of every character."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnbench import kernels, transform
+
+ROWS = ("random", "peaked", "one-hot", "constant", "zeros", "ties", "edges")
+
+
+def rows_of(kind: str, queries: int, keys: int, seed: int) -> torch.Tensor:
+    """Make probabilities (queries, keys) of one character."""
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randn(queries, keys, generator=draw)
+    if kind == "one-hot":
+        return torch.nn.functional.one_hot(scores.argmax(-1), keys).float()
+    if kind == "constant":
+        return torch.full((queries, keys), 1 / keys)
+    if kind == "ties":
+        return (torch.softmax(3 * scores, -1) * 20).round() / 20
+    if kind == "edges":
+        return 10.0 ** -(torch.randint(0, 22, (queries, keys), generator=draw) / 7)
+    return torch.softmax(scores * {"random": 1, "peaked": 6, "zeros": 60}[kind], -1)
+
+
+def dropped_by_sorting(probs: np.ndarray, percent: int, visible: np.ndarray) -> np.ndarray:
+    result = probs.astype(np.float64).copy()
+    for row, seen in zip(result, visible, strict=True):
+        places = [place for place in range(len(row)) if seen[place]]
+        most = min(len(places) * percent // 100, len(places) - 1)
+        for place in sorted(places, key=lambda place: (row[place], place))[: max(most, 0)]:
+            row[place] = 0
+    return result
+
+
+rows = st.tuples(st.sampled_from(ROWS), st.integers(1, 12), st.integers(1, 90), st.integers(0, 10**6))
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows, st.integers(0, 100), st.booleans())
+def test_drop_smallest_is_a_sort(shape, percent, causal):
+    probs = rows_of(*shape)
+    visible = torch.ones(probs.shape, dtype=torch.bool)
+    if causal:
+        visible = visible.tril(probs.shape[1] - probs.shape[0]) if probs.shape[1] > probs.shape[0] else
+        visible.tril() probs = probs * visible
+    found = kernels.drop_smallest(probs.clone(), percent, visible if causal else None)
+    np.testing.assert_array_equal(found.numpy(), dropped_by_sorting(probs.numpy(), percent, visible.numpy()))
+
+
+@pytest.mark.parametrize("percent", [10, 50, 80, 95, 99.5])
+@pytest.mark.parametrize("keys", [16, 128, 320, 515])
+def test_drop_smallest_is_a_sort_on_long_rows(keys, percent):
+    for sharpness in (0.1, 1, 3, 10, 40):
+        draw = torch.Generator().manual_seed(keys)
+        probs = torch.softmax(sharpness * torch.randn(200, keys, generator=draw), -1)
+        order = probs.double().numpy().argsort(-1, kind="stable")
+        expected = probs.numpy().copy()
+        np.put_along_axis(expected, order[:, : int(keys * percent // 100)], 0, axis=-1)
+        np.testing.assert_array_equal(kernels.drop_smallest(probs.clone(), percent).numpy(), expected)
+
+
+def test_shares_are_exact():
+    probs = torch.arange(1, 101, dtype=torch.float32)[None] / 5050
+    for percent, zeros in ((29, 29), (57, 57), (58, 58), (0, 0), (100, 99), (99.9, 99), (0.1, 0)):
+        assert int((kernels.drop_smallest(probs.clone(), percent) == 0).sum()) == zeros
+
+
+def log_quantised(x: np.ndarray, name: str, bits: int) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        logs = np.log2(x)
+    low = math.log2(1e-10 if name == "unpruned" else 1e-3)
+    if name == "edge":
+        step = low / (2**bits - 1)
+        return np.where(logs < low - step, 0, 2 ** (step * np.floor(np.maximum(logs, low) / step + 0.5)))
+    step = -low / (2**bits if name == "unpruned" else 2**bits - 1)
+    place = np.minimum(np.floor((np.maximum(logs, low - step) - low) / step), (-low / step) - 1)
+    zero = logs < (low + step if name == "unpruned" else low)
+    return np.where(zero, 0, 2 ** (step * np.round(place * 2) / 2 + step / 2 + low))
+
+
+def linear_quantised(x: np.ndarray, name: str, bits: int) -> np.ndarray:
+    low = 1e-3 if "pruned" in name else 0
+    if "mid" in name:
+        step = (1 - low) / 2**bits
+        place = np.minimum(np.floor((x - low) / step), 2**bits - 1)
+        return np.where(place < 1, 0, step * place + step / 2 + low)
+    step = (1 - low) / (2**bits - 1)
+    place = np.floor((x - low) / step + 0.5)
+    return np.where(place < 1, 0, step * place + low)
+
+
+QUANTISERS = [("logquant", "", log_quantised), ("logquant", "edge", log_quantised), ("logquant", "unpruned",
+log_quantised)] QUANTISERS += [("linquant", name, linear_quantised) for name in ("", "mid", "pruned",
+"mid:pruned")]
+
+
+@pytest.mark.parametrize("family, variant, formula", QUANTISERS, ids=lambda value: value if isinstance(value, str) else "")
+@settings(max_examples=60, deadline=None)
+@given(rows, st.integers(1, 8))
+def test_quantisers_are_their_formulas(family, variant, formula, shape, bits):
+    probs = rows_of(*shape)
+    found = transform(f"{family}{bits}" + (f":{variant}" if variant else ""), probs).double().numpy()
+    x = probs.double().numpy()
+    # within rounding of a bin's edge either neighbour is right
+    near = [formula(x * factor, variant, bits) for factor in (1 - 3e-6, 1, 1 + 3e-6)]
+    close = [np.isclose(found, value, rtol=2e-5, atol=1e-9) for value in near]
+    assert np.any(close, axis=0).all()
+    inside = np.isclose(near[0], near[2], rtol=1e-12)
+    assert close[1][inside].all()
+
+
+def test_the_wired_quantiser_at_three_bits():
+    levels = [0.001638, 0.004394, 0.011788, 0.031623, 0.084834, 0.227585, 0.610540]
+    edges = [0.001, 0.0026827, 0.0071969, 0.019307, 0.051795, 0.13895, 0.37276]
+    found = transform("logquant3", torch.tensor([0.0, 0.00099, *[edge * 1.001 for edge in edges], 1.0]))
+    np.testing.assert_allclose(found.numpy(), [0, 0, *levels, levels[-1]], rtol=1e-3)
+    assert transform("logquant3", torch.tensor([1e-3])).item() > 0
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_levels_of_the_log_quantiser(bits):
+    values = transform(f"logquant{bits}", torch.logspace(-4, 0, 20000, dtype=torch.float32)).unique()
+    assert len(values) == 2**bits
+
+
+def test_thresholds_are_strict():
+    probs = torch.tensor([[0.1, 0.2, 0.4, 0.3], [0.25, 0.25, 0.25, 0.25]])
+    assert transform("threshold0.25", probs).tolist() == [[0, 0, probs[0, 2], probs[0, 3]], [0, 0, 0, 0]]
+    assert transform("threshold0.5:row", probs).count_nonzero(-1).tolist() == [2, 4]
+    assert transform("prune50", probs).tolist() == [[0, 0, probs[0, 2], probs[0, 3]], [0, 0, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize("spec", ["prune80", "prune80:random", "threshold0.01", "threshold0.5:row", "logquant3", "logquant6"])
+def test_gradients_flow_and_values_agree(spec):
+    probs = rows_of("random", 6, 40, 1)
+    asked = probs.clone().requires_grad_()
+    out = transform(spec, asked)
+    torch.testing.assert_close(out.detach(), transform(spec, probs))
+    out.sum().backward()
+    kept = torch.ones_like(probs) if "quant" in spec else (out.detach() != 0).float()
+    torch.testing.assert_close(asked.grad, kept)
+
+
+def test_random_draws_depend_on_the_place_alone():
+    probs = torch.full((1, 2, 40, 40), 1 / 40)
+    whole = kernels.drop_random(probs.clone(), 80, None, 0, (0, 0, 3))
+    assert (whole.count_nonzero(-1) == 8).all()
+    part = kernels.drop_random(probs[:, :, 10:20].clone(), 80, None, 10, (0, 0, 3))
+    assert torch.equal(part, whole[:, :, 10:20])
+    for other in ((1, 0, 3), (0, 1, 3), (0, 0, 4)):
+        assert not torch.equal(kernels.drop_random(probs.clone(), 80, None, 0, other), whole)
+    counts = whole.count_nonzero((0, 1, 2)).float()  # no key is favoured
+    assert 5 < counts.min() and counts.max() < 30
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes(dtype):
+    probs = rows_of("random", 5, 30, 2).to(dtype)
+    assert ((kernels.drop_smallest(probs.clone(), 80) == 0).sum(-1) == 24).all()
+    for spec in ("logquant3", "logquant6", "linquant3", "threshold0.01"):
+        found = transform(spec, probs)
+        assert found.dtype == dtype and found.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", ["prune101", "threshold2", "logquant0", "linquant17"])
+def test_amounts_out_of_range(spec):
+    from attnbench.errors import UserError
+
+    with pytest.raises(UserError, match="between|bits"):
+        transform(spec, torch.ones(1, 3))
