@@ -52,8 +52,8 @@ def test_sst2_gives_the_accuracy_that_its_card_states(home, shared):
 def test_squad_gives_the_scores_of_the_slow_computation(home, shared):
     model, calibration = str(shared / "models" / "minilm-squad"), "attnbench-data/squad_train_sample:train"
     found = _evaluate(home, model, "squad", 100, calibration)
-    # computed once by a loop of single windows, written apart from this code; all 10,570 questions give what the
-    # card states, 0.54399 and 0.66320, in 7 minutes
+    # computed once by a loop of single windows, written apart from this code; all 10,570 questions give what
+    # the card states, 0.54399 and 0.66320, in 7 minutes
     assert found["em"] == pytest.approx(0.58) and found["f1"] == pytest.approx(0.6974725275)
     assert found["loss"] < 1.5
 

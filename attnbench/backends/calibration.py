@@ -1,4 +1,4 @@
-"""Samples to fit methods on: a seeded draw from a task's calibration split, with labels, none of them evaluated."""
+"""Samples to fit methods on: a seeded draw from the calibration split, with labels, none evaluated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Source(NamedTuple):
 
 
 def source(task: EncoderTask, asked: str | None) -> Source:
-    """Read DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT; None: what the task names. Raises UserError, NotApplicable."""
+    """Read DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT; None: what the task names.
+
+    Raises UserError where it is neither, NotApplicable where the task names none.
+    """
     if asked is None:
         return Source(None, *task.calibration_split())
     dataset, *configuration, split = asked.split(":") if ":" in asked else ("", "")
@@ -37,7 +40,10 @@ def source(task: EncoderTask, asked: str | None) -> Source:
 
 
 def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
-    """Draw the documents without replacement: all where the split has fewer. Raises UserError for an evaluated one."""
+    """Draw documents without replacement, all where there are fewer.
+
+    Raises UserError where one of them is an evaluation sample of the task too.
+    """
     docs = task.documents(chosen.split, chosen.dataset)
     count = min(samples or chosen.samples, len(docs))
     docs = [docs[k] for k in random.Random(f"{seed} calibration").sample(range(len(docs)), count)]
@@ -56,8 +62,8 @@ def batches(
 ) -> list[dict[str, Tensor]]:
     """Make model inputs with labels, or start and end positions: batches of like length in a seeded order.
 
-    `order` is the model's column of each label. A span is given in the first window that holds the whole answer; a
-    document without such a window is left out.
+    `order` is the model's column of each label. A span is given in the first window that holds the whole
+    answer; a document without such a window is left out.
     """
     lm = EncoderLM(tokenizer)
     requests = [

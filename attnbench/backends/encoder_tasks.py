@@ -23,9 +23,9 @@ Document = dict[str, Any]
 class EncoderTask(Task):
     """What classification and span tasks share: data by split, requests built once, per-document scores kept.
 
-    In YAML: `dataset_path` (and `dataset_name`, `dataset_kwargs`), or `custom_dataset`, a function of `split`
-    and `dataset_kwargs` that returns documents; `validation_split`; `metric_list`; `metadata.calibration`, the
-    split to fit methods on.
+    In YAML: `dataset_path` (and `dataset_name`, `dataset_kwargs`), or `custom_dataset`, a function of
+    `split` and `dataset_kwargs` that returns documents; `validation_split`; `metric_list`;
+    `metadata.calibration`, the split to fit methods on.
     """
 
     VERSION = 1
