@@ -61,7 +61,7 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
     return out
 
 
-def footnotes(rows: Sequence[Row], records: Sequence[Record], margin: float, show: Show) -> list[str]:
+def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
     """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions."""
     return [
         *_legend(rows),

@@ -64,7 +64,7 @@ def _board(title: str, records: Sequence[Record], markdown: bool, margin: float)
     rows = compare.rows(records, margin)
     show = escape if markdown else clean
     verdicts = footnotes.verdicts(rows, show)
-    notes = footnotes.footnotes(rows, records, margin, show)
+    notes = footnotes.footnotes(rows, records, show)
     if markdown:
         body = [f"## {title}", "", _markdown(rows), "", *(f"- {line}" for line in verdicts), ""]
         return "\n".join([*body, *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
