@@ -84,8 +84,10 @@ def attend(
         at_once = queries if stages.whole or not scored else min(queries, max(1, budget // row_bytes))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for tile in block.part(together, at_once):
-            at = Site(site.path, site.kind, site.layer, heads, site.head_dim, tile.visible, past +
-            tile.offset) q, k, v = (
+            at = Site(
+                site.path, site.kind, site.layer, heads, site.head_dim, tile.visible, past + tile.offset
+            )
+            q, k, v = (
                 query[tile.examples, :, tile.queries],
                 key[tile.examples, :, tile.keys],
                 value[tile.examples, :, tile.keys],

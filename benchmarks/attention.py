@@ -100,11 +100,11 @@ def time_table(specs: tuple[str, ...], rounds: int, padding: float) -> None:
 
 def peak(built: BertModel, spec: str, examples: int, tokens: int) -> int:
     """Return the most bytes that one attention module holds at a time, by torch's allocator events."""
-    module = built.encoder.layer[0].attention.self
+    module: Any = built.get_submodule("encoder.layer.0.attention.self")
     hidden = torch.randn(examples, tokens, built.config.hidden_size)
-    with using(built, spec), torch.inference_mode():
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            module(hidden)
+    profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with using(built, spec), torch.inference_mode(), profiler as profiled:
+        module(hidden)
     level = highest = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":

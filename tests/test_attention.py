@@ -1,4 +1,4 @@
-"""The attention engine: equal to eager where nothing changes, exact about what does, gone when the block ends."""
+"""The attention engine: eager where nothing changes, exact in what does, gone when the block ends."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from attnbench.attention import compare_with_eager
 from attnbench.errors import UserError
 from attnbench.sites import discover, implementation
 
-METHODS = ("prune80", "prune80:random", "threshold0.05", "threshold0.5:row", "logquant3", "linquant3:mid",
-"uniform")
+METHODS = (
+    "prune80",
+    "prune80:random",
+    "threshold0.05",
+    "threshold0.5:row",
+    "logquant3",
+    "linquant3:mid",
+    "uniform",
+)
 
 
 class Identity(Method):
@@ -164,8 +171,10 @@ def test_methods_may_hide_but_not_reveal():
     batch = padded(model, "right", examples=2)
     seen = {}
     for method in (Reveal(), Hide(), HideUniform()):
-        with apply(model, method), watch(model, probs=lambda probs, site: seen.update({site.layer:
-        (probs.clone(), site.visible)})):
+        with (
+            apply(model, method),
+            watch(model, probs=lambda probs, site: seen.update({site.layer: (probs.clone(), site.visible)})),
+        ):
             logits = forward(model, batch)
         probs, visible = seen[1]
         assert logits.isfinite().all() and (probs.masked_select(~visible) == 0).all()
@@ -291,8 +300,10 @@ def test_nested_blocks_act_in_order():
 
     model = tiny("bert")
     batch = padded(model, examples=1)
-    with apply(model, tracer("a"), tracer("b")), watch(model, probs=lambda probs, site:
-    order.append("watch")):
+    with (
+        apply(model, tracer("a"), tracer("b")),
+        watch(model, probs=lambda probs, site: order.append("watch")),
+    ):
         with apply(model, tracer("c")) as inner:
             forward(model, batch)
         assert order[:4] == ["a", "b", "watch", "c"] and inner.hit == 3
@@ -310,12 +321,16 @@ def test_watching_every_stage_changes_nothing():
     batch = padded(model)
     dense = forward(model, batch)
     seen = {stage: set() for stage in ("hidden", "scores", "probs", "context")}
-    watchers = {stage: (lambda tensor, site, stage=stage: seen[stage].add((site.kind, tensor.dim()))) for
-    stage in seen} with watch(model, **watchers):
+
+    def watcher(stage):
+        return lambda tensor, site: seen[stage].add((site.kind, tensor.dim()))
+
+    with watch(model, **{stage: watcher(stage) for stage in seen}):
         torch.testing.assert_close(forward(model, batch), dense, atol=1e-4, rtol=1e-4)
     assert seen["hidden"] == {("encoder", 3), ("decoder", 3)}
-    assert seen["scores"] == seen["probs"] == seen["context"] == {("encoder", 4), ("decoder", 4), ("cross",
-    4)}
+    assert (
+        seen["scores"] == seen["probs"] == seen["context"] == {("encoder", 4), ("decoder", 4), ("cross", 4)}
+    )
 
 
 class Halve(Method):
@@ -338,8 +353,11 @@ def test_hidden_states_change_at_every_layer(name, expected):
 def test_selection_by_kind_and_layer():
     model = tiny("bart")
     batch = padded(model)
-    for spec, expected in (("prune50:on=cross", 2), ("prune50:layers=1-2", 4),
-    ("prune50:on=encoder:layers=0", 1)):
+    for spec, expected in (
+        ("prune50:on=cross", 2),
+        ("prune50:layers=1-2", 4),
+        ("prune50:on=encoder:layers=0", 1),
+    ):
         with apply(model, spec) as applied:
             forward(model, batch)
         assert applied.hit == applied.expected == expected
@@ -462,8 +480,10 @@ def test_the_global_threshold_is_a_percentile():
     expected = torch.cat(values).double().quantile(0.8).item()
     assert method.threshold_ == pytest.approx(expected, rel=1e-3)
     zeros = []
-    with apply(model, method), watch(model, probs=lambda probs, site: zeros.append((probs ==
-    0).float().mean() * probs.numel())):
+    with (
+        apply(model, method),
+        watch(model, probs=lambda probs, site: zeros.append((probs == 0).float().mean() * probs.numel())),
+    ):
         forward(model, batches[0])
     assert 0.5 < sum(zeros) / torch.cat(values[: len(zeros)]).numel() < 0.95
 
@@ -489,8 +509,11 @@ def test_attention_holds_one_tile():
     module, hidden = model.bert.encoder.layer[0].attention.self, torch.randn(8, 512, 32)
 
     def peak(context):
-        with context, torch.inference_mode(), profile(activities=[ProfilerActivity.CPU],
-        profile_memory=True) as profiled:
+        with (
+            context,
+            torch.inference_mode(),
+            profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled,
+        ):
             module(hidden)
         level = highest = 0
         for event in profiled.profiler.kineto_results.events():

@@ -11,9 +11,19 @@ from transformers import PreTrainedModel
 
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 CAUSAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-PAIR = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
-"decoder_ffn_dim": 48} PAIR |= {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2,
-"max_position_embeddings": 64} E3, D2 = ("encoder 0", "encoder 1", "encoder 2"), ("decoder 0", "decoder 1")
+PAIR = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48}
+PAIR |= {"d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "decoder_ffn_dim": 48}
+DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48}
+OPT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "word_embed_proj_dim": 32,
+}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
+WINDOW = {"num_key_value_heads": 2, "sliding_window": 5}
+E3, D2 = ("encoder 0", "encoder 1", "encoder 2"), ("decoder 0", "decoder 1")
 BOTH = (*E3, "decoder 0", "cross 0", "decoder 1", "cross 1")
 
 # name -> (class, config, sites in order)
@@ -21,21 +31,22 @@ ZOO: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "bert": ("BertForSequenceClassification", ENCODER, E3),
     "roberta": ("RobertaForSequenceClassification", ENCODER, E3),
     "electra": ("ElectraForSequenceClassification", ENCODER | {"embedding_size": 16}, E3),
-    "distilbert": ("DistilBertForSequenceClassification", {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48}, E3),
+    "distilbert": ("DistilBertForSequenceClassification", DISTIL, E3),
     "albert": ("AlbertForSequenceClassification", ENCODER | {"embedding_size": 16}, E3),
     "modernbert": ("ModernBertForSequenceClassification", ENCODER | {"local_attention": 4}, E3),
     "gpt2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4}, D2),
     "llama": ("LlamaForCausalLM", CAUSAL | {"num_key_value_heads": 2}, D2),
-    "mistral": ("MistralForCausalLM", CAUSAL | {"num_key_value_heads": 2, "sliding_window": 5}, D2),
-    "gemma": ("Gemma2ForCausalLM", CAUSAL | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5}, D2),
-    "opt": ("OPTForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32}, D2),
-    "t5": ("T5ForConditionalGeneration", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}, BOTH),
+    "mistral": ("MistralForCausalLM", CAUSAL | WINDOW, D2),
+    "gemma": ("Gemma2ForCausalLM", CAUSAL | WINDOW | {"head_dim": 8}, D2),
+    "opt": ("OPTForCausalLM", OPT, D2),
+    "t5": ("T5ForConditionalGeneration", T5, BOTH),
     "bart": ("BartForConditionalGeneration", PAIR, BOTH),
     "marian": ("MarianMTModel", PAIR, BOTH),
 }  # fmt: skip
 ENCODERS = tuple(name for name, (_, _, sites) in ZOO.items() if sites == E3)
 DECODERS = tuple(name for name, (_, _, sites) in ZOO.items() if sites == D2)
 PAIRS = tuple(name for name, (_, _, sites) in ZOO.items() if sites == BOTH)
+SHARP = ("query", "key", "q_", "k_", ".q.", ".k.")
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0}
 
 
@@ -50,13 +61,14 @@ def tiny(name: str) -> PreTrainedModel:
     with torch.no_grad():
         for path, weight in model.named_parameters():
             if weight.dim() == 2:
-                weight.normal_(std=0.4 if any(part in path for part in ("query", "key", "q_", "k_", ".q.",
-                ".k.")) else 0.2)
+                weight.normal_(std=0.3 if any(part in path for part in SHARP) else 0.2)
     return model
 
 
-def padded(model: PreTrainedModel, side: str = "right", examples: int = 8, tokens: int = 14) -> dict[str, torch.Tensor]:
-    """Make a batch of random ids of lengths 3 to `tokens`, padded on one side; a decoder beside an encoder gets 5 ids."""
+def padded(
+    model: PreTrainedModel, side: str = "right", examples: int = 8, tokens: int = 14
+) -> dict[str, torch.Tensor]:
+    """Make random ids of lengths 3 to `tokens`, padded on one side; a decoder beside an encoder gets 5."""
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(3, 97, (examples, tokens), generator=draw)
     lengths = torch.linspace(3, tokens, examples).long()
