@@ -167,7 +167,11 @@ def _setting(records: Sequence[Record], show: Show) -> list[str]:
     versions = [env["versions"] for env in environments if isinstance(env.get("versions"), dict)]
     hardware = [{key: env.get(key) for key in HARDWARE} for env in environments]
     days = sorted({item.date[:10] for item in records if item.date})
+    commands = dict.fromkeys(
+        str(item.provenance["command"]) for item in records if item.provenance.get("command")
+    )
     found = {
+        "Made by": [show(command, 2000) for command in commands],
         "Settings": _gathered([item.settings for item in records], show),
         "Versions": _gathered(versions, show),
         "Hardware": _gathered(hardware, show),

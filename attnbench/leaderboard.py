@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnbench.record import Record
 
 POCKET = "pocket-"
-TITLES = {False: "Published models", True: "Pocket models (generated text: a smoke test, not evidence)"}
+TITLES = {False: "Models", True: "Pocket models (generated text: a smoke test, not evidence)"}
 DIFFERENCE = "Δ dense [95 %]"
 OPTIONAL = ("metric", "", "kept", "sparsity", "bits", "seconds")
 LEFT = ("model", "task", "method", "metric", "")

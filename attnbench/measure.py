@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SAMPLES = 16  # enough: every sample has thousands of attention values a site
-LEVELS = 4096  # more distinct values than this are not a quantisation
+LEVELS = 256  # more distinct values than this are no quantisation
 BEYOND_ATTENTION = {"hidden"}
 
 
@@ -20,7 +20,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """Return sparsity, bits, heads and divergence of `methods` on a few samples.
 
     sparsity    share of visible probabilities that are exactly 0
-    bits        log2 of the most distinct probabilities at one site, null where there are more than 4,096
+    bits        log2 of the most distinct probabilities at one site, null where there are more than 256
     heads       share of heads whose context is not all zero
     divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
                 methods, for the same input to the site

@@ -37,7 +37,7 @@ def markdown_table(text):
 
 def test_markdown_has_heading_table_verdict_and_footnotes():
     text = render(board())
-    assert text.startswith("## Published models\n\n| model")
+    assert text.startswith("## Models\n\n| model")
     table = {line["method"]: line for line in markdown_table(text)}
     assert table["dense"]["model"] == "tiny" and table["dense"]["task"] == "sst2 (1,000)"
     assert table["uniform"]["model"] == table["uniform"]["task"] == ""
@@ -60,7 +60,7 @@ def test_pocket_models_have_a_table_of_their_own():
     text = render([*pocket, *board()])
     published, apart = text.split("## Pocket models (generated text: a smoke test, not evidence)")
     assert "pocket-bert" not in published and "tiny" not in apart
-    assert "Published" not in render(pocket)
+    assert "## Models" not in render(pocket)
 
 
 HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "[a](javascript:b)", "`|`", "\\|", "../../etc",
