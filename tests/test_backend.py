@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
 
 from attnbench import tasks
 from attnbench.backends import data, encoder_lm, lm_eval, lm_eval_cli
@@ -576,6 +577,28 @@ def test_lm_evals_command_line_takes_a_folder_of_tasks(tiny_folder, task, tmp_pa
     arguments = ["--model_args", model, "--include_path", folder, "--limit", "3", "--tasks"]
     with pytest.raises(UserError, match="the task has no, yes; the model has negative, positive"):
         _by_command_line(out, *arguments, "pocket-sentiment,made")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": "{}"}, "names no calibration split"),
+        ({"task": "other"}, "Tasks not found: made. attnbench has pocket-qa, "),
+    ],
+)
+def test_lm_evals_command_line_says_what_is_wrong(
+    changes, message, checkpoint, task, quiet_lm_eval, monkeypatch
+):
+    class Small(TaskManager):  # lm-eval's own 14,000 files take 11 seconds to scan
+        def __init__(self, include_path, include_defaults, metadata):
+            super().__init__(include_path=include_path, include_defaults=False, metadata=metadata)
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", Small)
+    folder = task(**changes)
+    model = f"pretrained={checkpoint().path},include_path={folder},method=heads50:entropy"
+    arguments = ["--model_args", model, "--include_path", folder, "--tasks", "made"]
+    with pytest.raises(UserError, match=message):
+        lm_eval_cli.main(["run", "--model", "attnbench", *arguments])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench import tasks
+from attnbench.errors import NotApplicable, UserError
 
 NAME = "attnbench"
 TARGET = "attnbench.backends.lm_eval_model:AttnbenchLM"
@@ -88,6 +89,13 @@ def _handed_over(cli: Any, arguments: Sequence[str]) -> int:
     sys.argv = ["lm-eval", *arguments]
     try:
         cli()
+    except NotApplicable as reason:
+        raise UserError(str(reason)) from reason
+    except ValueError as error:
+        if not str(error).startswith("Tasks not found"):
+            raise
+        known = ", ".join(tasks.available())
+        raise UserError(f"{error}. attnbench has {known}; `lm-eval ls tasks` lists lm-eval's own.") from error
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     finally:
