@@ -113,7 +113,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
     import torch
 
     from attnbench.conformance import tiny
-    from attnbench.conformance.subject import Subject, require_sites
+    from attnbench.conformance.subject import Subject, require_sites, spied
 
     places = []
     with torch.random.fork_rng():
@@ -125,11 +125,14 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                 methods = copy.deepcopy(terms)
                 subject.fit(subject.model(), methods)
                 subject.fitted = methods
-                return "" if any(map(needs_fit, terms)) else "nothing to fit"
+                subject.run(subject.sample(0), spied(subject.methods(), lambda *_: None))
+                return "fits and runs" if any(map(needs_fit, terms)) else "runs"
 
-            first = _outcome("fit", family, prepare)
+            first = _outcome("runs", family, prepare)
             report.outcomes.append(first)
-            blocked = first.detail if first.status == "n/a" else "no fit" if first.status == "FAILED" else ""
+            blocked = (
+                first.detail if first.status == "n/a" else "does not run" if first.status == "FAILED" else ""
+            )
             places.append(first.status != "n/a")
             for name, check in _family_checks().items():
                 if blocked:
@@ -140,7 +143,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                     blocked = f"{name} failed"
                 report.outcomes.append(outcome)
     if not any(places):
-        report.outcomes.append(Outcome("sites", "", "FAILED", "applies to none of the architectures"))
+        report.outcomes.append(Outcome("runs", "", "FAILED", "applies to none of the architectures"))
 
 
 def _source_checks() -> dict[str, Any]:

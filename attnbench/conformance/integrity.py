@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from attnbench import sites
 from attnbench.attention import apply
 from attnbench.conformance.subject import Fault, Subject
-from attnbench.method import Method, Site, needs_fit
+from attnbench.method import Method, Site
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
@@ -75,51 +77,48 @@ class Raiser(Method):
 
     name = "raiser"
 
-    def __init__(self, error: type[BaseException] | None) -> None:
+    def __init__(self, error: type[BaseException]) -> None:
         super().__init__()
         self.error, self.calls = error, 0
 
     def context(self, context: Tensor, site: Site) -> Tensor:
         self.calls += 1
-        if self.error is not None and self.calls == 2:
+        if self.calls == 2:
             raise self.error
         return context
 
 
 def restored(subject: Subject, seed: int) -> str:
     """The model is whole after success, after an exception in the block and in a stage, after Ctrl-C."""
-    inputs = subject.sample(seed)
-    endings = {
-        "success": None,
-        "an exception": Planted,
-        "an exception in a stage": Planted,
-        "Ctrl-C": KeyboardInterrupt,
-    }
-    for ending, error in endings.items():
-        model, methods = subject.model(), copy.deepcopy(subject.terms)
-        before = snapshot(model)
-        subject.fit(model, methods)
-        with_fault = [*methods, Raiser(error)] if error and ending != "an exception" else methods
-        try:
-            subject.run(inputs, with_fault, model)
-            if error:
-                with apply(model, *methods):
-                    raise error
-        except (Planted, KeyboardInterrupt):
-            pass
-        _require_whole(model, before, f"after {ending}")
-    if any(map(needs_fit, subject.terms)):
-        _interrupt_fit(subject)
+    model, inputs = subject.model(), subject.sample(seed)
+    methods = copy.deepcopy(subject.terms)
+    before = snapshot(model)
+
+    def require_whole(when: str) -> None:
+        changed = difference(before, snapshot(model))
+        if changed:
+            raise Fault(f"after {when}: {changed}")
+
+    forwards = _fit(subject, model, methods)
+    require_whole("fit")
+    subject.run(inputs, methods, model)
+    require_whole("success")
+    with contextlib.suppress(Planted), apply(model, *methods):
+        raise Planted
+    require_whole("an exception")
+    for error in (Planted, KeyboardInterrupt):
+        with contextlib.suppress(error):
+            subject.run(inputs, [*methods, Raiser(error)], model)
+        require_whole(f"{error.__name__} in a stage")
+    if forwards:
+        with contextlib.suppress(KeyboardInterrupt):
+            _fit(subject, model, copy.deepcopy(subject.terms), stop=forwards // 2 + 1)
+        require_whole("KeyboardInterrupt in fit")
     return "weights, flags, hooks, configuration, registries"
 
 
-def _require_whole(model: Any, before: dict[str, Any], when: str) -> None:
-    changed = difference(before, snapshot(model))
-    if changed:
-        raise Fault(f"{when}: {changed}")
-
-
-def _interrupt_fit(subject: Subject) -> None:
+def _fit(subject: Subject, model: Any, methods: Sequence[Method], stop: int = 0) -> int:
+    """Fit, press Ctrl-C at forward pass `stop`, and return the number of forward passes."""
     forwards = 0
 
     def count(*_: Any) -> None:
@@ -128,16 +127,9 @@ def _interrupt_fit(subject: Subject) -> None:
         if forwards == stop:
             raise KeyboardInterrupt
 
-    stop = -1
-    for _ in range(2):
-        model = subject.model()
-        before = snapshot(model)
-        handle = model.get_input_embeddings().register_forward_pre_hook(count)
-        try:
-            subject.fit(model, copy.deepcopy(subject.terms))
-        except KeyboardInterrupt:
-            pass
-        finally:
-            handle.remove()
-        _require_whole(model, before, "after Ctrl-C in fit" if stop > 0 else "after fit")
-        stop, forwards = max(1, forwards // 2 + 1), 0
+    handle = model.get_input_embeddings().register_forward_pre_hook(count)
+    try:
+        subject.fit(model, methods)
+    finally:
+        handle.remove()
+    return forwards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -59,7 +60,7 @@ class Subject:
         batches = tiny.labelled(self.family, device=self.device)
         for at, method in enumerate(methods):
             if needs_fit(method):
-                with apply(model, *methods[:at]):
+                with apply(model, *methods[:at]) if at else contextlib.nullcontext():
                     method.fit(model, batches)
 
     def batch(self, chosen: Sequence[tiny.Sample], side: tiny.Side = "right") -> dict[str, Tensor]:

@@ -1,0 +1,294 @@
+"""A plugin of methods that each break one promise. `test_faults` says which check has to find it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnbench import Method, hookimpl
+
+SOURCE = "\n\nSource: https://example.org/a-planted-fault."
+FAULTS: list[type[Method]] = []
+
+
+def planted(cls):
+    """Complete a class to a method that breaks nothing but what it is meant to break."""
+    cls.name = f"faulty-{''.join('-' + c.lower() if c.isupper() else c for c in cls.__name__)[1:]}"
+    cls.__doc__ = cls.__dict__.get("__doc__") or f"Break a promise: {cls.__name__}.{SOURCE}"
+    cls = dataclass(cls)
+    cls.examples = cls.__dict__.get("examples", (cls.name + cls.__dict__.get("amount", ""),))
+    FAULTS.append(cls)
+    return cls
+
+
+class Fitted(Method):
+    """Halve attention, after a fit that each of its children spoils."""
+
+    def spoil(self, model, batches):
+        return None
+
+    def fit(self, model, batches):
+        self.half_ = 0.5
+        self.spoil(model, batches)
+
+    def probs(self, probs, site):
+        return probs * self.half_
+
+
+@planted
+class Good(Fitted):
+    pass
+
+
+@planted
+class LooksAhead(Method):
+    def context(self, context, site):
+        return context + context.roll(-1, 2)
+
+
+@planted
+class MixesExamples(Method):
+    def probs(self, probs, site):
+        return (probs + probs.mean(0, keepdim=True)) / 2
+
+
+@planted
+class MixesTokens(Method):
+    def hidden(self, hidden, site):
+        return hidden - hidden.mean(1, keepdim=True)
+
+
+@planted
+class MixesRows(Method):
+    def probs(self, probs, site):
+        return probs / (1 + probs.mean(2, keepdim=True))
+
+
+@planted
+class AddsTheLast(Method):
+    def probs(self, probs, site):
+        memory = self.__dict__.setdefault("memory", {})
+        before = memory.get((site.path, probs.shape)) if probs.shape[2] == probs.shape[3] else None
+        memory[site.path, probs.shape] = probs.detach().clone()
+        return probs if before is None else (probs + before) / 2
+
+
+@planted
+class KeepsAReference(Method):
+    def probs(self, probs, site):
+        self.kept = [probs]
+        return probs * 0.5
+
+
+@planted
+class EditsAWeight(Fitted):
+    def spoil(self, model, batches):
+        next(model.parameters()).data.mul_(1.5)
+
+
+@planted
+class FreezesTheModel(Fitted):
+    def spoil(self, model, batches):
+        model.requires_grad_(False)
+
+
+@planted
+class LeavesTrainingMode(Fitted):
+    def spoil(self, model, batches):
+        model.train()
+
+
+@planted
+class LeavesAHook(Fitted):
+    def spoil(self, model, batches):
+        model.register_forward_hook(lambda *_: None)
+
+
+@planted
+class LeavesAGradient(Fitted):
+    def spoil(self, model, batches):
+        model(**batches[0]).loss.backward()
+
+
+@planted
+class Reconfigures(Fitted):
+    def spoil(self, model, batches):
+        model.set_attn_implementation("eager")
+
+
+@planted
+class RegistersAttention(Fitted):
+    def spoil(self, model, batches):
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(f"faulty-{id(model)}", print)
+
+
+@planted
+class RestoresOnlyOnSuccess(Fitted):
+    def spoil(self, model, batches):
+        model.requires_grad_(False)
+        for batch in batches:
+            model(**batch)
+        model.requires_grad_(True)
+
+
+@planted
+class DrawsUnseeded(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        self.half_ = float(torch.rand(()))
+
+
+@planted
+class FitsOnAndOn(Fitted):
+    def spoil(self, model, batches):
+        self.fits = getattr(self, "fits", 0) + 1
+        self.half_ = 0.5**self.fits
+
+
+@planted
+class MakesNan(Method):
+    def probs(self, probs, site):
+        return probs / 0 - probs / 0 if site.layer == 1 else probs * 0.5
+
+
+@planted
+class OverflowsInHalf(Method):
+    def probs(self, probs, site):
+        import torch
+
+        return probs * (float("inf") if probs.dtype == torch.bfloat16 else 0.5)
+
+
+@planted
+class ReturnsAnotherShape(Method):
+    def probs(self, probs, site):
+        return probs.mean(1, keepdim=True)
+
+
+@planted
+class ReturnsAnotherDtype(Method):
+    def scores(self, scores, site):
+        return scores.double()
+
+
+@planted
+class ReturnsNothing(Method):
+    def context(self, context, site):
+        context * 0.5
+
+
+@planted
+class RaisesInAStage(Method):
+    def probs(self, probs, site):
+        if site.layer == 1:
+            raise KeyError("layer one")
+        return probs
+
+
+@planted
+class RaisesInFit(Fitted):
+    def spoil(self, model, batches):
+        raise ZeroDivisionError("no heads")
+
+
+@planted
+class EditsInPlace(Method):
+    def probs(self, probs, site):
+        return probs.mul_(0.5)
+
+
+@planted
+class IsAnotherFunctionUnderAutograd(Method):
+    def probs(self, probs, site):
+        return probs * (0.25 if probs.requires_grad else 0.5)
+
+
+@planted
+class KnowsNoCache(Method):
+    def probs(self, probs, site):
+        return probs * 0.5 if probs.shape[2] == 1 else probs * 0.25
+
+
+@planted
+class ChangesNothing(Method):
+    def probs(self, probs, site):
+        return probs
+
+
+@planted
+class MisspellsItsStage(Method):
+    def prob(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class HasNoLink(Method):
+    """Halve attention, who knows why."""
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class DescribesItself(Method):
+    """This class halves attention.
+
+    Source: https://example.org.
+    """
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class ChangesItsAmount(Method):
+    amount = "50"
+    percent: float
+
+    def __post_init__(self):
+        self.percent = self.percent / 100
+
+    def probs(self, probs, site):
+        return probs * self.percent
+
+
+@planted
+class HasNoExample(Method):
+    examples = ()
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class ActsAtZero(Method):
+    amount, zero = "50", 0
+    percent: float
+
+    def probs(self, probs, site):
+        return probs * (0.5 + self.percent / 200)
+
+
+@planted
+class GrowsDenser(Method):
+    amount, grows = "80", "sparsity"
+    percent: float
+
+    def probs(self, probs, site):
+        return probs * (probs > 0.2 - self.percent / 500)
+
+
+@planted
+class SeesAllRows(Method):
+    rows = "all"
+
+    def probs(self, probs, site):
+        return probs / (1 + probs.mean(2, keepdim=True))
+
+
+@hookimpl
+def register_methods(register):
+    for method in FAULTS:
+        register(method)

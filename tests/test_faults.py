@@ -1,0 +1,113 @@
+"""The kit finds planted faults: each faulty method fails exactly the checks that are about its fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnbench.errors import UserError
+
+HERE = Path(__file__).parent
+RUNS = {"runs"}
+WHOLE = {"restored"}
+
+# fault: architectures, checks that have to fail (all others pass), words of the report
+CAUGHT = {
+    "faulty-good": ("bert gpt2 bart", set(), ""),
+    "faulty-sees-all-rows": ("bert gpt2 bart", set(), "gpt2, bart: needs all query rows"),
+    # with a cache there is no future to see
+    "faulty-looks-ahead": ("gpt2", {"causal", "generation"}, "tokens after"),
+    "faulty-mixes-examples": ("bert gpt2 bart", {"batch"}, "in a batch padded on the"),
+    "faulty-mixes-tokens": ("bert", {"batch"}, "in a batch padded on the"),
+    "faulty-mixes-rows": ("bert", {"tiles"}, "in tiles of 3 query rows"),
+    "faulty-adds-the-last": ("bert gpt2", {"stateless"}, "the same sample after others"),
+    "faulty-keeps-a-reference": ("bert", {"stateless"}, "keeps a stage's tensor in .kept.0"),
+    "faulty-edits-a-weight": ("bert", WHOLE, "after fit: weight "),
+    "faulty-freezes-the-model": ("bert", WHOLE, "after fit: requires_grad of "),
+    "faulty-leaves-training-mode": ("bert", WHOLE, "after fit: training mode of the model"),
+    "faulty-leaves-a-hook": ("bert", WHOLE, "after fit: forward hooks of the model"),
+    "faulty-leaves-a-gradient": ("bert", WHOLE, "after fit: gradient of "),
+    "faulty-reconfigures": ("bert", WHOLE, "after fit: configuration of the model"),
+    "faulty-registers-attention": ("bert", WHOLE, "AttentionInterface"),
+    "faulty-restores-only-on-success": ("bert", WHOLE, "after KeyboardInterrupt in fit: requires_grad"),
+    "faulty-draws-unseeded": ("bert", {"deterministic"}, "a second method of the same spec"),
+    "faulty-fits-on-and-on": ("bert", {"deterministic"}, "the same method fitted again"),
+    "faulty-makes-nan": ("bert", {"finite"}, "faulty-makes-nan.probs at bert.encoder.layer.1"),
+    "faulty-overflows-in-half": ("bert", {"finite"}, "bfloat16: "),
+    "faulty-returns-another-shape": ("bert gpt2", RUNS, "returned shape (2, 1, 12, 12) for (2, 4, 12, 12)"),
+    "faulty-returns-another-dtype": ("bert", RUNS, "returned torch.float64 for torch.float32"),
+    "faulty-returns-nothing": ("bert", RUNS, "returned NoneType, not a tensor"),
+    "faulty-raises-in-a-stage": ("bert", RUNS, "KeyError: 'layer one' (faulty-raises-in-a-stage.probs at bert."),
+    "faulty-raises-in-fit": ("bert", RUNS, "ZeroDivisionError: no heads"),
+    "faulty-edits-in-place": ("bert", {"gradients"}, "in place although it requires a gradient"),
+    "faulty-is-another-function-under-autograd": ("bert", {"gradients"}, "outputs with gradients enabled"),
+    "faulty-knows-no-cache": ("gpt2 bart", {"generation"}, "with a cache: differs"),
+    "faulty-changes-nothing": ("bert gpt2", {"effect"}, "changes nothing"),
+    "faulty-misspells-its-stage": ("bert", {"stages", "effect"}, "'prob' looks like probs"),
+    "faulty-has-no-link": ("bert", {"docstring"}, "no link"),
+    "faulty-describes-itself": ("bert", {"docstring"}, "begins with 'this'"),
+    "faulty-changes-its-amount50": ("bert", {"spec"}, "reads back as"),
+    "faulty-has-no-example": ("bert", {"spec"}, "has no `examples`"),
+    "faulty-acts-at-zero50": ("bert", {"zero"}, "faulty-acts-at-zero0: differs by"),
+    "faulty-grows-denser80": ("bert", {"growth"}, "sparsity "),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """The faulty methods, for this module only."""
+    from transformers import AttentionInterface
+
+    from attnbench import plugins
+
+    before, known = plugins._registry, set(AttentionInterface._global_mapping)
+    plugins._registry = None
+    plugins.load([str(HERE / "faulty.py")])
+    yield plugins.registry()
+    plugins._registry = before
+    for name in set(AttentionInterface._global_mapping) - known:
+        del AttentionInterface._global_mapping[name]
+
+
+def test_the_table_has_every_faulty_method(faults):
+    from attnbench.testing import expand
+
+    named = {name for name in faults.methods if name.startswith("faulty-")}
+    examples = {example for name in named for example in expand(name)}
+    assert examples == set(CAUGHT)
+
+
+@pytest.mark.parametrize("spec", CAUGHT)
+def test_exactly_the_checks_about_a_fault_fail(spec, faults):
+    from attnbench.testing import check_method
+
+    families, failing, words = CAUGHT[spec]
+    report = check_method(spec, families=families.split())
+    assert set(report.failed) == failing, str(report)
+    assert words in str(report)
+
+
+def test_torch_at_the_top_of_a_plugin_is_found(fresh_registry, tmp_path):
+    from attnbench.testing import check_method
+
+    text = (HERE / "faulty.py").read_text(encoding="utf-8")
+    heavy = tmp_path / "heavy.py"
+    heavy.write_text(text.replace("from dataclasses", "import torch\nfrom dataclasses"), encoding="utf-8")
+    fresh_registry.load([str(heavy)])
+    report = check_method("faulty-good", families=["bert"])
+    assert report.failed == ("imports",) and "heavy.py imports torch at its top" in str(report)
+
+
+def test_a_method_that_applies_nowhere_fails(faults):
+    from attnbench.testing import check_method
+
+    report = check_method("faulty-edits-in-place:on=cross", families=["bert", "gpt2"])
+    assert report.failed == ("runs",) and "applies to none" in str(report)
+
+
+def test_dense_has_nothing_to_check(faults):
+    from attnbench.testing import check_method
+
+    with pytest.raises(UserError, match="nothing to check"):
+        check_method("dense")
