@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import math
 import time
@@ -79,7 +80,11 @@ class Column:
             item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
             record.write(self.records, item)
             return item, False
-        source = provenance.of(cell, methods, self.checkpoint, self.prepared, self.settings)
+        fingerprints = {
+            **self.prepared.fingerprints,
+            **(self._learned_from if any(map(needs_fit, methods)) else {}),
+        }
+        source = provenance.of(cell, methods, self.checkpoint, fingerprints, self.settings)
         old = None if force else record.existing(self.records, cell)
         if old and old.status != "failed" and old.provenance.get("identity") == source["identity"]:
             if not methods:
@@ -109,6 +114,13 @@ class Column:
         if not methods:
             self._compare_with_card(item)
         return item, False
+
+    @functools.cached_property
+    def _learned_from(self) -> dict[str, str]:
+        try:
+            return {"calibration documents": self.prepared.calibration_fingerprint()}
+        except NotApplicable:
+            return {}
 
     def _compare_with_card(self, item: Record) -> None:
         stated = models.expected_scores(self.name, self.task) if self.settings.limit is None else {}

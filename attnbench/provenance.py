@@ -29,11 +29,15 @@ def now() -> str:
 
 
 def of(
-    cell: dict[str, str], methods: Sequence[Method], checkpoint: Checkpoint, prepared: Any, settings: Settings
+    cell: dict[str, str],
+    methods: Sequence[Method],
+    checkpoint: Checkpoint,
+    documents: dict[str, Any],
+    settings: Settings,
 ) -> dict[str, Any]:
     """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
     code = record.code_of(methods)
-    fingerprints = {"checkpoint": checkpoint.fingerprint, **prepared.fingerprints}
+    fingerprints = {"checkpoint": checkpoint.fingerprint, **documents}
     chosen = {name: getattr(settings, name) for name in CHANGES_NUMBERS}
     return {
         "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,

@@ -199,11 +199,12 @@ def code_of(methods: Sequence[Method]) -> str:
                 node for node in module.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__
             ]
             for node in (*shared, *own):
-                digest.update(ast.dump(_without_docstrings(node)).encode())
+                digest.update(ast.unparse(without_docstrings(node)).encode())
     return digest.hexdigest()
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
+def without_docstrings(tree: ast.AST) -> ast.AST:
+    """Drop the docstrings of a syntax tree, in place."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if (

@@ -22,6 +22,7 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order
 from attnbench.backends.encoder_tasks import Classify, Document, EncoderTask
 from attnbench.errors import NotApplicable, UserError
+from attnbench.record import without_docstrings
 
 ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuestionAnswering"}
 
@@ -210,17 +211,7 @@ def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
 
 
 def _code(part: Any) -> str:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
+    return ast.unparse(without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(part)))))
 
 
 def _hash(content: Any) -> str:
