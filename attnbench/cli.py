@@ -14,6 +14,8 @@ EPILOG = """examples:
   attnbench run --models ./my-checkpoint --tasks sst2 --methods heads50:entropy,mask90 --limit 200
   attnbench leaderboard --records attnbench-records
   attnbench methods
+  attnbench new-method my-method
+  attnbench check my-method --plugin my_method.py
 """
 
 
@@ -140,6 +142,17 @@ def parser() -> argparse.ArgumentParser:
         "--examples", action="store_true", help="print one comma-separated line of specs to try"
     )
 
+    check = command("check", "Check that methods keep their promises, on tiny models of five architectures.")
+    check.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")
+    check.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
+
+    new_method = command("new-method", "Write a plugin file with a method that works, and its test.")
+    new_method.add_argument("name", help="as in my-method or heads:mine")
+    new_method.add_argument(
+        "--kind", default="transform", metavar="KIND", help="transform, calibrated or trained (transform)"
+    )
+    new_method.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
+
     command("tasks", "List the tasks.")
 
     lm_eval = commands.add_parser(
@@ -201,4 +214,4 @@ def _dispatch(arguments: list[str]) -> int:
         *options.plugins_dir,
     ]
     plugins.load(options.plugin, folders)
-    return getattr(commands, options.command)(options)
+    return getattr(commands, options.command.replace("-", "_"))(options)

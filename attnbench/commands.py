@@ -94,13 +94,15 @@ def methods(options: argparse.Namespace) -> int:
     if options.examples:
         print(",".join(example for name in sorted(known) for example in known[name].examples))
     elif options.name:
+        from attnbench.describe import describe
+
         if options.name not in known:
             variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
             if not variants:
                 raise unknown("method", options.name, known, "`attnbench methods` lists them.")
-            print("\n\n".join(_describe(name) for name in variants))
+            print("\n\n".join(describe(name) for name in variants))
         else:
-            print(_describe(options.name))
+            print(describe(options.name))
     else:
         rows = [
             (known[name].examples[0] if known[name].examples else name, _first_line(known[name]))
@@ -116,32 +118,21 @@ def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
-def _describe(name: str) -> str:
-    import dataclasses
-    import inspect
+def check(options: argparse.Namespace) -> int:
+    """Check methods on tiny models. Returns 1 where one breaks a promise."""
+    from attnbench import testing
 
-    from attnbench.method import STAGES, Method
-    from attnbench.spec import amount_field
+    return testing.check(options)
 
-    cls = registry().methods[name]
-    amount = amount_field(cls)
-    stages = [stage for stage in (*STAGES, "fit") if getattr(cls, stage) is not getattr(Method, stage)]
-    fields = [
-        f"  {field.name.replace('_', '-')}: {field.type}"
-        + ("  (the amount)" if field is amount else f" = {field.default!r}")
-        for field in dataclasses.fields(cls)
-    ]
-    return "\n".join(
-        [
-            f"{name}    e.g. {', '.join(cls.examples)}",
-            "",
-            inspect.getdoc(cls) or "",
-            "",
-            f"changes: {', '.join(stages)}",
-            "fields:",
-            *fields,
-        ]
-    )
+
+def new_method(options: argparse.Namespace) -> int:
+    """Write a method's plugin file and its test, and say what to do with them."""
+    from attnbench import scaffold
+
+    method, test = scaffold.write(options.name, options.kind, options.output)
+    print(f"{method}\n{test}")
+    print(f"next: edit, then attnbench check {options.name} --plugin {method}", file=sys.stderr)
+    return 0
 
 
 def tasks(options: argparse.Namespace) -> int:

@@ -86,13 +86,10 @@ def check_method(
 
     Every failure is in the report, nothing is raised for it. Raises UserError for a spec that does not parse.
     """
-    terms = (
-        spec.parse(method)
-        if isinstance(method, str)
-        else (method,)
-        if isinstance(method, Method)
-        else tuple(method)
-    )
+    if isinstance(method, str):
+        terms = spec.parse(method)
+    else:
+        terms = (method,) if isinstance(method, Method) else tuple(method)
     if not terms:
         raise UserError("dense is the unmodified model: there is nothing to check.")
     report = Report(method if isinstance(method, str) else _format(terms))

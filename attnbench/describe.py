@@ -1,0 +1,134 @@
+"""Describe a method from its class: formula, source, fields, stages, and what it does to a probability."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from attnbench.method import STAGES, Method, Site
+from attnbench.plugins import place, registry
+from attnbench.spec import amount_field, parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("Shapes", "Needs", "Source", "Differs")  # a docstring's sentences begin with these
+GRID = 2048  # probabilities tried from LOWEST to 1
+LOWEST = 1e-4
+FEW = 32  # more levels than this are only counted
+CURVE = (48, 12)  # columns and rows
+
+
+def describe(name: str) -> str:
+    """Return all that `attnbench methods NAME` shows."""
+    cls = registry().methods[name]
+    lines = [f"{name}    e.g. {', '.join(cls.examples)}", ""]
+    first, parts = _docstring(cls)
+    lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
+    changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]
+    fits = cls.fit is not Method.fit
+    stages = ("fit, then " if fits else "") + (", ".join(changed) or "none")
+    facts = [("stages", stages), ("defined", place(cls)), *_declarations(cls)]
+    lines += [_wrapped(label, text) for label, text in facts]
+    lines += ["", "fields", *_fields(cls)]
+    if changed == ["probs"] and not fits:
+        lines += _transfer(cls)
+    return "\n".join(lines)
+
+
+def _docstring(cls: type[Method]) -> tuple[str, dict[str, str]]:
+    """Split a docstring into its first line and what follows, by the words its sentences begin with."""
+    first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
+    text = " ".join(rest.split())
+    found = re.split(rf"(?:^|(?<=[.;:)] ))({'|'.join(PARTS)})\b:? ?", text)
+    parts = {"formula": found[0].strip()} if found[0].strip() else {}
+    for label, body in zip(found[1::2], found[2::2], strict=True):
+        label = label.lower()
+        parts[label] = f"{parts[label]} {body.strip()}" if label in parts else body.strip()
+    return first, parts
+
+
+def _wrapped(label: str, text: str) -> str:
+    whole = {"break_long_words": False, "break_on_hyphens": False}  # a link stays one
+    return textwrap.fill(text, 110, initial_indent=f"{label:9}", subsequent_indent=" " * 9, **whole)
+
+
+def _declarations(cls: type[Method]) -> list[tuple[str, str]]:
+    amount = amount_field(cls)
+    said = []
+    if getattr(cls, "zero", None) is not None and amount is not None:
+        said.append(("zero", f"at {amount.name} {cls.zero:g} it changes nothing"))  # type: ignore[attr-defined]
+    if getattr(cls, "grows", ""):
+        said.append(("grows", f"{cls.grows} grows with the amount"))  # type: ignore[attr-defined]
+    if cls.rows == "all":
+        said.append(("rows", "needs all query rows: not applicable where attention is causal"))
+    if cls.empty == "uniform":
+        said.append(("empty", "a query with no key left attends uniformly"))
+    return said
+
+
+def _fields(cls: type[Method]) -> list[str]:
+    amount, shown = amount_field(cls), []
+    for field in sorted(dataclasses.fields(cls), key=lambda field: field is not amount):
+        if not field.init:
+            continue
+        kind = getattr(field.type, "__name__", field.type)
+        given = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+        note = "  (the amount)" if field is amount else ""
+        shown.append(f"  {field.name.replace('_', '-')}: {kind}{given}{note}")
+    return shown
+
+
+def _transfer(cls: type[Method]) -> list[str]:
+    """Show what each example makes of a probability, where that depends on nothing else."""
+    import torch
+
+    lines: list[str] = []
+    grid = torch.logspace(torch.tensor(LOWEST).log10().item(), 0, GRID)
+    for spec in cls.examples:
+        (method,) = parse(spec)
+        try:
+            together = _row(method, grid)
+            alone = torch.cat([_row(method, value) for value in grid[::16, None]])
+            backward = _row(method, grid.flip(0)).flip(0)
+        except Exception:
+            return lines  # it wants more of its site than a row of probabilities has
+        if not torch.equal(alone, together[::16]) or not torch.equal(backward, together):
+            return lines  # depends on the rest of the row: no function of one probability
+        lines += ["", *_levels(spec, together)]
+        if spec == cls.examples[0]:
+            lines += ["", *_curve(grid, together)]
+    return lines
+
+
+def _row(method: Method, values: Tensor) -> Tensor:
+    """Return what a method makes of one query's probabilities (keys)."""
+    site = Site("", "encoder", 0, heads=1, head_dim=1)
+    return method.probs(values.clone().view(1, 1, 1, -1), site).view(-1)
+
+
+def _levels(spec: str, values: Tensor) -> list[str]:
+    levels = values.unique().tolist()
+    if len(levels) > FEW:
+        return [f"{spec}: {len(levels)} different values for {GRID} probabilities from {LOWEST:g} to 1"]
+    return [_wrapped("levels", f"{spec}: " + ", ".join(f"{level:.4g}" for level in levels))]
+
+
+def _curve(grid: Tensor, values: Tensor) -> list[str]:
+    """Plot output against input, both on a log scale from LOWEST to 1, zeros on a line of their own."""
+    import math
+
+    columns, rows = CURVE
+    canvas = [[" "] * columns for _ in range(rows + 1)]
+    for x, y in zip(grid.tolist(), values.tolist(), strict=True):
+        column = min(columns - 1, int(columns * (1 - math.log(x) / math.log(LOWEST))))
+        share = 0.0 if y <= 0 else max(0.0, min(1.0, 1 - math.log(y) / math.log(LOWEST)))
+        row = rows if y <= 0 else min(rows - 1, int(rows * (1 - share)))
+        canvas[row][column] = "#"
+    marks = {0: "1", rows - 1: f"{LOWEST:g}", rows: "0"}
+    drawn = [f"{marks.get(at, ''):>7} |{''.join(line).rstrip()}" for at, line in enumerate(canvas)]
+    ends = f"{LOWEST:g}{'1':>{columns - len(f'{LOWEST:g}')}}"
+    return ["out, log scale", *drawn, f"{'':8}+{'-' * columns}", f"{'':9}{ends}  in"]
