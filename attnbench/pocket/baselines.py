@@ -42,7 +42,7 @@ def sentiment(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> float:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     found = (counts(test) @ weight + bias > 0).long().tolist()
     return sum(label == d["label"] for label, d in zip(found, test, strict=True)) / len(test)
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attnbench.pocket import batches, network, tokenizer
+from attnbench.pocket.text import WRITERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,16 +41,18 @@ class Recipe:
 
 def growing(done: float) -> dict[str, Any]:
     """Begin with few facts a paragraph: matching is learned there, the full length is practice."""
-    if done < 0.35:
+    if done < 0.4:
         return {"people": (3, 4), "relations": 2, "turned": 0.0}
-    if done < 0.6:
+    if done < 0.7:
         return {"people": (4, 6), "relations": 3}
     return {}
 
 
 RECIPES = {
-    "sentiment": Recipe(steps=1000, batch=64, options=lambda done: {}),
-    "qa": Recipe(steps=1400, batch=32, options=growing),
+    ("bert", "sentiment"): Recipe(steps=1000, batch=64, options=lambda done: {}),
+    ("bert", "qa"): Recipe(steps=1200, batch=32, options=growing),
+    ("roberta", "sentiment"): Recipe(steps=2000, batch=64, options=lambda done: {}),
+    ("roberta", "qa"): Recipe(steps=1600, batch=32, options=growing),
 }
 
 
@@ -57,9 +60,9 @@ class Tutor(nn.Module):
     """The auxiliary heads, thrown away after training: they give many supervised positions a sequence.
 
     From layer 1: whether a word occurs again (sentiment), or in the question (qa). From layer 2: an opinion
-    word's own polarity and whether it is denied (sentiment), the name of every value's person (qa), which is
-    what breaks the "right type, wrong fact" plateau. From layer 3: what an opinion says in the end and which
-    clauses decide (sentiment), which clause answers (qa).
+    word's own polarity and whether it is denied (sentiment), the name of every value's person (qa), which
+    is what breaks the "right type, wrong fact" plateau. From layer 3: what an opinion says in the end and
+    which clauses decide (sentiment), which clause answers (qa).
     """
 
     def __init__(self) -> None:
@@ -85,7 +88,7 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
     Every `every` steps the whole state is written to `training.pt`; a run that finds one there goes on from
     it, and ends in the same weights as one that was never interrupted.
     """
-    recipe = RECIPES[task]
+    recipe = RECIPES[family, task]
     steps = recipe.steps if steps is None else steps
     torch.manual_seed(recipe.seed)
     vocabulary = tokenizer.build(family)
@@ -152,7 +155,7 @@ def save(model: Any, vocabulary: Any, output: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m attnbench.pocket.train", description=__doc__)
     parser.add_argument("--family", choices=sorted(tokenizer.SPECIAL), required=True)
-    parser.add_argument("--task", choices=sorted(RECIPES), required=True)
+    parser.add_argument("--task", choices=sorted(WRITERS), required=True)
     parser.add_argument("--steps", type=int, help="fewer steps than the recipe's, for a test")
     parser.add_argument("--output", type=Path, help="the folder (default: the one that is shipped)")
     parser.add_argument(
@@ -167,10 +170,11 @@ def main(arguments: list[str] | None = None) -> None:
         card.write(options.family, options.task, output)
         return
     seconds = train(options.family, options.task, output, options.steps)
+    recipe = RECIPES[options.family, options.task]
     training = {
         "command": f"python -m attnbench.pocket.train --family {options.family} --task {options.task}",
-        "steps": options.steps or RECIPES[options.task].steps,
-        "batch": RECIPES[options.task].batch,
+        "steps": options.steps or recipe.steps,
+        "batch": recipe.batch,
         "seconds": round(seconds),
     }
     (output / "card.json").write_text(
