@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALE = 2.0**64  # levels are parked above every probability while lower edges are still to come
 CHAIN = 8  # up to so many levels one pass a level costs less than a logarithm and an exponential
-COUNTS = 4  # after so many guesses most rows have their threshold or are one key off
+COUNTS = 5  # after so many guesses most rows have their threshold or are one key off
 WALK = 6  # steps from key to key before a row is sorted
 
 
@@ -31,13 +30,12 @@ def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> 
         return probs + (quantise(probs.detach().clone(), edges, levels) - probs).detach()
     if probs.dtype != torch.float32:
         return probs.copy_(quantise(probs.float(), edges, levels))
-    # threshold_ replaces what is not above its bound, and an edge itself belongs to the upper bin
-    bounds = torch.tensor(edges, dtype=torch.float64).float()
-    below = torch.nextafter(bounds, torch.zeros(())).tolist()
-    torch.threshold_(probs, below[0], 2.0)
-    for bound, level in zip([*below[1:], 1.5], levels, strict=True):
-        torch.threshold_(probs, bound, level * SCALE)
-    return torch.threshold_(probs, 2.0, 0.0).mul_(1 / SCALE)
+    # threshold_ replaces what is not above its bound: of negated values, those from an edge up. Levels are positive
+    # and so above all bounds still to come.
+    probs.neg_()
+    for edge, level in zip(reversed(edges), reversed(levels), strict=True):
+        torch.threshold_(probs, -edge, level)
+    return torch.threshold_(probs, 0.0, 0.0)
 
 
 def quantise_log(probs: Tensor, low: float, first: float, step: float, count: int) -> Tensor:

@@ -13,10 +13,8 @@ from torch.nn import functional
 from attnbench.blocks import blocks, cut
 from attnbench.method import Site
 
-TILE_BYTES = {
-    "cpu": 1 << 20,
-    "cuda": 1 << 28,
-}  # scores in one tile; on a CPU they should stay in the L2 cache
+# scores in one tile: about the L2 cache of a CPU core; an example is cut into rows only above four times that
+TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 Stage = Callable[[Tensor, Site], Tensor]
 
 
@@ -81,7 +79,7 @@ def attend(
         row_bytes = heads * keys * query.element_size()
         budget = TILE_BYTES.get(query.device.type, TILE_BYTES["cpu"])
         scored = stages.on_scores() or softcap is not None
-        at_once = queries if stages.whole or not scored else min(queries, max(1, budget // row_bytes))
+        at_once = queries if stages.whole or not scored else min(queries, max(1, 4 * budget // row_bytes))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for tile in block.part(together, at_once):
             at = Site(
