@@ -46,6 +46,8 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
             engine = Engine(model)
             stack.enter_context(sites.attached(model, engine))
             stack.enter_context(engine.hooks(model))
+        for method in wanted:
+            stack.enter_context(method.installed(model))
         stack.callback(engine.pop, applied)
         engine.push(applied)
         yield applied

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable
 from attnbench.method import Method, Site
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def head_sensitivity(
 ) -> dict[tuple[str, int], Tensor]:
     """Sum |dL/dgate| over examples and tokens: (kind, layer) -> (heads,), with L summed over the examples.
 
-    Raises UserError where the batches carry no labels.
+    Raises NotApplicable where the batches carry no labels.
     """
     import torch
 
@@ -46,7 +46,7 @@ def head_sensitivity(
             gates.gates.clear()
             loss = getattr(model(**batch), "loss", None)
             if loss is None:
-                raise UserError(
+                raise NotApplicable(
                     "a gradient criterion needs labels, and this task's calibration data has none"
                 )
             if not gates.gates:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from attnbench.errors import NotApplicable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +51,8 @@ class Method:
     Override `fit(model, batches)` to learn from data first (`batches`: a list of dicts for `model(**batch)`,
     labels included where the task has them); what it learns ends in an underscore and is stored with the
     record. Raise ValueError in `__post_init__` for an amount out of range. A stage may edit its tensor in
-    place where `tensor.requires_grad` is false.
+    place where `tensor.requires_grad` is false. `installed` and `realize` are for methods that change the
+    model itself.
     """
 
     name: ClassVar[str] = ""  # "prune", or "heads:entropy" for a variant
@@ -78,6 +82,20 @@ class Method:
 
     def fit(self, model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
         return None
+
+    def installed(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Prepare the model while the method is applied: put trained weights in place, check what it names.
+
+        The context manager leaves the model as it found it.
+        """
+        return contextlib.nullcontext()
+
+    def realize(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Make the model compute the same with less work until the block ends.
+
+        Raises NotApplicable for a method, or a model, where there is no such way.
+        """
+        raise NotApplicable(f"{self.name} is only simulated: it saves no work")
 
     def selects(self, site: Site) -> bool:
         """Tell whether `on=` and `layers=` include this site."""

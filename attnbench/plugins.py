@@ -18,7 +18,7 @@ from attnbench.errors import UserError
 from attnbench.method import Method
 
 PROJECT = "attnbench"
-NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z])*)*")
+NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z0-9])*)*")  # digits in a variant only: heads:l2
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -65,7 +65,8 @@ class Registry:
         name = cls.__dict__.get("name", "")
         if not NAME.fullmatch(name):
             raise UserError(
-                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before a variant"
+                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before a variant, "
+                "digits in a variant only"
             )
         if name in self.methods and self.methods[name] is not cls:
             raise UserError(

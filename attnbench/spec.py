@@ -13,7 +13,7 @@ from attnbench.method import KINDS, Method, layer_range
 from attnbench.plugins import registry
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
-WORD = re.compile(r"[a-z](?:-?[a-z])*")
+WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")
 HINT = "`attnbench methods` lists them."
 

@@ -1,15 +1,15 @@
-"""Whole heads removed, by a score of how much each matters."""
+"""Whole heads removed: by a criterion's ranking, at random, or those that are named."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench import Method, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from attnbench import Site
@@ -17,9 +17,35 @@ if TYPE_CHECKING:
 Scores = dict[tuple[str, int], "Tensor"]  # (kind, layer) -> (heads,)
 
 
+class Removal(Method):
+    """What all share: `alive` says which heads of a site stay, the context of the others is zero."""
+
+    def alive(self, site: Site) -> Tensor | None:
+        """Return 1 for a head that stays, 0 for one that goes: (heads,), or None where all stay."""
+        raise TypeError(f"{type(self).__name__} does not say which heads stay")
+
+    def context(self, context: Tensor, site: Site) -> Tensor:
+        alive = self.alive(site)
+        if alive is None or bool(alive.all()):
+            return context
+        gate = alive.to(context).view(1, -1, 1, 1)
+        return context * gate if context.requires_grad else context.mul_(gate)
+
+    def realize(self, model: Any) -> contextlib.AbstractContextManager[None]:
+        from attnbench.realize import without_heads
+        from attnbench.sites import discover
+
+        kept = {}
+        for site in discover(model):
+            alive = self.alive(site) if self.selects(site) else None
+            if alive is not None:
+                kept[site.kind, site.layer] = alive.nonzero().flatten().tolist()
+        return without_heads(model, kept)
+
+
 @dataclass
-class Heads(Method):
-    """What the criteria share: rank the selected heads, zero the context of the floor(n p / 100) lowest."""
+class Heads(Removal):
+    """What the criteria share: rank the selected heads, remove the floor(n p / 100) lowest."""
 
     percent: float
     per_layer: bool = field(default=False, kw_only=True)
@@ -82,12 +108,8 @@ class Heads(Method):
                 self.alive_[key][head] = 0
                 removed[key] += 1
 
-    def context(self, context: Tensor, site: Site) -> Tensor:
-        alive = self.alive_.get((site.kind, site.layer))
-        if alive is None or bool(alive.all()):
-            return context
-        gate = alive.to(context.dtype).view(1, -1, 1, 1)
-        return context * gate if context.requires_grad else context.mul_(gate)
+    def alive(self, site: Site) -> Tensor | None:
+        return self.alive_.get((site.kind, site.layer))
 
 
 @dataclass
@@ -114,79 +136,58 @@ class HeadsRandom(Heads):
 
 
 @dataclass
-class HeadsEntropy(Heads):
-    """Remove the heads that look everywhere: a low entropy of attention counts as importance.
+class HeadsFixed(Removal):
+    """Remove the heads that are named: `off=3.5` is head 5 of layer 3, `off=4` all of layer 4.
 
-    importance = -mean over examples and queries of (-sum_k p log p) / log n, over queries that see n > 1
-    keys, with 0 log 0 = 0. Shapes: probs (batch, heads, queries, keys), scores_ (heads,) per layer. Source:
-    the head-importance exercise of Dive into Deep Learning, section 11.5,
-    https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs: divided by
-    log n, so that examples of different lengths weigh alike.
+    context_h = 0 for each of them, in every kind of attention that `on=` leaves. Shapes: context (batch,
+    heads, queries, head_dim). Source: `alive_heads` of Voita et al. 2019, https://arxiv.org/abs/1905.09418,
+    and the head mask of Ji et al. 2021, https://github.com/StonyBrookNLP/spiqa. Differs: those list what
+    stays, of every layer; a head that the model does not have is an error. Counting begins at 0.
     """
 
-    name = "heads:entropy"
-    examples = ("heads50:entropy",)
+    name = "heads:fixed"
+    examples = ("heads:fixed:off=0.1", "heads:fixed:off=0.1:off=1")
 
-    def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
-        def entropy(probs: Tensor, site: Site) -> Tensor:
-            import torch
+    off: tuple[str, ...] = field(default=(), kw_only=True)
 
-            if site.visible is None:
-                seen = probs.new_full((1, 1, 1), probs.shape[-1])
-            else:
-                seen = site.visible.sum(-1).to(probs.dtype)  # (batch, 1, queries)
-            row = torch.special.entr(probs).sum(-1) / seen.log().clamp(min=1e-9)
-            counted = (seen > 1).to(probs.dtype).expand_as(row[:, :1])
-            return torch.stack([-(row * counted).sum((0, 2)), counted.sum().expand(probs.shape[1])])
+    def __post_init__(self) -> None:
+        if not self.off:
+            raise ValueError("name at least one head, as in off=3.5, or a layer, as in off=4")
+        for item in self.off:
+            if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", item):
+                raise ValueError(f"off={item} is neither a head such as 3.5 nor a layer such as 4")
 
-        return _averages(self, model, batches, entropy)
+    def alive(self, site: Site) -> Tensor | None:
+        import torch
 
+        closed = [self._head(item) for item in self.off if int(item.partition(".")[0]) == site.layer]
+        if not closed:
+            return None
+        alive = torch.ones(site.heads)
+        alive[[head for head in closed if head is not None]] = 0
+        return alive * 0 if None in closed else alive
 
-def _averages(
-    method: Heads, model: Any, batches: list[dict[str, Tensor]], measure: Callable[[Tensor, Site], Tensor]
-) -> Scores:
-    """Average over all tiles what `measure` returns: (sums, counts) stacked, each (heads,)."""
-    import torch
+    def _head(self, item: str) -> int | None:
+        head = item.partition(".")[2]
+        return int(head) if head else None
 
-    from attnbench import watch
+    @contextlib.contextmanager
+    def installed(self, model: Any):
+        from attnbench.sites import discover
 
-    sums: Scores = {}
-
-    def add(probs: Tensor, site: Site) -> None:
-        if method.selects(site):
-            key = (site.kind, site.layer)
-            sums[key] = sums.get(key, 0.0) + measure(probs, site).double().cpu()
-
-    with watch(model, probs=add), torch.no_grad():
-        for batch in batches:
-            model(**batch)
-    return {key: (total / count.clamp(min=1)).float() for key, (total, count) in sums.items()}
-
-
-@dataclass
-class HeadsGradient(Heads):
-    """Remove the heads to which the loss is least sensitive.
-
-    importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its
-    layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
-    heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
-    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
-    Differs from their code: L is the sum over examples, not the batch mean, so that scores do not depend on
-    the batch size; the per-layer denominators drop out.
-    """
-
-    name = "heads:gradient"
-    examples = ("heads50:gradient",)
-
-    def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
-        from attnbench.gates import head_sensitivity
-
-        sums = head_sensitivity(model, batches, self.selects)
-        return {key: score / (score.norm() + 1e-20) for key, score in sums.items()}
+        sites = [site for site in discover(model) if self.selects(site)]
+        for item in self.off:
+            layer, head = int(item.partition(".")[0]), self._head(item)
+            at = [site for site in sites if site.layer == layer]
+            if not at:
+                layers = sorted({site.layer for site in sites})
+                raise ValueError(f"off={item}: no layer {layer} there, only {layers[0]} to {layers[-1]}")
+            if head is not None and all(head >= site.heads for site in at):
+                raise ValueError(f"off={item}: layer {layer} has heads 0 to {max(s.heads for s in at) - 1}")
+        yield
 
 
 @hookimpl
 def register_methods(register):
     register(HeadsRandom)
-    register(HeadsEntropy)
-    register(HeadsGradient)
+    register(HeadsFixed)

@@ -1,0 +1,306 @@
+"""Every criterion of head importance against numpy on eager attention, one example and head at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import attnbench
+from attnbench import parse, tiles
+from attnbench.errors import NotApplicable, UserError
+
+HEADS, DIM = 4, 8
+
+
+@pytest.fixture(scope="module")
+def model(tiny_folder):
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(tiny_folder, attn_implementation="eager").eval()
+
+
+@pytest.fixture(scope="module")
+def batches():
+    generator = torch.Generator().manual_seed(5)
+    made = []
+    for lengths in ([9, 5, 7, 9], [4, 6], [1, 8, 8, 3, 12], [2, 5, 5, 9, 6, 7, 11, 4, 3]):
+        ids = torch.randint(4, 60, (len(lengths), max(lengths)), generator=generator)
+        mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
+        labels = torch.randint(0, 2, (len(lengths),), generator=generator)
+        made.append({"input_ids": ids * mask, "attention_mask": mask, "labels": labels})
+    return made
+
+
+@pytest.fixture(scope="module")
+def eager(model, batches):
+    """Every example by itself: its attentions (layers, heads, n, n) and contexts (layers, n, heads, dim)."""
+    found = []
+    projections = [layer.attention.output.dense for layer in model.bert.encoder.layer]
+    for batch in batches:
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            contexts = []
+            handles = [
+                p.register_forward_pre_hook(lambda _, args, kept=contexts: kept.append(args[0]))
+                for p in projections
+            ]
+            with torch.no_grad():
+                output = model(input_ids=ids[mask.bool()][None], output_attentions=True)
+            for handle in handles:
+                handle.remove()
+            attentions = torch.cat(output.attentions).double().numpy()
+            split = torch.cat(contexts).double().numpy()
+            found.append((attentions, split.reshape(*split.shape[:2], HEADS, DIM)))
+    return found
+
+
+def _mean_over_rows(eager, score, least=1):
+    table = np.zeros((2, HEADS))
+    for layer in range(2):
+        for head in range(HEADS):
+            rows = [row for attentions, _ in eager for row in attentions[layer, head] if len(row) >= least]
+            table[layer, head] = np.mean([score(row) for row in rows])
+    return table
+
+
+def _l1(eager):
+    return np.mean([np.abs(attentions).sum((2, 3)) for attentions, _ in eager], axis=0)
+
+
+def _l2(eager):
+    return np.mean([np.sqrt((attentions**2).sum((2, 3))) for attentions, _ in eager], axis=0)
+
+
+def _output(eager):
+    tokens = np.concatenate([contexts for _, contexts in eager], axis=1)  # (layers, tokens, heads, dim)
+    return tokens.var(axis=1).mean(-1)
+
+
+def _entropy(row):
+    return sum(p * np.log(p) for p in row if p > 0) / np.log(len(row))
+
+
+REFERENCES = {
+    "entropy": lambda eager: _mean_over_rows(eager, _entropy, least=2),
+    "variance": lambda eager: _mean_over_rows(
+        eager, lambda r: r.var() / ((len(r) - 1) / len(r) ** 2), least=2
+    ),
+    "confidence": lambda eager: _mean_over_rows(eager, max),
+    "l2": _l2,
+    "output": _output,
+}
+
+
+def _scores(spec, model, batches):
+    (method,) = parse(spec)
+    scores = method.importance(model, batches)
+    return np.stack([scores["encoder", layer].numpy() for layer in range(2)])
+
+
+@pytest.mark.parametrize("criterion", REFERENCES)
+def test_a_criterion_is_its_formula(criterion, model, batches, eager):
+    found = _scores(f"heads50:{criterion}", model, batches)
+    np.testing.assert_allclose(found, REFERENCES[criterion](eager), rtol=2e-5, atol=1e-6)
+
+
+def test_l1_is_the_number_of_queries_and_fails_saying_so(model, batches, eager):
+    found = _scores("heads50:l1", model, batches)
+    np.testing.assert_allclose(found, _l1(eager), rtol=1e-5)
+    (method,) = parse("heads50:l1")
+    with pytest.raises(ValueError, match="heads:l1 cannot tell the heads apart: all score"):
+        method.fit(model, batches)
+
+
+def test_l1_tells_heads_apart_where_rows_do_not_sum_to_one(model, batches, eager):
+    total = np.zeros((2, HEADS))
+    with torch.no_grad(), attnbench.apply(model, "prune80"):
+        for batch in batches:
+            seen = []
+            with attnbench.watch(
+                model, probs=lambda p, s, kept=seen: kept.append((s.layer, p.sum((0, 2, 3))))
+            ):
+                model(**batch)
+            for layer, sums in seen:
+                total[layer] += sums.double().numpy()
+    (method,) = parse("heads50:l1")
+    with attnbench.apply(model, "prune80"):
+        method.fit(model, batches)
+    found = np.stack([method.scores_["encoder", layer].numpy() for layer in range(2)])
+    np.testing.assert_allclose(found, total / len(eager), rtol=1e-5)
+    assert np.ptp(found) > 0.1
+
+
+@pytest.mark.parametrize("criterion", [*REFERENCES, "l1", "gradient"])
+def test_scores_depend_neither_on_batches_nor_on_tiles(criterion, model, batches, monkeypatch):
+    spec = f"heads50:{criterion}"
+    whole = _scores(spec, model, batches)
+    alone = [
+        {key: value[k : k + 1] for key, value in batch.items()}
+        for batch in batches
+        for k in range(len(batch["labels"]))
+    ]
+    np.testing.assert_allclose(_scores(spec, model, alone), whole, rtol=2e-4)
+    monkeypatch.setitem(tiles.TILE_BYTES, "cpu", HEADS * 4 * 12 * 3)  # tiles of three queries
+    np.testing.assert_allclose(_scores(spec, model, batches), whole, rtol=2e-4)
+
+
+def test_scores_hold_on_causal_attention():
+    from tiny_models import padded, tiny
+
+    causal = tiny("gpt2")
+    batch = padded(causal, examples=3, tokens=9)
+    with torch.no_grad():
+        attentions = []
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+            seen = []
+            with attnbench.watch(
+                causal, probs=lambda p, s, kept=seen: kept.append(p[0].double().numpy().copy())
+            ):
+                causal(input_ids=ids[mask.bool()][None])
+            attentions.append(seen)
+    expected = np.zeros((2, HEADS))
+    for layer in range(2):
+        for head in range(HEADS):
+            rows = [row[: q + 1] for seen in attentions for q, row in enumerate(seen[layer][head])]
+            expected[layer, head] = np.mean([_entropy(row) for row in rows if len(row) > 1])
+    scores = parse("heads50:entropy")[0].importance(causal, [batch])
+    found = np.stack([scores["decoder", layer].numpy() for layer in range(2)])
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def _told_apart(labels):
+    """Two examples a label: what a probe reads is what the test put there."""
+    ids = torch.tensor([[5 + label, 40 + k % 7, 30 + k // 7] for k, label in enumerate(labels)])
+    return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor(labels)}]
+
+
+def test_the_probe_is_a_logistic_regressions_accuracy_on_a_fifth(model):
+    import zlib
+
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    batches = _told_apart([k % 2 for k in range(40)])
+    found = _scores("heads50:probe", model, batches)
+    contexts = []
+    handles = [
+        layer.attention.output.dense.register_forward_pre_hook(lambda _, args: contexts.append(args[0]))
+        for layer in model.bert.encoder.layer
+    ]
+    with torch.no_grad():
+        model(input_ids=batches[0]["input_ids"])
+    for handle in handles:
+        handle.remove()
+    keys = [zlib.crc32(np.array(row, dtype="<i8").tobytes()) for row in batches[0]["input_ids"].tolist()]
+    order = np.argsort(keys, kind="stable")
+    dev, train = order[:8], order[8:]
+    labels = batches[0]["labels"].numpy()
+    for layer in range(2):
+        features = contexts[layer].double().mean(1).numpy().reshape(40, HEADS, DIM)
+        for head in range(HEADS):
+            probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+            probe.fit(features[train, head], labels[train])
+            assert found[layer, head] == pytest.approx(
+                probe.score(features[dev, head], labels[dev]), abs=1e-6
+            )
+    split = [{key: value[k : k + 7] for key, value in batches[0].items()} for k in range(0, 40, 7)]
+    np.testing.assert_allclose(_scores("heads50:probe", model, split), found)
+
+
+@pytest.mark.parametrize("criterion", ["probe", "gradient"])
+def test_a_criterion_without_labels_is_not_applicable(criterion, model, batches):
+    bare = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
+    with pytest.raises(NotApplicable, match=criterion if criterion == "probe" else "labels"):
+        parse(f"heads50:{criterion}")[0].fit(model, bare)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        _told_apart([0, 1, 0]),
+        _told_apart([0] * 20),
+        [{**_told_apart([0])[0], "start_positions": torch.zeros(1)}],
+    ],
+    ids=["few", "one class", "one"],
+)
+def test_the_probe_needs_examples_of_two_classes(batches, model):
+    with pytest.raises(NotApplicable, match="two classes"):
+        parse("heads50:probe")[0].fit(model, batches)
+
+
+def test_a_head_without_a_finite_score_fails(model, batches):
+    (method,) = parse("heads50:entropy")
+    method.importance = lambda *_: {("encoder", 0): torch.tensor([1.0, float("nan"), 2.0, 3.0])}
+    with pytest.raises(ValueError, match="no finite score"):
+        method.fit(model, batches)
+
+
+# heads:fixed
+
+
+def _silent(model, spec, batch):
+    """Which heads put zeros into the output projection: {(layer, head)}."""
+    seen = []
+    handles = [
+        layer.attention.output.dense.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+        for layer in model.bert.encoder.layer
+    ]
+    with torch.no_grad(), attnbench.apply(model, spec):
+        model(**batch)
+    for handle in handles:
+        handle.remove()
+    blocks = [context.reshape(*context.shape[:2], HEADS, DIM) for context in seen]
+    return {(k, h) for k, b in enumerate(blocks) for h in range(HEADS) if not b[:, :, h].any()}
+
+
+FIXED = {
+    "heads:fixed:off=0.1": {(0, 1)},
+    "heads:fixed:off=0.1:off=1.3:off=1.0": {(0, 1), (1, 3), (1, 0)},
+    "heads:fixed:off=1": {(1, h) for h in range(HEADS)},
+    "heads:fixed:off=1:off=1.2": {(1, h) for h in range(HEADS)},
+    "heads:fixed:layers=0:off=0.2": {(0, 2)},
+    "heads:fixed:off=0.1+heads:fixed:off=0.3": {(0, 1), (0, 3)},
+}
+
+
+@pytest.mark.parametrize(("spec", "closed"), FIXED.items())
+def test_fixed_closes_what_it_names(spec, closed, model, batches):
+    assert _silent(model, spec, batches[0]) == closed
+    assert attnbench.format(parse(spec)) == spec
+
+
+OUTSIDE = {
+    "heads:fixed:off=0.4": "layer 0 has heads 0 to 3",
+    "heads:fixed:off=2": "no layer 2 there, only 0 to 1",
+    "heads:fixed:off=0.0:off=7.1": "no layer 7",
+    "heads:fixed:layers=0:off=1.0": "no layer 1 there, only 0 to 0",
+}
+
+
+@pytest.mark.parametrize(("spec", "says"), OUTSIDE.items())
+def test_fixed_outside_the_model_is_an_error(spec, says, model, batches):
+    with pytest.raises(ValueError, match=says), attnbench.apply(model, spec):
+        pass
+    assert not _silent(model, "threshold0", batches[0])  # nothing is left behind
+
+
+@pytest.mark.parametrize(
+    "spec", ["heads:fixed", "heads:fixed:off=a", "heads:fixed:off=1.x", "heads:fixed:off=-1"]
+)
+def test_fixed_is_refused_when_it_names_no_head(spec):
+    with pytest.raises(UserError, match="heads:fixed"):
+        parse(spec)
+
+
+def test_fixed_acts_on_the_kinds_it_is_given():
+    from tiny_models import padded, tiny
+
+    pair = tiny("bart")
+    batch, zeros = padded(pair, examples=2), {}
+    watching = attnbench.watch(
+        pair, context=lambda c, s: zeros.__setitem__((s.kind, s.layer), not c[:, 1].any())
+    )
+    with torch.no_grad(), attnbench.apply(pair, "heads:fixed:off=0.1:on=cross"), watching:
+        pair(**batch)
+    assert {key for key, empty in zeros.items() if empty} == {("cross", 0)}
