@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", "Measure models with methods on tasks and print the comparison.")
     run.add_argument(
+        "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
+    )
+    run.add_argument(
         "--models",
         nargs="+",
         action="extend",
@@ -89,11 +92,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="samples a forward pass (32); results do not depend on it",
     )
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="first seed of what draws (0)")
+    run.add_argument("--seed", type=int, metavar="N", help="first seed of what draws (0)")
     run.add_argument(
         "--repeats",
         type=_positive,
-        default=3,
         metavar="N",
         help="seeds a method that draws is measured with (3)",
     )
@@ -113,9 +115,8 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--records",
-        default="attnbench-records",
         metavar="DIR",
-        help="where records are kept (attnbench-records)",
+        help="where records are kept (attnbench-records; a suite's: records/NAME beside it)",
     )
     run.add_argument("--force", action="store_true", help="measure again what is recorded")
     run.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")

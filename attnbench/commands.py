@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from attnbench import console, models, plan
+from attnbench import console, models, plan, record
 from attnbench.errors import UserError, unknown
 from attnbench.plugins import registry
+
+if TYPE_CHECKING:
+    from attnbench import runner
+    from attnbench.record import Record
+
+RECORDS, REPEATS = "attnbench-records", 3
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
-    cells = plan.plan(options.models, options.methods, options.tasks, options.repeats, options.seed)
+    if options.suites:
+        return _run_suites(options)
+    repeats, seed = options.repeats or REPEATS, options.seed or 0
+    cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed)
     if options.dry_run:
         for cell in cells:
             print(f"{models.label(cell.model)} {cell.task} {cell.method}")
@@ -23,31 +36,87 @@ def run(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in plan.split(options.models):
         _say_what_a_short_name_is(name)
-    from attnbench import runner
+    folder = options.records or RECORDS
+    with _listening() as listener:
+        result = _measure(
+            options, listener, options.models, options.methods, options.tasks, folder,
+            repeats=repeats, seed=seed, limit=options.limit, calibration=options.calibration,
+        )  # fmt: skip
+    _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+    return 1 if result.failed else 0
 
+
+def _run_suites(options: argparse.Namespace) -> int:
+    from attnbench import suite
+
+    suites = [suite.load(path) for path in options.suites]
+    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration"):
+        if getattr(options, name) and not (name in ("limit", "repeats") and options.records):
+            also = " unless --records keeps the trial apart" if name in ("limit", "repeats") else ""
+            raise UserError(f"--{name}: a suite holds its own{also}. Change {options.suites[0]}.")
+    given = plan.split(options.models)
+    if options.dry_run:
+        for each in suites:
+            known = [column for part in suite.chosen(each, given, locate=False) for column in part.columns()]
+            cells = [(model, task, method) for model, task in known for method in each.specs()]
+            for cell in cells:
+                print(*cell)
+            folder = options.records or each.records
+            done = sum(
+                record.path_of(folder, dict(zip(("model", "task", "method"), cell, strict=True))).exists()
+                for cell in cells
+            )
+            print(f"{each.path}: {len(cells)} cells, {done} recorded", file=sys.stderr)
+        return 0
+    console.quiet(options.verbose)
+    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
+    failed = False
+    for each, part in parts:
+        folder = str(options.records or each.records)
+        with _listening() as listener:
+            result = _measure(
+                options, listener, part.models, each.methods, part.tasks, folder,
+                repeats=options.repeats or each.repeats, seed=each.seed,
+                limit=options.limit or part.limit, calibration=each.calibration,
+            )  # fmt: skip
+        table = functools.partial(result.table, margin=each.margin)
+        board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
+        _show(options, result.records, table, board)
+        failed |= bool(result.failed)
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[console.Console]:
     listener = console.Console()
     try:
-        result = runner.run(
-            options.models, options.methods, options.tasks,
-            repeats=options.repeats, records=options.records, force=options.force,
-            fail_fast=options.fail_fast, debug=options.debug, listener=listener,
-            limit=options.limit, batch_size=options.batch_size, seed=options.seed,
-            device=options.device or _device(), dtype=options.dtype, calibration=options.calibration,
-            trust_remote_code=options.trust_remote_code,
-        )  # fmt: skip
+        yield listener
     finally:
         listener.close()
+
+
+def _measure(
+    options: argparse.Namespace, listener: console.Console, models_: Sequence[str], methods: Sequence[str],
+    tasks: Sequence[str], folder: str, **settings: Any,
+) -> runner.Run:  # fmt: skip
+    from attnbench import runner
+
+    return runner.run(
+        models_, methods, tasks,
+        records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
+        listener=listener, batch_size=options.batch_size, device=options.device or _device(),
+        dtype=options.dtype, trust_remote_code=options.trust_remote_code, **settings,
+    )  # fmt: skip
+
+
+def _show(options: argparse.Namespace, records: list[Record], table: Callable[[], str], board: str) -> None:
     if options.json:
         from attnbench import leaderboard
 
-        print(json.dumps(leaderboard.to_json(result.records), indent=1, ensure_ascii=False))
+        print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
     else:
-        print(result.table())
-        print(
-            f"next: attnbench leaderboard --records {options.records}   attnbench methods   attnbench tasks",
-            file=sys.stderr,
-        )
-    return 1 if result.failed else 0
+        print(table())
+        print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
 
 
 def _say_what_a_short_name_is(name: str) -> None:
@@ -72,7 +141,6 @@ def _device() -> str:
 
 def leaderboard(options: argparse.Namespace) -> int:
     """Render records to stdout or a file."""
-    from attnbench import record
     from attnbench.leaderboard import render
 
     records = list(record.read_all(options.records))

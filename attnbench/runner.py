@@ -34,11 +34,11 @@ class Run:
     def failed(self) -> list[Record]:
         return [item for item in self.records if item.status == "failed"]
 
-    def table(self, format: str = "text") -> str:
+    def table(self, format: str = "text", margin: float = 0.01) -> str:
         """Render the comparison: "text" for a terminal, "md" for markdown."""
         from attnbench.leaderboard import render
 
-        return render(self.records, format=format)
+        return render(self.records, format=format, margin=margin)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row a cell and metric, with the paired difference to dense."""

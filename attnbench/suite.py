@@ -1,0 +1,198 @@
+"""Suites: a TOML file that holds a whole comparison, run and rendered by its name. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnbench import models, plan, spec
+from attnbench.errors import UserError, unknown
+
+REPEATS = 5
+PLACES = "ATTNBENCH_MODELS"  # a folder with the models that suites name by folder name
+TEXTS = ("title", "about", "calibration")
+LISTS, NUMBERS = ("methods", "claims"), ("repeats", "seed", "margin")
+PART = ("models", "tasks", "limit")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Models on tasks, all with the first `limit` samples; no tasks are those that a model names itself."""
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+
+    def columns(self) -> Iterator[tuple[str, str]]:
+        """Yield (model, task) by the names that records have."""
+        for model in self.models:
+            for task in self.tasks or models.tasks_of(model):
+                yield shown(model), task
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file asks for."""
+
+    path: Path
+    title: str
+    methods: tuple[str, ...]
+    parts: tuple[Part, ...]
+    claims: tuple[str, ...] = ()
+    about: str = ""
+    calibration: str | None = None
+    repeats: int = REPEATS
+    seed: int = 0
+    margin: float = 0.01
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def records(self) -> Path:
+        """Return the folder that its records are kept in: `records/NAME` beside the file."""
+        return self.path.parent / "records" / self.name
+
+    def specs(self) -> list[str]:
+        """List the canonical specs of a column, dense and uniform first, a draw once a seed."""
+        texts = [
+            text
+            for method in (*plan.CONTROLS, *self.methods)
+            for text in plan.seeded(spec.parse(method), self.repeats, self.seed)
+        ]
+        return list(dict.fromkeys(texts))
+
+
+def load(path: str | Path) -> Suite:
+    """Read a suite. Raises UserError naming the key that is wrong."""
+    path = Path(path)
+    try:
+        body = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"suite {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UserError(f"suite {path}: not TOML: {error}") from None
+    where = f"suite {path}"
+    _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *PART, "part"))
+    parts = body.pop("part", None)
+    if parts is None:
+        parts = [{key: body.pop(key) for key in PART if key in body}]
+    elif not isinstance(parts, list) or any(key in body for key in PART):
+        raise UserError(f"{where}: models, tasks and limit stand in each [[part]], or at the top without any")
+    for key in TEXTS:
+        if not isinstance(body.get(key, ""), str):
+            raise UserError(f"{where}: {key} is a text")
+    for key in LISTS:
+        body[key] = _list(where, key, body.get(key, []))
+    if not body["methods"]:
+        raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
+    for key, kind in (("repeats", int), ("seed", int), ("margin", float)):
+        value = body.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < (key == "repeats"):
+            raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
+    suite = Suite(
+        path=path, parts=tuple(_part(where, part) for part in parts), **{"title": path.stem, **body}
+    )
+    columns = [column for part in suite.parts for column in part.columns()]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise UserError(f"{where}: {' on '.join(column)} stands there twice: a record has room for one")
+    try:
+        suite.specs()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return suite
+
+
+def _part(where: str, body: Any) -> Part:
+    if not isinstance(body, dict):
+        raise UserError(f"{where}: a part is a table with models, tasks and limit")
+    _check_keys(where, body, PART)
+    names = _list(where, "models", body.get("models", []))
+    if not names:
+        raise UserError(f"{where}: names no model: models = [...]")
+    part = Part(names, _list(where, "tasks", body.get("tasks", [])), body.get("limit"))
+    if part.limit is not None and (not isinstance(part.limit, int) or part.limit < 1):
+        raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
+    for name in names:
+        try:
+            label = shown(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        if not part.tasks and not models.tasks_of(name):
+            raise UserError(f"{where}: {label} names no task of its own: tasks = [...]")
+    return part
+
+
+def _check_keys(where: str, body: dict[str, Any], known: Sequence[str]) -> None:
+    for key in body:
+        if key not in known:
+            raise unknown("key", key, known, f"{where} may have {', '.join(known)}.")
+
+
+def _list(where: str, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise UserError(f"{where}: {key} is a list of texts, as in {key} = ['...']")
+    return tuple(dict.fromkeys(value))
+
+
+def shown(name: str) -> str:
+    """Return a suite's model as records name it. Raises UserError for a short name."""
+    families = models.pocket_families()
+    if name in families:
+        published = f", or {name}-base for the published model" if f"{name}-base" in models.PUBLISHED else ""
+        raise UserError(f"'{name}' is a short name, which suites refuse: write pocket-{name}{published}")
+    if is_folder_name(name):
+        if name.startswith("pocket-"):
+            raise unknown("pocket model", name, [f"pocket-{family}" for family in families], "")
+        return name
+    return models.label(name)
+
+
+def is_folder_name(name: str) -> bool:
+    """Tell whether a model is named by its folder alone: where that is, is said when the suite is run."""
+    if "/" in name or name.startswith((".", "~")):
+        return False
+    return name not in models.PUBLISHED and name.removeprefix("pocket-") not in models.pocket_families()
+
+
+def chosen(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part]:
+    """Return the parts to run, models named by where they are.
+
+    `given` (of --models) chooses among the suite's models and says where a folder is; without it all are
+    run, and folders are looked for in $ATTNBENCH_MODELS. Raises UserError where one is not to be found.
+    """
+    wanted = {_given(name): name for name in given}
+    names = [shown(name) for part in suite.parts for name in part.models]
+    for label in wanted:
+        if label not in names:
+            raise unknown("model of the suite", label, names, f"{suite.path} has {', '.join(names)}.")
+    parts = []
+    for part in suite.parts:
+        found = tuple(name for name in part.models if not wanted or shown(name) in wanted)
+        if locate:
+            found = tuple(_place(suite, name, wanted.get(shown(name))) for name in found)
+        if found:
+            parts.append(Part(found, part.tasks, part.limit))
+    return parts
+
+
+def _given(name: str) -> str:
+    return name if is_folder_name(name) else models.label(name)
+
+
+def _place(suite: Suite, name: str, given: str | None) -> str:
+    if not is_folder_name(name):
+        return name
+    if given is not None and given != name:
+        return given
+    base = os.environ.get(PLACES)
+    if base and (Path(base) / name / "config.json").is_file():
+        return str(Path(base, name).absolute())
+    told = f"{PLACES}={base} has no such folder" if base else f"--models PATH/{name}, or {PLACES}=PATH"
+    raise UserError(f"suite {suite.path}: model '{name}' is a folder: say where it is: {told}.")

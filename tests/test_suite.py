@@ -1,0 +1,146 @@
+"""Suites: what a file may hold, where its models are, what a run of one prints and refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from attnbench import record, suite
+from attnbench.cli import main
+from attnbench.errors import UserError
+
+SMALL = """
+title = "Small"
+models = ["pocket-bert"]
+tasks = ["pocket-sentiment"]
+methods = ["prune80", "prune80:random"]
+limit = 8
+"""
+
+
+def write(folder, text, name="small.toml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_suite_with_its_defaults(tmp_path):
+    found = suite.load(write(tmp_path, SMALL))
+    assert (found.name, found.title, found.repeats, found.seed, found.margin) == (
+        "small",
+        "Small",
+        5,
+        0,
+        0.01,
+    )
+    assert found.parts == (suite.Part(("pocket-bert",), ("pocket-sentiment",), 8),)
+    assert found.records == tmp_path / "records" / "small"
+    assert found.specs()[:4] == ["dense", "uniform", "prune80", "prune80:random"]
+    assert found.specs()[-1] == "prune80:random:seed=4" and len(found.specs()) == 8
+
+
+def test_parts_have_their_own_limit_and_models_their_own_tasks(tmp_path):
+    text = """
+    methods = ["prune80"]
+    [[part]]
+    models = ["pocket-bert"]
+    limit = 8
+    [[part]]
+    models = ["bert-base", "someone/model", "mine"]
+    tasks = ["sst2"]
+    """
+    found = suite.load(write(tmp_path, text))
+    assert found.title == "small" and [part.limit for part in found.parts] == [8, None]
+    assert ("pocket-bert", "pocket-sentiment") in list(found.parts[0].columns())
+    assert list(found.parts[1].columns()) == [
+        ("bert-base", "sst2"),
+        ("someone/model", "sst2"),
+        ("mine", "sst2"),
+    ]
+
+
+MISTAKES = {
+    "": "names no method",
+    'methods = ["prune80"]': "names no model",
+    "methods = [": "not TOML",
+    'methods = "prune80"': "methods is a list",
+    'methods = ["prune80"]\nmodels = [1]': "models is a list",
+    'methods = ["prone80"]\nmodels = ["pocket-bert"]': "Did you mean prune",
+    'methods = ["prune80"]\nmodels = ["bert"]': "write pocket-bert, or bert-base",
+    'methods = ["prune80"]\nmodels = ["pocket-brt"]': "Did you mean pocket-bert",
+    'methods = ["prune80"]\nmodels = ["mine"]': "names no task",
+    'methods = ["prune80"]\nmodels = ["pocket-bert", "pocket-bert"]\ntasks = ["a"]\n[[part]]\nmodels = ["x"]':
+        "in each \\[\\[part\\]\\]",
+    'methods = ["prune80"]\nmodel = ["x"]': "Did you mean models",
+    'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nlimit = 0': "limit = 0",
+    'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nrepeats = 0': "repeats = 0",
+    'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nmargin = "1"': "margin = '1'",
+    'methods = ["prune80"]\ntitle = 3': "title is a text",
+    'methods = ["x"]\n[[part]]\nmodels = ["x"]\ntasks = ["a"]\n[[part]]\nmodels = ["x"]\ntasks = ["a"]':
+        "twice",
+    'methods = ["x"]\npart = 3': "in each",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_mistakes_are_named(tmp_path, text):
+    with pytest.raises(UserError, match=MISTAKES[text]) as caught:
+        suite.load(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_is_said(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
+
+
+FOLDERS = 'methods = ["prune80"]\nmodels = ["pocket-bert", "mine"]\ntasks = ["pocket-sentiment"]'
+
+
+def test_a_folder_is_located_by_models_or_by_the_environment(tmp_path, monkeypatch):
+    found = suite.load(write(tmp_path, FOLDERS))
+    monkeypatch.delenv(suite.PLACES, raising=False)
+    with pytest.raises(UserError, match="--models PATH/mine"):
+        suite.chosen(found, [])
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "mine" / "config.json").touch()
+    place = str(tmp_path / "models" / "mine")
+    assert suite.chosen(found, [place])[0].models == (place,)
+    assert suite.chosen(found, ["pocket-bert"])[0].models == ("pocket-bert",)
+    monkeypatch.setenv(suite.PLACES, str(tmp_path / "models"))
+    assert suite.chosen(found, [])[0].models == ("pocket-bert", place)
+    with pytest.raises(UserError, match=r"unknown model of the suite 'mind'\. Did you mean mine"):
+        suite.chosen(found, ["mind"])
+
+
+def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
+    path = write(tmp_path, FOLDERS)
+    cell = {"model": "mine", "task": "pocket-sentiment", "method": "dense"}
+    record.write(tmp_path / "records" / "small", record.Record(cell, "failed", "x"))
+    assert main(["run", str(path), "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "mine pocket-sentiment prune80" and len(out.splitlines()) == 6
+    assert "6 cells, 1 recorded" in err
+    assert main(["run", str(path), "--dry-run", "--models", "pocket-bert"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_suite_is_not_overruled(tmp_path, capsys):
+    path = str(write(tmp_path, SMALL))
+    for option in (["--methods", "prune50"], ["--limit", "3"], ["--seed", "3"], ["--tasks", "sst2"]):
+        assert main(["run", path, *option]) == 2
+        assert "a suite holds its own" in capsys.readouterr().err
+    assert main(["run", path, "--limit", "3", "--records", str(tmp_path / "apart"), "--dry-run"]) == 0
+
+
+def test_a_suite_runs_into_the_records_beside_it(tmp_path, capsys):
+    path = write(tmp_path, SMALL + "repeats = 2\n")
+    assert main(["run", str(path)]) == 0
+    out, err = capsys.readouterr()
+    folder = tmp_path / "records" / "small" / "pocket-bert" / "pocket-sentiment"
+    assert sorted(file.name for file in folder.glob("*.json")) == [
+        "dense.json", "prune80,random,seed=1.json", "prune80,random.json", "prune80.json", "uniform.json"
+    ]  # fmt: skip
+    assert "prune80:random (2 seeds)" in out
+    assert f"attnbench leaderboard {path}" in err
+    assert main(["run", str(path)]) == 0
+    assert "as recorded" in capsys.readouterr().err
