@@ -129,9 +129,10 @@ def test_an_interrupted_run_ends_in_the_same_weights(family, task, tmp_path, mon
     assert not (halves / train.CHECKPOINT).exists()
 
 
-def test_all_four_folders_are_shipped_and_small():
+def test_folders_are_named_by_family_and_task_and_small():
     names = {path.name for path in FOLDERS}
-    assert names >= {f"{family}-{task}" for family in tokenizer.SPECIAL for task in TASKS}
+    assert {f"bert-{task}" for task in TASKS} <= names
+    assert names <= {f"{family}-{task}" for family in tokenizer.SPECIAL for task in TASKS}
     sizes = [path.stat().st_size for folder in FOLDERS for path in folder.iterdir()]
     assert sum(sizes) < 8e6
     assert max(sizes) < 1.9e6
@@ -153,11 +154,11 @@ def test_shipped_models_load_whole_and_score_as_their_card_says(folder: Path):
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert sum(weight.numel() for weight in model.parameters()) == found["parameters"]
     vocabulary = transformers.AutoTokenizer.from_pretrained(folder)
-    assert (
-        vocabulary.backend_tokenizer.to_str()
-        == tokenizer.build(folder.name.split("-")[0]).backend_tokenizer.to_str()
-    )
-    prepared = card.inputs(vocabulary, task, "validation", 200)
+    built = tokenizer.build(folder.name.split("-")[0])
+    assert vocabulary.get_vocab() == built.get_vocab()
+    question = "Whom does Zoe teach?", "Oslo isn't “far” from Bergen."
+    assert vocabulary(*question).data == built(*question).data
+    prepared = card.inputs(vocabulary, task, "validation", 250)
     dense = card.score(model.eval(), prepared)
     assert abs(dense - found["scores"]["dense"]) < 0.08
     scores = found["scores"]
