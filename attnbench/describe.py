@@ -52,8 +52,9 @@ def _docstring(cls: type[Method]) -> tuple[str, dict[str, str]]:
 
 
 def _wrapped(label: str, text: str) -> str:
-    whole = {"break_long_words": False, "break_on_hyphens": False}  # a link stays one
-    return textwrap.fill(text, 110, initial_indent=f"{label:9}", subsequent_indent=" " * 9, **whole)
+    wrapper = textwrap.TextWrapper(110, initial_indent=f"{label:9}", subsequent_indent=" " * 9)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False  # a link stays one
+    return wrapper.fill(text)
 
 
 def _declarations(cls: type[Method]) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -45,3 +46,25 @@ class Guard:
     def at(self, site: Site) -> str:
         """Name the method, the stage and the site."""
         return f"{self.name} at {site.path} ({site.kind} layer {site.layer})"
+
+
+def require_nothing_kept(methods: Sequence[Method], lent: Iterable[Tensor]) -> None:
+    """Raise StageError where a method's attributes hold memory that was lent to its stages."""
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in lent}
+    for method in methods:
+        for path, tensor in tensors_in(vars(method)):
+            if tensor.untyped_storage().data_ptr() in addresses:
+                name = method.name or type(method).__name__
+                raise StageError(
+                    f"{name} keeps a stage's tensor in .{path}: its memory is used again. Clone it."
+                )
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Find tensors in nested dicts, lists and tuples, with their paths."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from tensors_in(item, f"{path}.{key}" if path else str(key))

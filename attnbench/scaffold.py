@@ -8,7 +8,10 @@ from pathlib import Path
 from attnbench.errors import UserError, unknown
 from attnbench.plugins import NAME, registry
 
-HEAD = '''"""{title}, a method. Edit what has an arrow, then run `attnbench check {name} --plugin {file}`."""
+HEAD = '''"""{title}: edit what has an arrow, then see whether it keeps its promises.
+
+`attnbench check {name} --plugin {file}`
+"""
 
 from __future__ import annotations
 

@@ -212,6 +212,17 @@ class KnowsNoCache(Method):
 
 
 @planted
+class DropsASite(Method):
+    def context(self, context, site):
+        from attnbench import sites
+
+        answering = [module for module in sites._serving if type(module).__name__ == "BertSelfAttention"]
+        if site.layer == 0 and len(answering) == 2:
+            sites._serving.pop(answering[1])
+        return context * 0.5
+
+
+@planted
 class ChangesNothing(Method):
     def probs(self, probs, site):
         return probs

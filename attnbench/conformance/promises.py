@@ -15,17 +15,16 @@ from attnbench.conformance import tiny
 from attnbench.conformance.subject import (
     TOLERANCE,
     Fault,
-    Spy,
     Subject,
     confirmed,
+    first_nonfinite,
     spied,
-    tensors_in,
     told,
     within,
     worst,
 )  # fmt: skip
 from attnbench.errors import NotApplicable
-from attnbench.guard import Guard
+from attnbench.guard import Guard, StageError, require_nothing_kept, tensors_in
 from attnbench.method import Method, Site, needs_fit, overridden
 
 LENGTHS = (12, 12, 12, 9, 9, 7, 12, 5)  # equal neighbours share a tile, so examples that mix are seen
@@ -62,13 +61,7 @@ def finite(subject: Subject, seed: int) -> str:
 
 
 def _require_finite(subject: Subject, seed: int, dtype: torch.dtype) -> None:
-    origin: list[str] = []
-
-    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
-        bad = result.isnan() | result.isposinf() | (result.isneginf() if stage != "scores" else False)
-        if not origin and bool(bad.any()) and not bool(given.isnan().any()):
-            origin.append(f"{Guard(method, stage).at(site)} made {int(bad.sum())} non-finite values")
-
+    origin, look = first_nonfinite()
     model = subject.model().to(dtype)
     methods = subject.methods() if dtype == torch.float32 else copy.deepcopy(subject.terms)
     name = str(dtype).removeprefix("torch.")
@@ -115,12 +108,12 @@ def batched(subject: Subject, seed: int) -> str:
 
 @confirmed
 def tiled(subject: Subject, seed: int) -> str:
-    """Tiles of a few query rows give what whole examples give."""
+    """Tiles of one query row give what whole examples give."""
     inputs = subject.batch(tiny.samples(subject.family, (12,), seed))
     whole = subject.run(inputs)
-    with mock.patch.dict(tiles.TILE_BYTES, dict.fromkeys(tiles.TILE_BYTES, 4 * 4 * 12 * 3)):
+    with mock.patch.dict(tiles.TILE_BYTES, dict.fromkeys(tiles.TILE_BYTES, 1)):
         parts = subject.run(inputs)
-    return f"{within(worst(parts, whole), 'in tiles of 3 query rows'):.1g}"
+    return f"{within(worst(parts, whole), 'in tiles of one query row'):.1g}"
 
 
 def deterministic(subject: Subject, seed: int) -> str:
@@ -145,14 +138,12 @@ def stateless(subject: Subject, seed: int) -> str:
     seen = [subject.run(inputs, methods) for inputs in (first, second, third, third, second, first)]
     for at in range(3):
         within(worst(seen[5 - at], seen[at]), "the same sample after others", 0.0)
-    lent = {
-        tensor.untyped_storage().data_ptr() for tensor in given
-    } - own  # alive, so no address is used twice
-    for method in methods:
-        kept = {key: value for key, value in vars(method).items() if not isinstance(value, Spy)}
-        for path, tensor in tensors_in(kept):
-            if tensor.untyped_storage().data_ptr() in lent:
-                raise Fault(f"{method.name} keeps a stage's tensor in .{path}: its memory is used again")
+    # all of it is alive still, so that no address is used twice
+    lent = [tensor for tensor in given if tensor.untyped_storage().data_ptr() not in own]
+    try:
+        require_nothing_kept(methods, lent)
+    except StageError as error:
+        raise Fault(str(error)) from None
     return "bit-equal"
 
 

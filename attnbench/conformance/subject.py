@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,18 +149,24 @@ def confirmed(check: Check) -> Check:
     return twice
 
 
-def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield path, value
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else ()
-    )
-    for key, item in items:
-        yield from tensors_in(item, f"{path}.{key}" if path else str(key))
+def blame(model: Any, methods: Sequence[Method], inputs: dict[str, Tensor]) -> str:
+    """Say which stage at which site made the first non-finite value, or nothing."""
+    origin, look = first_nonfinite()
+    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look)):
+        model(**inputs)
+    return "".join(origin)
+
+
+def first_nonfinite() -> tuple[list[str], Seen]:
+    """Return an empty list, and what fills it with the first stage that made a non-finite value."""
+    origin: list[str] = []
+
+    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
+        bad = result.isnan() | result.isposinf() | (result.isneginf() if stage != "scores" else False)
+        if not origin and bool(bad.any()) and not bool(given.isnan().any()):
+            origin.append(f"{Guard(method, stage).at(site)} made {int(bad.sum())} non-finite values")
+
+    return origin, look
 
 
 def told(error: BaseException) -> str:

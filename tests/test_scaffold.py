@@ -1,0 +1,105 @@
+"""A new method works as it is written, for every kind, and stays green after an author's edits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from attnbench import cli, scaffold
+from attnbench.errors import UserError
+
+KINDS = ("transform", "calibrated", "trained")
+FAMILIES = ("bert", "llama", "bart")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["my-method", "heads:mine"])
+def test_what_is_written_passes_as_it_stands(kind, name, fresh_registry, tmp_path):
+    from attnbench.method import needs_fit
+    from attnbench.spec import parse
+    from attnbench.testing import check_method, expand
+
+    method, test = scaffold.write(name, kind, tmp_path)
+    fresh_registry.load([str(method)])
+    specs = expand(name)
+    assert specs and all(needs_fit(parse(spec)[0]) == (kind != "transform") for spec in specs)
+    report = check_method(specs[0], families=FAMILIES)
+    assert report.ok, str(report)
+    compile(test.read_text(encoding="utf-8"), str(test), "exec")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_is_clean(kind, tmp_path):
+    scaffold.write("my-method", kind, tmp_path)
+    for command in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--line-length", "110", str(tmp_path)]
+        done = subprocess.run(ruff, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+# about ten edited lines: another formula, another stage, another source
+EDITS = {
+    "Cap every attention probability at a share of one.": "Round every attention score to a grid.",
+    "y = min(x, p / 100); no renormalisation. Shapes: probs": "y = s floor(x / s + 1/2). Shapes: scores",
+    "https://arxiv.org/abs/1706.03762": "https://aclanthology.org/2021.findings-acl.363/",
+    '"my-grid50", "my-grid20"': '"my-grid0.5", "my-grid2"',
+    "    zero = 100  # <- the amount that changes nothing, where there is one\n": "",
+    "percent: float": "step: float",
+    "if not 0 <= self.percent <= 100:": "if self.step <= 0:",
+    "the cap is between 0 and 100 percent": "the step is positive",
+    "def probs(self, probs: Tensor, site: Site)": "def scores(self, scores: Tensor, site: Site)",
+    "        most = self.percent / 100\n": "",
+    "return probs.clamp(max=most) if probs.requires_grad else probs.clamp_(max=most)": (
+        "return scores + ((scores / self.step).round() * self.step - scores).detach()"
+    ),
+}
+
+
+def test_ten_edited_lines_make_another_method(fresh_registry, tmp_path, capsys):
+    assert cli.main(["new-method", "my-grid", "--output", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    file = tmp_path / "my_grid.py"
+    assert said.out.splitlines() == [str(file), str(tmp_path / "test_my_grid.py")]
+    assert f"attnbench check my-grid --plugin {file}" in said.err
+    text = file.read_text(encoding="utf-8")
+    for old, new in EDITS.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text, encoding="utf-8")
+    assert cli.main(["check", "my-grid", "--plugin", str(file)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "my-grid0.5: ok"
+
+
+def test_its_test_file_runs(tmp_path):
+    _, test = scaffold.write("my-method", "transform", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+WRONG = {
+    "prune": ("prune", "transform", "exists already"),
+    "capital": ("Mine", "transform", "is no name"),
+    "digit": ("mine2", "transform", "is no name"),
+    "kind": ("mine", "calibrate", "Did you mean calibrated"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_mistakes_are_told(case, tmp_path):
+    name, kind, words = WRONG[case]
+    with pytest.raises(UserError, match=words):
+        scaffold.write(name, kind, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "test_mine.py").write_text("precious", encoding="utf-8")
+    with pytest.raises(UserError, match="there already"):
+        scaffold.write("mine", folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
