@@ -30,8 +30,8 @@ def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> 
         return probs + (quantise(probs.detach().clone(), edges, levels) - probs).detach()
     if probs.dtype != torch.float32:
         return probs.copy_(quantise(probs.float(), edges, levels))
-    # threshold_ replaces what is not above its bound: of negated values, those from an edge up. Levels are positive
-    # and so above all bounds still to come.
+    # threshold_ replaces what is not above its bound: of negated values, those from an edge up. Levels are
+    # positive and so above all bounds still to come.
     probs.neg_()
     for edge, level in zip(reversed(edges), reversed(levels), strict=True):
         torch.threshold_(probs, -edge, level)
