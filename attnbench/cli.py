@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from attnbench import heads
 from attnbench.errors import UserError
 
 EPILOG = """examples:
@@ -128,19 +129,29 @@ def parser() -> argparse.ArgumentParser:
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
 
-    board = command("leaderboard", "Render records as a table.")
+    board = command("leaderboard", "Render records as tables, pictures or a page.")
     board.add_argument(
-        "--records", default="attnbench-records", metavar="DIR", help="what to render (attnbench-records)"
+        "suites", nargs="*", metavar="SUITE.toml", help="what to show, of the records beside it; or all there is"
     )
+    board.add_argument("--records", metavar="DIR", help="what to render (attnbench-records)")
     board.add_argument(
-        "--format", default="md", choices=["md", "text"], help="markdown, or plain for a terminal (md)"
+        "--format",
+        metavar="LIST",
+        help="of md, html, csv, latex, text, plots (md; a suite with --output: md,csv,plots)",
     )
-    board.add_argument("--output", metavar="FILE", help="write there instead of stdout")
+    board.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
+    board.add_argument(
+        "--check", action="store_true", help="print what is wrong with records or stale beside a suite"
+    )
 
     methods = command("methods", "List the methods, or show one.")
     methods.add_argument("name", nargs="?", help="as in prune or heads:entropy")
     methods.add_argument(
         "--examples", action="store_true", help="print one comma-separated line of specs to try"
+    )
+
+    heads.add_arguments(
+        command("heads", "Score every head by every criterion, as CSV and heat map."), _positive
     )
 
     check = command("check", "Check that methods keep their promises, on tiny models of five architectures.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import console, models, plan, record
-from attnbench.errors import UserError, unknown
+from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
 
 if TYPE_CHECKING:
@@ -139,20 +139,72 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def leaderboard(options: argparse.Namespace) -> int:
-    """Render records to stdout or a file."""
-    from attnbench.leaderboard import render
+def heads(options: argparse.Namespace) -> int:
+    """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
+    from attnbench import heads as importance
 
-    records = list(record.read_all(options.records))
-    if not records:
-        raise UserError(
-            f"--records {options.records}: no record there. `attnbench run --records DIR ...` makes them."
-        )
-    text = render(records, format=options.format)
-    if options.output:
-        Path(options.output).write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    by, names = importance.chosen(options.by), plan.split(options.models)
+    if not names:
+        raise UserError("no model: give --models, as in attnbench heads --models bert")
+    wanted = {name: plan.split(options.tasks) or models.tasks_of(name) for name in names}
+    for name, tasks in wanted.items():
+        models.label(name)
+        if not tasks:
+            raise UserError(
+                f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
+            )
+    console.quiet(options.verbose)
+    failed, first = 0, True
+    for name, tasks in wanted.items():
+        _say_what_a_short_name_is(name)
+        for task in tasks:
+            try:
+                found = importance.study(
+                    name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
+                    seed=options.seed, device=options.device or _device(), calibration=options.calibration,
+                )  # fmt: skip
+            except NotApplicable as reason:
+                print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)
+                continue
+            print(("" if first else "\n") + importance.describe(found), flush=True)
+            print(f"written to {importance.write(found, options.output)}", file=sys.stderr)
+            failed, first = failed + len(found.failed), False
+    print(
+        f"next: attnbench methods heads:{by[0]}   attnbench run --methods heads50:{by[0]} ...",
+        file=sys.stderr,
+    )
+    return 1 if failed and by != importance.criteria() else 0  # `all` holds some that never fit
+
+
+def leaderboard(options: argparse.Namespace) -> int:
+    """Render records, all or those of suites, to stdout, a file or a folder; or check them."""
+    from attnbench import publish, suite
+
+    paths = options.suites or [None]
+    if options.records and len(paths) > 1:
+        raise UserError("--records: each suite has its own folder of records. Give one suite with it.")
+    if options.check:
+        folder = options.records or (None if options.suites else RECORDS)
+        found = [line for path in paths for line in publish.problems(path, folder)]
+        print("\n".join(found) or "nothing wrong")
+        return 1 if found else 0
+    target = Path(options.output) if options.output else None
+    into_folder = target is not None and (target.is_dir() or not target.suffix)
+    standard = publish.STANDARD if options.suites and into_folder else ("md",)
+    formats = publish.formats(options.format, standard)
+    for path in paths:
+        folder = options.records or (suite.load(path).records if path else RECORDS)
+        board = publish.load(path, folder)
+        if target is not None and into_folder:
+            publish.write(publish.files(board, formats, Path(path).stem if path else "leaderboard"), target)
+        elif len(formats) > 1 or "plots" in formats:
+            raise UserError("--format: several files and plots need --output DIR")
+        elif target is not None and len(paths) == 1:
+            publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
+        elif target is not None:
+            raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
+        else:
+            sys.stdout.write(publish.text(board, formats[0]))
     return 0
 
 
