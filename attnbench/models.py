@@ -104,7 +104,7 @@ class Checkpoint:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
             # without its files transformers makes one that knows its special tokens and nothing else
-            raise UserError(f"model '{self.path}' cannot be read: no tokenizer there. Save one beside the weights.")
+            raise UserError(f"model '{self.path}' cannot be read: it has no tokenizer beside its weights.")
         return tokenizer
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
