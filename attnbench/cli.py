@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
 
     board = command("leaderboard", "Render records as tables, pictures or a page.")
     board.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="what to show, of the records beside it; or all there is"
+        "suites", nargs="*", metavar="SUITE.toml", help="what to show of the records beside it"
     )
     board.add_argument("--records", metavar="DIR", help="what to render (attnbench-records)")
     board.add_argument(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench import statistics
+from attnbench import controls, statistics
 from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, working
 from attnbench.errors import UserError
 from attnbench.row import CONTROLS, LEVEL, Row
@@ -29,7 +29,7 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     """Compare every cell with the dense cell of its model and task.
 
     Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
-    they keep. `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the log
+    they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the log
     for perplexities (1 %), relative to dense for any other number. Holm corrects over all but controls.
     Raises UserError where two cells were measured on different samples, or a cell has two different records.
     """
@@ -73,7 +73,7 @@ def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Recor
 
 def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> list[Row]:
     """Make the rows of one model on one task."""
-    problems = {method: _problem(item) for method, item in cells.items()}
+    problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
     _check_same_samples(measured)
     groups: dict[str, list[Record]] = {}
@@ -91,7 +91,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
         for name, row in _compared(model, task, metric, having, margin).items():
             row.primary = not blocks[name]
             blocks[name].append(row)
-    good = sorted((block for block in blocks.values() if block), key=_order)
+    good = controls.beside(sorted((block for block in blocks.values() if block), key=_order))
     bad = [
         Row(
             model, task, method, status="failed" if item.status == "measured" else item.status,
@@ -103,7 +103,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
     return [row for block in good for row in block] + bad
 
 
-def _problem(item: Record) -> str | None:
+def problem(item: Record) -> str | None:
     """Say why a record has no number to compare, or None."""
     if item.status != "measured":
         return item.error or "no reason was recorded"
@@ -198,7 +198,9 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         sparsity=_mean([item.measured.get("sparsity") for item in members]),
-        bits=_mean([item.measured.get("bits") for item in members]),
+        bits=None if name in CONTROLS else _mean([item.measured.get("bits") for item in members]),
+        heads=_mean([item.measured.get("heads") for item in members]),
+        divergence=_mean([item.measured.get("divergence") for item in members]),
         seconds=_seconds(members),
         effect="no effect" if name != "dense" and "no effect" in effects else None,
     )  # fmt: skip

@@ -20,6 +20,7 @@ Show = Callable[..., str]  # (text, longest) -> the text made safe for its surro
 WIDTH = 118
 LONGEST = 60
 CUT = 24  # of a failure's reason in the table; the whole stands below
+REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
 HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
 
 
@@ -49,7 +50,7 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
         if "undecided" in by:
             told = [f"{place(row)} ({row.interval}; {_needed(row)})" for row in by["undecided"]]
             said.append("undecided on " + ", ".join(told))
-        for verdict, words in (("failed", "failed on"), ("not applicable", "not applicable to")):
+        for verdict, words in REASONS.items():
             if verdict in by:
                 said.append(f"{words} {', '.join(map(place, by[verdict]))}")
         if "" in by:
@@ -73,7 +74,7 @@ def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> lis
 
 def reason(row: Row) -> str:
     """Say why a cell has no number."""
-    status = "failed" if row.status == "failed" else "n/a"
+    status = "n/a" if row.status == "not applicable" else row.status
     return f"{status}: {(row.error or 'no reason was recorded').removeprefix(f'{row.method}: ')}"
 
 
@@ -116,6 +117,8 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         )
     if any(row.sparsity is not None or row.bits is not None for row in rows):
         words.append("sparsity, bits: simulated, nothing runs faster for them.")
+    if any(row.control_of for row in rows):
+        words.append("└ a random control at the budget of the method above it.")
     if any(row.seeds > 1 for row in rows):
         words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
     return [" ".join(words)]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench import compare, footnotes
+from attnbench import board, compare, footnotes
+from attnbench.board import Board, Section
 from attnbench.errors import UserError
 from attnbench.footnotes import Show, clean, escape
 from attnbench.row import Row
@@ -17,11 +18,11 @@ from attnbench.row import Row
 if TYPE_CHECKING:
     from attnbench.record import Record
 
-POCKET = "pocket-"
-TITLES = {False: "Models", True: "Pocket models (generated text: a smoke test, not evidence)"}
 DIFFERENCE = "Δ dense [95 %]"
-OPTIONAL = ("metric", "", "kept", "sparsity", "bits", "seconds")
+COSTS = ("kept", "sparsity", "bits", "heads", "divergence", "seconds")
+OPTIONAL = ("metric", "", *COSTS)
 LEFT = ("model", "task", "method", "metric", "")
+WIDE = ("heads", "divergence")  # no room for these in a terminal
 
 
 def render(records: Iterable[Record], format: str = "md", margin: float = compare.MARGIN) -> str:
@@ -29,47 +30,63 @@ def render(records: Iterable[Record], format: str = "md", margin: float = compar
 
     Raises UserError where records contradict each other: see compare.rows.
     """
+    return write(board.build(records, margin=margin), format)
+
+
+def write(found: Board, format: str = "md", pictures: Iterable[tuple[str, str]] = ()) -> str:
+    """Write a board as text or markdown; `pictures` are (title, path) to show in markdown."""
     if format not in ("md", "text"):
         raise UserError(f"unknown format '{format}'. Tables are md or text.")
-    boards = _boards(records)
-    parts = [_board(TITLES[pocket], mine, format == "md", margin) for pocket, mine in boards.items() if mine]
+    markdown, suite = format == "md", found.suite
+    show = escape if markdown else clean
+    parts = []
+    if suite is not None:
+        parts.append(("# " if markdown else "") + show(suite.title, 200))
+        parts += [show(paragraph, 2000) for paragraph in suite.about.split("\n\n") if paragraph.strip()]
+    parts += [_section(section, markdown) for section in found.sections]
+    if found.absent:
+        lines = [f"- {show(line, 400)}" for line in found.absent]
+        parts.append("\n".join([*(["## Not measured", ""] if markdown else ["Not measured"]), *lines]))
+    if markdown:
+        parts += [f"![{escape(title, 200)}]({path})" for title, path in pictures]
+    if suite is not None:
+        file = f"{suite.path.resolve().parent.name}/{suite.path.name}"
+        lines = [f"attnbench run {file}", f"attnbench leaderboard {file} --output {file.partition('/')[0]}"]
+        told = " and ".join(f"`{clean(line, 200).replace('`', '')}`" for line in lines)
+        parts.append(f"Made by {told if markdown else told.replace('`', '')}.")
     return "\n\n".join(parts) or "No records."
 
 
 def to_json(records: Iterable[Record], margin: float = compare.MARGIN) -> list[dict[str, Any]]:
     """Return the records as plain dicts, each with `comparison`: metric -> its row of the table."""
+    return [body for section in board.build(records, margin=margin).sections for body in bodies(section)]
+
+
+def bodies(section: Section) -> list[dict[str, Any]]:
+    """Return a section's records as plain dicts with their rows."""
     out = []
-    for mine in _boards(records).values():
-        found: dict[tuple[str, ...], dict[str, Any]] = {}
-        for row in compare.rows(mine, margin):
-            found.setdefault((row.model, row.task, row.method), {})[row.metric] = row.as_dict()
-        for item in mine:
-            body = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-            del body["scores"]
-            model, task, method = (item.cell[key] for key in ("model", "task", "method"))
-            names = (method, compare.name_without_seed(method))
-            rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})
-            out.append(_plain({**body, "comparison": {name: row for name, row in rows.items() if name}}))
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in section.rows:
+        found.setdefault((row.model, row.task, row.method), {})[row.metric] = row.as_dict()
+    for item in section.records:
+        body = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+        del body["scores"]
+        model, task, method = board.cell_of(item)
+        names = (method, compare.name_without_seed(method))
+        rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})
+        out.append(_plain({**body, "comparison": {name: row for name, row in rows.items() if name}}))
     return out
 
 
-def _boards(records: Iterable[Record]) -> dict[bool, list[Record]]:
-    boards: dict[bool, list[Record]] = {False: [], True: []}
-    for item in records:
-        boards[item.cell["model"].startswith(POCKET)].append(item)
-    return boards
-
-
-def _board(title: str, records: Sequence[Record], markdown: bool, margin: float) -> str:
-    rows = compare.rows(records, margin)
+def _section(section: Section, markdown: bool) -> str:
     show = escape if markdown else clean
-    verdicts = footnotes.verdicts(rows, show)
-    notes = footnotes.footnotes(rows, records, show)
+    verdicts = footnotes.verdicts(section.rows, show)
+    notes = footnotes.footnotes(section.rows, section.records, show)
     if markdown:
-        body = [f"## {title}", "", _markdown(rows), "", *(f"- {line}" for line in verdicts), ""]
-        return "\n".join([*body, *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
+        body = [f"## {section.title}", "", _markdown(section.rows), "", *(f"- {line}" for line in verdicts)]
+        return "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
     lines = [*verdicts, "", *notes] if verdicts else notes
-    return "\n".join([title, "", _text(rows), "", *map(footnotes.wrap, lines)]).rstrip()
+    return "\n".join([section.title, "", _text(section.rows), "", *map(footnotes.wrap, lines)]).rstrip()
 
 
 def _markdown(rows: Sequence[Row]) -> str:
@@ -111,6 +128,8 @@ def _tabulate(lines: Sequence[dict[str, str]], rows: Sequence[Row], style: str, 
         " %" if scales == {"fraction"} else ""
     )
     drop = {name for name in OPTIONAL if not any(line.get(name) for line in lines)}
+    drop |= set(WIDE) if style == "plain" else set()
+    drop |= {"heads"} if all(row.heads in (None, 1.0) for row in rows) else set()
     drop |= {"metric"} if len(metrics) < 2 else set()
     names = [name for name in header if name not in drop]
     body = [[header[name] for name in names], *([line.get(name, "") for name in names] for line in lines)]
@@ -131,7 +150,7 @@ def _tabulate(lines: Sequence[dict[str, str]], rows: Sequence[Row], style: str, 
 def _method(row: Row, show: Show) -> str:
     seeds = f"{row.seeds} seeds" if row.seeds > 1 else None
     notes = ", ".join(filter(None, (seeds, row.effect)))
-    return show(row.method) + (f" ({notes})" if notes else "")
+    return ("└ " if row.control_of else "") + show(row.method) + (f" ({notes})" if notes else "")
 
 
 def _cells(row: Row, show: Show) -> dict[str, str]:
@@ -155,9 +174,11 @@ def _cells(row: Row, show: Show) -> dict[str, str]:
         "kept": "–" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%"),
         "sparsity": "" if row.sparsity is None else f"{100 * row.sparsity:.1f}%",
         "bits": "" if row.bits is None else f"{row.bits:.3g}",
+        "heads": "" if row.heads is None else f"{100 * row.heads:.0f}%",
+        "divergence": "" if row.divergence is None else f"{row.divergence:.3f}",
         "seconds": "" if row.seconds is None else f"{row.seconds:.1f}",
     }
-    return cells if row.primary else cells | dict.fromkeys(("kept", "sparsity", "bits", "seconds"), "")
+    return cells if row.primary else cells | dict.fromkeys(COSTS, "")
 
 
 def _plain(value: Any) -> Any:

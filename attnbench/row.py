@@ -48,6 +48,9 @@ class Row:
     bits: float | None = None
     seconds: float | None = None
     effect: str | None = None
+    heads: float | None = None
+    divergence: float | None = None
+    control_of: str | None = None
 
     @property
     def worse(self) -> bool:
@@ -76,7 +79,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """One of within, worse, undecided, failed, not applicable; empty for controls and without dense."""
+        """One of within, worse, undecided, failed, not applicable, missing; empty for dense and uniform."""
         if self.status != "measured":
             return self.status
         if self.p_holm is None:

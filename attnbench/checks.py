@@ -1,0 +1,139 @@
+"""Whether a folder of records can be believed: each by itself, and all together. Reads, writes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from attnbench import board, compare, record, spec
+from attnbench.errors import UserError
+from attnbench.record import Record
+
+if TYPE_CHECKING:
+    from attnbench.suite import Suite
+
+LARGEST = {".json": 1 << 20, ".npz": 8 << 20}
+HASH = re.compile(r"[0-9a-f]{64}")
+PRIVATE = re.compile(r"(?:^|[\s='\"])(?:/|~|[A-Za-z]:\\)")  # the beginning of a path of one machine
+
+
+def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
+    """Yield one line for everything that is wrong with the records under a folder."""
+    folder = Path(folder)
+    good: list[Record] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix not in LARGEST or path.name.startswith("."):
+            yield f"{name}: no record, left over"
+        elif path.stat().st_size > LARGEST[path.suffix]:
+            yield f"{name}: {path.stat().st_size:,} bytes, at most {LARGEST[path.suffix]:,}"
+        elif path.suffix == ".npz":
+            if not path.with_suffix(".json").exists():
+                yield f"{name}: arrays without a record"
+        else:
+            try:
+                json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+                item = record.read(path)
+            except (ValueError, RecursionError) as error:
+                yield f"{name}: {str(error).removeprefix(f'{path}: ')}"
+                continue
+            found = [*_of(item, folder, path), *(_of_suite(item, suite) if suite else ())]
+            yield from (f"{name}: {problem}" for problem in found)
+            if not found:
+                good.append(item)
+    try:
+        board.build(good, suite)
+    except UserError as error:
+        yield str(error)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _of(item: Record, folder: Path, path: Path) -> Iterator[str]:
+    if not all(isinstance(value, str) and value for value in item.cell.values()):
+        yield "the cell's model, task and method are texts"
+        return
+    if record.path_of(folder, item.cell) != path:
+        yield f"holds the cell {' '.join(item.cell.values())!r}, which has another file name"
+    try:
+        canonical = spec.format(spec.parse(item.cell["method"]))
+        if canonical != item.cell["method"]:
+            yield f"method '{item.cell['method']}' is written '{canonical}'"
+    except UserError as error:
+        yield str(error)
+    shapes: dict[str, type] = {
+        key: dict for key in ("metrics", "receipt", "settings", "provenance", "seconds")
+    }
+    wrong = [key for key, kind in shapes.items() if not isinstance(getattr(item, key), kind)]
+    if wrong:
+        yield f"{', '.join(wrong)}: not a table of values"
+        return
+    try:
+        datetime.fromisoformat(item.date)
+    except (TypeError, ValueError):
+        yield f"date '{item.date}' is not one"
+    if item.status == "measured":
+        if item.error is not None:
+            yield "is measured but has an error"
+        yield from _measured(item)
+    elif not item.error or item.metrics:
+        yield f"is {item.status}: then it has an error and no metric"
+    if item.status != "not applicable" and not HASH.fullmatch(str(item.provenance.get("identity"))):
+        yield "has no identity"
+
+
+def _measured(item: Record) -> Iterator[str]:
+    told = compare.problem(item)
+    if told:
+        yield told
+    samples = item.scores.get("doc_id")
+    if samples is None or not len(samples) or len(np.unique(samples)) != len(samples):
+        yield "doc_id: every sample once is not there"
+        return
+    limit = item.settings.get("limit")
+    if isinstance(limit, int) and len(samples) > limit:
+        yield f"{len(samples)} samples with a limit of {limit}"
+    for name in item.metrics:
+        scores = item.scores.get(name)
+        if scores is None or len(scores) != len(samples) or not np.isfinite(scores).all():
+            yield f"{name}: not one finite score a sample"
+    expected, hit, changed, effect = (
+        item.receipt.get(key) for key in ("sites_expected", "sites_hit", "changed", "effect")
+    )
+    dense = item.cell["method"] == "dense"
+    if not isinstance(expected, int) or hit != expected or (expected < 1) != dense:
+        yield f"receipt: {hit} of {expected} sites"
+    if not isinstance(changed, (int, float)) or not 0 <= changed <= 1 or (dense and changed):
+        yield f"receipt: {changed} of the samples changed"
+    elif effect != ("applied" if changed else "no effect"):
+        yield f"receipt: says {effect} where {changed:.0%} of the samples changed"
+    yield from _finite("measured", item.measured)
+
+
+def _finite(name: str, values: dict[str, Any]) -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{name} {key} is {value}"
+
+
+def _of_suite(item: Record, suite: Suite) -> Iterator[str]:
+    model, task, method = board.cell_of(item)
+    part = next((part for part in suite.parts if (model, task) in part.columns()), None)
+    if part is None or method not in suite.specs():
+        yield f"is no cell of {suite.path.name}"
+    elif "limit" in item.settings:
+        wanted = {"limit": part.limit, "calibration": suite.calibration}
+        for key, value in wanted.items():
+            if item.settings.get(key) != value:
+                yield f"measured with {key} {item.settings.get(key)}, {suite.path.name} says {value}"
+    if PRIVATE.search(str(item.provenance.get("command", ""))):
+        yield "its command names a path of one machine: run the suite with ATTNBENCH_MODELS instead"

@@ -1,0 +1,56 @@
+"""Which control belongs to which method, by their specs alone: random draws at the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attnbench.row import CONTROLS, Row
+
+DRAWN = "random"  # the variant that every family calls its control
+Key = tuple[str, ...]
+
+
+def beside(blocks: Sequence[list[Row]]) -> list[list[Row]]:
+    """Put each control (its metrics' rows) right after the first method that it is the control of.
+
+    `prune80:random` belongs to `prune80`, `heads50:random` to the best of the `heads50:...`; where several
+    fit, key=value modifiers that agree count first. The control's rows say so in `control_of`.
+    """
+    followers: dict[int, list[list[Row]]] = {}
+    methods = [block for block in blocks if not _is_control(block[0].method)]
+    alone = []
+    for block in blocks:
+        if not _is_control(block[0].method):
+            continue
+        place = _owner(block[0].method, [each[0].method for each in methods])
+        if place is None:
+            alone.append(block)
+            continue
+        for row in block:
+            row.control_of = methods[place][0].method
+        followers.setdefault(place, []).append(block)
+    homes = {id(block): followers.get(place, []) for place, block in enumerate(methods)}
+    kept = {id(block) for block in (*methods, *alone)}
+    return [each for block in blocks if id(block) in kept for each in (block, *homes.get(id(block), []))]
+
+
+def _is_control(method: str) -> bool:
+    return any(DRAWN in term.split(":")[1:] for term in method.split("+"))
+
+
+def _owner(control: str, methods: Sequence[str]) -> int | None:
+    for exact in (True, False):
+        for place, method in enumerate(methods):
+            if method not in CONTROLS and _budget(method, exact) == _budget(control, exact):
+                return place
+    return None
+
+
+def _budget(method: str, exact: bool) -> tuple[Key, ...]:
+    """Return name and amount of every term, and its key=value modifiers but seeds where `exact`."""
+    terms = [term.split(":") for term in method.split("+")]
+    pairs = [
+        sorted(part for part in parts[1:] if exact and "=" in part and not part.startswith("seed="))
+        for parts in terms
+    ]
+    return tuple((parts[0], *more) for parts, more in zip(terms, pairs, strict=True))

@@ -1,0 +1,101 @@
+"""Boards for other programs: comma-separated values for analysis, LaTeX for a paper. Pure."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+
+from attnbench import footnotes
+from attnbench.board import Board, Section
+from attnbench.footnotes import clean
+from attnbench.row import Row
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "±": r"$\pm$", "≈": r"$\approx$",
+    "▼": r"$\downarrow$", "▲": r"$\uparrow$", "–": "--", "…": r"\ldots{}", "└": r"\quad", "Δ": r"$\Delta$",
+    **{character: "\\" + character for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def to_csv(board: Board) -> str:
+    """Write one line a method, metric, model and task: everything a row holds, unrounded."""
+    names = [item.name for item in dataclasses.fields(Row)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, "mark", "verdict"])
+    for section in board.sections:
+        for row in section.rows:
+            cells = row.as_dict()
+            cells["flips"] = " ".join(map(str, row.flips or ()))
+            writer.writerow([_cell(cells[name]) for name in (*names, "mark", "verdict")])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, str):
+        return value
+    text = clean(value, 200)
+    # a spreadsheet would take these for a formula
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+
+
+def tex(text: str, longest: int = footnotes.LONGEST) -> str:
+    """Make any text plain in LaTeX."""
+    return "".join(SPECIAL.get(character, character) for character in clean(text, longest))
+
+
+def to_latex(board: Board) -> str:
+    """Write a table a section, with the rules of booktabs and its verdicts as comments."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    parts += [
+        _table(section, board.suite.title if board.suite else section.title) for section in board.sections
+    ]
+    return "\n\n".join(parts)
+
+
+def _table(section: Section, caption: str) -> str:
+    rows = section.rows
+    names = ["sparsity", "bits", "heads"]
+    names = [name for name in names if any(_cost(row, name) for row in rows)]
+    if all(row.heads in (None, 1.0) for row in rows):
+        names = [name for name in names if name != "heads"]
+    header = ["method", "score", r"$\Delta$ dense [95\,\%]", "", "kept", *names]
+    lines = [
+        r"\begin{table}", r"\centering", rf"\caption{{{tex(caption, 200)}}}",
+        rf"\begin{{tabular}}{{lrrl{'r' * (len(header) - 4)}}}", r"\toprule", " & ".join(header) + r" \\",
+    ]  # fmt: skip
+    group = ("", "")
+    for row in rows:
+        if (row.model, row.task) != group:
+            group = (row.model, row.task)
+            samples = f" ({row.samples:,})" if row.samples else ""
+            title = f"{tex(row.model)}, {tex(row.task)}{samples}"
+            lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{title}}} \\"]
+        lines.append(" & ".join(_cells(row, names)) + r" \\")
+    notes = [*footnotes.verdicts(rows, clean), *footnotes.footnotes(rows, section.records, clean)]
+    comments = [f"% {line}" for line in notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", *comments])
+
+
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    seeds = f", {row.seeds} seeds" if row.seeds > 1 else ""
+    metric = "" if row.primary else f", {tex(row.metric)}"
+    method = (r"\quad " if row.control_of else "") + tex(row.method) + metric + seeds
+    if row.status != "measured":
+        return [method, "--", tex(footnotes.reason(row), footnotes.CUT), *[""] * (len(names) + 2)]
+    score = row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if row.stderr is not None else "")
+    kept = "" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%")
+    costs = [_cost(row, name) if row.primary else "" for name in names]
+    return [method, *map(tex, (score, row.interval, row.mark, kept.replace("-", "−"), *costs))]
+
+
+def _cost(row: Row, name: str) -> str:
+    value = getattr(row, name)
+    if value is None:
+        return ""
+    return f"{value:.3g}" if name == "bits" else f"{100 * value:.1f}%"

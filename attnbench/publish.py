@@ -1,0 +1,87 @@
+"""The files of a board: written together, and whether those that lie there are still true."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attnbench import board, checks, exports, leaderboard, record, suite
+from attnbench.board import Board
+from attnbench.errors import UserError, unknown
+
+ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
+FORMATS = (*ENDINGS,)
+STANDARD = ("md", "csv")  # what --output DIR writes for a suite
+
+
+def formats(text: str | None, standard: Sequence[str]) -> list[str]:
+    """Read --format, a comma list."""
+    wanted = [part.strip() for part in text.split(",") if part.strip()] if text else list(standard)
+    for name in wanted:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS, f"--format takes {', '.join(FORMATS)}.")
+    return wanted
+
+
+def load(path: str | None, records: str | Path) -> Board:
+    """Read a suite (or none) and records into a board. Raises UserError where there is nothing to show."""
+    asked = suite.load(path) if path else None
+    folder = Path(records)
+    if asked is not None and not folder.is_dir():
+        return board.build([], asked)
+    items = list(record.read_all(folder))
+    if not items and asked is None:
+        raise UserError(
+            f"--records {records}: no record there. `attnbench run --records DIR ...` makes them."
+        )
+    return board.build(items, asked)
+
+
+def text(found: Board, format: str) -> str:
+    """Write a board in one of the formats that are a single text."""
+    if format == "csv":
+        return exports.to_csv(found)
+    if format == "latex":
+        return exports.to_latex(found) + "\n"
+    return leaderboard.write(found, format) + "\n"
+
+
+def files(found: Board, wanted: Sequence[str], name: str) -> dict[str, bytes]:
+    """Return the files of a board by their path under the output folder."""
+    return {name + ENDINGS[format]: text(found, format).encode() for format in wanted}
+
+
+def write(found: dict[str, bytes], folder: Path) -> None:
+    """Write files, each by temporary file and rename. Raises UserError where that cannot be."""
+    try:
+        for name, content in found.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.part")
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
+
+
+def problems(path: str | None, records: str | Path | None) -> Iterator[str]:
+    """Yield what is wrong with the records of a suite or a folder, and what is stale beside the suite."""
+    asked = suite.load(path) if path else None
+    folder = Path(records) if records else asked.records if asked else Path()
+    if asked is None and not folder.is_dir():
+        raise UserError(f"--records {folder}: no such folder. `attnbench run` makes one.")
+    found = [f"{folder}: {line}" for line in checks.problems(folder, asked)] if folder.is_dir() else []
+    yield from found
+    if asked is not None and not found:
+        yield from _stale(load(path, folder), asked)
+
+
+def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
+    remedy = f"attnbench leaderboard {asked.path} --output {asked.path.parent}"
+    if not (asked.path.parent / f"{asked.name}.md").exists() and found.records:
+        yield f"{asked.name}.md: not rendered. {remedy}"
+    for format, ending in ENDINGS.items():
+        path = asked.path.with_suffix(ending)
+        if path.exists() and path.read_bytes() != text(found, format).encode():
+            yield f"{path}: stale. {remedy}" + ("" if format in STANDARD else f" --format {format}")

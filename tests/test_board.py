@@ -1,0 +1,167 @@
+"""Boards: what a suite picks of the records, controls beside their methods, files for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+from sample_records import board as sample
+from sample_records import missing, record, right
+
+from attnbench import board, controls, exports, leaderboard, suite
+from attnbench.errors import UserError
+from attnbench.row import Row
+
+
+def order(*methods):
+    blocks = controls.beside([[Row("m", "t", method)] for method in methods])
+    return [(block[0].method, block[0].control_of) for block in blocks]
+
+
+def test_controls_stand_beside_the_best_method_of_their_budget():
+    found = order("dense", "uniform", "heads50:gradient", "prune80", "heads30:random", "mask50",
+                  "prune80:random", "heads50:entropy", "heads50:random", "mask50:random")  # fmt: skip
+    assert found == [
+        ("dense", None), ("uniform", None), ("heads50:gradient", None),
+        ("heads50:random", "heads50:gradient"), ("prune80", None), ("prune80:random", "prune80"),
+        ("heads30:random", None), ("mask50", None),
+        ("mask50:random", "mask50"), ("heads50:entropy", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "control, methods, owner",
+    [
+        ("prune80:random:layers=0", ("prune80", "prune80:layers=0"), "prune80:layers=0"),
+        ("prune80:random:layers=0", ("prune80",), "prune80"),
+        ("prune80:random:seed=3", ("prune80:layers=0", "prune80"), "prune80"),
+        ("prune80:random+logquant3", ("prune80", "prune80+logquant3"), "prune80+logquant3"),
+        ("prune80:random", ("prune50", "threshold0.001"), None),
+    ],
+)
+def test_a_control_finds_its_method_by_the_spec(control, methods, owner):
+    assert dict(order(*methods, control))[control] == owner
+
+
+def write_suite(folder, **changes):
+    lines = {
+        "title": '"A board"', "models": '["tiny", "other"]', "tasks": '["sst2"]', "repeats": "3",
+        "methods": '["prune95", "logquant3", "prune80:random", "threshold0.1"]',
+    }  # fmt: skip
+    path = folder / "boards" / "small.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "\n".join(f"{key} = {value}" for key, value in (lines | changes).items()), encoding="utf-8"
+    )
+    return path
+
+
+def test_a_suite_picks_its_cells_and_says_what_is_missing(tmp_path):
+    asked = suite.load(write_suite(tmp_path, repeats="4"))
+    found = board.build(sample(), asked)
+    rows = {row.method: row for row in found.sections[0].rows}
+    assert set(rows) == {"dense", "uniform", "prune95", "logquant3", "prune80:random", "threshold0.1"}
+    assert rows["threshold0.1"].status == "missing" and rows["prune80:random"].seeds == 3
+    assert found.absent == [
+        "tiny on sst2, prune80:random: 3 of 4 seeds measured.", "other on sst2: not measured."
+    ]  # fmt: skip
+    text = leaderboard.write(found)
+    assert text.startswith("# A board\n\n## Models\n\n|")
+    assert "missing: not measured" in text and "- threshold0.1: missing on sst2." in text
+    assert "## Not measured\n\n- tiny on sst2, prune80:random: 3 of 4" in text
+    assert "`attnbench leaderboard boards/small.toml --output boards`" in text
+
+
+def test_nothing_measured_still_makes_a_board(tmp_path):
+    found = board.build([], suite.load(write_suite(tmp_path)))
+    assert "- tiny on sst2: not measured." in leaderboard.write(found)
+    assert exports.to_csv(found).count("\n") == 1
+
+
+def test_controls_read_as_such_in_markdown():
+    items = [*sample(), record("prune80", acc=right(1000, 100))]
+    text = leaderboard.render(items)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    place = next(k for k, line in enumerate(lines) if "| prune80 " in line)
+    assert "└ prune80:random (3 seeds)" in lines[place + 1]
+    assert "└ a random control at the budget of the method above it." in text
+
+
+def test_removed_heads_have_a_column():
+    items = sample()
+    assert "heads |" not in leaderboard.render(items)
+    items[2].measured = {"heads": 0.5, "divergence": 0.25}
+    lines = [line for line in leaderboard.render(items).splitlines() if line.startswith("|")]
+    cells = dict(
+        zip(*([cell.strip() for cell in line.split("|")] for line in (lines[0], lines[-2])), strict=True)
+    )
+    assert "heads" in cells and any("50%" in line and "0.250" in line for line in lines)
+
+
+def test_csv_holds_every_row_unrounded():
+    found = board.build(sample())
+    table = {line["method"]: line for line in csv.DictReader(io.StringIO(exports.to_csv(found)))}
+    assert len(table) == len(found.sections[0].rows)
+    assert table["prune95"]["verdict"] == "worse" and table["prune95"]["mark"] == "▼"
+    assert float(table["prune95"]["difference"]) == pytest.approx(-0.04)
+    assert table["prune95"]["flips"] == "40 0" and table["dense"]["difference"] == ""
+    assert table["heads50:l1"]["error"].startswith("heads50:l1: ValueError")
+
+
+HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "=cmd()", "\\input{x}", "50%_&#{}~^$", "\\",
+           "n" * 10_000, "é\u202e\x00x", '","']  # fmt: skip
+
+
+def hostile(name):
+    items = [record(m, model=name, task=name, **{name: right(100, 9)}) for m in ("dense", name)]
+    items += [missing("prune80", "failed", f"{name}: {name}", model=name, task=name)]
+    return board.build(items)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_leave_the_csv_whole(name):
+    lines = list(csv.reader(io.StringIO(exports.to_csv(hostile(name)))))
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    cells = [cell for line in lines for cell in line]
+    assert max(map(len, cells)) <= 200 and not any(cell.startswith("=") for cell in cells)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_leave_the_latex_whole(name):
+    text = exports.to_latex(hostile(name))
+    body = [line for line in text.splitlines() if not line.startswith("%")]
+    known = (r"\\(begin|end)\{(table|tabular)\}|\\(centering|caption|toprule|midrule|bottomrule|multicolumn"
+             r"|quad|pm|Delta|approx|downarrow|uparrow|ldots|text[a-z]+)\b|\\\\|\\[&%$#_{},]")  # fmt: skip
+    rest = re.sub(known, "", "\n".join(body))
+    assert "\\" not in rest and "%" not in rest and "#" not in rest
+    plain = re.sub(r"\\[{}]", "", "\n".join(body))
+    assert plain.count("{") == plain.count("}") and re.sub(r"\\\$", "", plain).count("$") % 2 == 0
+    start = next(k for k, line in enumerate(body) if "toprule" in line) + 1
+    rows = [line for line in body[start:] if line.endswith(r" \\") and "multicolumn" not in line]
+    assert len(rows) == 4 and len({re.sub(r"\\&", "", line).count(" & ") for line in rows}) == 1
+
+
+def test_latex_has_a_rule_and_a_title_for_each_task():
+    items = [
+        *sample(),
+        *(record(m, task="squad", em=right(100, 9), f1=right(100, 5)) for m in ("dense", "prune80")),
+    ]
+    text = exports.to_latex(board.build(items))
+    assert text.count(r"\midrule") == 2 and r"\multicolumn{" in text and "prune80, f1 &" in text
+    assert r"\caption{Models}" in text and "% prune95: worse on" in text
+
+
+def test_a_board_is_a_function_of_its_records():
+    rng = np.random.default_rng(0)
+    items = sample()
+    texts = {exports.to_csv(board.build([items[k] for k in rng.permutation(len(items))])) for _ in range(3)}
+    assert len(texts) == 1
+
+
+def test_contradicting_records_are_named(tmp_path):
+    asked = suite.load(write_suite(tmp_path))
+    with pytest.raises(UserError, match="two records for tiny sst2 logquant3 disagree"):
+        board.build([*sample(), record("logquant3", acc=right(1000, 90))], asked)

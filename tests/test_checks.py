@@ -1,0 +1,185 @@
+"""Checks of a folder of records, and of what is rendered from them: a fault is one line."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from sample_records import missing, record, right
+
+from attnbench import checks
+from attnbench import record as records
+from attnbench.cli import main
+
+SUITE = (
+    'models = ["tiny"]\ntasks = ["sst2"]\nmethods = ["prune80", "prune80:random"]\nrepeats = 2\nlimit = 100\n'
+)
+
+
+def good():
+    wrong = {"dense": 5, "uniform": 40, "prune80": 9, "prune80:random": 20, "prune80:random:seed=1": 22}
+    items = [record(method, acc=right(100, count)) for method, count in wrong.items()]
+    for item in items:
+        dense = item.cell["method"] == "dense"
+        item.settings |= {"limit": 100, "calibration": None}
+        item.receipt = {
+            "sites_expected": 0 if dense else 2, "sites_hit": 0 if dense else 2,
+            "changed": 0.0 if dense else 0.5, "effect": "no effect" if dense else "applied",
+        }  # fmt: skip
+        item.provenance = {"identity": "0" * 64, "command": "attnbench run boards/small.toml"}
+    return {item.cell["method"]: item for item in items}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for item in good().values():
+        records.write(tmp_path / "records" / "small", item)
+    (tmp_path / "small.toml").write_text(SUITE, encoding="utf-8")
+    return tmp_path / "records" / "small"
+
+
+def test_nothing_is_wrong_with_good_records(folder, capsys):
+    assert list(checks.problems(folder)) == []
+    assert main(["leaderboard", "--check", "--records", str(folder)]) == 0
+    assert capsys.readouterr().out == "nothing wrong\n"
+
+
+def changed(key, value):
+    def change(item):
+        setattr(item, key, {**getattr(item, key), **value} if isinstance(value, dict) else value)
+
+    return change
+
+
+FAULTS = {
+    "schema 2, this version reads 1": changed("schema", 2),
+    "status": changed("status", "done"),
+    "malformed cell": changed("cell", {"extra": "x"}),
+    "another file name": changed("cell", {"model": "../../etc"}),
+    "model, task and method are texts": changed("cell", {"model": 3}),
+    "has no identity": changed("provenance", {"identity": None}),
+    "has an error": changed("error", "but"),
+    "then it has an error and no metric": changed("status", "failed"),
+    "date 'today' is not one": changed("date", "today"),
+    "acc is 0.5 in the record but 0.91 by its samples": changed("metrics", {"acc": {"value": 0.5}}),
+    "NaN is no number of JSON": changed("measured", {"sparsity": float("nan")}),
+    "metrics: not a table": changed("metrics", ["acc"]),
+    "receipt: 1 of 2 sites": changed("receipt", {"sites_hit": 1}),
+    "receipt: 0 of 0 sites": changed("receipt", {"sites_hit": 0, "sites_expected": 0}),
+    "receipt: 1.5 of the samples changed": changed("receipt", {"changed": 1.5}),
+    "receipt: says applied where 0%": changed("receipt", {"changed": 0.0}),
+    "100 samples with a limit of 50": changed("settings", {"limit": 50}),
+}
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_a_fault_is_named(folder, words):
+    item = good()["prune80"]
+    FAULTS[words](item)
+    path = folder / "tiny" / "sst2" / "prune80.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    arrays = body["provenance"]["arrays"]
+    body |= {key: getattr(item, key) for key in body}
+    body["provenance"]["arrays"] = arrays
+    path.write_text(json.dumps(body), encoding="utf-8")
+    found = list(checks.problems(folder))
+    assert len(found) == 1 and words in found[0] and "\n" not in found[0]
+    assert found[0].startswith("tiny/sst2/prune80.json: ")
+
+
+def test_arrays_are_checked(folder):
+    place = folder / "tiny" / "sst2"
+    for name, scores in {
+        "prune80": {"doc_id": np.zeros(100), "acc": right(100, 9)},
+        "prune80:random": {"doc_id": np.arange(100)},
+        "uniform": {"doc_id": np.arange(99), "acc": right(99, 40)},
+    }.items():
+        item = good()[name]
+        item.scores = scores
+        if name == "uniform":
+            item.metrics["acc"]["value"] = 59 / 99
+        records.write(folder, item)
+    (place / "prune50.npz").write_bytes(b"")
+    (place / "dense.npz").write_bytes(b"damaged")
+    (place / ".dense-1.json.part").touch()
+    (place / "prune80,random,seed=1.json").write_bytes(b" " * (1 << 21))
+    found = "\n".join(checks.problems(folder))
+    for line in ("prune80.json: doc_id: every sample once", "random.json: acc: not one finite score a sample",
+                 "prune50.npz: arrays without a record", ".part: no record, left over", "dense.json: ",
+                 "seed=1.json: 2,097,152 bytes, at most"):  # fmt: skip
+        assert line in found, line
+
+
+def test_a_record_in_two_places_and_of_other_samples_is_named(folder):
+    (folder / "tiny" / "sst2" / "deeper").mkdir()
+    item = good()["prune80"]
+    records.write(folder, item)
+    for suffix in (".json", ".npz"):
+        file = folder / "tiny" / "sst2" / f"prune80{suffix}"
+        (folder / "tiny" / "sst2" / f"copy{suffix}").write_bytes(file.read_bytes())
+    item = good()["uniform"]
+    item.scores["doc_id"] = np.arange(1, 101)
+    records.write(folder, item)
+    found = list(checks.problems(folder))
+    assert any("copy.json: holds the cell 'tiny sst2 prune80'" in line for line in found)
+    assert any("not measured on the same samples" in line for line in found)
+
+
+def test_records_are_held_against_their_suite(folder):
+    from attnbench import suite
+
+    records.write(folder, record("prune50", acc=right(100, 5)))
+    item = good()["prune80"]
+    item.settings["limit"] = None
+    item.provenance["command"] = "attnbench run small.toml --models /home/me/tiny"
+    records.write(folder, item)
+    found = "\n".join(checks.problems(folder, suite.load(folder.parent.parent / "small.toml")))
+    assert "prune50.json: is no cell of small.toml" in found
+    assert "prune80.json: measured with limit None, small.toml says 100" in found
+    assert "prune80.json: its command names a path of one machine" in found
+
+
+def test_check_says_what_is_stale(folder, capsys):
+    home = folder.parent.parent
+    path = str(home / "small.toml")
+    assert main(["leaderboard", path, "--check"]) == 1
+    assert "small.md: not rendered. attnbench leaderboard" in capsys.readouterr().out
+    assert main(["leaderboard", path, "--output", str(home)]) == 0
+    assert main(["leaderboard", path, "--output", str(home), "--format", "latex"]) == 0
+    assert {"small.md", "small.csv", "small.tex"} <= {file.name for file in home.iterdir()}
+    assert main(["leaderboard", path, "--check"]) == 0
+    item = good()["prune80"]
+    item.scores["acc"] = right(100, 12)
+    item.metrics["acc"]["value"] = 0.88
+    records.write(folder, item)
+    capsys.readouterr()
+    assert main(["leaderboard", path, "--check"]) == 1
+    found = capsys.readouterr().out.splitlines()
+    assert [re.search(r"small\.\w+", line.partition(":")[0]).group() for line in found] == [
+        "small.md", "small.csv", "small.tex"
+    ]  # fmt: skip
+    assert found[2].endswith("--format latex")
+
+
+def test_a_cell_that_is_not_applicable_needs_no_identity(folder):
+    item = missing("prune50", "not applicable", "no cross attention")
+    item.date = "2026-11-20T10:00:00+00:00"
+    records.write(folder, item)
+    assert list(checks.problems(folder)) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--check"], "no such folder"),
+        (["--format", "xls"], "unknown format 'xls'"),
+        (["none.toml"], "none.toml"),
+        (["a.toml", "b.toml", "--records", "x"], "each suite has its own folder"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard", *arguments]) == 2
+    assert words in capsys.readouterr().err
