@@ -16,6 +16,7 @@ from attnbench.spec import format, parse
 if TYPE_CHECKING:
     from attnbench.attention import apply, transform, watch
     from attnbench.models import checkpoint
+    from attnbench.realised import realize
     from attnbench.runner import run
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "format",
     "hookimpl",
     "parse",
+    "realize",
     "run",
     "transform",
     "watch",
@@ -36,6 +38,7 @@ __all__ = [
 _LAZY = {
     "apply": "attnbench.attention",
     "checkpoint": "attnbench.models",
+    "realize": "attnbench.realised",
     "run": "attnbench.runner",
     "transform": "attnbench.attention",
     "watch": "attnbench.attention",

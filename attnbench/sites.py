@@ -109,6 +109,11 @@ def discover(model: nn.Module) -> list[Site]:
     return [replace(site) for site in _known[model]]
 
 
+def forget(model: nn.Module) -> None:
+    """Let `discover` look again: a model's heads have changed."""
+    _known.pop(model, None)
+
+
 def _probe(model: nn.Module) -> list[Site]:
     paths = {module: path for path, module in model.named_modules()}
     found: list[Site] = []

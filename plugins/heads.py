@@ -32,7 +32,7 @@ class Removal(Method):
         return context * gate if context.requires_grad else context.mul_(gate)
 
     def realize(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.realize import without_heads
+        from attnbench.realised import without_heads
         from attnbench.sites import discover
 
         kept = {}

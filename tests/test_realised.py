@@ -1,0 +1,203 @@
+"""Heads cut out of the weights against heads masked: every architecture and kind, layers with none left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import PAIRS, ZOO, padded, tiny
+
+import attnbench.sites
+from attnbench import parse, realised
+from attnbench.conformance.integrity import difference, snapshot
+from attnbench.errors import NotApplicable, UserError
+
+# of layer 0 heads 1 and 3 go, of layer 1 all: whole groups of keys and values, where there are groups
+SOME = "heads:fixed:off=0.2:off=0.3:off=1"
+ONE_GROUP = ("llama", "mistral", "gemma")
+
+
+def _outputs(model, batch):
+    with torch.no_grad():
+        output = model(**batch)
+    logits = output.logits
+    if model.config.is_encoder_decoder or logits.dim() == 2:
+        return logits
+    return logits[batch["attention_mask"].bool()]
+
+
+def _masked(model, spec, batch):
+    with attnbench.apply(model, *_methods(spec)):
+        return _outputs(model, batch)
+
+
+def _methods(spec):
+    return parse(spec) if isinstance(spec, str) else spec
+
+
+def _sizes(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "albert"])
+def test_removed_equals_masked(name):
+    model = tiny(name)
+    batch, before, size = padded(model), snapshot(model), _sizes(model)
+    dense, expected = _outputs(model, batch), _masked(model, SOME, batch)
+    with attnbench.realize(model, SOME) as smaller:
+        assert smaller is model and _sizes(model) < size
+        found = _outputs(model, batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert (found - dense).abs().max() > 1e-3
+    assert difference(before, snapshot(model)) is None
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in (*ONE_GROUP, "albert")])
+@settings(max_examples=4, deadline=None)
+@given(draw=st.data())
+def test_any_heads_may_go(name, draw):
+    model = tiny(name)
+    sites = attnbench.sites.discover(model)
+    off = [
+        f"heads:fixed:off={site.layer}.{head}:on={site.kind}"
+        for site in sites
+        for head in range(site.heads)
+        if draw.draw(st.booleans())
+    ]
+    spec = "+".join(off) or f"heads:fixed:off=0.0:on={sites[0].kind}"
+    batch = padded(model, examples=3)
+    with attnbench.realize(model, spec):
+        found = _outputs(model, batch)
+        # one by one, the later ones cut from what the earlier ones left: still the numbers of the whole model
+        kept = realised.kept_heads(model)
+    torch.testing.assert_close(found, _masked(model, spec, batch), rtol=1e-5, atol=1e-5)
+    gone = {(s.kind, s.layer): s.heads - len(kept[s.kind, s.layer]) for s in sites}
+    assert sum(gone.values()) == len(set(spec.split("+")))
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama"])
+def test_generation_with_a_cache_is_the_same(name):
+    model = tiny(name)
+    batch = {key: value for key, value in padded(model, "left", examples=3).items() if "decoder" not in key}
+    options = {
+        "max_new_tokens": 6,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    with torch.no_grad(), attnbench.apply(model, SOME):
+        expected = model.generate(**batch, **options)
+    with torch.no_grad(), attnbench.realize(model, SOME):
+        found = model.generate(**batch, **options)
+    assert torch.equal(found.sequences, expected.sequences)
+    for a, b in zip(found.logits, expected.logits, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
+def test_every_kind_can_lose_all_its_heads(name, kind):
+    model = tiny(name)
+    spec = f"heads100:random:on={kind}"
+    (method,) = parse(spec)
+    method.fit(model, [])
+    batch = padded(model, examples=3)
+    with attnbench.realize(model, method):
+        found = _outputs(model, batch)
+    torch.testing.assert_close(found, _masked(model, [method], batch), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_go_whole_or_equally():
+    model = tiny("llama")  # 4 query heads in 2 groups
+    batch = padded(model)
+    for spec in ("heads:fixed:off=0.0:off=0.1", "heads:fixed:off=0.0:off=0.3:off=1.2:off=1.3"):
+        with attnbench.realize(model, spec):
+            found = _outputs(model, batch)
+        torch.testing.assert_close(found, _masked(model, spec, batch), rtol=1e-5, atol=1e-5)
+    before = snapshot(model)
+    with pytest.raises(NotApplicable, match="whole groups"), attnbench.realize(model, "heads:fixed:off=0.0"):
+        pass
+    assert difference(before, snapshot(model)) is None
+
+
+def test_layers_that_share_weights_lose_the_same_heads_or_none():
+    model = tiny("albert")
+    batch = padded(model)
+    spec = "heads:fixed:off=0.1:off=1.1:off=2.1"
+    with attnbench.realize(model, spec):
+        found = _outputs(model, batch)
+    torch.testing.assert_close(found, _masked(model, spec, batch), rtol=1e-5, atol=1e-5)
+    with pytest.raises(NotApplicable, match="weights are shared"), attnbench.realize(model, SOME):
+        pass
+
+
+def test_inside_the_block_the_model_is_a_smaller_one():
+    model = tiny("bert")
+    batch = padded(model)
+    both = "heads:fixed:off=0.0:off=0.3"
+    with attnbench.realize(model, "heads:fixed:off=0.0"):
+        assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
+        with attnbench.realize(model, "heads:fixed:off=0.2"):  # counted anew: head 3 of the whole
+            assert realised.kept_heads(model)["encoder", 0] == [1, 2]
+            found = _outputs(model, batch)
+        quantised = _masked(model, "logquant3", batch)
+        assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
+    torch.testing.assert_close(found, _masked(model, both, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        quantised, _masked(model, "heads:fixed:off=0.0+logquant3", batch), rtol=1e-5, atol=1e-5
+    )
+    assert [site.heads for site in attnbench.sites.discover(model)] == [4, 4, 4]
+    assert realised.kept_heads(model)["encoder", 0] == [0, 1, 2, 3]
+
+
+def test_the_model_is_whole_after_an_error():
+    model = tiny("t5")
+    before = snapshot(model)
+    with pytest.raises(KeyboardInterrupt), attnbench.realize(model, SOME):
+        raise KeyboardInterrupt
+    assert difference(before, snapshot(model)) is None
+
+
+def test_a_smaller_model_can_be_trained():
+    model = tiny("bert")
+    with attnbench.realize(model, SOME):
+        model(**padded(model)).logits.sum().backward()
+        weight = model.bert.encoder.layer[0].attention.self.query.weight
+        assert weight.shape == (16, 32) and weight.grad is not None and weight.grad.abs().sum() > 0
+    model.zero_grad()
+
+
+REFUSED = {
+    "prune80": (NotApplicable, "prune is only simulated"),
+    "heads50:entropy": (UserError, "call its fit"),
+    "heads:fixed:off=0.1+logquant3": (NotApplicable, "logquant is only simulated"),
+    "heads:fixed:off=9": (ValueError, "no layer 9"),
+}
+
+
+@pytest.mark.parametrize(("spec", "error"), REFUSED.items())
+def test_what_cannot_be_realised_says_so(spec, error):
+    with pytest.raises(error[0], match=error[1]), attnbench.realize(tiny("bert"), spec):
+        pass
+
+
+def test_realised_within_applied_is_refused():
+    model = tiny("bert")
+    with (
+        attnbench.apply(model, "logquant3"),
+        pytest.raises(UserError, match="realize first"),
+        attnbench.realize(model, SOME),
+    ):
+        pass
+
+
+def test_an_architecture_that_cannot_be_cut_is_refused(monkeypatch):
+    model = tiny("bert")
+    monkeypatch.setattr("attnbench.slicing.OUTPUT", ("other",))
+    with pytest.raises(NotApplicable, match="no projections"), attnbench.realize(model, SOME):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr("attnbench.slicing._rows", lambda heads, dim: list(range(len(heads) * dim)))
+    with pytest.raises(NotApplicable, match="differs by"), attnbench.realize(model, "heads:fixed:off=0.0"):
+        pass
