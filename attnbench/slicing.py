@@ -115,7 +115,7 @@ def _rows(heads: Sequence[int], head_dim: int) -> list[int]:
     return [head * head_dim + k for head in heads for k in range(head_dim)]
 
 
-def _slice(edits: Edits, projection: nn.Module, rows: list[int], inputs: bool = False) -> None:
+def _slice(edits: Edits, projection: Any, rows: list[int], inputs: bool = False) -> None:
     axis = _axis(projection)
     index = torch.tensor(rows, dtype=torch.long, device=projection.weight.device)
     for name, parameter in list(projection.named_parameters(recurse=False)):
