@@ -9,10 +9,12 @@ from pathlib import Path
 from attnbench import board, checks, exports, leaderboard, record, suite
 from attnbench.board import Board
 from attnbench.errors import UserError, unknown
+from attnbench.pictures import pictures
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
-FORMATS = (*ENDINGS,)
-STANDARD = ("md", "csv")  # what --output DIR writes for a suite
+PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's name
+FORMATS = (*ENDINGS, PLOTS)
+STANDARD = ("md", "csv", PLOTS)  # what --output DIR writes for a suite
 
 
 def formats(text: str | None, standard: Sequence[str]) -> list[str]:
@@ -38,18 +40,36 @@ def load(path: str | None, records: str | Path) -> Board:
     return board.build(items, asked)
 
 
-def text(found: Board, format: str) -> str:
-    """Write a board in one of the formats that are a single text."""
+def text(found: Board, format: str, folder: str | None = None) -> str:
+    """Write a board in one of the formats that are a single text; markdown shows the pictures in a folder."""
     if format == "csv":
         return exports.to_csv(found)
     if format == "latex":
         return exports.to_latex(found) + "\n"
-    return leaderboard.write(found, format) + "\n"
+    shown = [(each.title, f"{folder}/{each.name}.svg") for each in pictures(found)] if folder else []
+    return leaderboard.write(found, format, shown) + "\n"
 
 
 def files(found: Board, wanted: Sequence[str], name: str) -> dict[str, bytes]:
     """Return the files of a board by their path under the output folder."""
-    return {name + ENDINGS[format]: text(found, format).encode() for format in wanted}
+    folder = name if PLOTS in wanted or found.suite else None
+    out: dict[str, bytes] = {}
+    for format in wanted:
+        if format == PLOTS:
+            out |= _plots(found, name)
+        else:
+            out[name + ENDINGS[format]] = text(found, format, folder).encode()
+    return out
+
+
+def _plots(found: Board, folder: str) -> dict[str, bytes]:
+    from attnbench import draw
+
+    out = {}
+    for each in pictures(found):
+        out[f"{folder}/{each.name}.csv"] = each.table.encode()
+        out |= {f"{folder}/{each.name}.{kind}": content for kind, content in draw.draw(each).items()}
+    return out
 
 
 def write(found: dict[str, bytes], folder: Path) -> None:
@@ -83,5 +103,19 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
         yield f"{asked.name}.md: not rendered. {remedy}"
     for format, ending in ENDINGS.items():
         path = asked.path.with_suffix(ending)
-        if path.exists() and path.read_bytes() != text(found, format).encode():
+        if path.exists() and path.read_bytes() != text(found, format, asked.name).encode():
             yield f"{path}: stale. {remedy}" + ("" if format in STANDARD else f" --format {format}")
+    folder = asked.path.with_suffix("")
+    if folder.is_dir():
+        yield from (f"{folder / name}: stale. {remedy}" for name in _stale_pictures(found, folder))
+
+
+def _stale_pictures(found: Board, folder: Path) -> Iterator[str]:
+    """Name the pictures that were drawn from other points: bytes differ between versions of matplotlib."""
+    known = {each.name: each for each in pictures(found)}
+    for name, each in known.items():
+        for kind, mark in (("csv", each.table), ("svg", each.digest), ("png", each.digest)):
+            path = folder / f"{name}.{kind}"
+            if not path.exists() or mark.encode() not in path.read_bytes():
+                yield path.name
+    yield from sorted(path.name for path in folder.iterdir() if path.stem not in known)

@@ -1,0 +1,170 @@
+"""What the pictures of a board show: their points, as numbers. Pure; attnbench/draw.py draws them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from attnbench.board import Board
+from attnbench.footnotes import clean
+from attnbench.row import CONTROLS, Row
+
+LEAST = 0.005  # sparsity below this is no method's doing
+AMOUNT = re.compile(r"(?<=[a-z])\d+(?:\.\d+)?$")
+DRAWING = 1  # raise by hand when the drawing changes: pictures drawn before are then stale
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method. `family` is its spec without amounts, `front` whether nothing beats it."""
+
+    method: str
+    family: str
+    x: float
+    y: float
+    low: float
+    high: float
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One model on one task, with the levels of dense and uniform."""
+
+    model: str
+    task: str
+    metric: str
+    scale: str
+    points: list[Point]
+    dense: float | None
+    uniform: float | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file: a panel for every model and task."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    panels: list[Panel] = field(default_factory=list)
+
+    @property
+    def table(self) -> str:
+        """Return the points as comma-separated values."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["model", "task", "metric", "method", "family", "x", "y", "low", "high", "front"])
+        for panel in self.panels:
+            for point in panel.points:
+                numbers = [f"{value:.6g}" for value in (point.x, point.y, point.low, point.high)]
+                names = (panel.model, panel.task, panel.metric, point.method, point.family)
+                writer.writerow([*map(clean, names), *numbers, int(point.front)])
+        return out.getvalue()
+
+    @property
+    def digest(self) -> str:
+        """Hash all that is drawn: a picture carries it, so that a stale one is told without drawing it."""
+        return hashlib.sha256(f"{DRAWING} {self!r}".encode()).hexdigest()
+
+
+def family(method: str) -> str:
+    """Return a spec without its amounts: prune80:random+logquant3 is prune:random+logquant."""
+    terms = [term.partition(":") for term in re.sub(r":seed=[^:+]*", "", method).split("+")]
+    return "+".join(AMOUNT.sub("", name) + colon + rest for name, colon, rest in terms)
+
+
+def amounts(method: str) -> tuple[float, ...]:
+    """Return the amounts of a spec's terms: a sweep goes along them."""
+    found = [AMOUNT.search(term.partition(":")[0]) for term in method.split("+")]
+    return tuple(float(match[0]) if match else 0.0 for match in found)
+
+
+def _sparsity(row: Row) -> float | None:
+    return row.sparsity if row.sparsity is not None and row.sparsity >= LEAST else None
+
+
+def _bits(row: Row) -> float | None:
+    return row.bits
+
+
+def _heads(row: Row) -> float | None:
+    return row.heads if row.heads is not None and row.heads < 1 else None
+
+
+X: dict[str, tuple[Callable[[Row], float | None], str, bool]] = {
+    "sparsity": (_sparsity, "sparsity: share of attention values that are zero", True),
+    "bits": (_bits, "bits: log2 of the levels that attention takes", False),
+    "heads": (_heads, "heads kept", False),
+}
+Y = {"kept": "kept: (score − uniform) / (dense − uniform)", "score": "score ± standard error"}
+TITLES = {
+    ("kept", "sparsity"): "What survives of what attention adds, against sparsity",
+    ("kept", "bits"): "What survives of what attention adds, against bits",
+    ("score", "sparsity"): "Score against sparsity",
+    ("score", "bits"): "Score against bits",
+    ("score", "heads"): "Score against heads kept",
+}
+
+
+def pictures(board: Board) -> list[Picture]:
+    """Return every picture that the board has points for."""
+    rows = [
+        row for section in board.sections for row in section.rows if row.status == "measured" and row.primary
+    ]
+    found = []
+    for (y, x), title in TITLES.items():
+        read, label, more_is_better = X[x]
+        panels = []
+        for model, task in dict.fromkeys((row.model, row.task) for row in rows):
+            mine = [row for row in rows if (row.model, row.task) == (model, task)]
+            panel = _panel(mine, y, read, more_is_better)
+            if panel is not None:
+                panels.append(panel)
+        if panels:
+            found.append(Picture(f"{y}-{x}", title, label, Y[y], panels))
+    return found
+
+
+def _panel(
+    rows: Sequence[Row], y: str, read: Callable[[Row], float | None], more_is_better: bool
+) -> Panel | None:
+    points = []
+    for row in rows:
+        across, up = read(row), row.kept if y == "kept" else row.score
+        if row.method not in CONTROLS and across is not None and up is not None:
+            error = (row.stderr or 0.0) if y == "score" else 0.0
+            points.append(Point(row.method, family(row.method), across, up, up - error, up + error))
+    if y == "score":
+        names = [point.family for point in points]
+        points = [point for point in points if names.count(point.family) > 1]
+    if not points:
+        return None
+    points.sort(key=lambda point: (point.family, amounts(point.method), point.x))
+    if y == "kept":
+        points = [_with_front(point, points, more_is_better) for point in points]
+    level = {row.method: row.kept if y == "kept" else row.score for row in rows}
+    first = rows[0]
+    scale = "fraction" if y == "kept" else first.scale
+    return Panel(
+        first.model, first.task, first.metric, scale, points, level.get("dense"), level.get("uniform")
+    )
+
+
+def _with_front(point: Point, points: Sequence[Point], more_is_better: bool) -> Point:
+    """Mark a point that no other beats on one axis while being as good on the other."""
+    sign = 1 if more_is_better else -1
+
+    def beats(other: Point) -> bool:
+        return (
+            sign * other.x >= sign * point.x
+            and other.y >= point.y
+            and (other.x, other.y) != (point.x, point.y)
+        )
+
+    return Point(**{**vars(point), "front": not any(map(beats, points))})

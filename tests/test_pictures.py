@@ -1,0 +1,164 @@
+"""Pictures: which points they have, what the front is, and that the files hold what they should."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from sample_records import record, right
+
+from attnbench import board, pictures
+from attnbench.cli import main
+from attnbench.record import write
+
+
+@pytest.mark.parametrize(
+    "method, name, amounts",
+    [
+        ("prune80", "prune", (80,)),
+        ("prune80:random:seed=3+logquant3", "prune:random+logquant", (80, 3)),
+        ("threshold0.001:row", "threshold:row", (0.001,)),
+        ("heads:fixed:off=3.5", "heads:fixed:off=3.5", (0,)),
+        ("hidden-quant8:linear", "hidden-quant:linear", (8,)),
+    ],
+)
+def test_a_family_is_a_spec_without_its_amounts(method, name, amounts):
+    assert pictures.family(method) == name and pictures.amounts(method) == amounts
+
+
+def sweep():
+    """Records with sparsity, bits and heads: prune90 and linquant2 beat all of the same sparsity or less."""
+    costs = {
+        "prune50": (0.5, None, 1.0, 90), "prune80": (0.8, None, 1.0, 95), "prune90": (0.9, None, 1.0, 85),
+        "prune80:random": (0.8, None, 1.0, 300), "logquant2": (0.2, 2.0, 1.0, 120),
+        "logquant3": (0.2, 3.0, 1.0, 90), "linquant2": (0.95, 2.0, 1.0, 150), "heads50:entropy": (0.0, None, 0.5, 200),
+        "heads30:entropy": (0.0, None, 0.7, 100),
+    }  # fmt: skip
+    items = [record("dense", acc=right(1000, 80)), record("uniform", acc=right(1000, 480))]
+    items[1].measured = {"sparsity": 0.0, "bits": 3.7, "heads": 1.0}
+    for method, (sparsity, bits, heads, wrong) in costs.items():
+        items.append(record(method, acc=right(1000, wrong)))
+        items[-1].measured = {"sparsity": sparsity, "bits": bits, "heads": heads}
+    return items
+
+
+def by_name(items):
+    return {each.name: each for each in pictures.pictures(board.build(items))}
+
+
+def test_points_are_on_the_pictures_they_belong_to():
+    found = by_name(sweep())
+    assert list(found) == ["kept-sparsity", "kept-bits", "score-sparsity", "score-bits", "score-heads"]
+    methods = {name: [point.method for point in each.panels[0].points] for name, each in found.items()}
+    assert "heads50:entropy" not in methods["kept-sparsity"] and "linquant2" in methods["kept-sparsity"]
+    assert methods["kept-bits"] == ["linquant2", "logquant2", "logquant3"]
+    assert methods["score-bits"] == ["logquant2", "logquant3"]  # a sweep has two points at least
+    assert methods["score-heads"] == ["heads30:entropy", "heads50:entropy"]
+    panel = found["kept-sparsity"].panels[0]
+    assert panel.dense == pytest.approx(1) and panel.uniform == pytest.approx(0)
+    assert all("uniform" not in names and "dense" not in names for names in methods.values())
+
+
+def test_the_front_is_what_nothing_beats():
+    found = by_name(sweep())
+    front = {p.method for p in found["kept-sparsity"].panels[0].points if p.front}
+    assert front == {"prune90", "linquant2"}
+    front = {p.method for p in found["kept-bits"].panels[0].points if p.front}
+    assert front == {"logquant2", "logquant3"}
+
+
+def test_front_against_a_search_of_all_pairs():
+    rng = np.random.default_rng(0)
+    points = [pictures.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
+    for more in (True, False):
+        for point in points:
+            better = [
+                other for other in points
+                if (other.x >= point.x if more else other.x <= point.x) and other.y >= point.y
+                and not (other.x == point.x and other.y == point.y)
+            ]  # fmt: skip
+            assert pictures._with_front(point, points, more).front == (not better)
+
+
+def test_nothing_to_draw():
+    assert by_name([record("dense", acc=right(10, 1)), record("prune80", acc=right(10, 1))]) == {}
+
+
+def test_the_table_holds_the_points():
+    each = by_name(sweep())["kept-sparsity"]
+    lines = list(csv.DictReader(io.StringIO(each.table)))
+    assert len(lines) == 7 and {line["method"]: line["x"] for line in lines}["prune50"] == "0.5"
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    draw = pytest.importorskip("attnbench.draw")
+    items = [*sweep(), record("dense", model="other", acc=right(1000, 80))]
+    for method, sparsity in (("prune50", 0.5), ("prune80:$x_$", 0.8), ("_odd<b>&", 0.3)):
+        items.append(record(method, model="other", acc=right(1000, 90)))
+        items[-1].measured = {"sparsity": sparsity}
+    items.append(record("uniform", model="other", acc=right(1000, 480)))
+    each = by_name(items)["kept-sparsity"]
+    assert len(each.panels) == 2
+    return each, draw.draw(each), draw
+
+
+def test_svg_is_well_formed_and_carries_the_digest(drawn):
+    from xml.etree import ElementTree
+
+    each, files, _ = drawn
+    root = ElementTree.fromstring(files["svg"])
+    assert root.tag.endswith("svg") and each.digest.encode() in files["svg"]
+    assert b"<script" not in files["svg"] and b'href="http' not in files["svg"]
+
+
+def test_png_is_a_picture_and_carries_the_digest(drawn):
+    from PIL import Image
+
+    each, files, _ = drawn
+    with Image.open(io.BytesIO(files["png"])) as image:
+        assert image.info["Description"] == each.digest and min(image.size) > 400
+        assert len(image.convert("L").getcolors(1 << 20)) > 10  # not empty
+
+
+def test_the_same_points_are_the_same_bytes(drawn):
+    each, files, draw = drawn
+    assert draw.draw(each) == files
+
+
+def test_no_two_families_share_colour_marker_and_line(drawn):
+    draw = drawn[2]
+    styles = [tuple(map(str, draw._style(place, "f").values())) for place in range(24)]
+    assert len(set(styles)) == 24
+    looks = [(s["marker"], str(s["linestyle"])) for s in (draw._style(place, "f") for place in range(12))]
+    assert len(set(looks)) == 12  # without colour
+
+
+def test_plots_of_a_suite_are_written_shown_and_checked(tmp_path, capsys):
+    items = sweep()
+    for item in items:
+        dense = item.cell["method"] == "dense"
+        item.settings |= {"calibration": None}
+        sites, changed = (0, 0.0) if dense else (2, 0.5)
+        effect = "applied" if changed else "no effect"
+        item.receipt = {"sites_expected": sites, "sites_hit": sites, "changed": changed, "effect": effect}
+        item.provenance = {"identity": "0" * 64}
+        write(tmp_path / "records" / "small", item)
+    methods = [item.cell["method"] for item in items[2:]]
+    path = tmp_path / "small.toml"
+    path.write_text(
+        f'models = ["tiny"]\ntasks = ["sst2"]\nmethods = {methods}\nrepeats = 1\n', encoding="utf-8"
+    )
+    assert main(["leaderboard", str(path), "--output", str(tmp_path)]) == 0
+    assert len(list((tmp_path / "small").iterdir())) == 15
+    text = (tmp_path / "small.md").read_text(encoding="utf-8")
+    assert "![Score against bits](small/score-bits.svg)" in text
+    assert main(["leaderboard", str(path), "--check"]) == 0, capsys.readouterr().out
+    (tmp_path / "small" / "score-bits.svg").write_text("<svg/>")
+    (tmp_path / "small" / "old.png").touch()
+    assert main(["leaderboard", str(path), "--check"]) == 1
+    told = capsys.readouterr().out
+    assert "score-bits.svg: stale" in told and "old.png: stale" in told
+    assert main(["leaderboard", "--records", str(tmp_path / "records" / "small"), "--format", "plots"]) == 2
