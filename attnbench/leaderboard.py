@@ -97,7 +97,7 @@ def _markdown(rows: Sequence[Row]) -> str:
         names = [escape(row.model), task, _method(row, escape)]
         blank = [here[: k + 1] == before[: k + 1] for k in range(3)]
         shown = ["" if same else name for same, name in zip(blank, names, strict=True)]
-        lines.append({**dict(zip(("model", "task", "method"), shown, strict=True)), **_cells(row, escape)})
+        lines.append({**dict(zip(("model", "task", "method"), shown, strict=True)), **cells(row, escape)})
         before = here
     return _tabulate(lines, rows, "github", escape)
 
@@ -115,7 +115,7 @@ def _text(rows: Sequence[Row]) -> str:
             lines.append({"model, task, method": f"{clean(row.model)} {clean(row.task)}{samples}"})
         name = "" if row.method == method else f"  {_method(row, clean)}"
         method = row.method
-        lines.append({"model, task, method": name, **_cells(row, clean)})
+        lines.append({"model, task, method": name, **cells(row, clean)})
     return _tabulate(lines, rows, "plain", clean)
 
 
@@ -153,7 +153,7 @@ def _method(row: Row, show: Show) -> str:
     return ("└ " if row.control_of else "") + show(row.method) + (f" ({notes})" if notes else "")
 
 
-def _cells(row: Row, show: Show) -> dict[str, str]:
+def cells(row: Row, show: Show) -> dict[str, str]:
     """Write the numbers of a row: what a method costs stands beside its first metric only."""
     if row.status != "measured":
         return {

@@ -33,7 +33,8 @@ def sweep():
     costs = {
         "prune50": (0.5, None, 1.0, 90), "prune80": (0.8, None, 1.0, 95), "prune90": (0.9, None, 1.0, 85),
         "prune80:random": (0.8, None, 1.0, 300), "logquant2": (0.2, 2.0, 1.0, 120),
-        "logquant3": (0.2, 3.0, 1.0, 90), "linquant2": (0.95, 2.0, 1.0, 150), "heads50:entropy": (0.0, None, 0.5, 200),
+        "logquant3": (0.2, 3.0, 1.0, 90), "linquant2": (0.95, 2.0, 1.0, 150),
+        "heads50:entropy": (0.0, None, 0.5, 200),
         "heads30:entropy": (0.0, None, 0.7, 100),
     }  # fmt: skip
     items = [record("dense", acc=right(1000, 80)), record("uniform", acc=right(1000, 480))]

@@ -1,0 +1,108 @@
+"use strict";
+const records = JSON.parse(document.getElementById("records").textContent);
+
+function element(tag, text, className) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function valueOf(row, column) {
+  const cell = row.cells[column];
+  if (cell.dataset.value === undefined) return cell.textContent;
+  return cell.dataset.value === "" ? null : Number(cell.dataset.value);
+}
+
+function sortBy(header) {
+  const table = header.closest("table"), body = table.tBodies[0], column = header.cellIndex;
+  const text = header.classList.contains("text");
+  const first = text ? "ascending" : "descending", other = text ? "descending" : "ascending";
+  const order = header.getAttribute("aria-sort") === first ? other : first;
+  for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", order);
+  const sign = order === "ascending" ? 1 : -1;
+  const rows = Array.from(body.rows, (row) => [valueOf(row, column), row]);
+  rows.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return sign * (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  });
+  body.append(...rows.map(([, row]) => row));
+}
+
+function filter(words) {
+  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0, all = 0;
+  for (const row of document.querySelectorAll("table.board tbody tr")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !wanted.every((word) => (word[0] === "-" && word[1] ? !text.includes(word.slice(1)) : text.includes(word)));
+    shown += !row.hidden;
+    all += 1;
+  }
+  document.getElementById("count").textContent = `${shown} of ${all} rows`;
+}
+
+function plain(value) {
+  return value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+function isMatrix(value) {
+  const rows = value && typeof value === "object" && !Array.isArray(value) ? Object.values(value) : [];
+  return rows.length > 0 && rows.every((row) => Array.isArray(row) && row.length && row.every((x) => typeof x === "number"));
+}
+
+function matrix(value) {
+  const numbers = Object.values(value).flat(), low = Math.min(...numbers), spread = Math.max(...numbers) - low || 1;
+  const table = element("table", undefined, "heat");
+  for (const [name, row] of Object.entries(value)) {
+    const line = table.insertRow();
+    line.append(element("th", name));
+    for (const x of row) {
+      const cell = line.insertCell(), share = (x - low) / spread;
+      cell.textContent = String(Number(x.toPrecision(2)));
+      cell.style.background = `hsl(0 0% ${Math.round(100 - 75 * share)}%)`;
+      cell.style.color = share > 0.55 ? "#fff" : "#111";
+    }
+  }
+  return table;
+}
+
+function tableOf(values) {
+  const table = element("table");
+  for (const [key, value] of Object.entries(values)) {
+    const row = table.insertRow();
+    row.append(element("th", key));
+    const cell = row.insertCell();
+    if (isMatrix(value)) cell.append(matrix(value));
+    else if (value && typeof value === "object" && !Array.isArray(value)) cell.append(tableOf(value));
+    else cell.textContent = plain(value);
+  }
+  return table;
+}
+
+function show(places) {
+  const dialog = document.getElementById("record"), body = dialog.querySelector(".body");
+  body.replaceChildren();
+  for (const place of places) {
+    const item = records[place];
+    body.append(element("h2", `${item.cell.method}: ${item.cell.model}, ${item.cell.task}`));
+    body.append(element("p", item.error ? `${item.status}: ${item.error}` : item.status));
+    body.append(element("h3", "The command that measures it again"), element("pre", item.reproduce));
+    for (const name of ["metrics", "receipt", "measured", "fitted", "settings", "seconds", "provenance", "environment"]) {
+      if (Object.keys(item[name]).length) body.append(element("h3", name), tableOf(item[name]));
+    }
+    body.append(element("p", `Measured: ${item.date}`));
+  }
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+for (const header of document.querySelectorAll("table.board th")) {
+  header.querySelector("button").addEventListener("click", () => sortBy(header));
+}
+for (const button of document.querySelectorAll("button[data-records]")) {
+  button.addEventListener("click", () => show(button.dataset.records.split(" ")));
+}
+document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value));
+document.querySelector("#record .close").addEventListener("click", () => document.getElementById("record").close());
+filter("");

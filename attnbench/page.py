@@ -1,0 +1,169 @@
+"""A board as one HTML file: no server, no network; its script sorts, filters and opens records."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+from attnbench import compare, footnotes, leaderboard
+from attnbench.board import Board, Section
+from attnbench.footnotes import clean
+from attnbench.pictures import Picture
+from attnbench.row import Row
+
+NUMBERS = {
+    "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept", "sparsity": "sparsity",
+    "bits": "bits", "heads": "heads", "divergence": "divergence", "seconds": "seconds",
+}  # fmt: skip
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str:
+    """Write the page; `pictures` come with their SVG."""
+    title = clean(board.suite.title, 200) if board.suite else "Leaderboard"
+    about = board.suite.about.split("\n\n") if board.suite else []
+    bodies = [body for section in board.sections for body in leaderboard.bodies(section)]
+    places = {tuple(body["cell"].values()): place for place, body in enumerate(bodies)}
+    for body in bodies:
+        body["reproduce"] = reproduce(body)
+        del body["comparison"]
+    data = json.dumps(bodies, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    files = resources.files("attnbench")
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{safe(title)}</title>",
+            f"<style>\n{files.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
+            f"<h1>{safe(title)}</h1>",
+            *(f"<p>{safe(text, 2000)}</p>" for text in about if text.strip()),
+            '<div class="tools"><label>Filter <input id="filter" type="search" '
+            'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
+            "<span>A header sorts; a method opens its record.</span></div>",
+            *(_section(section, places) for section in board.sections),
+            *_absent(board),
+            *(_figure(picture, svg, place) for place, (picture, svg) in enumerate(pictures)),
+            '<dialog id="record" aria-label="Record"><header><span></span>'
+            '<button class="close" type="button">Close</button></header><div class="body"></div></dialog>',
+            f'<script type="application/json" id="records">{data}</script>',
+            f"<script>\n{files.joinpath('page.js').read_text(encoding='utf-8')}</script>",
+            "</body></html>",
+        ]
+    )
+
+
+def safe(text: str, longest: int = footnotes.LONGEST) -> str:
+    """Make any text inert in HTML, in an attribute too."""
+    return html.escape(clean(text, longest), quote=True)
+
+
+def reproduce(body: dict[str, Any]) -> str:
+    """Return the command that measures one record again."""
+    cell, settings, source = body["cell"], body["settings"], body["provenance"]
+    model = str(source.get("model", cell["model"]))
+    if source.get("source") == "folder":
+        model = f"PATH/{model}"
+    words = ["attnbench", "run", "--models", model, "--tasks", cell["task"], "--methods", cell["method"]]
+    standard = {"limit": None, "seed": 0, "dtype": "float32", "calibration": None}
+    for name, value in standard.items():
+        if settings.get(name, value) != value:
+            words += [f"--{name}", str(settings[name])]
+    return shlex.join(clean(word, 1000) for word in words)
+
+
+def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
+    rows = section.rows
+    lines = [{**_names(row), **leaderboard.cells(row, clean)} for row in rows]
+    names = ["model", "task", "method", "metric", "score", leaderboard.DIFFERENCE, "", *leaderboard.COSTS]
+    dropped = {name for name in ("metric", *leaderboard.COSTS) if not any(line.get(name) for line in lines)}
+    if all(row.heads in (None, 1.0) for row in rows):
+        dropped.add("heads")
+    metrics = {row.metric for row in rows if row.metric}
+    if len(metrics) == 1:
+        dropped.add("metric")
+    score = next(iter(metrics)) if len(metrics) == 1 else "score"
+    titles = {
+        "": "verdict",
+        "score": score + (" %" if {row.scale for row in rows if row.metric} == {"fraction"} else ""),
+    }
+    names = [name for name in names if name not in dropped]
+    seeds: dict[tuple[str, str, str], list[int]] = {}
+    for (model, task, method), place in places.items():
+        for name in {method, compare.name_without_seed(method)}:
+            seeds.setdefault((model, task, name), []).append(place)
+    head = "".join(
+        f'<th scope="col"{_class(name)}><button type="button">{safe(titles.get(name, name))}</button></th>'
+        for name in names
+    )
+    body = "\n".join(
+        _row(row, line, names, seeds.get((row.model, row.task, row.method), []))
+        for row, line in zip(rows, lines, strict=True)
+    )
+    verdicts = "".join(f"<li>{safe(line, 2000)}</li>" for line in footnotes.verdicts(rows, clean))
+    notes = "".join(
+        f"<p>{safe(line, 4000)}</p>" for line in footnotes.footnotes(rows, section.records, clean)
+    )
+    return (
+        f"<h2>{safe(section.title, 200)}</h2>\n"
+        f'<div class="wide"><table class="board"><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>\n"
+        f"<details open><summary>Verdict</summary><ul>{verdicts}</ul></details>\n"
+        f'<div class="notes">{notes}</div>'
+    )
+
+
+def _names(row: Row) -> dict[str, str]:
+    samples = f" ({row.samples:,})" if row.samples else ""
+    return {"model": row.model, "task": clean(row.task) + samples, "": ""}
+
+
+def _class(name: str) -> str:
+    return "" if name in NUMBERS else ' class="text"'
+
+
+def _row(row: Row, line: dict[str, str], names: list[str], places: list[int]) -> str:
+    cells = []
+    for name in names:
+        if name == "method":
+            seeds = f" ({row.seeds} seeds)" if row.seeds > 1 else ""
+            effect = f" ({row.effect})" if row.effect else ""
+            text = safe(row.method) + seeds + effect
+            if places:
+                chosen = " ".join(map(str, sorted(places)))
+                text = f'<button type="button" data-records="{chosen}">{text}</button>'
+            cells.append(f'<td class="text method">{text}</td>')
+        elif name in NUMBERS:
+            value = getattr(row, NUMBERS[name])
+            number = "" if value is None or not (row.primary or name in list(NUMBERS)[:2]) else f"{value:.6g}"
+            cells.append(f'<td data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
+        else:
+            cells.append(f'<td class="text">{safe(line.get(name, ""))}</td>')
+    kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
+    return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(cells)}</tr>"
+
+
+def _absent(board: Board) -> list[str]:
+    lines = "".join(f"<li>{safe(line, 400)}</li>" for line in board.absent)
+    return [f"<h2>Not measured</h2><ul>{lines}</ul>"] if lines else []
+
+
+def _figure(picture: Picture, svg: bytes, place: int) -> str:
+    """Put a picture into the page, its ids made its own."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\bid="', f'id="p{place}-', text)
+    text = re.sub(r'href="#', f'href="#p{place}-', text)
+    text = text.replace("url(#", f"url(#p{place}-")
+    title = safe(picture.title, 200)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return f"<figure>{text}<figcaption>{title}</figcaption></figure>"

@@ -1,0 +1,197 @@
+"""The page: whole whatever the names, without the network, sorted, filtered and opened in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from sample_records import board as sample
+from sample_records import missing, record, right
+
+from attnbench import board, draw, page, pictures
+
+VOID = {"meta", "input", "br"}
+
+
+class Parser(HTMLParser):
+    """Parse HTML, or SVG in it, and insist that every tag is closed in order."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.text.append((self.open[-1] if self.open else "", data))
+
+
+def parsed(text):
+    parser = Parser()
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def embedded(parser):
+    return json.loads(next(text for tag, text in parser.text if tag == "script" and text.startswith("[")))
+
+
+def with_fit():
+    items = sample()
+    best = next(item for item in items if item.cell["method"] == "prune95")
+    best.fitted = {"prune95": {"scores_": {"encoder 0": [0.1, 0.9], "encoder 1": [0.5, -0.2]}}}
+    best.provenance = {"source": "folder", "model": "tiny", "code": "abc"}
+    best.settings = {"limit": 1000, "seed": 3, "dtype": "float32"}
+    return items
+
+
+def whole(items):
+    found = board.build(items)
+    drawn = [(each, draw.draw(each)["svg"]) for each in pictures.pictures(found)]
+    return page.to_html(found, drawn)
+
+
+@pytest.fixture(scope="module")
+def text():
+    items = with_fit()
+    for item in items:
+        if item.cell["method"] == "prune50":
+            item.measured = {"sparsity": 0.5}
+    return whole(items)
+
+
+def test_the_page_holds_table_pictures_and_records(text):
+    parser = parsed(text)
+    assert parser.tags.count("table") == 1 and parser.tags.count("tr") == 10 and "svg" in parser.tags
+    items = embedded(parser)
+    assert len(items) == len(sample())
+    best = next(item for item in items if item["cell"]["method"] == "prune95")
+    assert best["reproduce"] == (
+        "attnbench run --models PATH/tiny --tasks sst2 --methods prune95 --limit 1000 --seed 3"
+    )
+    seeds = re.search(r'data-records="([\d ]+)">prune80:random \(3 seeds\)', text)[1].split()
+    assert [items[int(place)]["cell"]["method"] for place in seeds] == [
+        "prune80:random", "prune80:random:seed=1", "prune80:random:seed=2"
+    ]  # fmt: skip
+
+
+def test_the_page_needs_nothing_from_outside(text):
+    parser = parsed(text)
+    for name, value in parser.attributes:
+        if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
+            assert value.startswith("#"), (name, value)
+    styles = "".join(data for tag, data in parser.text if tag == "style")
+    assert "@import" not in styles and "url(" not in styles
+    assert "fetch(" not in text and "XMLHttpRequest" not in text and "default-src 'none'" in text
+
+
+def test_ids_are_unique(text):
+    ids = [value for name, value in parsed(text).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "</script><b>", '" onclick="x', "../../etc",
+           "<!--", "é\u202e\x00x\u2028", "n" * 10_000, "&lt;"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_leave_the_page_whole(name):
+    items = [record(m, model=name, task=name, **{name: right(100, 9)}) for m in ("dense", "prune50", name)]
+    items += [missing("prune80", "failed", f"{name}: {name}", model=name, task=name)]
+    items[1].measured = {"sparsity": 0.5}
+    items[1].fitted = {name: {name: [1.0]}}
+    parser = parsed(whole(items))
+    assert parser.tags.count("script") == 2 and parser.tags.count("b") == 0
+    assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
+    assert embedded(parser)[1]["cell"]["model"] == name
+    assert max(len(data) for tag, data in parser.text if tag not in ("script", "style")) < 6000
+
+
+ACTIONS = """
+<script>
+const header = (text) => [...document.querySelectorAll("th button")].find((b) => b.textContent === text);
+const methods = () => [...document.querySelectorAll("tbody tr")].filter((r) => !r.hidden)
+  .map((r) => r.querySelector(".method").textContent);
+const out = { at_first: methods() };
+header("acc %").click(); out.by_score = methods();
+header("acc %").click(); out.by_score_again = methods();
+out.aria = header("acc %").parentNode.getAttribute("aria-sort");
+header("method").click(); out.by_name = methods();
+const input = document.getElementById("filter");
+input.value = "prune -random"; input.dispatchEvent(new Event("input")); out.filtered = methods();
+out.count = document.getElementById("count").textContent;
+input.value = ""; input.dispatchEvent(new Event("input"));
+[...document.querySelectorAll("td button")].find((b) => b.textContent === "prune95").click();
+const dialog = document.getElementById("record");
+out.open = dialog.open; out.record = dialog.textContent;
+out.heat = dialog.querySelectorAll(".heat td").length;
+dialog.querySelector(".close").click(); out.closed = !dialog.open;
+[...document.querySelectorAll("td button")].find((b) => b.textContent.startsWith("prune80:random")).click();
+out.seeds = dialog.querySelectorAll("h2").length;
+document.title = "DONE";
+const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(out) });
+document.body.replaceChildren(result);
+</script>
+"""
+
+
+def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium")
+    file = tmp_path / "page.html"
+    file.write_text(text.replace("</body>", ACTIONS + "</body>"), encoding="utf-8")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run(
+        [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "<title>DONE</title>" in done.stdout, done.stderr
+    out = json.loads(next(data for tag, data in parsed(done.stdout).text if tag == "pre"))
+    names = ["dense", "uniform", "prune0 (no effect)", "logquant3", "prune50", "prune95",
+             "prune80:random (3 seeds)"]  # fmt: skip
+    assert out["at_first"] == [*names, "heads50:l1", "window64:on=cross"]
+    best = [
+        "dense",
+        "prune0 (no effect)",
+        "logquant3",
+        "prune50",
+        "prune95",
+        "prune80:random (3 seeds)",
+        "uniform",
+    ]
+    assert out["by_score"] == [*best, "heads50:l1", "window64:on=cross"]  # no score comes last both ways
+    assert out["by_score_again"][0] == "uniform" and out["by_score_again"][-2:] == [
+        "heads50:l1",
+        "window64:on=cross",
+    ]
+    assert out["aria"] == "ascending"
+    assert out["by_name"][:3] == ["dense", "heads50:l1", "logquant3"]
+    assert out["filtered"] == ["prune0 (no effect)", "prune50", "prune95"] and out["count"] == "3 of 9 rows"
+    assert out["open"] and out["closed"] and out["heat"] == 4 and out["seeds"] == 3
+    for words in ("prune95: tiny, sst2", "--methods prune95", "settings", "dtype", "abc"):
+        assert words in out["record"]
