@@ -1,16 +1,22 @@
-"""Gates of one on every head and token: what the loss would do if a head were turned down."""
+"""Gates on heads: of one, for what the loss would do if a head were turned down, and Hard Concrete ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import NotApplicable
 from attnbench.method import Method, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+TEMPERATURE, LOW, HIGH, EPSILON = 0.33, -0.1, 1.1, 1e-6
+OPEN = math.log((1 - LOW) / (HIGH - 1))  # from here on a test gate is 1
 
 
 @dataclass
@@ -58,3 +64,65 @@ def head_sensitivity(
                     + gradient.abs().sum((0, 2, 3)).double().cpu()
                 )
     return {key: total.float() for key, total in sums.items()}
+
+
+class HardConcrete(Method):
+    """Multiply each head's context by a gate in [0, 1], drawn anew before every forward pass.
+
+    `log_alpha`: (kind, layer) -> (heads,), at first OPEN.
+    """
+
+    name = "hard-concrete"
+
+    def __init__(self, sites: Mapping[tuple[str, int], int], seed: int, device: Any) -> None:
+        import torch
+
+        super().__init__()
+        self.log_alpha = {
+            key: torch.full((heads,), OPEN, device=device, requires_grad=True)
+            for key, heads in sorted(sites.items())
+        }
+        self._draw = torch.Generator().manual_seed(seed)
+        self._gates: dict[tuple[str, int], Tensor] = {}
+
+    @contextlib.contextmanager
+    def sampled(self, model: nn.Module) -> Iterator[None]:
+        """Apply the gates to a model."""
+        from attnbench.attention import apply
+
+        handle = model.register_forward_pre_hook(lambda *_: self._sample())
+        try:
+            with apply(model, self):
+                yield
+        finally:
+            handle.remove()
+
+    def _sample(self) -> None:
+        import torch
+
+        for key, log_alpha in self.log_alpha.items():
+            uniform = torch.rand(len(log_alpha), generator=self._draw).clamp(EPSILON, 1 - EPSILON)
+            self._gates[key] = sample_gate(log_alpha, uniform.to(log_alpha))
+
+    def context(self, context: Tensor, site: Site) -> Tensor:
+        gate = self._gates.get((site.kind, site.layer))
+        return context if gate is None else context * gate.to(context.dtype).view(1, -1, 1, 1)
+
+
+def sample_gate(log_alpha: Tensor, uniform: Tensor) -> Tensor:
+    """Return a training gate: clip(sigmoid((logit u + log alpha) / 0.33) 1.2 - 0.1, 0, 1)."""
+    return _stretched(((uniform.logit() + log_alpha) / TEMPERATURE).sigmoid())
+
+
+def final_gate(log_alpha: Tensor) -> Tensor:
+    """Return a gate without noise or temperature: clip(sigmoid(log alpha) 1.2 - 0.1, 0, 1)."""
+    return _stretched(log_alpha.sigmoid())
+
+
+def openness(log_alpha: Tensor) -> Tensor:
+    """Return P(training gate > 0) = sigmoid(log alpha - 0.33 ln(0.1 / 1.1))."""
+    return (log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).sigmoid().clamp(EPSILON, 1 - EPSILON)
+
+
+def _stretched(share: Tensor) -> Tensor:
+    return (share * (HIGH - LOW) + LOW).clamp(0, 1)

@@ -39,10 +39,12 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
     probe = sites.probe_batch(model, examples=2, padding=2)
     with apply(model, *wanted):
         expected = sites.run(model, probe)
-    ways = [
-        method.realize(model) for method in wanted
-    ]  # all told on the whole model: heads keep their numbers
     with contextlib.ExitStack() as stack:
+        for method in wanted:
+            stack.enter_context(method.installed(model))
+        ways = [
+            method.realize(model) for method in wanted
+        ]  # told on the whole model: heads keep their numbers
         for way in ways:
             stack.enter_context(way)
         _compare(model, probe, expected)

@@ -108,9 +108,7 @@ def terms(draw):
     try:
         return cls(**values)
     except ValueError:
-        return cls(
-            **{k: v for k, v in values.items() if amount and k == amount.name and v <= 1} or _first(cls)
-        )
+        return cls(**_first(cls))
 
 
 def _first(cls):

@@ -1,0 +1,288 @@
+"""Training: the loop against one by hand, gates against their formulas, what is put back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import attnbench.method
+import attnbench.tiles
+from attnbench import gates, parse
+from attnbench.conformance import tiny
+from attnbench.conformance.integrity import difference, snapshot
+from attnbench.errors import NotApplicable, UserError
+from attnbench.training import train
+
+
+@pytest.fixture
+def model():
+    return tiny.build("bert")
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return tiny.labelled("bert")
+
+
+def _fit(model, spec, batches):
+    methods = parse(spec)
+    for position, method in enumerate(methods):
+        if attnbench.method.needs_fit(method):
+            with attnbench.apply(model, *methods[:position]):
+                method.fit(model, batches)
+    return methods
+
+
+def _loss(model, batches, *methods):
+    with torch.no_grad(), attnbench.apply(model, *methods):
+        return np.mean([model(**batch).loss.item() for batch in batches])
+
+
+def _undropped(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+# the loop
+
+
+def test_the_loop_is_adam_with_a_rising_and_falling_rate(batches):
+    model, by_hand = _undropped(tiny.build("bert")), _undropped(tiny.build("bert"))
+    weights = list(model.classifier.parameters())
+    losses = train(model, batches[:1], [{"params": weights, "lr": 0.01}], steps=20)
+    first = [np.zeros(p.shape) for p in by_hand.classifier.parameters()]
+    second = [np.zeros(p.shape) for p in by_hand.classifier.parameters()]
+    for step in range(20):
+        rate = 0.01 * ((step + 1) / 2 if step < 1 else (20 - step) / 19)
+        loss = by_hand(**batches[0]).loss
+        assert losses[step] == pytest.approx(loss.item(), rel=1e-4)
+        by_hand.zero_grad()
+        loss.backward()
+        own = list(by_hand.classifier.parameters())
+        norm = np.sqrt(sum((p.grad.double().numpy() ** 2).sum() for p in own))
+        for k, parameter in enumerate(own):
+            gradient = parameter.grad.double().numpy() * min(1.0, 1.0 / (norm + 1e-6))
+            first[k] = 0.9 * first[k] + 0.1 * gradient
+            second[k] = 0.999 * second[k] + 0.001 * gradient**2
+            corrected = first[k] / (1 - 0.9 ** (step + 1)), second[k] / (1 - 0.999 ** (step + 1))
+            parameter.data -= torch.tensor(rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)).float()
+    for found, expected in zip(weights, by_hand.classifier.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_only_what_is_trained_changes_and_flags_come_back(model, batches):
+    model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    before = snapshot(model)
+    train(model, batches, [{"params": [model.classifier.bias], "lr": 0.1}], steps=3)
+    moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, kept[name])]
+    assert moved == ["classifier.bias"]
+    model.classifier.bias.data = kept["classifier.bias"]
+    assert difference(before, snapshot(model)) is None
+
+
+def test_training_without_labels_is_not_applicable(model, batches):
+    bare = [{key: value for key, value in batches[0].items() if key != "labels"}]
+    with pytest.raises(NotApplicable, match="needs labels"):
+        parse("finetune3")[0].fit(model, bare)
+
+
+@pytest.mark.parametrize("spec", ["finetune9", "gates:l0:steps=9", "gates:l0:steps=9:train=all"])
+def test_training_that_diverges_says_so_and_leaves_the_model_whole(spec, model, batches):
+    bad = [{**batches[0], "inputs_embeds": None}]
+    handle = model.classifier.register_forward_hook(lambda _, args, out: out * float("nan"))
+    before = snapshot(model)
+    with pytest.raises(ArithmeticError, match="training diverges: the loss is nan at step 1 of 9"):
+        parse(spec)[0].fit(model, bad)
+    assert difference(before, snapshot(model)) is None
+    handle.remove()
+
+
+# finetune
+
+
+def test_finetune_is_in_place_only_while_applied(model, batches):
+    before = snapshot(model)
+    (method,) = _fit(model, "finetune5:lr=0.01", batches)
+    assert difference(before, snapshot(model)) is None
+    weight = model.classifier.weight
+    own = weight.detach().clone()
+    with attnbench.apply(model, method):
+        assert not torch.equal(weight, own)
+        with attnbench.apply(model, "prune50"):
+            assert not torch.equal(weight, own)
+    assert difference(before, snapshot(model)) is None
+    assert len(method.losses_) == 5 and set(attnbench.method.fitted(method)) == {"losses_"}
+
+
+def test_finetuning_recovers_what_a_mask_loses(model, batches):
+    dense = _fit(model, "finetune60:lr=0.003", batches)
+    mask, *_ = both = _fit(model, "mask90+finetune60:lr=0.003", batches)
+    trained = _loss(model, batches, *dense)
+    lost, recovered = _loss(model, batches, mask), _loss(model, batches, *both)
+    assert trained < 0.1 < lost and recovered < 0.5 * lost
+    # trained under the mask, not beside it
+    assert recovered < _loss(model, batches, mask, *dense)
+
+
+@pytest.mark.parametrize("method", ["logquant3", "prune80", "binary", "hidden-quant8", "uniform"])
+def test_gradients_pass_what_is_flat(method, model, batches):
+    try:
+        earlier = parse(method)
+    except UserError:
+        pytest.skip(f"no {method} here")
+    layer = model.bert.encoder.layer[0]
+    with attnbench.apply(model, *earlier):
+        loss = model(**batches[0]).loss
+        value, query = torch.autograd.grad(
+            loss, [layer.attention.self.value.weight, layer.attention.self.query.weight], allow_unused=True
+        )
+    assert value.abs().max() > 0
+    assert method == "uniform" or query.abs().max() > 0  # uniform reads no query
+    methods = _fit(model, f"{method}+finetune30:lr=0.003", batches)
+    assert _loss(model, batches, *methods) < 0.7 * _loss(model, batches, *methods[:1])
+
+
+def test_weights_of_another_model_are_refused(model, batches):
+    (method,) = _fit(model, "finetune1", batches)
+    with (
+        pytest.raises(ValueError, match="trained on another model"),
+        attnbench.apply(tiny.build("gpt2"), method),
+    ):
+        pass
+
+
+def test_heads_and_weights_are_realised_together(model, batches):
+    methods = _fit(model, "heads50:entropy+finetune5:lr=0.01", batches)
+    before = snapshot(model)
+    with torch.no_grad():
+        with attnbench.apply(model, *methods):
+            expected = model(**batches[0]).logits
+        with attnbench.realize(model, *methods):
+            found = model(**batches[0]).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert difference(before, snapshot(model)) is None
+
+
+# Hard Concrete gates
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+LOGS = np.linspace(-6, 6, 49)
+
+
+def test_the_final_gate_and_the_penalty_are_the_papers():
+    a = torch.tensor(LOGS)
+    np.testing.assert_allclose(gates.final_gate(a), np.clip(_sigmoid(LOGS) * 1.2 - 0.1, 0, 1), atol=1e-12)
+    expected = np.clip(_sigmoid(LOGS - 0.33 * np.log(0.1 / 1.1)), 1e-6, 1 - 1e-6)
+    np.testing.assert_allclose(gates.openness(a), expected, atol=1e-12)
+    assert gates.final_gate(torch.tensor(-2.398)) == 0 and gates.final_gate(torch.tensor(2.398)) == 1
+    assert gates.final_gate(torch.tensor(0.0)) == 0.5
+    assert gates.openness(torch.tensor(0.0)) == pytest.approx(0.688, abs=5e-4)
+
+
+def test_sampled_gates_open_as_often_as_the_penalty_says():
+    uniform = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for log in (-2.0, -0.7913, 0.0, 1.5):
+        drawn = gates.sample_gate(torch.tensor(log, dtype=torch.float64), uniform)
+        noise = np.log(uniform.numpy()) - np.log1p(-uniform.numpy())
+        expected = np.clip(_sigmoid((noise + log) / 0.33) * 1.2 - 0.1, 0, 1)
+        np.testing.assert_allclose(drawn, expected, atol=1e-9)
+        assert (drawn > 0).double().mean() == pytest.approx(
+            float(gates.openness(torch.tensor(log))), abs=5e-3
+        )
+        # the rule at the end: open where a gate of one is likelier than a gate of zero
+        more = int((drawn == 1).sum()) - int((drawn == 0).sum())
+        assert abs(more) < 2000 if log == 0 else (log > 0) == (more > 0)
+
+
+def test_one_sample_serves_a_whole_forward_pass(model, monkeypatch):
+    monkeypatch.setitem(attnbench.tiles.TILE_BYTES, "cpu", 400)
+    hard = gates.HardConcrete({("encoder", 0): 4, ("encoder", 1): 4}, seed=0, device="cpu")
+    for log in hard.log_alpha.values():
+        log.data.zero_()
+    seen, inputs = [], tiny.batch("bert", tiny.samples("bert", (12, 12, 9)))
+    with torch.no_grad(), hard.sampled(model):
+        for _ in range(2):
+            model(**inputs)
+            seen.append({key: gate.clone() for key, gate in hard._gates.items()})
+    assert not torch.equal(seen[0]["encoder", 0], seen[1]["encoder", 0])
+    assert not torch.equal(seen[0]["encoder", 0], seen[0]["encoder", 1])
+
+
+def _open(method):
+    return int(sum(alive.sum() for alive in method.alive_.values()))
+
+
+def test_fewer_heads_stay_as_the_penalty_grows(model, batches):
+    before = snapshot(model)
+    kept = []
+    for penalty in (0, 0.003, 0.01, 0.03, 0.1, 0.3, 1):
+        (method,) = _fit(model, f"gates:l0:penalty={penalty}:steps=80:lr=0.2", batches)
+        kept.append(_open(method))
+        assert all(set(alive.tolist()) <= {0.0, 1.0} for alive in method.alive_.values())
+        for key, gate in method.gates_.items():
+            assert torch.equal(method.alive_[key] > 0, gate > 0.5)
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] == 0 and kept[0] > 4 and len(set(kept)) > 3, kept
+    assert difference(before, snapshot(model)) is None
+
+
+def test_gates_keep_the_heads_that_matter(batches):
+    model = tiny.build("bert")
+    # a head whose output is thrown away is never worth a penalty
+    for layer in model.bert.encoder.layer:
+        layer.attention.output.dense.weight.data[:, 8:16] = 0
+        layer.attention.output.dense.weight.data[:, 24:] = 0
+    (method,) = _fit(model, "gates:l0:penalty=0.003:steps=80:lr=0.2", batches)
+    for alive in method.alive_.values():
+        assert alive[1] == alive[3] == 0
+    assert _open(method) >= 2
+
+
+def test_gates_act_on_the_kinds_they_are_given():
+    model, data = tiny.build("bart"), tiny.labelled("bart")
+    (method,) = _fit(model, "gates:l0:on=cross:on=decoder:penalty=9:steps=30:lr=0.5", data)
+    assert {kind for kind, _ in method.alive_} == {"cross", "decoder"} and _open(method) == 0
+
+
+def test_gates_train_the_weights_along_and_put_them_back(model, batches):
+    before = snapshot(model)
+    (method,) = _fit(model, "gates:l0:train=all:weights-lr=0.003:penalty=0.03:steps=60:lr=0.2", batches)
+    (alone,) = _fit(model, "gates:l0:penalty=0.03:steps=60:lr=0.2", batches)
+    assert difference(before, snapshot(model)) is None
+    assert _loss(model, batches, method) < _loss(model, batches, alone)
+    assert not alone._weights
+
+
+def test_gates_are_cut_out_as_heads_are(model, batches):
+    (method,) = _fit(model, "gates:l0:penalty=0.03:steps=60:lr=0.2:train=all", batches)
+    assert 0 < _open(method) < 8
+    with torch.no_grad():
+        with attnbench.apply(model, method):
+            expected = model(**batches[0]).logits
+        with attnbench.realize(model, method):
+            found = model(**batches[0]).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "gates:l0:train=some",
+        "gates:l0:penalty=-1",
+        "gates:l0:steps=0",
+        "finetune0",
+        "finetune",
+        "finetune5:lr=0",
+    ],
+)
+def test_settings_out_of_range_are_refused(spec):
+    with pytest.raises(UserError):
+        parse(spec)
