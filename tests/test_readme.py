@@ -1,0 +1,60 @@
+"""The README's code runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnbench.cli import main, parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_two_set_up_lines_stand_alone():
+    lines = [block.strip() for block in _blocks("bash") if block.startswith("python3 -m venv")]
+    assert len(lines) == 2 and all("\n" not in line and "constraints.txt" in line for line in lines)
+    assert lines[0].endswith("attnbench run --models bert,roberta --methods logquant3,prune80")
+
+
+COMMANDS = [line for block in _blocks("bash") for line in block.splitlines() if line.startswith("attnbench")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_one_that_exists(line):
+    words = line.partition("#")[0].split()[1:]
+    if words[0] != "lm-eval":
+        assert parser().parse_args(words).command == words[0]
+
+
+def test_the_method_in_ten_lines_runs(tmp_path, fresh_registry, capsys):
+    (code,) = [block for block in _blocks("python") if "# clip.py" in block]
+    (tmp_path / "clip.py").write_text(code, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
+    arguments = ["run", "--models", "bert", "--tasks", "pocket-sentiment", "--limit", "20"]
+    where = ["--plugins-dir", str(tmp_path), "--records", str(tmp_path / "records")]
+    assert main([*arguments, "--methods", "clip50,clip20+logquant3", *where]) == 0
+    captured = capsys.readouterr()
+    assert "clip50" in captured.out and "clip20+logquant3" in captured.out
+    assert "broken.py" in captured.err
+
+
+def test_the_python_example_runs(tmp_path):
+    (code,) = [block for block in _blocks("python") if "attnbench.run(" in block]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pocket-bert pocket-sentiment (100)" in done.stdout
+    assert list((tmp_path / "attnbench-records").rglob("*.json"))
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
