@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attnbench import Method, hookimpl, kernels
 
@@ -39,7 +39,7 @@ class Quantile(Method):
     """
 
     name = "quantile"
-    examples = ("quantile3", "quantile1", "quantile8")
+    examples: ClassVar[tuple[str, ...]] = ("quantile3", "quantile1", "quantile8")
     rows = "all"
 
     bits: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def function_8(x: np.ndarray, bits: int) -> np.ndarray | None:
     if not regular:
         return None
     y = np.zeros_like(x)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         y[(x >= low) & (x < high)] = (low + high) / 2
     y[x >= edges[-1]] = (edges[-2] + edges[-1]) / 2
     return y
@@ -95,14 +97,14 @@ def test_equal_counts_by_hand():
     probs = torch.tensor([[[[0.0, 0.0005, 0.1, 0.2], [0.3, 0.4, 0.5, 0.6]]]])
     found = transform("quantile2", probs).flatten().numpy()
     edges = [0.001, 0.3, 0.5, 0.6]
-    low, mid, top = ((a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True))
+    low, mid, top = ((a + b) / 2 for a, b in pairwise(edges))
     np.testing.assert_allclose(found, [0, 0, low, low, mid, mid, top, top], rtol=1e-6)
     # n = 5 for R = 3: by their stride 1 five bins, so even shares instead: edges at s[1], s[3], s[4]
     found = transform("quantile2", probs[..., 1:, :].clone()).flatten()
     assert len(found.unique()) <= 4
     five = torch.tensor([[[[0.1, 0.2, 0.3, 0.4, 0.5]]]])
     edges = [0.001, 0.2, 0.4, 0.5]
-    low, mid, top = ((a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True))
+    low, mid, top = ((a + b) / 2 for a, b in pairwise(edges))
     np.testing.assert_allclose(
         transform("quantile2", five).flatten().numpy(), [low, mid, mid, top, top], rtol=1e-6
     )
