@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from attnbench import heads
+from attnbench import heads, reports, sidecar
 from attnbench.errors import UserError
 
 EPILOG = """examples:
@@ -129,20 +129,9 @@ def parser() -> argparse.ArgumentParser:
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
 
-    board = command("leaderboard", "Render records as tables, pictures or a page.")
-    board.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="what to show of the records beside it"
-    )
-    board.add_argument("--records", metavar="DIR", help="what to render (attnbench-records)")
-    board.add_argument(
-        "--format",
-        metavar="LIST",
-        help="of md, html, csv, latex, text, plots (md; a suite with --output: md,csv,plots)",
-    )
-    board.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
-    board.add_argument(
-        "--check", action="store_true", help="print what is wrong with records or stale beside a suite"
-    )
+    reports.add_leaderboard(command("leaderboard", "Render records as tables, pictures or a page."))
+    reports.add_compare(command("compare", "Compare two recorded methods on the same samples."))
+    reports.add_verify(command("verify", "Measure a cell again and compare it with its record."), _positive)
 
     methods = command("methods", "List the methods, or show one.")
     methods.add_argument("name", nargs="?", help="as in prune or heads:entropy")
@@ -153,6 +142,8 @@ def parser() -> argparse.ArgumentParser:
     heads.add_arguments(
         command("heads", "Score every head by every criterion, as CSV and heat map."), _positive
     )
+
+    sidecar.add_arguments(command("export", "Write a model without the heads that a method removes."))
 
     check = command("check", "Check that methods keep their promises, on tiny models of five architectures.")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")

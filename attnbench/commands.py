@@ -8,18 +8,19 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import console, models, plan, record
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
+from attnbench.reports import RECORDS, compare, leaderboard, verify
 
 if TYPE_CHECKING:
     from attnbench import runner
     from attnbench.record import Record
 
-RECORDS, REPEATS = "attnbench-records", 3
+REPEATS = 3
+__all__ = ["compare", "leaderboard", "verify"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -176,38 +177,6 @@ def heads(options: argparse.Namespace) -> int:
     return 1 if failed and by != importance.criteria() else 0  # `all` holds some that never fit
 
 
-def leaderboard(options: argparse.Namespace) -> int:
-    """Render records, all or those of suites, to stdout, a file or a folder; or check them."""
-    from attnbench import publish, suite
-
-    paths = options.suites or [None]
-    if options.records and len(paths) > 1:
-        raise UserError("--records: each suite has its own folder of records. Give one suite with it.")
-    if options.check:
-        folder = options.records or (None if options.suites else RECORDS)
-        found = [line for path in paths for line in publish.problems(path, folder)]
-        print("\n".join(found) or "nothing wrong")
-        return 1 if found else 0
-    target = Path(options.output) if options.output else None
-    into_folder = target is not None and (target.is_dir() or not target.suffix)
-    standard = publish.STANDARD if options.suites and into_folder else ("md",)
-    formats = publish.formats(options.format, standard)
-    for path in paths:
-        folder = options.records or (suite.load(path).records if path else RECORDS)
-        board = publish.load(path, folder)
-        if target is not None and into_folder:
-            publish.write(publish.files(board, formats, Path(path).stem if path else "leaderboard"), target)
-        elif len(formats) > 1 or "plots" in formats:
-            raise UserError("--format: several files and plots need --output DIR")
-        elif target is not None and len(paths) == 1:
-            publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
-        elif target is not None:
-            raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
-        else:
-            sys.stdout.write(publish.text(board, formats[0]))
-    return 0
-
-
 def methods(options: argparse.Namespace) -> int:
     """List every method with its first line, or show one whole."""
     known = registry().methods
@@ -236,6 +205,23 @@ def methods(options: argparse.Namespace) -> int:
 
 def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a checkpoint without the heads that a method removes."""
+    from attnbench import sidecar
+
+    console.quiet(options.verbose)
+    _say_what_a_short_name_is(options.model)
+    content = sidecar.export(
+        options.model, options.task, options.method, options.folder,
+        seed=options.seed, device=options.device, calibration=options.calibration,
+    )  # fmt: skip
+    for layer, heads in content["heads"].items():
+        print(f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}")
+    shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
+    print(f"next: attnbench run --models {shown} --tasks {options.task}", file=sys.stderr)
+    return 0
 
 
 def check(options: argparse.Namespace) -> int:

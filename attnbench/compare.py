@@ -29,9 +29,10 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     """Compare every cell with the dense cell of its model and task.
 
     Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
-    they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one point; of 100 for BLEU and chrF), on the log
-    for perplexities (1 %), relative to dense for any other number. Holm corrects over all but controls.
-    Raises UserError where two cells were measured on different samples, or a cell has two different records.
+    they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one
+    point; of 100 for BLEU and chrF), on the log for perplexities (1 %), relative to dense for any other
+    number. Holm corrects over all but controls. Raises UserError where two cells were measured on different
+    samples, or a cell has two different records.
     """
     found: list[Row] = []
     for (model, task), cells in _columns(records).items():
@@ -75,7 +76,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
     """Make the rows of one model on one task."""
     problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
-    _check_same_samples(measured)
+    check_same_samples(measured)
     groups: dict[str, list[Record]] = {}
     for method, item in measured.items():
         groups.setdefault(name_without_seed(method), []).append(item)
@@ -118,7 +119,8 @@ def problem(item: Record) -> str | None:
     return None if item.metrics else "no metric was recorded"
 
 
-def _check_same_samples(cells: dict[str, Record]) -> None:
+def check_same_samples(cells: dict[str, Record]) -> None:
+    """Raise UserError where records to be paired are of different samples, data or task definitions."""
     if not cells:
         return
     reference = cells.get("dense") or next(iter(cells.values()))
@@ -149,7 +151,7 @@ def _compared(
         for name, scores in arrays.items()
         if kind in METRICS and all(a is not None and len(a) for a in scores)
     }
-    scale = _scale(kind, [a for scores in usable.values() for a in scores])
+    scale = scale_of(kind, [a for scores in usable.values() for a in scores])
     for name, row in found.items():
         row.scale = scale
         if name in usable and row.seeds > 1:
@@ -206,7 +208,8 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
     )  # fmt: skip
 
 
-def _scale(kind: str, arrays: Sequence[Array]) -> str:
+def scale_of(kind: str, arrays: Sequence[Array]) -> str:
+    """Return the scale of a metric, as Row has it."""
     if kind in ("bleu", "chrf"):
         return "score"
     if kind == "perplexity":

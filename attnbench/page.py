@@ -166,4 +166,4 @@ def _figure(picture: Picture, svg: bytes, place: int) -> str:
     text = text.replace("url(#", f"url(#p{place}-")
     title = safe(picture.title, 200)
     text = text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-    return f"<figure>{text}<figcaption>{title}</figcaption></figure>"
+    return f"<figure>{text}</figure>"

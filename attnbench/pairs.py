@@ -1,0 +1,163 @@
+"""Two methods against each other on the same samples: difference, interval, and which samples flip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attnbench import compare, statistics
+from attnbench.aggregates import METRICS, Array, aggregate
+from attnbench.errors import UserError, unknown
+from attnbench.footnotes import clean
+from attnbench.record import Record
+from attnbench.row import Row
+
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A minus B by one metric: estimate and 95 % interval on the scale that is compared, two-sided p."""
+
+    metric: str
+    a: float
+    b: float
+    estimate: float
+    low: float
+    high: float
+    p: float
+    scale: str
+    higher_is_better: bool
+    samples: int
+    only_a: list[int]  # ids of the samples that A, of its first seed, scores higher
+    only_b: list[int]
+
+    @property
+    def gain(self) -> tuple[float, float, float]:
+        """Return (low, estimate, high) of how much better A is."""
+        found = (self.low, self.estimate, self.high)
+        return found if self.higher_is_better else (-self.high, -self.estimate, -self.low)
+
+    @property
+    def interval(self) -> str:
+        return self._row.interval + ("" if self.scale == "log" else self._row.unit)
+
+    @property
+    def _row(self) -> Row:
+        return Row("", "", "", difference=self.estimate, low=self.low, high=self.high, scale=self.scale)
+
+
+def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = None) -> Difference:
+    """Compare two methods, each with the records of its seeds, by a metric or the primary one.
+
+    Raises UserError where they were not measured on the same samples, or cannot be compared.
+    """
+    for item in (*a, *b):
+        told = compare.problem(item)
+        if told:
+            raise UserError(f"{' '.join(item.cell.values())}: {told}")
+    compare.check_same_samples({str(place): item for place, item in enumerate((*a, *b))})
+    name = metric or next(iter(a[0].metrics))
+    if any(name not in item.metrics or name not in item.scores for item in (*a, *b)):
+        raise UserError(
+            f"not all of {a[0].cell['method']} and {b[0].cell['method']} have {name} of every sample"
+        )
+    kind, higher = (
+        a[0].metrics[name].get("aggregate", "mean"),
+        bool(a[0].metrics[name].get("higher_is_better")),
+    )
+    if kind not in METRICS:
+        raise UserError(f"{name}: a metric computed as '{kind}' cannot be compared")
+    ours, theirs = ([np.asarray(item.scores[name], float) for item in items] for items in (a, b))
+    found = _paired(kind, ours, theirs)
+    estimate, low, high, p = found
+    first = ours[0].reshape(len(ours[0]), -1).sum(1) - theirs[0].reshape(len(theirs[0]), -1).sum(1)
+    ids = np.asarray(a[0].scores.get("doc_id", np.arange(len(first))))
+    x, y = (float(np.mean([aggregate(kind, scores) for scores in arrays])) for arrays in (ours, theirs))
+    return Difference(
+        name, x, y, estimate, low, high, p, compare.scale_of(kind, [*ours, *theirs]), higher, len(first),
+        [int(place) for place in ids[first > 0]], [int(place) for place in ids[first < 0]],
+    )  # fmt: skip
+
+
+def _paired(kind: str, a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float, float, float]:
+    if len(a) > 1 and len(b) > 1:
+        if kind != "mean":
+            raise UserError(f"two methods that both draw are compared by means only, not by {kind}")
+        count = min(len(a), len(b))
+        zeros = np.zeros_like(a[0])
+        found = statistics.paired(
+            "mean", zeros, [[x - y for x, y in zip(a[:count], b[:count], strict=True)]], 0.0
+        )[0]
+        return found.estimate, found.low, found.high, _two_sided(found)
+    if len(b) > 1:
+        estimate, low, high, p = _paired(kind, b, a)
+        return -estimate, -high, -low, p
+    found = statistics.paired(kind, b[0], [a], 0.0)[0]
+    return found.estimate, found.low, found.high, _two_sided(found)
+
+
+def _two_sided(found: statistics.Paired) -> float:
+    if found.mcnemar is not None:
+        return found.mcnemar
+    if found.low == found.high:
+        return float(found.estimate == 0)
+    return min(1.0, 2 * min(found.p_margin, 1 - found.p_margin))
+
+
+def groups(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, list[Record]]]:
+    """Return the records of every (model, task) by method, the seeds of one draw together."""
+    found: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    for item in records:
+        cell = item.cell
+        methods = found.setdefault((cell["model"], cell["task"]), {})
+        base = compare.name_without_seed(cell["method"])
+        methods.setdefault(base, []).append(item)
+        if base != cell["method"]:
+            methods[cell["method"]] = [item]
+    return found
+
+
+def report(records: Iterable[Record], a: str, b: str, model: str | None, task: str | None) -> list[str]:
+    """Write how A and B differ, a few lines for each model, task and metric that has both.
+
+    Raises UserError where no model and task has both.
+    """
+    columns = {
+        key: methods
+        for key, methods in groups(records).items()
+        if model in (None, key[0]) and task in (None, key[1])
+    }
+    known = list(dict.fromkeys(method for methods in columns.values() for method in methods))
+    for method in (a, b):
+        if method not in known:
+            raise unknown("recorded method", method, known, "`attnbench leaderboard` lists what is recorded.")
+    lines = []
+    for key, methods in columns.items():
+        if a in methods and b in methods:
+            for metric in methods[a][0].metrics or [""]:
+                lines += _lines(key, a, b, difference(methods[a], methods[b], metric or None))
+    if not lines:
+        raise UserError(
+            f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
+        )
+    return lines
+
+
+def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]:
+    row = Row("", "", "", scale=found.scale)
+    name = " ".join(map(clean, (*key, found.metric)))
+    lines = [
+        f"{name}: {a} {row.amount(found.a)}, {b} {row.amount(found.b)}: {found.interval}, p = {_p(found.p)}, "
+        f"{found.samples:,} samples"
+    ]
+    for method, ids in ((a, found.only_a), (b, found.only_b)):
+        shown = ", ".join(map(str, ids[:LISTED])) + (", …" if len(ids) > LISTED else "")
+        lines.append(f"  {method} scores higher on {len(ids)}" + (f": {shown}" if ids else ""))
+    return lines
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value >= 0.001 else "under 0.001"

@@ -1,0 +1,157 @@
+"""Two recorded methods against each other, and a record against itself measured again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sample_records import missing, record, right
+from scipy import stats
+
+from attnbench import pairs
+from attnbench import record as records
+from attnbench.cli import main
+from attnbench.errors import UserError
+
+
+def test_a_difference_by_hand_and_by_scipy():
+    a, b = right(100, 10), right(100, 16, start=4)
+    found = pairs.difference([record("prune80", acc=a)], [record("prune95", acc=b)])
+    won, lost = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    assert found.estimate == pytest.approx((won - lost) / 100) and (found.a, found.b) == (0.9, 0.84)
+    assert found.p == pytest.approx(stats.binomtest(won, won + lost).pvalue)
+    assert found.low < found.estimate < found.high and found.samples == 100
+    assert found.only_a == list(range(10, 20)) and found.only_b == list(range(4))
+    assert found.gain == (found.low, found.estimate, found.high)
+
+
+def test_swapping_turns_the_sign():
+    a, b = record("prune80", acc=right(200, 10)), record("prune95", acc=right(200, 30))
+    one, other = pairs.difference([a], [b]), pairs.difference([b], [a])
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low)) and one.p == other.p
+    drawn = [record(f"prune80:random:seed={k}", acc=right(200, 40 + 5 * k)) for k in range(4)]
+    one, other = pairs.difference([a], drawn), pairs.difference(drawn, [a])
+    assert one.estimate == pytest.approx(-other.estimate) and one.low == pytest.approx(-other.high)
+    assert one.p == pytest.approx(other.p)
+
+
+def test_two_methods_that_draw_are_paired_by_seed():
+    a = [record(f"mask50:random:seed={k}", acc=right(400, 40 + 9 * k)) for k in range(5)]
+    b = [record(f"prune50:random:seed={k}", acc=right(400, 80 + 9 * k)) for k in range(5)]
+    found = pairs.difference(a, b)
+    assert (
+        found.estimate == pytest.approx(0.1) and 0.05 < found.low < 0.1 < found.high < 0.15 and found.p < 0.01
+    )
+    f1 = [record("x:random", kind="f1", f1=np.tile([1, 1, 0, 1], (30, 1)))] * 2
+    with pytest.raises(UserError, match="by means only"):
+        pairs.difference(f1, f1)
+
+
+def test_lower_is_better_turns_the_gain():
+    counts = np.full(200, 5.0)
+    rng = np.random.default_rng(0)
+    likelihood = -rng.gamma(9, 1, 200)
+    a = record("prune80", kind="perplexity", ppl=np.stack([likelihood, counts], 1))
+    b = record("prune95", kind="perplexity", ppl=np.stack([likelihood * 1.1, counts], 1))
+    found = pairs.difference([a], [b])
+    assert found.estimate < 0 < found.gain[0] < found.gain[1] < found.gain[2] and found.interval.endswith(
+        " %"
+    )
+
+
+def test_coverage_of_two_drawn_methods_on_the_null():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(40):
+        drawn = [
+            [record(f"m:seed={k}", acc=(rng.random(200) < 0.8).astype(float)) for k in range(4)] for _ in "ab"
+        ]
+        found = pairs.difference(*drawn)
+        inside += found.low <= 0 <= found.high
+    assert inside >= 34
+
+
+def test_what_cannot_be_compared_is_said():
+    a = record("prune80", acc=right(100, 5))
+    with pytest.raises(UserError, match="same samples"):
+        pairs.difference([a], [record("prune95", acc=right(90, 5))])
+    with pytest.raises(UserError, match="every head"):
+        pairs.difference([a], [missing("heads50:l1", "failed", "every head has the same norm")])
+    with pytest.raises(UserError, match="f1"):
+        pairs.difference([a], [record("prune95", acc=right(100, 5))], "f1")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for item in (
+        record("dense", acc=right(100, 5)), record("prune80", acc=right(100, 9)),
+        record("prune95", acc=right(100, 30)), record("prune80:random", acc=right(100, 30)),
+        record("prune80:random:seed=1", acc=right(100, 36)),
+        record("prune80", model="other", acc=right(100, 9)),
+    ):  # fmt: skip
+        records.write(tmp_path, item)
+    return str(tmp_path)
+
+
+def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
+    assert main(["compare", "prune80", "prune95", "--records", folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tiny sst2 acc: prune80 91.0, prune95 70.0: +21.0 [+")
+    assert lines[0].endswith("points, p = under 0.001, 100 samples")
+    assert lines[1].startswith("  prune80 scores higher on 21: 9, 10, 11") and lines[1].endswith(", …")
+    assert lines[2] == "  prune95 scores higher on 0"
+    assert main(["compare", "prune80.0", "prune80:random", "--records", folder, "--task", "sst2"]) == 0
+    assert "prune80:random 67.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["prune80", "prune90"], "unknown recorded method 'prune90'. Did you mean"),
+        (["prune80", "prune95", "--model", "other"], "unknown recorded method 'prune95'"),
+        (["prune80", "prone"], "unknown method 'prone'"),
+        (["dense", "prune95", "--task", "squad"], "unknown recorded method 'dense'"),
+    ],
+)
+def test_compare_names_mistakes(folder, capsys, arguments, words):
+    assert main(["compare", *arguments, "--records", folder]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_verify_measures_a_record_again(tmp_path, capsys):
+    suite = tmp_path / "s.toml"
+    suite.write_text(
+        'models = ["pocket-bert"]\ntasks = ["pocket-sentiment"]\n'
+        'methods = ["prune80:random", "heads10:random", "logquant3:on=cross"]\nrepeats = 1\nlimit = 24\n',
+        encoding="utf-8",
+    )
+    assert main(["run", str(suite)]) == 0
+    place = tmp_path / "records" / "s" / "pocket-bert" / "pocket-sentiment"
+    capsys.readouterr()
+    assert main(["verify", str(place / "prune80,random.json"), "--sample", "16"]) == 0
+    assert "16 samples" in capsys.readouterr().out
+    assert main(["verify", str(place / "logquant3,on=cross.json")]) == 0
+    assert "recorded as not applicable, now not applicable" in capsys.readouterr().out
+    item = records.read(place / "prune80,random.json")
+    item.scores["acc"] = 1 - item.scores["acc"]
+    item.metrics["acc"]["value"] = 1 - item.metrics["acc"]["value"]
+    item.provenance["fingerprints"]["checkpoint"] = "0" * 64
+    item.provenance["code"] = "0" * 64
+    path = records.write(tmp_path / "forged", item)
+    assert main(["verify", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "24 differ: DISAGREES" in out and "weights are others" in out and "code has changed" in out
+
+
+def test_verify_names_mistakes(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ATTNBENCH_MODELS", raising=False)
+    assert main(["verify", str(tmp_path / "none.json")]) == 2
+    item = record("prune80", acc=right(10, 1))
+    item.provenance = {"source": "folder"}
+    path = records.write(tmp_path, item)
+    assert main(["verify", str(path)]) == 2
+    assert "--model PATH/tiny" in capsys.readouterr().err
+    path.write_text(json.dumps({"schema": 3}), encoding="utf-8")
+    assert main(["verify", str(path)]) == 2
+    assert "schema 3" in capsys.readouterr().err
