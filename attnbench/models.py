@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnbench import sidecar
 from attnbench.errors import NotApplicable, UserError, unknown
 
 if TYPE_CHECKING:
@@ -129,14 +130,17 @@ class Checkpoint:
                 f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. "
                 "Choose a task that fits it."
             )
-        return model.to(device).eval()
+        model = model.to(device).eval()
+        with self._readable():
+            sidecar.load(model, self.folder)
+        return model
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash the config and the weights: sha256 over the files' contents."""
         digest = hashlib.sha256()
         folder = Path(self.folder)
-        for pattern in ("config.json", *WEIGHTS):
+        for pattern in ("config.json", sidecar.NAME, *WEIGHTS):
             for file in sorted(folder.glob(pattern)):
                 digest.update(file.name.encode())
                 with file.open("rb") as handle:

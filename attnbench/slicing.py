@@ -178,3 +178,9 @@ def _index_bias(edits: Edits, module: Any, heads: int, kept: list[int]) -> None:
     edits.on_undo(
         module.register_forward_hook(after, prepend=True).remove
     )  # a later cut sees this one's heads
+
+
+def head_columns(model: nn.Module, path: str, head: int, head_dim: int) -> Tensor:
+    """Return the part of a module's output weight that reads one head, a view of the weight's data."""
+    output = find(model, path).output
+    return output.weight.data.narrow(1 - _axis(output), head * head_dim, head_dim)

@@ -1,0 +1,152 @@
+"""Write a model without some of its heads as a checkpoint, and cut them out again on loading."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench.errors import NotApplicable, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "attnbench.json"
+SCHEMA = 1
+README = """# {model}, {method}
+
+Made by `attnbench export` from {source} on {task}: {left} of {total} heads are left.
+
+* `attnbench run --models` with this folder, or `attnbench.sidecar.load(model, folder)` after
+  `from_pretrained`, cuts the other heads out of the weights, as `{name}` lists them: the same answers in
+  less time.
+* Plain transformers loads the folder as it is. The output weights of the heads that go are zero, so it gives
+  the same answers, at the speed and size of the whole model: its configuration cannot say which heads a layer
+  has.
+"""
+
+
+def export(
+    model_name: str,
+    task: str,
+    method: str,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    calibration: str | None = None,
+) -> dict[str, Any]:
+    """Fit a method on a task and write the model it leaves, with the sidecar. Returns the sidecar's content.
+
+    Raises UserError where the folder has something in it, and for a method that cannot be realised.
+    """
+    import importlib
+
+    import torch
+
+    from attnbench import models, spec
+    from attnbench.attention import apply
+    from attnbench.method import needs_fit
+    from attnbench.plugins import registry
+    from attnbench.realised import kept_heads, realize
+    from attnbench.sites import discover
+
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{folder} is there already: give a new folder, or an empty one")
+    methods = spec.parse(method)
+    checkpoint = models.find(model_name, task)
+    if (Path(checkpoint.folder) / NAME).is_file():
+        raise UserError(f"model '{model_name}' is an export already: export its source with both methods")
+    backend = importlib.import_module(registry().backends["lm-eval"])
+    prepared = backend.prepare(task, checkpoint, limit=1, seed=seed, calibration=calibration)
+    model = checkpoint.load(prepared.head, device)
+    prepared.check(model)
+    torch.manual_seed(seed)
+    whole = {(site.kind, site.layer): site.heads for site in discover(model)}
+    try:
+        if any(map(needs_fit, methods)):
+            batches = [{k: v.to(device) for k, v in batch.items()} for batch in prepared.calibration()]
+            for position, each in enumerate(methods):
+                if needs_fit(each):
+                    with apply(model, *methods[:position]):
+                        each.fit(model, batches)
+        with realize(model, *methods):
+            kept = kept_heads(model)
+    except (NotApplicable, ValueError) as reason:
+        raise UserError(f"{method} on {models.label(model_name)}, {task}: {reason}") from reason
+    content = {
+        "schema": SCHEMA,
+        "method": spec.format(methods),
+        "model": models.label(model_name),
+        "source": checkpoint.fingerprint,
+        "task": task,
+        "heads": {f"{kind} {layer}": kept[kind, layer] for kind, layer in sorted(whole)},
+        "of": {f"{kind} {layer}": heads for (kind, layer), heads in sorted(whole.items())},
+    }
+    try:
+        with contextlib.ExitStack() as stack:
+            for each in methods:
+                stack.enter_context(each.installed(model))
+            _silence(model, kept)
+            model.save_pretrained(target)
+        checkpoint.tokenizer().save_pretrained(target)
+        (target / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        left, total = sum(map(len, kept.values())), sum(whole.values())
+        (target / "README.md").write_text(
+            README.format(**{**content, "source": checkpoint.name}, name=NAME, left=left, total=total),
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return content
+
+
+def _silence(model: nn.Module, kept: dict[tuple[str, int], list[int]]) -> None:
+    """Zero the output weights of the heads that go: then the whole model answers as the smaller one."""
+    from attnbench.sites import discover
+    from attnbench.slicing import head_columns
+
+    for site in discover(model):
+        for head in set(range(site.heads)) - set(kept[site.kind, site.layer]):
+            head_columns(model, site.path, head, site.head_dim).zero_()
+
+
+def load(model: nn.Module, folder: str | Path) -> None:
+    """Cut out of a loaded model the heads that its folder's sidecar does without, where it has a sidecar.
+
+    Raises UserError where the sidecar does not fit the model.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return
+    from attnbench.realised import shrink
+    from attnbench.sites import discover
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise UserError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}")
+        kept, of = content["heads"], content["of"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(kept, dict) or of != {
+        f"{site.kind} {site.layer}": site.heads for site in discover(model)
+    }:
+        raise UserError(f"{path} is of another model: its layers and heads are not those of the weights")
+    shrink(model, {(site.kind, site.layer): kept[f"{site.kind} {site.layer}"] for site in discover(model)})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench export`."""
+    parser.add_argument("folder", metavar="OUT", help="a new folder for the checkpoint")
+    parser.add_argument("--model", required=True, metavar="NAME", help="as in a run")
+    parser.add_argument(
+        "--task", required=True, metavar="TASK", help="whose calibration split the method is fitted on"
+    )
+    parser.add_argument("--method", required=True, metavar="SPEC", help="as in heads50:gradient, gates:l0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
+    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to fit on, as in a run")

@@ -1,0 +1,146 @@
+"""`attnbench export`: what it writes, who can load it, that it answers as the simulated model does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import attnbench
+from attnbench import models, runner, sidecar
+from attnbench.cli import main
+from attnbench.errors import UserError
+
+TASK = "pocket-sentiment"
+FIXED = "heads:fixed:off=0.1:off=1"
+
+
+def _batch():
+    ids = torch.randint(5, 60, (4, 9), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _logits(model):
+    with torch.no_grad():
+        return model(**_batch()).logits
+
+
+def _size(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _plain(folder):
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "smaller"
+    assert main(["export", "--model", tiny_folder, "--task", TASK, "--method", FIXED, str(folder)]) == 0
+    return folder
+
+
+def test_everybody_loads_it_and_gets_the_masked_models_answers(exported, tiny_folder):
+    whole = models.find(tiny_folder, TASK).load("classification")
+    with attnbench.apply(whole, FIXED):
+        expected = _logits(whole)
+    plain = _plain(exported)
+    ours = models.find(str(exported), TASK).load("classification")
+    for model in (plain, ours):
+        torch.testing.assert_close(_logits(model), expected, rtol=1e-5, atol=1e-5)
+    assert (_logits(whole) - expected).abs().max() > 1e-3
+    assert _size(plain) == _size(whole) > _size(ours)
+    layers = ours.bert.encoder.layer
+    assert layers[0].attention.self.query.weight.shape == (24, 32)
+    assert layers[1].attention.self.query.weight.shape == (0, 32)
+    sidecar.load(plain, exported)
+    assert _size(plain) == _size(ours)
+    torch.testing.assert_close(_logits(plain), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_sidecar_and_the_readme_say_what_is_left(exported):
+    content = json.loads((exported / sidecar.NAME).read_text())
+    assert content["heads"] == {"encoder 0": [0, 2, 3], "encoder 1": []}
+    assert content["of"] == {"encoder 0": 4, "encoder 1": 4} and content["method"] == FIXED
+    readme = (exported / "README.md").read_text()
+    assert "3 of 8 heads are left" in readme and "Plain transformers loads the folder" in readme
+
+
+def test_a_run_on_it_gives_the_simulated_models_scores(exported, tiny_folder, tmp_path):
+    simulated = runner.run(tiny_folder, FIXED, TASK, limit=30, records=str(tmp_path / "a")).records
+    real = runner.run(str(exported), "prune50", TASK, limit=30, records=str(tmp_path / "b")).records
+    by_method = {record.cell["method"]: record for record in simulated}
+    assert real[0].cell["method"] == "dense" and real[0].metrics["acc"] == by_method[FIXED].metrics["acc"]
+    assert all(record.status == "measured" for record in real)
+
+
+def test_trained_weights_are_written(tiny_folder, tmp_path):
+    content = sidecar.export(tiny_folder, TASK, "heads50:gradient+finetune3:lr=0.01", tmp_path / "tuned")
+    assert sum(map(len, content["heads"].values())) == 4
+    ours = models.find(str(tmp_path / "tuned"), TASK).load("classification")
+    whole = models.find(tiny_folder, TASK).load("classification")
+    assert not torch.equal(ours.classifier.weight, whole.classifier.weight)
+    gone = [
+        f"heads:fixed:off={key.split()[1]}.{head}"
+        for key, own in content["heads"].items()
+        for head in {0, 1, 2, 3} - {*own}
+    ]
+    whole.load_state_dict(_plain(tmp_path / "tuned").state_dict())
+    with attnbench.apply(whole, "+".join(gone)):
+        torch.testing.assert_close(_logits(ours), _logits(whole), rtol=1e-5, atol=1e-5)
+
+
+def test_the_sidecar_changes_the_fingerprint(exported, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    before = models.find(str(copy), TASK).fingerprint
+    (copy / sidecar.NAME).unlink()
+    assert models.find(str(copy), TASK).fingerprint != before
+
+
+MISTAKES = {
+    f"export --model TINY --task {TASK} --method prune80 new": "prune is only simulated",
+    f"export --model TINY --task {TASK} --method heads:fixed:off=9 new": "no layer 9",
+    f"export --model TINY --task {TASK} --method heads50:l1 new": "cannot tell the heads apart",
+    f"export --model TINY --task {TASK} --method {FIXED} .": "give a new folder",
+    f"export --model TINY --task {TASK} --method {FIXED} file": "give a new folder",
+    f"export --model EXPORTED --task {TASK} --method {FIXED} new": "an export already",
+    "export --model TINY new": "--task",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), MISTAKES.items())
+def test_a_mistake_is_one_line_and_writes_nothing(
+    line, says, capsys, tmp_path, monkeypatch, tiny_folder, exported
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    line = line.replace("TINY", tiny_folder).replace("EXPORTED", str(exported))
+    assert main(line.split()) == 2
+    captured = capsys.readouterr().err.splitlines()
+    assert says in captured[-1] and captured[-1].startswith("attnbench: ")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schema": 9}, "schema 9"),
+        ({"of": {"encoder 0": 12}}, "of another model"),
+        ({"heads": None}, "of another model"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path):
+    content = json.loads((exported / sidecar.NAME).read_text())
+    text = "{" if change is None else json.dumps({**content, **change})
+    (tmp_path / sidecar.NAME).write_text(text)
+    model = models.find(str(exported), TASK).load("classification")
+    whole = type(model)(model.config)
+    with pytest.raises(UserError, match=says):
+        sidecar.load(whole, tmp_path)
