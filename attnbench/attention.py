@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attnbench import sites
 from attnbench.engine import Applied, Engine
 from attnbench.errors import UserError
+from attnbench.guard import require_nothing_kept
 from attnbench.method import Method, Site, fitted, needs_fit, overridden
 
 Watcher = Callable[[Tensor, Site], None]
@@ -51,6 +52,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
         stack.callback(engine.pop, applied)
         engine.push(applied)
         yield applied
+        require_nothing_kept(wanted, engine.scratch.lent())
 
 
 def _engine(model: nn.Module) -> Engine | None:

@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench import sites
 from attnbench.errors import UserError
+from attnbench.guard import Guard
 from attnbench.method import Method, Site, overridden
 from attnbench.tiles import Scratch, Stages, attend
 
@@ -103,14 +104,14 @@ class Engine:
     def _add(self, place: Place, method: Method) -> None:
         stages, changed = place.stages, overridden(method)
         if "hidden" in changed and place.layer is not None:
-            place.hidden.append(method.hidden)
+            place.hidden.append(Guard(method, "hidden"))
         if "normalize" in changed:
             if stages.normalize is not None:
                 raise UserError(f"{method.name}: another method replaces the softmax already")
-            stages.normalize = method.normalize
+            stages.normalize = Guard(method, "normalize")
         for stage in ("scores", "probs", "context"):
             if stage in changed:
-                getattr(stages, stage).append(getattr(method, stage))
+                getattr(stages, stage).append(Guard(method, stage))
         stages.whole |= method.rows == "all" and bool(ATTENTION & set(changed))
         stages.uniform |= method.empty == "uniform" and "scores" in changed
 

@@ -46,6 +46,10 @@ class Scratch:
             self._buffers[key] = tensor.new_empty(size)
         return self._buffers[key][:size].view(shape)
 
+    def lent(self) -> list[Tensor]:
+        """Return the memory whose views stages were given."""
+        return list(self._buffers.values())
+
 
 def attend(
     site: Site,

@@ -80,6 +80,13 @@ class KeepsAReference(Method):
 
 
 @planted
+class KeepsItsContext(Method):
+    def context(self, context, site):
+        self.kept = context
+        return context * 0.5
+
+
+@planted
 class EditsAWeight(Fitted):
     def spoil(self, model, batches):
         next(model.parameters()).data.mul_(1.5)

@@ -22,7 +22,8 @@ CAUGHT = {
     "faulty-mixes-tokens": ("bert", {"batch"}, "in a batch padded on the"),
     "faulty-mixes-rows": ("bert", {"tiles"}, "in tiles of one query row"),
     "faulty-adds-the-last": ("bert gpt2", {"stateless"}, "the same sample after others"),
-    "faulty-keeps-a-reference": ("bert", {"stateless"}, "keeps a stage's tensor in .kept.0"),
+    "faulty-keeps-a-reference": ("bert", RUNS, "keeps a stage's tensor in .kept.0"),
+    "faulty-keeps-its-context": ("bert", {"stateless"}, "keeps a stage's tensor in .kept"),
     "faulty-edits-a-weight": ("bert", WHOLE, "after fit: weight "),
     "faulty-freezes-the-model": ("bert", WHOLE, "after fit: requires_grad of "),
     "faulty-leaves-training-mode": ("bert", WHOLE, "after fit: training mode of the model"),
@@ -112,3 +113,41 @@ def test_dense_has_nothing_to_check(faults):
 
     with pytest.raises(UserError, match="nothing to check"):
         check_method("dense")
+
+
+# a cell of the matrix: status, words of its error, share of sites hit
+CELLS = {
+    "faulty-good": ("measured", "", 2),
+    "faulty-changes-nothing": ("measured", "", 2),
+    "faulty-misspells-its-stage": ("measured", "", 0),  # flagged: no effect
+    "faulty-drops-a-site": ("failed", "ran at 1 of 2 sites", 1),
+    "faulty-returns-another-shape": ("failed", "faulty-returns-another-shape.probs at bert.", 0),
+    "faulty-returns-another-dtype": ("failed", "faulty-returns-another-dtype.scores at bert.", 0),
+    "faulty-returns-nothing": ("failed", "faulty-returns-nothing.context at bert.", 0),
+    "faulty-makes-nan": ("failed", "faulty-makes-nan: ", 0),
+    "faulty-raises-in-a-stage": ("failed", "faulty-raises-in-a-stage.probs at bert.encoder.layer.1", 0),
+    "faulty-raises-in-fit": ("failed", "no heads", 0),
+    "faulty-keeps-a-reference": ("failed", "keeps a stage's tensor", 0),
+    "faulty-edits-in-place+heads50:gradient": ("failed", "faulty-edits-in-place.probs at bert.", 0),
+    "prune50": ("measured", "", 2),
+}  # fmt: skip
+
+
+def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path):
+    import attnbench
+
+    result = attnbench.run(tiny_folder, list(CELLS), "pocket-sentiment", limit=16, records=str(tmp_path))
+    found = {record.cell["method"]: record for record in result.records}
+    for spec, (status, words, hit) in CELLS.items():
+        record = found[spec]
+        assert (record.status, record.receipt.get("sites_hit", 0)) == (status, hit), (spec, record.error)
+        assert words in (record.error or "") and bool(record.error) == (status == "failed"), record.error
+    for idle in ("faulty-changes-nothing", "faulty-misspells-its-stage"):
+        assert found[idle].receipt["effect"] == "no effect"
+    assert found["faulty-good"].receipt["effect"] == found["prune50"].receipt["effect"] == "applied"
+    # what the faults left behind changes no other cell
+    alone = attnbench.run(
+        tiny_folder, ["prune50"], "pocket-sentiment", limit=16, records=str(tmp_path / "alone")
+    )
+    by_method = {record.cell["method"]: record.metrics for record in alone.records}
+    assert by_method["prune50"] == found["prune50"].metrics and by_method["dense"] == found["dense"].metrics
