@@ -49,24 +49,30 @@ def inputs(tokenizer: Any, task: str, split: str, count: int) -> list[dict[str, 
     return found
 
 
-def score(model: Any, prepared: list[dict[str, Tensor]]) -> float:
-    """Return the accuracy, or the exact match of the best span."""
-    right = total = 0
+def hits(model: Any, prepared: list[dict[str, Tensor]]) -> Tensor:
+    """Return 1.0 for every sample whose label, or whose best span, is right: (samples,)."""
+    found = []
     for batch in prepared:
         given = {key: value for key, value in batch.items() if key not in ("labels", "inside")}
         starts, ends = given.pop("start_positions", None), given.pop("end_positions", None)
         with torch.inference_mode():
             result = model(**given)
         if starts is None or ends is None:
-            hit = result.logits.argmax(1) == batch["labels"]
+            found.append(result.logits.argmax(1) == batch["labels"])
         else:
             hidden = torch.where(batch["inside"], 0.0, -torch.inf)
             spans = (result.start_logits + hidden)[:, :, None] + (result.end_logits + hidden)[:, None, :]
             allowed = torch.ones_like(spans[0], dtype=torch.bool).triu().tril(ANSWER - 1)
             best = spans.masked_fill(~allowed, -torch.inf).flatten(1).argmax(1)
-            hit = best == starts * spans.shape[1] + ends
-        right, total = right + int(hit.sum()), total + len(hit)
-    return right / total
+            found.append(best == starts * spans.shape[1] + ends)
+    return torch.cat(found).double()
+
+
+def order(above: Tensor, below: Tensor) -> str:
+    """Say whether one method scores above another on the same samples: yes, no, or undecided at 95 %."""
+    difference = above - below
+    error = 1.96 * float(difference.std()) / len(difference) ** 0.5
+    return "yes" if difference.mean() > error else "no" if difference.mean() < -error else "undecided"
 
 
 def measure(task: str, folder: Path) -> dict[str, Any]:
@@ -80,17 +86,17 @@ def measure(task: str, folder: Path) -> dict[str, Any]:
         for batch in inputs(tokenizer, task, "calibration", 500)
     ]
 
-    def under(spec: str) -> float:
+    def under(spec: str) -> Tensor:
         methods = attnbench.parse(spec)
         for method in methods:
             method.fit(model, calibration)
         with attnbench.apply(model, *methods):
-            return score(model, prepared)
+            return hits(model, prepared)
 
-    scores = {"dense": score(model, prepared), "uniform": under("uniform")}
+    scores = {"dense": hits(model, prepared), "uniform": under("uniform")}
     for spec in dict.fromkeys(spec for order in ORDERS for spec in order):
         repeats = [f"{spec}:seed={seed}" for seed in range(SEEDS)] if spec.endswith(":random") else [spec]
-        scores[spec] = sum(under(repeat) for repeat in repeats) / len(repeats)
+        scores[spec] = torch.stack([under(repeat) for repeat in repeats]).mean(0)
     train = documents(task, "train", baselines.TRAINING)
     bag = getattr(baselines, task)(train, documents(task, "validation", SAMPLES))
     return {"parameters": network.parameters(model), "bag-of-words": bag, "scores": scores}
@@ -101,7 +107,7 @@ def write(family: str, task: str, folder: Path) -> None:
     path = folder / "card.json"
     old = json.loads(path.read_text()) if path.exists() else {}
     found = measure(task, folder)
-    scores = {name: round(value, 4) for name, value in found["scores"].items()}
+    scores = {name: round(float(value.mean()), 4) for name, value in found["scores"].items()}
     card = {
         "name": f"pocket-{family}",
         "tasks": [f"pocket-{task}"],
@@ -120,7 +126,7 @@ def write(family: str, task: str, folder: Path) -> None:
                 "above": above,
                 "below": below,
                 "scores": [scores[above], scores[below]],
-                "holds": scores[above] > scores[below],
+                "holds": order(found["scores"][above], found["scores"][below]),
             }
             for above, below in ORDERS
         ],
@@ -135,10 +141,8 @@ def text(card: dict[str, Any]) -> str:
     training = card["training"]
     rows = [f"| {name} | {value:.3f} |" for name, value in card["scores"].items()]
     orders = [
-        "| {above} > {below} | {scores[0]:.3f} | {scores[1]:.3f} | {answer} |".format(
-            **o, answer="yes" if o["holds"] else "no"
-        )
-        for o in card["orders"]
+        "| {above} > {below} | {scores[0]:.3f} | {scores[1]:.3f} | {holds} |".format(**found)
+        for found in card["orders"]
     ]
     return "\n".join(
         [
