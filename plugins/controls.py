@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 class Uniform(Method):
     """Weight every visible key equally: the floor that every method should stay above.
 
-    p[q, k] = 1 / n for each of the n keys that query q may see; shapes (batch, heads, queries, keys).
-    With no selection left, the model is a bag of words per layer. Source: the control proposed in Jain and
-    Wallace 2019, https://aclanthology.org/N19-1357/; theirs is trained so, ours replaces the weights of a
-    trained model.
+    p[q, k] = 1 / n for each of the n keys that query q may see and no earlier method hides; shapes (batch,
+    heads, queries, keys). With no selection left, the model is a bag of words per layer. Source: the control
+    proposed in Jain and Wallace 2019, https://aclanthology.org/N19-1357/; theirs is trained so, ours replaces
+    the weights of a trained model.
     """
 
     name = "uniform"
     examples = ("uniform",)
 
-    def scores(self, scores: Tensor, site: Site) -> Tensor:
-        return scores.new_zeros(scores.shape)
+    def normalize(self, scores: Tensor, site: Site) -> Tensor:
+        import torch
+
+        lowest = torch.finfo(scores.dtype).min / 4  # what is hidden has a score under it
+        given = scores.detach()
+        seen = torch.gt(given, lowest, out=torch.empty_like(given) if scores.requires_grad else scores)
+        if site.visible is not None:
+            seen.mul_(site.visible)
+        return seen.div_(seen.sum(-1, keepdim=True).clamp_(min=1))
 
 
 @hookimpl

@@ -1,0 +1,164 @@
+"""Windows, entmax and uniform attention against loops, a bisection and a model that has a window itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kernels import ROWS
+
+import attnbench
+from attnbench import Site, parse, transform
+from attnbench.errors import UserError
+from attnbench.testing import check_method
+
+SITE = {"path": "", "layer": 0, "heads": 2, "head_dim": 4}
+
+
+def scores_of(kind: str, queries: int, keys: int, seed: int = 0) -> torch.Tensor:
+    """Scores (1, 2, queries, keys) of one character."""
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randn(1, 2, queries, keys, generator=draw)
+    if kind == "one-hot":
+        scores[..., 0] += 100
+    if kind == "ties":
+        scores = scores.round()
+    spread = {"constant": 0.0, "peaked": 6.0, "zeros": 60.0, "edges": 0.1}
+    return scores * spread.get(kind, 1.0)
+
+
+@pytest.mark.parametrize(
+    "spec, first, width", [("window3", 0, 3), ("sink2:window=3", 2, 3), ("sink1", 1, 64)]
+)
+@pytest.mark.parametrize("offset", [0, 4, 70])
+def test_what_a_window_shows(spec, first, width, offset):
+    (method,) = parse(spec)
+    queries, keys = 6, offset + 9
+    found = method.scores(torch.ones(1, 2, queries, keys), Site(kind="encoder", offset=offset, **SITE))
+    for row in range(queries):
+        for key in range(keys):
+            shown = key < first or abs(offset + row - key) < width
+            assert (found[0, 0, row, key] == 1) if shown else found[0, 0, row, key].isneginf()
+
+
+@pytest.mark.parametrize("width", [1, 4, 7])
+def test_a_causal_window_is_mistrals(width):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=None, attn_implementation="eager",
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    own = MistralForCausalLM(MistralConfig(**{**config.to_dict(), "sliding_window": width}))
+    own.load_state_dict(model.state_dict())
+    own.set_attn_implementation("eager")
+    ids = torch.randint(60, (2, 20))
+    with torch.no_grad():
+        expected = own.eval()(ids).logits
+        with attnbench.apply(model, f"window{width}"):
+            found = model(ids).logits
+        dense = model(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (dense - expected).abs().max() > 1e-3
+
+
+def test_windows_leave_cross_attention_alone():
+    for spec in ("window2", "sink1:window=2"):
+        (method,) = parse(spec)
+        assert method.selects(Site(kind="decoder", **SITE)) and not method.selects(Site(kind="cross", **SITE))
+        assert not parse(f"{spec}:on=cross")[0].selects(Site(kind="cross", **SITE))
+        assert not parse(f"{spec}:on=encoder")[0].selects(Site(kind="decoder", **SITE))
+
+
+def by_bisection(row: np.ndarray) -> np.ndarray:
+    """Solve sum max(z / 2 - t, 0)^2 = 1 for t."""
+    half = row / 2
+    low, high = half.max() - 1, half.max()
+    for _ in range(100):
+        mid = (low + high) / 2
+        low, high = (mid, high) if (np.maximum(half - mid, 0) ** 2).sum() > 1 else (low, mid)
+    return np.maximum(half - low, 0) ** 2
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("keys", [1, 2, 9, 40, 130])
+def test_entmax_solves_its_equation(kind, keys):
+    scores = scores_of(kind, 8, keys)
+    found = transform("entmax", scores)
+    expected = np.stack([by_bisection(row) for row in scores.double().flatten(0, 2).numpy()])
+    np.testing.assert_allclose(found.flatten(0, 2).numpy(), expected, atol=3e-6)
+    # the zeros are exact
+    assert not found.flatten(0, 2)[torch.from_numpy(expected == 0)].any() or kind == "ties"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=50))
+def test_entmax_is_a_distribution_in_order(values):
+    scores = torch.tensor(sorted(values))[None]
+    found = transform("entmax", scores)
+    assert found.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (found.diff() >= 0).all() and found.min() >= 0
+
+
+def test_entmax_of_hidden_keys_is_entmax_of_the_others():
+    scores = scores_of("random", 8, 12)
+    lowest = torch.finfo(torch.float32).min / 2
+    hidden = torch.nn.functional.pad(scores, (3, 5), value=lowest)
+    found = parse("entmax")[0].normalize(hidden.clone(), Site(kind="encoder", **SITE))
+    torch.testing.assert_close(found[..., 3:15], transform("entmax", scores))
+    assert not found[..., :3].any() and not found[..., 15:].any()
+    assert torch.equal(
+        transform("entmax", scores.bfloat16()), transform("entmax", scores.bfloat16().float()).bfloat16()
+    )
+
+
+def test_entmax_has_its_gradient():
+    scores = scores_of("random", 4, 30).requires_grad_()
+    weight = torch.randn(scores.shape, generator=torch.Generator().manual_seed(5))
+    probs = transform("entmax", scores)
+    (probs * weight).sum().backward()
+    slope = probs.detach().sqrt()  # dp/dz = diag(s) - s s' / sum s with s = sqrt p
+    expected = slope * (weight - (slope * weight).sum(-1, keepdim=True) / slope.sum(-1, keepdim=True))
+    torch.testing.assert_close(scores.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def watched(spec, **inputs):
+    from tiny_models import padded, tiny
+
+    model, seen = tiny("bert"), []
+    watching = attnbench.watch(model, probs=lambda probs, site: seen.append(probs.clone()))
+    with torch.no_grad(), attnbench.apply(model, spec), watching:
+        model(**padded(model, "right", examples=3), **inputs)
+    return seen
+
+
+def test_uniform_divides_by_the_keys_that_earlier_methods_show():
+    for probs in watched("window2+uniform"):
+        shown = (torch.arange(probs.shape[2])[:, None] - torch.arange(probs.shape[3])).abs() < 2
+        torch.testing.assert_close(probs, (shown / shown.sum(-1, keepdim=True)).expand_as(probs))
+    for probs in watched("uniform"):
+        torch.testing.assert_close(probs, torch.full_like(probs, 1 / probs.shape[-1]))
+
+
+def test_uniform_sees_what_is_visible():
+    visible = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    found = transform("uniform", torch.randn(1, 2, 5, 5), visible)
+    torch.testing.assert_close(found, (visible / visible.sum(-1, keepdim=True)).expand_as(found))
+    asked = torch.randn(1, 2, 5, 5).requires_grad_()
+    assert torch.equal(transform("uniform", asked, visible), found)
+
+
+@pytest.mark.parametrize("spec", ["window0", "sink0", "sink4:window=0"])
+def test_amounts_out_of_range(spec):
+    with pytest.raises(UserError, match="at least 1"):
+        parse(spec)
+
+
+@pytest.mark.parametrize("spec", ["window64", "window8", "sink4", "sink4:window=8", "entmax", "uniform"])
+def test_promises(spec):
+    report = check_method(spec)
+    assert report.ok, report
