@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attnbench import Method, hookimpl
 
@@ -20,15 +21,19 @@ class Mask(Method):
     Per layer, with P[h, q, k] the mean probability over the calibration examples that have positions q and k,
     the floor(n p / 100) smallest of the n entries seen, heads pooled, are hidden before the softmax; ties go
     to the first. A query with no key left attends uniformly. Entries beyond the calibrated length are kept.
-    Shapes: scores (batch, heads, queries, keys); hide_ (heads, tokens, tokens) per layer. Source: Rugina et
-    al. 2020, https://arxiv.org/abs/2012.02030. Differs: padding and the structural zeros of causal attention
-    are left out of the percentile (there they count, so that 40 % hides nothing of a causal pattern), and
-    exactly the asked share is hidden (there every entry equal to the threshold, a constant pattern entirely).
+    Positions count from an example's first token, wherever its padding is. Shapes: scores (batch, heads,
+    queries, keys); hide_ (heads, tokens, tokens) per layer; sparsity_, per layer, the share hidden of the
+    entries seen (live) and that of the whole table where the others count as hidden (nominal, the paper's).
+    Source: Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: padding and the structural zeros
+    of causal attention are left out of the percentile (there they count, so that 40 % hides nothing of a
+    causal pattern), and exactly the asked share is hidden (there every entry equal to the threshold, a
+    constant pattern entirely).
     """
 
     name = "mask"
-    examples = ("mask50", "mask90")
+    examples: ClassVar[tuple[str, ...]] = ("mask50", "mask90")
     empty = "uniform"
+    zero = 0.0
 
     percent: float
 
@@ -72,18 +77,29 @@ class Mask(Method):
         with watch(model, probs=add), torch.no_grad():
             for batch in batches:
                 model(**batch)
-        self.hide_ = {
-            key: self._hide(total[key] / seen[key].clamp(min=1), seen[key] > 0, key) for key in total
-        }
+        self.hide_, self.sparsity_ = {}, {}
+        for key, table in total.items():
+            live = (seen[key] > 0).expand_as(table)
+            hide = self._hide(table / seen[key].clamp(min=1), live, key)
+            hidden, unseen = hide.double().mean().item(), 1 - live.double().mean().item()
+            self.hide_[key] = hide
+            self.sparsity_[key] = {"live": hidden / (1 - unseen), "nominal": hidden + unseen}
 
-    def _hide(self, average: Tensor, seen: Tensor, key: tuple[str, int]) -> Tensor:
-        live = seen.expand_as(average)
-        order = average[live].sort(stable=True).indices
-        chosen = live.new_zeros(len(order))
-        chosen[order[: int(len(order) * self.percent / 100)]] = True
+    def _hide(self, average: Tensor, live: Tensor, key: tuple[str, int]) -> Tensor:
+        """Choose what to hide from the average pattern: of its entries that are live, all (heads, q, k)."""
         hide = live.new_zeros(live.shape)
-        hide[live] = chosen
+        hide[live] = self._smallest(average[live])
         return hide
+
+    def _smallest(self, values: Tensor) -> Tensor:
+        """Tell which of n values are the floor(n p / 100) smallest, ties to the first."""
+        count = int(len(values) * Fraction(str(self.percent)) / 100)
+        if not count:
+            return values != values
+        last = values.kthvalue(count).values
+        chosen = values < last
+        chosen[(values == last).nonzero()[: count - int(chosen.sum())]] = True
+        return chosen
 
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         from torch.nn.functional import pad
@@ -91,11 +107,20 @@ class Mask(Method):
         if (site.kind, site.layer) not in self.hide_:
             return scores
         queries, keys = scores.shape[-2:]
-        hide = self.hide_[site.kind, site.layer][:, site.offset : site.offset + queries, :keys]
-        if hide.shape[1:] != (queries, keys):
-            hide = pad(hide, (0, keys - hide.shape[2], 0, queries - hide.shape[1]))
-        fill = scores.masked_fill if scores.requires_grad else scores.masked_fill_
-        return fill(hide, float("-inf"))
+        shift = self._shift(scores, site)[:, site.offset : site.offset + queries, :keys]
+        if shift.shape[1:] != (queries, keys):
+            shift = pad(shift, (0, keys - shift.shape[2], 0, queries - shift.shape[1]))
+        return scores + shift if scores.requires_grad else scores.add_(shift)
+
+    def _shift(self, scores: Tensor, site: Site) -> Tensor:
+        """Return what is added to the scores: -inf where they are hidden; adding is faster than filling."""
+        hide = self.hide_[site.kind, site.layer]
+        known = vars(self).setdefault("_shifts", {})
+        key = site.kind, site.layer, scores.device, scores.dtype
+        if key not in known or known[key][0] is not hide:
+            table = scores.new_zeros(hide.shape).masked_fill_(hide.to(scores.device), float("-inf"))
+            known[key] = hide, table
+        return known[key][1]
 
 
 @dataclass
@@ -113,11 +138,50 @@ class MaskRandom(Mask):
 
     seed: int = field(default=0, kw_only=True)
 
-    def _hide(self, average: Tensor, seen: Tensor, key: tuple[str, int]) -> Tensor:
+    def _hide(self, average: Tensor, live: Tensor, key: tuple[str, int]) -> Tensor:
         import torch
 
         draw = torch.Generator().manual_seed(hash_seed(self.seed, *key))
-        return super()._hide(torch.rand(average.shape, generator=draw).to(average.device), seen, key)
+        return super()._hide(torch.rand(average.shape, generator=draw).to(average.device), live, key)
+
+
+@dataclass
+class MaskBlock(Mask):
+    """Hide the square blocks of smallest average attention, the same for every input.
+
+    Queries and keys are cut into blocks of `size`; a block's score is the mean of the average pattern over
+    its entries seen. Per layer, the floor(n p / 100) lowest of the n blocks seen, heads pooled, are hidden
+    before the softmax. Shapes as `mask`. Source: the block-sparse branch of Rugina et al. 2020,
+    https://arxiv.org/abs/2012.02030. Differs: there a block is hidden only if `mask` hides all of it, which
+    at 90 % may be none; here exactly the asked share of the blocks is hidden. Blocks at the end of the
+    calibrated length may be smaller and count as whole ones.
+    """
+
+    name = "mask:block"
+    examples = ("mask50:block:size=4", "mask90:block")
+
+    size: int = field(default=32, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError("a block is at least 1 entry wide")
+
+    def _hide(self, average: Tensor, live: Tensor, key: tuple[str, int]) -> Tensor:
+        count = self._sums(live.to(average.dtype))
+        score = self._sums(average * live) / count.clamp(min=1)
+        hide = super()._hide(score, count > 0, key)
+        for axis in (1, 2):
+            hide = hide.repeat_interleave(self.size, axis).narrow(axis, 0, average.shape[axis])
+        return hide & live
+
+    def _sums(self, table: Tensor) -> Tensor:
+        """Add up each block of (heads, queries, keys)."""
+        from torch.nn.functional import pad
+
+        over = [-length % self.size for length in table.shape[1:]]
+        whole = pad(table, (0, over[1], 0, over[0]))
+        return whole.unflatten(2, (-1, self.size)).sum(3).unflatten(1, (-1, self.size)).sum(2)
 
 
 def hash_seed(*parts: object) -> int:
@@ -131,3 +195,4 @@ def hash_seed(*parts: object) -> int:
 def register_methods(register):
     register(Mask)
     register(MaskRandom)
+    register(MaskBlock)

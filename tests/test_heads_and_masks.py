@@ -243,3 +243,104 @@ def test_uniform_weights_every_visible_key_alike(model, batches):
     ):
         model(**batches[0])
     assert seen and all(torch.allclose(probs, torch.full_like(probs, 1 / probs.shape[-1])) for probs in seen)
+
+
+def _blocks_by_hand(model, batches, percent, size):
+    """Rank a layer's blocks by the mean of the average pattern over what was seen of them."""
+    examples = _attentions(model, batches)
+    longest = max(example.shape[-1] for example in examples)
+    hidden = []
+    for layer in range(2):
+        total, count = np.zeros((4, longest, longest)), np.zeros((longest, longest))
+        for example in examples:
+            n = example.shape[-1]
+            total[:, :n, :n] += example[layer]
+            count[:n, :n] += 1
+        ranked = []
+        for head in range(4):
+            for q in range(0, longest, size):
+                for k in range(0, longest, size):
+                    block = np.s_[q : q + size, k : k + size]
+                    live = count[block] > 0
+                    if live.any():
+                        average = total[head][block][live] / count[block][live]
+                        ranked.append((average.mean(), head, block))
+        table = np.zeros((4, longest, longest), bool)
+        for _, head, block in sorted(ranked, key=lambda item: item[0])[: len(ranked) * percent // 100]:
+            table[head][block] = count[block] > 0
+        hidden.append(table)
+    return hidden
+
+
+@pytest.mark.parametrize("percent", [0, 50, 90, 100])
+@pytest.mark.parametrize("size", [1, 2, 4, 32])
+def test_a_block_mask_hides_the_lowest_blocks(percent, size, model, batches):
+    method = _fitted(f"mask{percent}:block:size={size}", model, batches)
+    for layer, expected in enumerate(_blocks_by_hand(model, batches, percent, size)):
+        np.testing.assert_array_equal(method.hide_["encoder", layer].numpy(), expected)
+
+
+def _states(model, batch):
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    return model.bert(**inputs).last_hidden_state[batch["attention_mask"].bool()]
+
+
+def test_a_mask_is_the_same_under_left_padding(model, batches):
+    right, left = [], []
+    for batch in batches:
+        batch = {
+            **batch,
+            "position_ids": torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"]),
+        }
+        right.append(batch)
+        moved = {key: value.clone() for key, value in batch.items()}
+        for example, n in enumerate(batch["attention_mask"].sum(1).tolist()):
+            for key in ("input_ids", "attention_mask", "position_ids"):
+                moved[key][example] = batch[key][example].roll(len(batch[key][example]) - n)
+        left.append(moved)
+    for spec in ("mask70", "mask50:block:size=4"):
+        there, here = _fitted(spec, model, right), _fitted(spec, model, left)
+        assert all(torch.equal(there.hide_[key], here.hide_[key]) for key in there.hide_)
+        for ours, theirs in zip(right, left, strict=True):
+            with torch.no_grad(), attnbench.apply(model, there):
+                found = [_states(model, batch) for batch in (ours, theirs)]
+            torch.testing.assert_close(*found)
+
+
+def test_live_and_nominal_sparsity(model, batches):
+    method = _fitted("mask50", model, batches)
+    lengths = [n for batch in batches for n in batch["attention_mask"].sum(1).tolist()]
+    live = np.zeros((9, 9), bool)
+    for n in lengths:
+        live[:n, :n] = True
+    for key, hide in method.hide_.items():
+        hidden = int(hide.sum())
+        assert hidden == 4 * live.sum() * 50 // 100
+        assert method.sparsity_[key]["live"] == pytest.approx(hidden / (4 * live.sum()))
+        assert method.sparsity_[key]["nominal"] == pytest.approx((hidden + 4 * (~live).sum()) / (4 * 81))
+
+
+@pytest.mark.parametrize("percent", [29, 57, 58, 0.1, 99.9])
+def test_the_share_of_a_mask_is_exact_and_ties_go_to_the_first(percent):
+    (method,) = parse(f"mask{percent}")
+    chosen = method._smallest(torch.tensor([1.0, 0.5] * 500).double())
+    count = round(percent * 10)
+    assert int(chosen.sum()) == count
+    expected = [*range(1, 1000, 2), *range(0, 1000, 2)][:count]
+    assert chosen.nonzero().flatten().tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("spec", ["mask101", "mask50:block:size=0"])
+def test_mask_amounts_out_of_range(spec):
+    from attnbench.errors import UserError
+
+    with pytest.raises(UserError, match=r"between 0 and 100|at least 1"):
+        parse(spec)
+
+
+@pytest.mark.parametrize("spec", ["mask50", "mask50:random", "mask90:block", "mask50:block:size=4"])
+def test_masks_keep_the_promises(spec):
+    from attnbench.testing import check_method
+
+    report = check_method(spec)
+    assert report.ok, report
