@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench import board, compare, footnotes
+from attnbench import board, claims, compare, footnotes
 from attnbench.board import Board, Section
 from attnbench.errors import UserError
 from attnbench.footnotes import Show, clean, escape
@@ -44,6 +44,7 @@ def write(found: Board, format: str = "md", pictures: Iterable[tuple[str, str]] 
         parts.append(("# " if markdown else "") + show(suite.title, 200))
         parts += [show(paragraph, 2000) for paragraph in suite.about.split("\n\n") if paragraph.strip()]
     parts += [_section(section, markdown) for section in found.sections]
+    parts += _claims(found, markdown)
     if found.absent:
         lines = [f"- {show(line, 400)}" for line in found.absent]
         parts.append("\n".join([*(["## Not measured", ""] if markdown else ["Not measured"]), *lines]))
@@ -55,6 +56,19 @@ def write(found: Board, format: str = "md", pictures: Iterable[tuple[str, str]] 
         told = " and ".join(f"`{clean(line, 200).replace('`', '')}`" for line in lines)
         parts.append(f"Made by {told if markdown else told.replace('`', '')}.")
     return "\n\n".join(parts) or "No records."
+
+
+def _claims(found: Board, markdown: bool) -> list[str]:
+    outcomes = claims.evaluate(found)
+    if not outcomes:
+        return []
+    show = escape if markdown else clean
+    header, rows = claims.table(outcomes)
+    body = [[show(cell, 200) for cell in row] for row in rows]
+    table = tabulate(body, header, tablefmt="github" if markdown else "plain", disable_numparse=True)
+    told = "A claim holds or fails where the paired 95 % interval is on one side, uncorrected."
+    lines = [*claims.summary(outcomes), told]
+    return ["## Claims" if markdown else "Claims", table, "\n".join(lines)]
 
 
 def to_json(records: Iterable[Record], margin: float = compare.MARGIN) -> list[dict[str, Any]]:

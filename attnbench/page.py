@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from attnbench import compare, footnotes, leaderboard
+from attnbench import claims, compare, footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.footnotes import clean
 from attnbench.pictures import Picture
@@ -50,6 +50,7 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
             "<span>A header sorts; a method opens its record.</span></div>",
             *(_section(section, places) for section in board.sections),
+            *_claims(board),
             *_absent(board),
             *(_figure(picture, svg, place) for place, (picture, svg) in enumerate(pictures)),
             '<dialog id="record" aria-label="Record"><header><span></span>'
@@ -149,6 +150,19 @@ def _row(row: Row, line: dict[str, str], names: list[str], places: list[int]) ->
             cells.append(f'<td class="text">{safe(line.get(name, ""))}</td>')
     kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
     return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(cells)}</tr>"
+
+
+def _claims(board: Board) -> list[str]:
+    outcomes = claims.evaluate(board)
+    if not outcomes:
+        return []
+    header, rows = claims.table(outcomes)
+    head = "".join(f'<th scope="col" class="text">{safe(name)}</th>' for name in header)
+    lines = ["".join(f'<td class="text">{safe(cell, 200)}</td>' for cell in row) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    told = "".join(f"<p>{safe(line, 400)}</p>" for line in claims.summary(outcomes))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return [f'<h2>Claims</h2><div class="wide">{table}</div>{told}']
 
 
 def _absent(board: Board) -> list[str]:

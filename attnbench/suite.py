@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import models, plan, spec
+from attnbench import claims, models, plan, spec
 from attnbench.errors import UserError, unknown
 
 REPEATS = 5
@@ -103,7 +103,7 @@ def load(path: str | Path) -> Suite:
         if columns.count(column) > 1:
             raise UserError(f"{where}: {' on '.join(column)} stands there twice: a record has room for one")
     try:
-        suite.specs()
+        claims.check(suite.claims, suite.specs())
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return suite

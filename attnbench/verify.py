@@ -27,8 +27,8 @@ def verify(
 
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
-    flips few), and the checkpoint, the task and the sites reached are the same. Raises UserError where the record
-    or its model cannot be had.
+    flips few), and the checkpoint, the task and the sites reached are the same. Raises UserError where the
+    record or its model cannot be had.
     """
     try:
         old = record.read(path)

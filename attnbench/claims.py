@@ -1,0 +1,156 @@
+"""A suite's claims as checks, each decided by its interval.
+
+    claim = spec ">" spec (">" spec)* [where]           logquant3 > linquant3: each scores higher than the next
+          | spec "within" number "of" spec [where]      prune80 within 1 of dense: worse by less than a point
+    where = "on" task
+
+Points are percent of a perplexity. A claim holds or fails where the paired 95 % interval lies wholly on one
+side, and is undecided otherwise. On pocket models, which are no evidence, only the estimate is asked: has it
+the claimed shape?
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnbench import spec
+from attnbench.errors import UserError
+
+if TYPE_CHECKING:
+    from attnbench.board import Board
+    from attnbench.pairs import Difference
+    from attnbench.record import Record
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Pairs of canonical specs, the first of which is better, or worse by less than `within`."""
+
+    text: str
+    pairs: tuple[tuple[str, str], ...]
+    within: float | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim on one model and task: verdict is holds, fails, undecided, not measured or not applicable."""
+
+    claim: Claim
+    model: str
+    task: str
+    verdict: str
+    intervals: tuple[str, ...] = ()
+    pocket: bool = False
+    same_shape: bool | None = None
+
+
+def parse(text: str) -> Claim:
+    """Read a claim. Raises UserError saying what it may look like."""
+    words = text.split()
+    task = None
+    if len(words) > 2 and words[-2] == "on":
+        task, words = words[-1], words[:-2]
+    if len(words) == 5 and words[1] == "within" and words[3] == "of" and NUMBER.fullmatch(words[2]):
+        return Claim(text, ((_spec(text, words[0]), _spec(text, words[4])),), float(words[2]), task)
+    if len(words) >= 3 and len(words) % 2 and set(words[1::2]) == {">"}:
+        names = [_spec(text, word) for word in words[::2]]
+        return Claim(text, tuple(itertools.pairwise(names)), None, task)
+    raise UserError(f"claim '{text}': write 'A > B', 'A > B > C' or 'A within 1 of B', then 'on TASK' or not")
+
+
+def _spec(text: str, word: str) -> str:
+    try:
+        return spec.format(spec.parse(word))
+    except UserError as error:
+        raise UserError(f"claim '{text}': {error}") from None
+
+
+def check(texts: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UserError where a claim is malformed or names a method that is not measured."""
+    for text in texts:
+        claim = parse(text)
+        for name in (name for pair in claim.pairs for name in pair):
+            if name not in known:
+                raise UserError(f"claim '{text}': {name} is none of the suite's methods")
+
+
+def evaluate(board: Board) -> list[Outcome]:
+    """Decide every claim of the board's suite on every model and task that it is about."""
+    from attnbench import pairs
+
+    out = []
+    for claim in map(parse, board.suite.claims if board.suite else ()):
+        for section in board.sections:
+            for (model, task), methods in pairs.groups(section.records).items():
+                if claim.task in (None, task):
+                    out.append(_decide(claim, model, task, methods, section.pocket))
+    return out
+
+
+def _decide(claim: Claim, model: str, task: str, methods: dict[str, list[Record]], pocket: bool) -> Outcome:
+    from attnbench import pairs
+
+    found: list[Difference] = []
+    for names in claim.pairs:
+        sides = [methods.get(name, []) for name in names]
+        records = [item for side in sides for item in side]
+        for status in ("not applicable", "failed", "missing"):
+            if not all(sides) or any(item.status == status for item in records):
+                word = "not applicable" if status == "not applicable" and all(sides) else "not measured"
+                return Outcome(claim, model, task, word, pocket=pocket)
+        found.append(pairs.difference(sides[0], sides[1]))
+    limits = [-_margin(claim.within, each.scale) for each in found]
+    holds = [each.gain[0] > limit for each, limit in zip(found, limits, strict=True)]
+    fails = [each.gain[2] < limit for each, limit in zip(found, limits, strict=True)]
+    shape = all(each.gain[1] > limit for each, limit in zip(found, limits, strict=True))
+    verdict = "holds" if all(holds) else "fails" if any(fails) else "undecided"
+    return Outcome(claim, model, task, verdict, tuple(each.interval for each in found), pocket, shape)
+
+
+def _margin(within: float | None, scale: str) -> float:
+    if within is None:
+        return 0.0
+    if scale == "fraction":
+        return within / 100
+    return math.log1p(within / 100) if scale == "log" else within
+
+
+def table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: a verdict for real models, a shape for pocket models."""
+    pockets, real = (any(each.pocket == kind for each in outcomes) for kind in (True, False))
+    header = ["claim", "model", "task", *(["verdict"] if real else []), "difference [95 %]"]
+    header += ["same shape"] if pockets else []
+    rows = []
+    for each in outcomes:
+        row = [each.claim.text, each.model, each.task]
+        decided = each.same_shape is not None
+        if real:
+            row.append("" if each.pocket and decided else each.verdict)
+        row.append("; ".join(each.intervals) or each.verdict)
+        if pockets:
+            row.append(("yes" if each.same_shape else "no") if each.pocket and decided else "")
+        rows.append(row)
+    return header, rows
+
+
+def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield one line on real models and one on pocket models."""
+    real = [each for each in outcomes if not each.pocket and each.same_shape is not None]
+    if real:
+        counts = {
+            word: sum(each.verdict == word for each in real) for word in ("holds", "fails", "undecided")
+        }
+        told = f"{counts['holds']} hold, {counts['fails']} fail, {counts['undecided']} stay undecided"
+        yield f"Of {len(real)} checks {told}."
+    pocket = [each for each in outcomes if each.pocket and each.same_shape is not None]
+    if pocket:
+        same = sum(bool(each.same_shape) for each in pocket)
+        yield f"On pocket models {same} of {len(pocket)} have the same shape, which is no evidence."

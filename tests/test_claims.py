@@ -1,0 +1,127 @@
+"""Claims: how they read, when they hold, fail or stay undecided, and what pocket models can say of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sample_records import missing, record, right
+
+from attnbench import board, claims, exports, leaderboard, page, suite
+from attnbench.errors import UserError
+
+METHODS = ("prune50", "prune80", "prune95", "prune80:random")
+
+
+def test_grammar():
+    found = claims.parse("prune50.0 > prune80 > uniform on sst2")
+    assert found.pairs == (("prune50", "prune80"), ("prune80", "uniform"))
+    assert found.task == "sst2" and found.within is None
+    found = claims.parse("prune80 within 1.5 of dense")
+    assert found.pairs == (("prune80", "dense"),) and found.within == 1.5 and found.task is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "prune80", "prune80 >", "> prune80", "prune80 < dense", "prune80 within of dense",
+             "prune80 within -1 of dense", "prune80 within 1 of", "prune80 > dense >", "prune80 > dense on",
+             "prone80 > dense", "a b c d e f g"],
+)  # fmt: skip
+def test_malformed_claims_say_what_one_looks_like(text):
+    with pytest.raises(UserError, match=r"^claim '") as caught:
+        claims.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_claim_is_about_methods_of_the_suite(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(
+        'models=["m"]\ntasks=["t"]\nmethods=["prune80"]\nclaims=["prune81 > uniform"]', encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="prune81 is none of the suite's methods"):
+        suite.load(path)
+
+
+def asked(*texts, models=("tiny",)):
+    part = suite.Part(tuple(models), ("sst2",))
+    return suite.Suite(suite.Path("x.toml"), "A paper", METHODS, (part,), texts, repeats=2)
+
+
+def items(model="tiny"):
+    wrong = {"dense": 50, "uniform": 400, "prune50": 50, "prune80": 58, "prune95": 120}
+    out = [record(method, model=model, acc=right(1000, count)) for method, count in wrong.items()]
+    out += [
+        record(m, model=model, acc=right(1000, w))
+        for m, w in (("prune80:random", 300), ("prune80:random:seed=1", 320))
+    ]
+    return out
+
+
+def decide(*texts, records=None, models=("tiny",)):
+    found = board.build(items() if records is None else records, asked(*texts, models=models))
+    return [(each.verdict, each.same_shape) for each in claims.evaluate(found)]
+
+
+@pytest.mark.parametrize(
+    "text, verdict",
+    [
+        ("prune80 > prune95", "holds"),
+        ("prune95 > prune80", "fails"),
+        ("prune50 > dense", "undecided"),
+        ("prune80 > prune80:random", "holds"),
+        ("prune80:random > prune80", "fails"),
+        ("dense > prune80 > prune95", "holds"),
+        ("dense > prune95 > prune80", "fails"),
+        ("prune80 within 3 of dense", "holds"),
+        ("prune95 within 3 of dense", "fails"),
+        ("prune80 within 0.9 of dense", "undecided"),
+        ("dense within 0 of prune95", "holds"),
+    ],
+)
+def test_verdicts(text, verdict):
+    assert decide(text)[0][0] == verdict
+
+
+def test_a_perplexity_is_within_percent_and_lower_is_better():
+    rng = np.random.default_rng(0)
+    base = np.stack([-rng.gamma(9, 2, 500), np.full(500, 6.0)], 1)
+    factors = {"dense": 1, "uniform": 1.5, "prune50": 1.001, "prune80": 1.02, "prune95": 1.1}
+    found = [record(m, kind="perplexity", ppl=base * [f, 1]) for m, f in factors.items()]
+    assert [verdict for verdict, _ in decide(
+        "prune50 > prune80", "prune80 > prune50", "prune80 within 10 of dense", "prune80 within 1 of dense",
+        records=found,
+    )] == ["holds", "fails", "holds", "fails"]  # fmt: skip
+
+
+def test_what_was_not_measured_is_said():
+    records = [item for item in items() if item.cell["method"] != "prune95"]
+    assert decide("prune80 > prune95", records=records) == [("not measured", None)]
+    records.append(missing("prune95", "failed", "x"))
+    assert decide("prune80 > prune95", records=records) == [("not measured", None)]
+    records[-1] = missing("prune95", "not applicable", "x")
+    assert decide("prune80 > prune95", records=records) == [("not applicable", None)]
+    assert decide("prune80 > prune95 on squad") == []
+
+
+def test_pocket_models_only_show_a_shape():
+    texts = ("prune80 > prune95", "prune50 > dense", "prune95 within 3 of dense")
+    found = board.build([*items(), *items("pocket-bert")], asked(*texts, models=("tiny", "pocket-bert")))
+    header, rows = claims.table(claims.evaluate(found))
+    assert header == ["claim", "model", "task", "verdict", "difference [95 %]", "same shape"]
+    table = {(row[0], row[1]): (row[3], row[5]) for row in rows}
+    assert table[texts[0], "tiny"] == ("holds", "") and table[texts[0], "pocket-bert"] == ("", "yes")
+    assert table[texts[1], "pocket-bert"] == ("", "no") and table[texts[2], "pocket-bert"] == ("", "no")
+    assert list(claims.summary(claims.evaluate(found))) == [
+        "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
+        "On pocket models 1 of 3 have the same shape, which is no evidence.",
+    ]
+    only = board.build(items("pocket-bert"), asked(*texts, models=("pocket-bert",)))
+    assert "verdict" not in claims.table(claims.evaluate(only))[0]
+
+
+def test_claims_stand_on_the_board():
+    found = board.build(items(), asked("prune80 > prune95", "prune80 within 3 of dense"))
+    text = leaderboard.write(found)
+    assert "## Claims" in text and "Of 2 checks 2 hold, 0 fail, 0 stay undecided." in text
+    line = next(line for line in text.splitlines() if line.startswith("| prune80 within 3 of dense"))
+    assert "holds" in line and "−0.8" in line
+    assert "<h2>Claims</h2>" in page.to_html(found) and "prune80 &gt; prune95" in page.to_html(found)
+    assert "Claims" in leaderboard.write(found, "text") and exports.to_csv(found)
