@@ -1,0 +1,127 @@
+"""Write docs/methods.md from the built-in methods' classes.
+
+python -m attnbench.catalogue > docs/methods.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+
+from attnbench.method import STAGES, Method
+from attnbench.plugins import registry
+from attnbench.spec import amount_field
+
+JI = "https://aclanthology.org/2021.findings-acl.363/"
+FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order
+    1: "linear_slinear",
+    2: "linear_slinear_midval",
+    3: "linear_slinear_clamped",
+    4: "linear_slinear_clamped_midval",
+    5: "linear_slog",
+    6: "linear_slog_midval",
+    7: "linear_slog_clamped_midval",
+    8: "uniform_slinear_clamped_mean",
+    9: "uniform_slog_clamped_mean",
+    10: "uniform_slog_mean",
+    11: "binarization",
+}
+Rows = list[tuple[str, ...]]
+HEAD = """# Methods
+
+<!-- written by: python -m attnbench.catalogue > docs/methods.md -->
+
+What `attnbench methods` lists, with every method's formula, source and fields. `attnbench methods NAME` shows
+one with a quantiser's levels and curve; `attnbench methods --examples` prints all examples as one argument.
+Every method also takes `on=encoder|decoder|cross` and `layers=0-5`.
+"""
+
+
+def built_in() -> dict[str, type[Method]]:
+    """Return the methods of this package by name, plugins of others left out."""
+    known = registry().methods
+    return {
+        name: known[name] for name in sorted(known) if known[name].__module__.startswith("attnbench_plugins.")
+    }
+
+
+def render() -> str:
+    """Return docs/methods.md."""
+    methods = built_in()
+    rows: Rows = [("`dense`", "The unmodified model.", "")]
+    rows += [
+        (f"[`{cls.examples[0]}`](#{_anchor(name)})", _lines(cls)[0], _stages(cls))
+        for name, cls in methods.items()
+    ]
+    parts = [HEAD, _table(("spec", "what it does", "stages"), rows), _quantisers(methods)]
+    parts += [_section(name, cls) for name, cls in methods.items()]
+    return "\n".join(parts)
+
+
+def quantisers() -> dict[int, str]:
+    """Return the method of each quantiser of Ji et al. 2021 by its number, which docstrings name."""
+    found: dict[int, str] = {}
+    for name, cls in built_in().items():
+        for number in re.findall(r"function (\d+) of Ji et al\. 2021", " ".join(_lines(cls))):
+            if int(number) in found:
+                raise ValueError(f"{found[int(number)]} and {name} are both function {number}")
+            found[int(number)] = name
+    return found
+
+
+def _quantisers(methods: dict[str, type[Method]]) -> str:
+    """Say which spec each function of Ji et al. is, then which other methods come from them."""
+    of = quantisers()
+    specs = {number: methods[name].examples[0] for number, name in of.items()}
+    rows: Rows = [(str(number), f"`{name}`", f"`{specs[number]}`") for number, name in FUNCTIONS.items()]
+    others = [
+        cls.examples[0]
+        for name, cls in methods.items()
+        if name not in of.values() and JI in " ".join(_lines(cls))
+    ]
+    return (
+        "## The quantisers of Ji et al. 2021\n\n"
+        f"{_table(('function', 'name in their code', 'here'), rows)}\n"
+        f"Also from or for that paper: {', '.join(f'`{spec}`' for spec in others)}.\n"
+    )
+
+
+def _section(name: str, cls: type[Method]) -> str:
+    first, *rest = _lines(cls)
+    amount = amount_field(cls)
+    inherited = {field.name for field in dataclasses.fields(Method)}
+    fields = []
+    for field in dataclasses.fields(cls):
+        if field.init and field.name not in inherited:
+            given = "" if field.default is dataclasses.MISSING else f" = {field.default}"
+            label = "amount" if field is amount else field.name.replace("_", "-")
+            fields.append(f"`{label}`: {field.type}{given}")
+    text = [f"## {name}\n", first, "", *rest, ""]
+    facts = [f"Examples: {', '.join(f'`{example}`' for example in cls.examples)}."]
+    facts += [f"Fields: {', '.join(fields)}."] if fields else []
+    return "\n".join([*text, " ".join(facts), ""])
+
+
+def _lines(cls: type[Method]) -> list[str]:
+    """Return a docstring's first line and the lines of the rest."""
+    first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
+    return [first, *rest.strip().splitlines()]
+
+
+def _stages(cls: type[Method]) -> str:
+    changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]
+    return ", ".join(["fit"] * (cls.fit is not Method.fit) + changed)
+
+
+def _anchor(name: str) -> str:
+    return name.replace(":", "")
+
+
+def _table(head: tuple[str, ...], rows: Rows) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    print(render(), end="")
