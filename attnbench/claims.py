@@ -1,7 +1,7 @@
 """A suite's claims as checks, each decided by its interval.
 
-    claim = spec ">" spec (">" spec)* [where]           logquant3 > linquant3: each scores higher than the next
-          | spec "within" number "of" spec [where]      prune80 within 1 of dense: worse by less than a point
+    claim = spec ">" spec (">" spec)* [where]        logquant3 > linquant3: each scores higher than the next
+          | spec "within" number "of" spec [where]   prune80 within 1 of dense: worse by less than a point
     where = "on" task
 
 Points are percent of a perplexity. A claim holds or fails where the paired 95 % interval lies wholly on one
