@@ -218,7 +218,9 @@ def export(options: argparse.Namespace) -> int:
         seed=options.seed, device=options.device, calibration=options.calibration,
     )  # fmt: skip
     for layer, heads in content["heads"].items():
-        print(f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}")
+        print(
+            f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"
+        )
     shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
     print(f"next: attnbench run --models {shown} --tasks {options.task}", file=sys.stderr)
     return 0
