@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from attnbench import models, provenance, record, spec
+from attnbench.applicable import require_sites
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, fitted, needs_fit, overridden
+from attnbench.method import Method, fitted, needs_fit
 from attnbench.plugins import registry
 from attnbench.record import Record
 
@@ -100,9 +101,11 @@ class Column:
         except UserError:
             raise
         except Exception as error:
+            if isinstance(error, ArithmeticError) and methods:
+                error.add_note(self._origin(methods))
             if strict:
                 traceback.print_exc()
-            notes = "; ".join(getattr(error, "__notes__", []))
+            notes = "; ".join(filter(None, getattr(error, "__notes__", [])))
             item.status, item.error = (
                 "failed",
                 f"{text}: {type(error).__name__}: {error}" + (f" ({notes})" if notes else ""),
@@ -122,6 +125,14 @@ class Column:
         except NotApplicable:
             return {}
 
+    def _origin(self, methods: Sequence[Method]) -> str:
+        """Say which stage at which site made the first non-finite value, if it does so again."""
+        from attnbench.conformance.subject import blame
+
+        with contextlib.suppress(Exception):  # the method may be what raised
+            return blame(self.model, methods, self._placed(self.prepared.batches(1))[0])
+        return ""
+
     def _compare_with_card(self, item: Record) -> None:
         stated = models.expected_scores(self.name, self.task) if self.settings.limit is None else {}
         for name, score in stated.items():
@@ -140,7 +151,7 @@ class Column:
 
         model = self._loaded()
         torch.manual_seed(self.settings.seed)
-        self._require_sites(model, methods)
+        require_sites(model, methods)
         started = time.perf_counter()
         self._fit(model, methods)
         item.seconds["fit"] = time.perf_counter() - started
@@ -196,23 +207,6 @@ class Column:
                 )
         return self.model
 
-    def _require_sites(self, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.sites import discover
-
-        for method in methods:
-            sites = [site for site in discover(model) if method.selects(site)]
-            if overridden(method) and not sites:
-                limits = " ".join(
-                    [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
-                )
-                raise NotApplicable(
-                    f"{spec.format([method])}: {models.label(self.name)} has none at {limits or 'all'}"
-                )
-            if method.rows == "all" and any(site.kind == "decoder" for site in sites):
-                raise NotApplicable(
-                    f"{spec.format([method])} needs all query rows: in a causal model it would see the future"
-                )
-
     def _fit(self, model: Any, methods: Sequence[Method]) -> None:
         from attnbench.attention import apply
 
@@ -221,7 +215,11 @@ class Column:
             for position, method in enumerate(methods):
                 if needs_fit(method):
                     with apply(model, *methods[:position]) if position else contextlib.nullcontext():
-                        method.fit(model, batches)
+                        try:
+                            method.fit(model, batches)
+                        except Exception as error:
+                            error.add_note(f"{method.name}.fit")
+                            raise
 
     def _placed(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{key: value.to(self.settings.device) for key, value in batch.items()} for batch in batches]

@@ -60,6 +60,8 @@ class Method:
         tuple[str, ...]
     ] = ()  # specs that tests and docs run: seconds each, on an encoder, no files
     rows: ClassVar[Literal["one", "all"]] = "one"  # "all": statistics beyond one query row
+    zero: ClassVar[float | None] = None  # the amount that changes nothing, which `attnbench check` then tests
+    grows: ClassVar[str] = ""  # "sparsity": a larger amount leaves more attention exactly zero
     empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
 
     on: tuple[str, ...] = field(default=(), kw_only=True)

@@ -109,8 +109,9 @@ def _format(terms: Sequence[Method]) -> str:
 def _check_families(report: Report, terms: tuple[Method, ...], device: str, families: Sequence[str]) -> None:
     import torch
 
+    from attnbench.applicable import require_sites
     from attnbench.conformance import tiny
-    from attnbench.conformance.subject import Subject, require_sites, spied
+    from attnbench.conformance.subject import Subject, spied
 
     places = []
     with torch.random.fork_rng():

@@ -33,7 +33,7 @@ class Mask(Method):
     name = "mask"
     examples: ClassVar[tuple[str, ...]] = ("mask50", "mask90")
     empty = "uniform"
-    zero = 0.0
+    zero, grows = 0.0, "sparsity"
 
     percent: float
 

@@ -26,6 +26,7 @@ class Prune(Method):
 
     name = "prune"
     examples: ClassVar[tuple[str, ...]] = ("prune50", "prune80")
+    zero, grows = 0.0, "sparsity"
 
     percent: float
 
@@ -108,6 +109,7 @@ class Threshold(Method):
 
     name = "threshold"
     examples: ClassVar[tuple[str, ...]] = ("threshold0.001", "threshold0.01")
+    zero, grows = 0.0, "sparsity"
 
     tau: float
 

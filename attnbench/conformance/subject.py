@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench import sites
 from attnbench.attention import apply
 from attnbench.conformance import tiny
-from attnbench.errors import NotApplicable
 from attnbench.guard import Guard
 from attnbench.method import Method, Site, needs_fit, overridden
 
@@ -103,20 +101,6 @@ def spied(methods: Sequence[Method], see: Seen) -> Sequence[Method]:
         for stage in overridden(method):
             vars(method)[stage] = Spy(method, stage, see)
     return methods
-
-
-def require_sites(model: Any, methods: Sequence[Method]) -> None:
-    """Raise NotApplicable where a method has no site, or would see the future at one."""
-    for method in methods:
-        chosen = [site for site in sites.discover(model) if method.selects(site)]
-        if not chosen:
-            limits = [
-                *(f"on={kind}" for kind in method.on),
-                *(f"layers={layers}" for layers in method.layers),
-            ]
-            raise NotApplicable(f"no site at {' '.join(limits) or 'all'}")
-        if method.rows == "all" and any(site.kind == "decoder" for site in chosen):
-            raise NotApplicable("needs all query rows, which causal attention does not have")
 
 
 def worst(found: Tensor, expected: Tensor) -> float:
