@@ -61,9 +61,9 @@ def _declarations(cls: type[Method]) -> list[tuple[str, str]]:
     amount = amount_field(cls)
     said = []
     if getattr(cls, "zero", None) is not None and amount is not None:
-        said.append(("zero", f"at {amount.name} {cls.zero:g} it changes nothing"))  # type: ignore[attr-defined]
+        said.append(("zero", f"at {amount.name} {cls.zero:g} it changes nothing"))
     if getattr(cls, "grows", ""):
-        said.append(("grows", f"{cls.grows} grows with the amount"))  # type: ignore[attr-defined]
+        said.append(("grows", f"{cls.grows} grows with the amount"))
     if cls.rows == "all":
         said.append(("rows", "needs all query rows: not applicable where attention is causal"))
     if cls.empty == "uniform":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,12 @@ def _killed_at(tiny_folder, folder, call, before):
                 replace(*arguments)
 
         os.replace = kill
-        _run(tiny_folder, folder)
-        os._exit(0)
+        try:
+            _run(tiny_folder, folder)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # the child must never come back into pytest
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
