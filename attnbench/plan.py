@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from attnbench import models, spec
+from attnbench import tasks as task_files
 from attnbench.errors import UserError
 from attnbench.method import Method
 
@@ -56,6 +57,8 @@ def plan(
     names, wanted = split(models_), split(tasks)
     if not names:
         raise UserError("no model: give --models, as in --models bert,roberta")
+    for task in wanted:
+        task_files.find(task)  # a name that does not exist is said before anything is loaded
     specs = [
         text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)
     ]

@@ -10,13 +10,12 @@ import pytest
 
 from attnbench.cli import main
 
-HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets", "yaml.cyaml"}
+HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets"}
 
 INSTANT = [
     ["--help"],
     ["--version"],
     ["methods"],
-    ["methods", "prune"],
     ["methods", "--examples"],
     ["run", "--help"],
     ["run", "--models", "bert,roberta", "--methods", "logquant3,prune80", "--dry-run"],
