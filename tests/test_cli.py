@@ -100,9 +100,7 @@ def test_dry_run_prints_the_cells(capsys):
 def test_methods_shows_fields_and_source(capsys):
     assert main(["methods", "heads:entropy"]) == 0
     shown = capsys.readouterr().out
-    assert (
-        "percent: float  (the amount)" in shown and "changes: context, fit" in shown and "https://" in shown
-    )
+    assert "percent: float  (the amount)" in shown and "fit, then context" in shown and "https://" in shown
 
 
 def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path):
