@@ -34,7 +34,7 @@ class GatesL0(Removal):
     name = "gates:l0"
     examples = ("gates:l0:lr=0.3:penalty=0.1:steps=30",)
 
-    penalty: float = field(default=0.01, kw_only=True)
+    penalty: float = field(default=0.03, kw_only=True)
     steps: int = field(default=300, kw_only=True)
     lr: float = field(default=0.05, kw_only=True)
     train: str = field(default="gates", kw_only=True)
