@@ -65,8 +65,8 @@ class Registry:
         name = cls.__dict__.get("name", "")
         if not NAME.fullmatch(name):
             raise UserError(
-                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before a variant, "
-                "digits in a variant only"
+                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before "
+                "a variant, digits in a variant only"
             )
         if name in self.methods and self.methods[name] is not cls:
             raise UserError(

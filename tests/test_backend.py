@@ -161,7 +161,7 @@ def test_classification_equals_a_loop_by_hand(family, pair, checkpoint, task):
     chosen = checkpoint(family)
     prepared, model, found = _measure(task(doc_to_text="[first, second]" if pair else "first"), chosen)
     vocabulary, right = chosen.tokenizer().get_vocab(), []
-    start, end = (("[CLS]", "[SEP]") if family == "bert" else ("<s>", "</s>"))
+    start, end = ("[CLS]", "[SEP]") if family == "bert" else ("<s>", "</s>")
     for instance, output in zip(prepared.task.instances, found.outputs, strict=True):
         doc = instance.doc
         tokens, types = [start, *doc["first"].split(), end], [0] * (len(doc["first"].split()) + 2)
@@ -191,7 +191,7 @@ def test_spans_of_long_contexts_equal_a_loop_by_hand(family, checkpoint, task):
     chosen = checkpoint(family, "QuestionAnswering")
     prepared, model, found = _measure(task(SPAN), chosen)
     vocabulary = chosen.tokenizer().get_vocab()
-    start, end = (("[CLS]", "[SEP]") if family == "bert" else ("<s>", "</s>"))
+    start, end = ("[CLS]", "[SEP]") if family == "bert" else ("<s>", "</s>")
     windows = 0
     for instance, output in zip(prepared.task.instances, found.outputs, strict=True):
         question, context = instance.doc["question"].split(), instance.doc["context"].split()
