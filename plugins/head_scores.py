@@ -1,4 +1,4 @@
-"""Criteria of head importance: each scores every head on calibration data, the lowest are removed."""
+"""Criteria of head importance that need no labels: from attention, or from the head's context."""
 
 from __future__ import annotations
 
@@ -243,34 +243,11 @@ class HeadsOutput(Heads):
         }
 
 
-@dataclass
-class HeadsGradient(Heads):
-    """Remove the heads to which the loss is least sensitive.
-
-    importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its
-    layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
-    heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
-    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
-    Differs from their code: L is the sum over examples, not the batch mean, so that scores do not depend on
-    the batch size; the per-layer denominators drop out.
-    """
-
-    name = "heads:gradient"
-    examples = ("heads50:gradient",)
-
-    def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
-        from attnbench.gates import head_sensitivity
-
-        sums = head_sensitivity(model, batches, self.selects)
-        return {key: score / (score.norm() + 1e-20) for key, score in sums.items()}
-
-
 @hookimpl
 def register_methods(register):
     for criterion in (
         HeadsConfidence,
         HeadsEntropy,
-        HeadsGradient,
         HeadsLOne,
         HeadsLTwo,
         HeadsOutput,

@@ -1,4 +1,4 @@
-"""A probe of each head: how well a linear classifier reads the task's label from its context."""
+"""Criteria of head importance that need labels: the loss's gradient, and what a linear probe reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,28 @@ if TYPE_CHECKING:
     from attnbench import Site
 
 DEV = 5  # one example in so many measures, the others train
+
+
+@dataclass
+class HeadsGradient(Heads):
+    """Remove the heads to which the loss is least sensitive.
+
+    importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its
+    layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
+    heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
+    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
+    Differs from their code: L is the sum over examples, not the batch mean, so that scores do not depend on
+    the batch size; the per-layer denominators drop out.
+    """
+
+    name = "heads:gradient"
+    examples = ("heads50:gradient",)
+
+    def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
+        from attnbench.gates import head_sensitivity
+
+        sums = head_sensitivity(model, batches, self.selects)
+        return {key: score / (score.norm() + 1e-20) for key, score in sums.items()}
 
 
 @dataclass
@@ -80,4 +102,5 @@ def _accuracy(features: np.ndarray, target: np.ndarray, train: list[int], dev: l
 
 @hookimpl
 def register_methods(register):
+    register(HeadsGradient)
     register(HeadsProbe)
