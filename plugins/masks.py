@@ -66,7 +66,8 @@ class Mask(Method):
                     )
                     if old is not None:
                         table[key][:, : old.shape[1], : old.shape[2]] = old
-            total[key][:, site.offset : last, :keys] += probs.sum(0)
+            for example in probs:
+                total[key][:, site.offset : last, :keys] += example
             visible = (
                 site.visible
                 if site.visible is not None
@@ -86,20 +87,15 @@ class Mask(Method):
             self.sparsity_[key] = {"live": hidden / (1 - unseen), "nominal": hidden + unseen}
 
     def _hide(self, average: Tensor, live: Tensor, key: tuple[str, int]) -> Tensor:
-        """Choose what to hide from the average pattern: of its entries that are live, all (heads, q, k)."""
-        hide = live.new_zeros(live.shape)
-        hide[live] = self._smallest(average[live])
-        return hide
-
-    def _smallest(self, values: Tensor) -> Tensor:
-        """Tell which of n values are the floor(n p / 100) smallest, ties to the first."""
-        count = int(len(values) * Fraction(str(self.percent)) / 100)
+        """Tell which floor(n p / 100) of the n live entries (heads, q, k) are smallest, ties to the first."""
+        count = int(int(live.sum()) * Fraction(str(self.percent)) / 100)
         if not count:
-            return values != values
+            return live.new_zeros(live.shape)
+        values = average.masked_fill(~live, float("inf")).flatten()
         last = values.kthvalue(count).values
-        chosen = values < last
-        chosen[(values == last).nonzero()[: count - int(chosen.sum())]] = True
-        return chosen
+        hide = values < last
+        hide[(values == last).nonzero()[: count - int(hide.sum())]] = True
+        return hide.view(live.shape)
 
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         from torch.nn.functional import pad
@@ -159,6 +155,7 @@ class MaskBlock(Mask):
 
     name = "mask:block"
     examples = ("mask50:block:size=4", "mask90:block")
+    grows = ""  # a query whose blocks are all hidden attends to everything
 
     size: int = field(default=32, kw_only=True)
 

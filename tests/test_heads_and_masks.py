@@ -323,7 +323,11 @@ def test_live_and_nominal_sparsity(model, batches):
 @pytest.mark.parametrize("percent", [29, 57, 58, 0.1, 99.9])
 def test_the_share_of_a_mask_is_exact_and_ties_go_to_the_first(percent):
     (method,) = parse(f"mask{percent}")
-    chosen = method._smallest(torch.tensor([1.0, 0.5] * 500).double())
+    average = torch.tensor([1.0, 0.5, 0.1] * 500).double().view(2, 25, 30)
+    live = average > 0.2
+    chosen = method._hide(average, live, ("encoder", 0))
+    assert not chosen[~live].any()
+    chosen = chosen[live]
     count = round(percent * 10)
     assert int(chosen.sum()) == count
     expected = [*range(1, 1000, 2), *range(0, 1000, 2)][:count]
