@@ -25,5 +25,5 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
                 *(f"layers={layers}" for layers in method.layers),
             ]
             raise NotApplicable(f"{text}: no attention at {' '.join(limits) or 'all'}")
-        if method.rows == "all" and any(site.kind == "decoder" for site in chosen):
-            raise NotApplicable(f"{text} needs all query rows: in a causal model it would see the future")
+        if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
+            raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -189,7 +190,7 @@ def code_of(methods: Sequence[Method]) -> str:
     digest = hashlib.sha256()
     for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__):
         if issubclass(cls, Method) and cls is not Method:
-            module = ast.parse(inspect.getsource(inspect.getmodule(cls) or cls))
+            module = ast.parse(_source(cls.__module__))
             shared = [
                 node
                 for node in module.body
@@ -201,6 +202,12 @@ def code_of(methods: Sequence[Method]) -> str:
             for node in (*shared, *own):
                 digest.update(ast.unparse(without_docstrings(node)).encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _source(module: str) -> str:
+    # read once: what was loaded is what runs, whatever happens to its file meanwhile
+    return inspect.getsource(sys.modules[module])
 
 
 def without_docstrings(tree: ast.AST) -> ast.AST:

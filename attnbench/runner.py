@@ -74,6 +74,8 @@ def run(
     chosen = Settings(**settings)
     cells = plan.plan(names, specs, wanted, repeats, chosen.seed)
     heard = listener or Silent()
+    for cell in cells:
+        record.code_of(spec.parse(cell.method))  # of the code as it is loaded now
     record.check_writable(records)
     record.clear_partial(records)
     heard.start(len(cells))
