@@ -15,7 +15,7 @@ WHOLE = {"restored"}
 # fault: architectures, checks that have to fail (all others pass), words of the report
 CAUGHT = {
     "faulty-good": ("bert gpt2 bart", set(), ""),
-    "faulty-sees-all-rows": ("bert gpt2 bart", set(), "gpt2, bart: needs all query rows"),
+    "faulty-sees-all-rows": ("bert gpt2 bart", set(), "gpt2, bart: faulty-sees-all-rows needs all query rows"),
     # with a cache there is no future to see
     "faulty-looks-ahead": ("gpt2", {"causal", "generation"}, "tokens after"),
     "faulty-mixes-examples": ("bert gpt2 bart", {"batch"}, "in a batch padded on the"),
@@ -46,7 +46,7 @@ CAUGHT = {
     "faulty-knows-no-cache": ("gpt2 bart", {"generation", "tiles"}, "with a cache: differs"),
     "faulty-drops-a-site": ("bert", {"sites"}, "(encoder layer 1) was never called"),
     "faulty-changes-nothing": ("bert gpt2", {"effect"}, "changes nothing"),
-    "faulty-misspells-its-stage": ("bert", {"stages", "effect"}, "'prob' looks like probs"),
+    "faulty-misspells-its-stage": ("bert", {"stages", "runs"}, "'prob' looks like probs"),
     "faulty-has-no-link": ("bert", {"docstring"}, "no link"),
     "faulty-describes-itself": ("bert", {"docstring"}, "begins with 'this'"),
     "faulty-changes-its-amount50": ("bert", {"spec"}, "reads back as"),

@@ -29,7 +29,7 @@ def test_a_built_in_method_keeps_its_promises(example):
 def test_a_composition_is_fitted_in_order():
     report = check_method("prune50:on=decoder+heads50:random+logquant3", families=["bert", "t5"])
     assert report.ok, str(report)
-    assert "bert: no site at on=decoder" in str(report)
+    assert "no attention at on=decoder" in str(report)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
