@@ -23,6 +23,7 @@ ORDERS = (
     ("prune50", "prune80"),
     ("prune80", "prune95"),
 )
+RECORDS = Path(__file__).parents[2] / "leaderboards" / "records" / "minilm" / "minilm-sst2" / "sst2"
 METRICS = {"sentiment": "accuracy", "qa": "exact match"}
 
 
@@ -102,6 +103,30 @@ def measure(task: str, folder: Path) -> dict[str, Any]:
     return {"parameters": network.parameters(model), "bag-of-words": bag, "scores": scores}
 
 
+def likeness(scores: dict[str, float]) -> dict[str, Any]:
+    """Correlate the methods' scores by rank with a trained MiniLM's on SST-2 (leaderboards/minilm.toml).
+
+    Spearman over the methods of ORDERS; empty where the repository's records are not at hand.
+    """
+    from scipy.stats import spearmanr
+
+    specs = [spec for spec in scores if spec not in ("dense", "uniform")]
+    real = []
+    for spec in specs:
+        files = sorted(RECORDS.glob(f"{spec.replace(':', ',')}.json"))
+        files += sorted(RECORDS.glob(f"{spec.replace(':', ',')},seed=*.json")) if files else []
+        values = [json.loads(file.read_text())["metrics"]["acc"]["value"] for file in files]
+        if not values:
+            return {}
+        real.append(sum(values) / len(values))
+    found = spearmanr([scores[spec] for spec in specs], real)
+    return {
+        "methods": len(specs),
+        "spearman": round(float(found.statistic), 2),
+        "p": round(float(found.pvalue), 2),
+    }
+
+
 def write(family: str, task: str, folder: Path) -> None:
     """Measure the folder's model and write its card; `training` is kept from the one that is there."""
     path = folder / "card.json"
@@ -130,6 +155,7 @@ def write(family: str, task: str, folder: Path) -> None:
             }
             for above, below in ORDERS
         ],
+        "likeness": likeness(scores) if task == "sentiment" else {},
         "training": old.get("training", {}),
     }
     path.write_text(json.dumps(card, indent=2) + "\n")
@@ -143,6 +169,11 @@ def text(card: dict[str, Any]) -> str:
     orders = [
         "| {above} > {below} | {scores[0]:.3f} | {scores[1]:.3f} | {holds} |".format(**found)
         for found in card["orders"]
+    ]
+    alike = [
+        f"Rank correlation of these scores with those of a trained MiniLM on SST-2: {found['spearman']:.2f} "
+        f"over {found['methods']} methods (p = {found['p']:.2f}). A smoke test, not evidence."
+        for found in filter(None, [card["likeness"]])
     ]
     return "\n".join(
         [
@@ -164,6 +195,7 @@ def text(card: dict[str, Any]) -> str:
             "| --- | --- | --- | --- |",
             *orders,
             "",
+            *(line for text in alike for line in (text, "")),
             "`heads50:random` is the mean of 5 seeds. Licence: Apache-2.0.",
             "",
         ]
