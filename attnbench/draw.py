@@ -41,7 +41,12 @@ def draw(picture: Picture) -> dict[str, bytes]:
         families = list(dict.fromkeys(point.family for panel in panels for point in panel.points))
         styles = {name: _style(place, name) for place, name in enumerate(sorted(families))}
         legend = 0.75 + 0.07 * max(len("Pareto front"), *(len(_short(name)) for name in families))
-        figure = Figure(figsize=(4.4 * across + legend if across > 1 else 5.6 + legend, 3.7 * down + 0.5))
+        figure = Figure(
+            figsize=(
+                4.4 * across + legend if across > 1 else 5.6 + legend,
+                max(3.7 * down + 0.5, 0.24 * (len(families) + 4)),
+            )
+        )
         FigureCanvasAgg(figure)
         grid = figure.subplots(down, across, squeeze=False)
         lines: dict[str, Any] = {}
