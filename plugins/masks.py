@@ -121,12 +121,13 @@ class Mask(Method):
 
 @dataclass
 class MaskRandom(Mask):
-    """Hide as many entries as `mask`, drawn uniformly from the same: the control at equal sparsity.
+    """Hide as many entries as `mask`, drawn uniformly: the control at equal sparsity.
 
-    Per layer, floor(n p / 100) of the n live entries, heads pooled. Shapes as `mask`.
-    Source: the random baseline of Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: there
-    nothing outside the block of positions seen is hidden at random although the informed mask hides it; here
-    both keep it.
+    Per layer, of the live entries with max(q, k) = n, heads pooled, as many as `mask` hides of them, for
+    every n: an example of any length loses as large a share as under `mask`. Shapes as `mask`. Source: the
+    random baseline of Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: there the draw is over
+    the whole block, and as `mask` hides most of what only long examples have, the control hides far more of
+    a short one than the mask it is compared with; nor is anything outside the block hidden there.
     """
 
     name = "mask:random"
@@ -138,7 +139,19 @@ class MaskRandom(Mask):
         import torch
 
         draw = torch.Generator().manual_seed(hash_seed(self.seed, *key))
-        return super()._hide(torch.rand(average.shape, generator=draw).to(average.device), live, key)
+        wanted = super()._hide(average, live, key).cpu()
+        queries, keys = (torch.arange(size) for size in live.shape[1:])
+        needs = torch.maximum(queries[:, None], keys).expand(live.shape)  # only longer examples have it
+        places = live.cpu().flatten().nonzero().flatten()
+        luck = torch.rand(len(places), generator=draw, dtype=torch.float64)
+        order = (needs.flatten()[places] + luck).argsort()
+        lengths = needs.flatten()[places[order]]
+        counts = lengths.bincount()
+        rank = torch.arange(len(order)) - (counts.cumsum(0) - counts)[lengths]
+        asked = needs[wanted].bincount(minlength=len(counts))
+        hide = torch.zeros(live.numel(), dtype=torch.bool)
+        hide[places[order[rank < asked[lengths]]]] = True
+        return hide.view(live.shape).to(live.device)
 
 
 @dataclass

@@ -58,3 +58,16 @@ def test_the_python_example_runs(tmp_path):
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_is_the_boards():
+    def rows(text: str) -> list[list[str]]:
+        lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in cells] for cells in lines]
+
+    board = rows((ROOT / "leaderboards" / "minilm.md").read_text(encoding="utf-8"))
+    shown = [cells for cells in rows(README) if any("±" in cell for cell in cells)]
+    assert len(shown) > 10
+    for cells in shown:
+        (found,) = [row for row in board if len(row) > 3 and row[2] == cells[0]]
+        assert set(cells) <= set(found)
