@@ -15,7 +15,7 @@ WHOLE = {"restored"}
 # fault: architectures, checks that have to fail (all others pass), words of the report
 CAUGHT = {
     "faulty-good": ("bert gpt2 bart", set(), ""),
-    "faulty-sees-all-rows": ("bert gpt2 bart", set(), "gpt2, bart: faulty-sees-all-rows needs all query rows"),
+    "faulty-sees-all-rows": ("bert gpt2 bart", set(), "faulty-sees-all-rows needs all query rows"),
     # with a cache there is no future to see
     "faulty-looks-ahead": ("gpt2", {"causal", "generation"}, "tokens after"),
     "faulty-mixes-examples": ("bert gpt2 bart", {"batch"}, "in a batch padded on the"),
