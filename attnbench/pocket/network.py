@@ -1,4 +1,4 @@
-"""The pocket architectures: stock BERT and RoBERTa, with initial weights that match words."""
+"""The pocket encoders: stock BERT, RoBERTa and ELECTRA, with initial weights that match words."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ if TYPE_CHECKING:
 LAYERS, HEADS, WIDTH, INNER = 4, 4, 128, 256
 LABELS = {0: "negative", 1: "positive"}
 MATCH, NEAR = 1.4, 1.7
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", {}),
+    "electra": ("Electra", {"embedding_size": WIDTH}),
+    "roberta": ("Roberta", {"type_vocab_size": 1}),
+}
 
 
 def build(family: str, task: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """Build an untrained model of a family with a task's head."""
     import transformers
 
-    prefix = {"bert": "Bert", "roberta": "Roberta"}[family]
+    prefix, settings = ENCODERS[family]
     head = {"sentiment": "ForSequenceClassification", "qa": "ForQuestionAnswering"}[task]
-    options: dict[str, Any] = {
-        "id2label": LABELS,
-        "label2id": {name: label for label, name in LABELS.items()},
-    }
+    if task == "sentiment":
+        settings = {
+            **settings,
+            "id2label": LABELS,
+            "label2id": {name: label for label, name in LABELS.items()},
+        }
     config = getattr(transformers, f"{prefix}Config")(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -38,12 +45,11 @@ def build(family: str, task: str, tokenizer: PreTrainedTokenizerFast) -> PreTrai
         attention_probs_dropout_prob=0.0,
         # RoBERTa counts its positions from pad_token_id + 1
         max_position_embeddings=TOKENS + (tokenizer.pad_token_id + 1 if family == "roberta" else 0),
-        type_vocab_size=2 if family == "bert" else 1,
         initializer_range=WIDTH**-0.5,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
-        **(options if task == "sentiment" else {}),
+        **settings,
     )
     model = getattr(transformers, prefix + head)._from_config(config, attn_implementation="eager")
     initialize(model)

@@ -1,4 +1,4 @@
-"""The pocket tokenizers: WordPiece for bert, byte-level BPE for roberta, from all pocket tasks' text."""
+"""The pocket encoders' tokenizers: WordPiece or byte-level BPE, from all of their tasks' text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 VOCABULARY = 1500
 TOKENS = 256
+WORDPIECE = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 SPECIAL = {
-    "bert": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+    "bert": WORDPIECE,
+    "electra": WORDPIECE,
     "roberta": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
 }
 
@@ -35,7 +37,7 @@ def wordpieces() -> dict[str, int]:
     """
     words = Counter(word for text in texts() for word in re.findall(r"\w+|[^\w\s]", text.lower()))
     characters = sorted({*ascii_letters.lower(), *digits, *punctuation})
-    pieces = [*SPECIAL["bert"].values(), *characters, *(f"##{character}" for character in characters)]
+    pieces = [*WORDPIECE.values(), *characters, *(f"##{character}" for character in characters)]
     ranked = sorted(words.keys() - {*characters}, key=lambda word: (-words[word], word))
     return {piece: number for number, piece in enumerate([*pieces, *ranked][:VOCABULARY])}
 
@@ -55,7 +57,8 @@ def build(family: str) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     special = SPECIAL[family]
-    if family == "bert":
+    pieces = special is WORDPIECE
+    if pieces:
         tokenizer = Tokenizer(models.WordPiece(wordpieces(), unk_token=special["unk"]))
         tokenizer.add_special_tokens(list(special.values()))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -77,9 +80,9 @@ def build(family: str) -> PreTrainedTokenizerFast:
         sep, cls = ((special[end], tokenizer.token_to_id(special[end]) or 0) for end in ("sep", "cls"))
         tokenizer.post_processor = processors.RobertaProcessing(sep, cls, trim_offsets=True)
     names: dict[str, Any] = {f"{name}_token": token for name, token in special.items()}
-    if family == "roberta":
+    if not pieces:
         names["mask_token"] = AddedToken("<mask>", lstrip=True, special=True)
-    inputs = ["input_ids", *(["token_type_ids"] if family == "bert" else []), "attention_mask"]
+    inputs = ["input_ids", *(["token_type_ids"] if pieces else []), "attention_mask"]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=TOKENS, model_input_names=inputs, **names
     )

@@ -7,79 +7,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from attnbench.pocket import batches, network, tokenizer
-from attnbench.pocket.text import WRITERS
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from attnbench.pocket import card, encoders, network
+from attnbench.pocket.recipes import RECIPES
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKPOINT = "training.pt"
-LAYER = {"asked": 1, "words": 2, "owners": 2, "tags": 3, "clauses": 3}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast a task is trained."""
-
-    steps: int
-    batch: int
-    options: Callable[[float], dict[str, Any]]  # the writer's, from the share of the steps done
-    rate: float = 1e-3
-    warmup: int = 100
-    seed: int = 0
-
-
-def growing(done: float) -> dict[str, Any]:
-    """Begin with few facts a paragraph: matching is learned there, the full length is practice."""
-    if done < 0.4:
-        return {"people": (3, 4), "relations": 2, "turned": 0.0}
-    if done < 0.7:
-        return {"people": (4, 6), "relations": 3}
-    return {}
-
-
-RECIPES = {
-    ("bert", "sentiment"): Recipe(steps=1000, batch=64, options=lambda done: {}),
-    ("bert", "qa"): Recipe(steps=1200, batch=32, options=growing),
-    ("roberta", "sentiment"): Recipe(steps=2000, batch=64, options=lambda done: {}),
-    ("roberta", "qa"): Recipe(steps=1600, batch=32, options=growing),
-}
-
-
-class Tutor(nn.Module):
-    """The auxiliary heads, thrown away after training: they give many supervised positions a sequence.
-
-    From layer 1: whether a word occurs again (sentiment), or in the question (qa). From layer 2: an opinion
-    word's own polarity and whether it is denied (sentiment), the name of every value's person (qa), which
-    is what breaks the "right type, wrong fact" plateau. From layer 3: what an opinion says in the end and
-    which clauses decide (sentiment), which clause answers (qa).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        sizes = {"asked": 2, "words": 5, "owners": network.WIDTH, "tags": 5, "clauses": 3}
-        self.heads = nn.ModuleDict({name: nn.Linear(network.WIDTH, size) for name, size in sizes.items()})
-
-    def forward(self, hidden: tuple[Tensor, ...], targets: dict[str, Tensor], words: Tensor) -> Tensor:
-        """Return the summed losses; `hidden` are the layers' outputs, `words` the word embeddings."""
-        loss = words.new_zeros(())
-        for name, target in targets.items():
-            known = target != batches.IGNORED
-            logits = self.heads[name](hidden[LAYER[name]][known])
-            if name == "owners":
-                logits = logits @ words.T * network.WIDTH**0.5  # words begin about 1 long
-            loss = loss + cross_entropy(logits, target[known])
-        return loss
+LESSONS = {"sentiment": encoders.lesson, "qa": encoders.lesson}
+CARDS = {"sentiment": card.write, "qa": card.write}
 
 
 def train(family: str, task: str, output: Path, steps: int | None = None, every: int = 100) -> float:
@@ -91,9 +31,8 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
     recipe = RECIPES[family, task]
     steps = recipe.steps if steps is None else steps
     torch.manual_seed(recipe.seed)
-    vocabulary = tokenizer.build(family)
-    model = network.build(family, task, vocabulary).train()
-    tutor = Tutor()
+    lesson = LESSONS[task](family, task, recipe, steps)
+    model, tutor = lesson.model, lesson.tutor
     weights = [*model.parameters(), *tutor.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=recipe.rate, betas=(0.9, 0.98))
     output.mkdir(parents=True, exist_ok=True)
@@ -107,16 +46,10 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
         torch.set_rng_state(state["rng"])
         first, seconds = state["step"], state["seconds"]
     start = time.monotonic() - seconds
-    source = batches.stream(
-        vocabulary, task, recipe.batch, first, lambda number: recipe.options(number / steps)
-    )
-    for step, batch in zip(range(first, steps), source, strict=False):
+    for step, batch in zip(range(first, steps), lesson.batches(first), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * network.warm(step, steps, min(recipe.warmup, steps))
-        targets = {key: batch.pop(key) for key in LAYER if key in batch}
-        result = model(**batch, output_hidden_states=True)
-        words = model.base_model.embeddings.word_embeddings.weight
-        loss = result.loss + tutor(result.hidden_states, targets, words)
+        loss = lesson.loss(batch, step / steps)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -127,10 +60,10 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
             state = {name: part.state_dict() for name, part in parts.items()}
             write(checkpoint, {**state, "rng": torch.get_rng_state(), "step": step + 1, "seconds": seconds})
             print(
-                f"{family} {task} step {step + 1}/{steps} loss {result.loss:.3f} {seconds:.0f} s",
+                f"{family} {task} step {step + 1}/{steps} loss {loss:.3f} {seconds:.0f} s",
                 file=sys.stderr,
             )
-    save(model, vocabulary, output)
+    save(model, lesson.vocabulary, output)
     checkpoint.unlink(missing_ok=True)
     return time.monotonic() - start
 
@@ -154,20 +87,20 @@ def save(model: Any, vocabulary: Any, output: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m attnbench.pocket.train", description=__doc__)
-    parser.add_argument("--family", choices=sorted(tokenizer.SPECIAL), required=True)
-    parser.add_argument("--task", choices=sorted(WRITERS), required=True)
+    parser.add_argument("--family", choices=sorted({family for family, _ in RECIPES}), required=True)
+    parser.add_argument("--task", choices=sorted(LESSONS), required=True)
     parser.add_argument("--steps", type=int, help="fewer steps than the recipe's, for a test")
     parser.add_argument("--output", type=Path, help="the folder (default: the one that is shipped)")
     parser.add_argument(
         "--card-only", action="store_true", help="measure the folder's model again and write its card"
     )
     options = parser.parse_args(arguments)
+    if (options.family, options.task) not in RECIPES:
+        parser.error(f"{options.family} is not trained for {options.task}")
     output = options.output or WEIGHTS / f"{options.family}-{options.task}"
     torch.set_num_threads(1)  # sums in one order: the same weights on the same machine
     if options.card_only:
-        from attnbench.pocket import card
-
-        card.write(options.family, options.task, output)
+        CARDS[options.task](options.family, options.task, output)
         return
     seconds = train(options.family, options.task, output, options.steps)
     recipe = RECIPES[options.family, options.task]
@@ -181,9 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         json.dumps({"tasks": [f"pocket-{options.task}"], "training": training}, indent=2) + "\n"
     )
     if options.steps is None:
-        from attnbench.pocket import card
-
-        card.write(options.family, options.task, output)
+        CARDS[options.task](options.family, options.task, output)
 
 
 if __name__ == "__main__":
