@@ -197,14 +197,18 @@ class Column:
         from attnbench.attention import compare_with_eager
 
         if self.model is None:
-            self.model = self.checkpoint.load(self.prepared.head, self.settings.device, self.settings.dtype)
-            self.prepared.check(self.model)
-            difference = compare_with_eager(self.model)
+            model = self.checkpoint.load(self.prepared.head, self.settings.device, self.settings.dtype)
+            self.prepared.check(model)
+            strange = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+            if strange:
+                raise ArithmeticError(f"{self.name}: {strange[0]} holds values that are not finite")
+            difference = compare_with_eager(model)
             if not difference <= EAGER_TOLERANCE[self.settings.dtype]:
                 raise UserError(
-                    f"model '{self.name}' ({type(self.model).__name__}) differs from its eager attention "
+                    f"model '{self.name}' ({type(model).__name__}) differs from its eager attention "
                     f"by {difference:.2g} under attnbench: this architecture is not supported."
                 )
+            self.model = model
         return self.model
 
     def _fit(self, model: Any, methods: Sequence[Method]) -> None:
