@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 from zlib import crc32
 
 from attnbench import errors
-from attnbench.pocket import facts, opinions
+from attnbench.pocket import facts, language, opinions, translation
 
-WRITERS = {"sentiment": opinions.write, "qa": facts.write}
-KEYS = {"sentiment": "text", "qa": "context"}
+WRITERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "sentiment": opinions.write,
+    "qa": facts.write,
+    "agreement": language.pair,
+    "perplexity": language.document,
+    "translation": translation.write,
+}
+KEYS = {
+    "sentiment": "text",
+    "qa": "context",
+    "agreement": "sentence_good",
+    "perplexity": "text",
+    "translation": "source",
+}
+BY_SENTENCE = ("agreement", "perplexity")  # their writers keep the splits apart, sentence by sentence
 HIDDEN = ("spans", "clauses", "owners")  # for auxiliary training
 SIZES = {"train": 2000, "calibration": 500, "validation": 1000}
 RESIDUES = {"train": (0, 1), "calibration": (2,), "validation": (3,)}
@@ -23,6 +36,8 @@ def documents(task: str, split: str, count: int | None = None) -> list[dict[str,
 
     sentiment: {"id", "text", "label"} with label 0 (negative) or 1 (positive).
     qa: {"id", "question", "context", "answers": {"text": [answer], "answer_start": [character]}}.
+    agreement: {"id", "sentence_good", "sentence_bad", "kind"} with kind verb or pronoun.
+    perplexity: {"id", "text"}. translation: {"id", "source", "target"}.
 
     A longer list begins with the shorter one. Raises UserError for an unknown task or split.
     """
@@ -42,8 +57,22 @@ def annotated(task: str, split: str, part: int = 0, **options: Any) -> Iterator[
     rng = random.Random(f"attnbench pocket {task} {split} {part}")
     write, key, residues = WRITERS[task], KEYS[task], RESIDUES[split]
     number = 0
+    if task in BY_SENTENCE:
+        options["residues"] = residues
     while True:
         document = write(rng, **options)
-        if crc32(document[key].encode()) % 4 in residues:
+        if task in BY_SENTENCE or crc32(document[key].encode()) % 4 in residues:
             yield {"id": f"{split}-{number}", **document}
             number += 1
+
+
+def dataset(task: str, split: str | None = None, **metadata: Any) -> Any:
+    """Give lm-eval's `custom_dataset` what it wants: every evaluated split, or the documents of one.
+
+    lm-eval passes the whole of a task's `metadata`, which changes nothing here.
+    """
+    if split is not None:
+        return documents(task, split)
+    from datasets import Dataset, DatasetDict
+
+    return DatasetDict({name: Dataset.from_list(documents(task, name)) for name in SIZES if name != "train"})

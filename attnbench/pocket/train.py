@@ -13,13 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnbench.pocket import card, encoders, network
+from attnbench.pocket import card, decoders, encoders, network
 from attnbench.pocket.recipes import RECIPES
 
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKPOINT = "training.pt"
-LESSONS = {"sentiment": encoders.lesson, "qa": encoders.lesson}
+LESSONS = {
+    "sentiment": encoders.lesson,
+    "qa": encoders.lesson,
+    "language": decoders.lesson,
+    "translation": decoders.lesson,
+}
 CARDS = {"sentiment": card.write, "qa": card.write}
+SERVES = {"language": ["pocket-agreement", "pocket-perplexity"]}
 
 
 def train(family: str, task: str, output: Path, steps: int | None = None, every: int = 100) -> float:
@@ -68,6 +74,11 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
     return time.monotonic() - start
 
 
+def served(task: str) -> list[str]:
+    """List the tasks that a model trained for `task` is measured on."""
+    return SERVES.get(task, [f"pocket-{task}"])
+
+
 def write(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint so that a kill leaves the old one or the new one."""
     new = path.with_suffix(".new")
@@ -111,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         "seconds": round(seconds),
     }
     (output / "card.json").write_text(
-        json.dumps({"tasks": [f"pocket-{options.task}"], "training": training}, indent=2) + "\n"
+        json.dumps({"tasks": served(options.task), "training": training}, indent=2) + "\n"
     )
     if options.steps is None:
         CARDS[options.task](options.family, options.task, output)

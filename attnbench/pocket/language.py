@@ -1,0 +1,189 @@
+"""Language: documents whose later words follow from earlier ones, and pairs that differ in one word."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from attnbench.pocket.lexicon import words
+
+PEOPLE = words("baker judge teacher doctor farmer pilot singer painter nurse guard sailor poet")
+THINGS = words("lamp chair boat clock basket mirror drum ladder kettle bottle ring carpet")
+COLOURS = words("black blue brown green grey pink red white yellow")
+FOODS = words("apples beans cherries eggs grapes lemons nuts olives onions pears peas plums")
+TOWNS = words("Athens Bergen Cairo Dublin Essen Geneva Kyoto Lima Oslo Paris Rome Vienna")
+NAMES = {
+    "she": words("Anna Clara Emma Flora Hanna Ida Julia Lena Nora Rosa"),
+    "he": words("Adam Bruno Carl David Erik Frank Jonas Leo Oscar Paul"),
+}
+SELVES = {"she": "herself", "he": "himself"}
+NEAR = words("near behind beside above below")
+DEEDS = words("admire follow visit thank know help blame praise greet trust")  # take an object
+STATES = words("sing sleep laugh wait smile dance")
+TRAITS = words("old new small tall clean quiet strange lovely")
+TIMES = words("today now often here again")
+LATER = ("Later", "Then", "One day", "In the end")
+
+
+OTHER = 0.62  # of the nouns after a noun are of the other number
+WORDS = (36, 84)
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A noun phrase: its words, whether it is plural, how many nouns come after the first."""
+
+    text: str
+    plural: bool
+    heavy: int = 0
+
+
+def verb(stem: str, plural: bool) -> str:
+    """Inflect: visit, visits; teach, teaches."""
+    return stem if plural else stem + ("es" if stem.endswith(("ch", "sh")) else "s")
+
+
+def be(plural: bool, past: bool = False) -> str:
+    return ("were" if plural else "was") if past else ("are" if plural else "is")
+
+
+def noun(rng: random.Random, person: bool | None = None, plural: bool | None = None) -> Noun:
+    """Write "the lamps", sometimes with an adjective."""
+    person = rng.random() < 0.5 if person is None else person
+    plural = rng.random() < 0.5 if plural is None else plural
+    trait = f"{rng.choice(TRAITS)} " if rng.random() < 0.15 else ""
+    return Noun(f"the {trait}{rng.choice(PEOPLE if person else THINGS)}{'s' * plural}", plural)
+
+
+def phrase(rng: random.Random, person: bool, plural: bool, heavy: int) -> Noun:
+    """Write a noun and up to `heavy` more: after a preposition, or in a relative clause, which comes last."""
+    text = noun(rng, person, plural).text
+    left = heavy
+
+    def another() -> bool:
+        return plural ^ (rng.random() < OTHER)
+
+    while left:
+        form = rng.random()
+        if form < 0.5 or (form >= 0.75 and not person):
+            text += f" {rng.choice(NEAR)} {noun(rng, None, another()).text}"
+            left -= 1
+        elif form < 0.75:  # the one who acts is the other noun
+            inner = phrase(rng, True, another(), rng.randint(0, left - 1))
+            text += f" that {inner.text} {verb(rng.choice(DEEDS), inner.plural)}"
+            return Noun(text, plural, heavy - left + 1 + inner.heavy)
+        else:
+            text += f" that {verb(rng.choice(DEEDS), plural)} {noun(rng, None, another()).text}"
+            return Noun(text, plural, heavy - left + 1)
+    return Noun(text, plural, heavy)
+
+
+Pair = tuple[str, str]  # a word as it has to be, and the one it must not be
+
+
+def claim(rng: random.Random) -> tuple[str, Pair, str]:
+    """Write a sentence about a noun far from its verb: what comes before the verb, the verb, the rest."""
+    person = rng.random() < 0.6
+    subject = phrase(rng, person, rng.random() < 0.5, rng.choice((0, 1, 1, 1, 2, 2, 2, 2, 3, 3)))
+    form, right = rng.random(), subject.plural
+    if form < 0.35 or not person:
+        past = rng.random() < 0.5
+        pair = be(right, past), be(not right, past)
+        rest = rng.choice((rng.choice(TRAITS), rng.choice(COLOURS))) if not person else rng.choice(TRAITS)
+    elif form < 0.6:
+        stem = rng.choice(STATES)
+        pair, rest = (verb(stem, right), verb(stem, not right)), rng.choice(TIMES)
+    elif form < 0.85:
+        stem = rng.choice(DEEDS)
+        pair, rest = (verb(stem, right), verb(stem, not right)), noun(rng).text
+    else:
+        pair = ("have", "has") if right else ("has", "have")
+        rest = f"{rng.choice(('many', 'some', 'no'))} {rng.choice(THINGS)}s"
+    return subject.text, pair, rest
+
+
+def thought(rng: random.Random) -> tuple[str, Pair, str]:
+    """Write what somebody says of herself or himself, another person named in between."""
+    sex, other = rng.sample(("she", "he"), 2)
+    name = rng.choice(NAMES[sex])
+    aside = rng.choice(NAMES[other if rng.random() < OTHER else sex])
+    before = rng.choice(
+        (
+            *[f"{name} , who {verb(rng.choice(DEEDS), False)} {aside} ,"] * 2,
+            *[f"{name} , whom {aside} {verb(rng.choice(DEEDS), False)} ,"] * 2,
+            name,
+        )
+    )
+    if rng.random() < 0.5:
+        return f"{before} says that", (sex, other), f"{verb(rng.choice(DEEDS), False)} {noun(rng).text}"
+    return f"{before} {verb(rng.choice(DEEDS), False)}", (SELVES[sex], SELVES[other]), rng.choice(TIMES)
+
+
+def sentence(rng: random.Random, residues: Sequence[int]) -> tuple[str, Pair, str]:
+    """Write a claim or a thought that belongs to a split: the checksum of what precedes the verb says so."""
+    while True:
+        parts = claim(rng) if rng.random() < 0.8 else thought(rng)
+        if crc32(parts[0].encode()) % 4 in residues:
+            return parts
+
+
+def join(before: str, word: str, rest: str) -> str:
+    """Write three parts as a sentence."""
+    text = f"{before} {word} {rest}.".replace(" ,", ",")
+    return text[0].upper() + text[1:]
+
+
+def pair(rng: random.Random, residues: Sequence[int] = (3,)) -> dict[str, Any]:
+    """Write two sentences that differ in a verb's number or a pronoun's gender: the first one is right."""
+    before, (right, wrong), rest = sentence(rng, residues)
+    return {
+        "sentence_good": join(before, right, rest),
+        "sentence_bad": join(before, wrong, rest),
+        "kind": "pronoun" if right in (*SELVES, *SELVES.values()) else "verb",
+    }
+
+
+def person(rng: random.Random, name: str, sex: str, job: str) -> list[tuple[str, Callable[[], str]]]:
+    """Tell facts of a person: what is said first, and a writer of what repeats it later."""
+    town, thing, colour, food = (rng.choice(each) for each in (TOWNS, THINGS, COLOURS, FOODS))
+    she = sex.capitalize()
+    return [
+        (
+            f"{name} is a {job} from {town}.",
+            lambda: rng.choice((f"{name} came from {town}.", f"The {job} from {town} was {name}.")),
+        ),
+        (
+            rng.choice((f"{name} has a {colour} {thing}.", f"{she} has a {colour} {thing}.")),
+            lambda: rng.choice(
+                (f"The {thing} of {name} was {colour}.", f"The {colour} {thing} was from {name}.")
+            ),
+        ),
+        (
+            rng.choice((f"{name} likes {food}.", f"{she} likes {food}.")),
+            lambda: rng.choice((f"{name} ate the {food}.", f"The {food} were for {name}.")),
+        ),
+    ]
+
+
+def document(rng: random.Random, residues: Sequence[int] = (3,)) -> dict[str, Any]:
+    """Write claims and thoughts, facts of two people and some of the same facts again: 40 to 100 words."""
+    told: list[str] = []
+    again: list[Callable[[], str]] = []
+    for job in rng.sample(PEOPLE, 2):
+        sex = rng.choice(tuple(NAMES))
+        first, *others = person(rng, rng.choice(NAMES[sex]), sex, job)
+        chosen = [first, *rng.sample(others, rng.randint(0, 2))]
+        told.append(" ".join(text for text, _ in chosen))
+        again += [repeat for _, repeat in chosen]
+    repeats = [write() for write in rng.sample(again, min(len(again), rng.randint(1, 3)))]
+    if rng.random() < 0.5:
+        repeats[0] = f"{rng.choice(LATER)}, {repeats[0].replace('The ', 'the ', 1)}"
+    parts = [*told, *repeats]
+    goal = rng.randint(*WORDS)
+    while len(" ".join(parts).split()) < goal:
+        before, (right, _), rest = sentence(rng, residues)
+        parts.insert(rng.randint(0, len(parts)), join(before, right, rest))
+    return {"text": " ".join(parts)}
