@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,12 +17,17 @@ from attnbench.errors import UserError, unknown
 HEADS = {
     "attnbench.backends.encoder_tasks.Classify": "classification",
     "attnbench.backends.encoder_tasks.Span": "qa",
+    "attnbench.backends.seq2seq.Translate": "seq2seq",
 }
+FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
 
 
 @dataclass(frozen=True)
 class TaskFile:
-    """What a task's YAML says, without its data. `head` is None for a class that HEADS does not know."""
+    """What a task's YAML says, without its data.
+
+    `head` is None for a class that HEADS does not know, causal-lm for a task in lm-eval's stock form.
+    """
 
     name: str
     path: str
@@ -48,8 +56,12 @@ def available(include_path: str | None = None) -> dict[str, TaskFile]:
     return found
 
 
-def find(name: str, include_path: str | None = None) -> TaskFile:
-    """Return a task by name, or by the path of its YAML. Raises UserError with the near names."""
+def find(name: str, include_path: str | None = None, kind: str | None = None) -> TaskFile:
+    """Return a task by name or by the path of its YAML: the one for a kind of checkpoint, where two exist.
+
+    A user's folder wins, then for a causal model lm-eval's stock task, then ours. Raises UserError with the
+    near names.
+    """
     if name.endswith((".yaml", ".yml")) and Path(name).expanduser().is_file():
         task = _read(Path(name).expanduser())
         if task is None:
@@ -58,9 +70,44 @@ def find(name: str, include_path: str | None = None) -> TaskFile:
             )
         return task
     known = available(include_path)
-    if name not in known:
+    bundled = known.get(name)
+    if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
+        return bundled
+    found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
+    if found is None:
         raise unknown("task", name, known, f"Known: {', '.join(known)}.")
-    return known[name]
+    return found
+
+
+def fits(task: TaskFile, kind: str) -> bool:
+    """Tell whether a task is for a kind of checkpoint: encoder, causal or seq2seq."""
+    others = [head for heads in FITS.values() for head in heads]
+    return task.head in FITS[kind] if kind in FITS else task.head not in others
+
+
+@functools.cache
+def stock(name: str) -> TaskFile | None:
+    """Find a task or group of lm-eval's own by name, its YAML in the folders that share its name first."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations or not re.fullmatch(r"[\w.+-]+", name):
+        return None
+    root = Path(spec.submodule_search_locations[0]) / "tasks"
+    declared = re.compile(rf"""^(task|group):\s*["']?{re.escape(name)}["']?\s*$""", re.MULTILINE)
+    near = [place for place in root.iterdir() if place.is_dir() and name.startswith(place.name.split("_")[0])]
+    for place in (*sorted(near, key=lambda each: (-len(each.name), each.name)), root):
+        for file in sorted(place.rglob("*.yaml")):
+            if declared.search(file.read_text(encoding="utf-8", errors="replace")):
+                content = read_yaml(file)
+                return TaskFile(
+                    name=name,
+                    path=str(file),
+                    head="causal-lm",
+                    dataset=_dataset(content),
+                    metrics=tuple(_metrics(content)),
+                    calibration=content.get("training_split"),
+                    description="lm-eval's own",
+                )
+    return None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -80,20 +127,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> TaskFile | None:
     content = read_yaml(path)
-    if not isinstance(content.get("task"), str) or "class" not in content:
+    if not isinstance(content.get("task"), str) or not {"class", "output_type", "include"} & set(content):
         return None
     metadata = content.get("metadata") or {}
     calibration = metadata.get("calibration")
-    source = content.get("dataset_path") or content.get("custom_dataset") or ""
     return TaskFile(
         name=content["task"],
         path=str(path),
-        head=HEADS.get(content["class"]),
-        dataset="/".join(filter(None, (source, content.get("dataset_name")))),
+        head=HEADS.get(content["class"]) if "class" in content else "causal-lm",
+        dataset=_dataset(content),
         metrics=tuple(_metrics(content)),
         calibration=f"{calibration['split']}[{calibration['samples']}]" if calibration else None,
         description=metadata.get("description", ""),
     )
+
+
+def _dataset(content: dict[str, Any]) -> str:
+    source = content.get("dataset_path") or content.get("custom_dataset")
+    return "/".join(filter(None, (source, content.get("dataset_name"))))
 
 
 def _metrics(content: dict[str, Any]) -> Iterator[str]:

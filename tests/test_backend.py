@@ -472,8 +472,9 @@ def test_a_task_file_that_is_wrong(changes, message, checkpoint, task):
 
 def test_a_task_that_is_none_of_ours(checkpoint, tmp_path):
     (tmp_path / "made.yaml").write_text("task: made\ndataset_path: x/y\noutput_type: generate_until\n")
-    with pytest.raises(UserError, match="unknown task 'made'"):
+    with pytest.raises(UserError, match=r"does not fit task 'made': it is a Bert.*a causal language"):
         _prepare(str(tmp_path), checkpoint())
+    (tmp_path / "made.yaml").write_text("task: made\n")
     with pytest.raises(UserError, match="has no `task:` and `class:`"):
         lm_eval.prepare(str(tmp_path / "made.yaml"), checkpoint())
     (tmp_path / "made.yaml").write_text("task: [made\n")

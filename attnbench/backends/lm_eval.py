@@ -1,158 +1,17 @@
-"""Evaluate a checkpoint on a task through lm-eval: its task loader, evaluator, filters and aggregation."""
+"""Evaluate a checkpoint on a task through lm-eval, by the kind of checkpoint it is."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
-import json
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
-from torch import Tensor, nn
-
 from attnbench import tasks
-from attnbench.backends import calibration as calibration_
-from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order
-from attnbench.backends.encoder_tasks import Classify, Document, EncoderTask
-from attnbench.errors import NotApplicable, UserError
-from attnbench.record import without_docstrings
+from attnbench.backends import encoder
+from attnbench.backends.encoder import Prepared
+from attnbench.backends.kinds import kind
+from attnbench.backends.measurement import Measurement, standard_error
+from attnbench.errors import UserError
 
-ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuestionAnswering"}
-
-
-@dataclass
-class Measurement:
-    """What one evaluation found.
-
-    `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, or for a
-    span (first character, one past the last, score).
-    """
-
-    metrics: dict[str, dict[str, Any]]
-    scores: dict[str, np.ndarray]
-    outputs: list[np.ndarray]
-
-
-class Prepared:
-    """A task made ready for one checkpoint's tokenizer; any number of methods can be evaluated on it."""
-
-    def __init__(
-        self,
-        file: tasks.TaskFile,
-        task: EncoderTask,
-        checkpoint: Any,
-        limit: int | None,
-        seed: int,
-        calibration: str | None,
-    ) -> None:
-        self.file = file
-        self.task = task
-        self.head = task.head
-        self.limit = limit
-        self.seed = seed
-        self._checkpoint = checkpoint
-        self._asked = calibration
-        self._lm = EncoderLM(checkpoint.tokenizer())
-        task.build_all_requests(limit=limit)
-        self._lm.rows(task.instances)
-        self.samples = len(task.instances)
-        self.fingerprints: dict[str, str | None] = {
-            "dataset": self._hash_of(instance.doc for instance in task.instances),
-            "task": _definition(file, task),
-            "source": "attnbench",
-            "calibration": self._recipe(),
-        }
-
-    def check(self, model: nn.Module) -> None:
-        """Raise UserError where the model's head, labels or positions do not fit the task."""
-        _check_head(self._checkpoint.name, model.config, self.task, type(model).__name__)
-        if isinstance(self.task, Classify):
-            label_order(model.config, self.task.labels)
-        self._lm.model = model
-        try:
-            self._lm.check(self.task.instances)
-        finally:
-            self._lm.model = None
-
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = BATCH_SIZE,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> Measurement:
-        """Measure the model as it is now. `progress` gets the number of samples done after every batch.
-
-        Raises ArithmeticError where the model's output is not finite.
-        """
-        lm, task, name = self._lm, self.task, self.task.task_name
-        lm.model, lm.batch_size, lm.progress, lm._device = model, batch_size, progress, device
-        try:
-            # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
-            results = evaluate(
-                lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False
-            )
-        finally:
-            lm.model = lm.progress = None
-        better = task.higher_is_better()
-        scores = {metric: np.array(task.items[metric], dtype=np.float64) for metric in task.metrics}
-        return Measurement(
-            metrics={
-                metric: {
-                    "value": float(results["results"][name][f"{metric},none"]),
-                    "stderr": standard_error(scores[metric]),
-                    "higher_is_better": better[metric],
-                    "aggregate": task.metrics[metric]["aggregation"],
-                }
-                for metric in task.metrics
-            },
-            scores={"doc_id": np.array([instance.doc_id for instance in task.instances]), **scores},
-            outputs=[instance.resps[0] for instance in task.instances],
-        )
-
-    def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
-        """Return the first n evaluation samples as model inputs, the longest first."""
-        return [self._lm.collate(rows) for _, rows in self._lm.batches(self.task.instances[:n], batch_size)]
-
-    def calibration(
-        self, samples: int | None = None, batch_size: int = BATCH_SIZE
-    ) -> list[dict[str, Tensor]]:
-        """Return calibration samples as model inputs with their labels, or start and end positions.
-
-        Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
-        """
-        task = self.task
-        order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
-        docs = self.calibration_documents(samples)
-        return calibration_.batches(task, docs, self._lm.tokenizer, order, self.seed, batch_size)
-
-    def calibration_documents(self, samples: int | None = None) -> list[Document]:
-        """Return the documents that `calibration` makes its batches of. Raises as it does."""
-        chosen = calibration_.source(self.task, self._asked)
-        return calibration_.documents(self.task, chosen, samples, self.seed)
-
-    def calibration_fingerprint(self, samples: int | None = None) -> str:
-        """Hash the calibration documents. Raises as `calibration` does."""
-        return self._hash_of(self.calibration_documents(samples))
-
-    def _recipe(self) -> str | None:
-        try:
-            chosen = calibration_.source(self.task, self._asked)
-        except NotApplicable:
-            return None
-        dataset = "/".join(filter(None, chosen.dataset or (self.file.dataset,)))
-        return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
-
-    def _hash_of(self, docs: Iterable[Document]) -> str:
-        return _hash([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
+__all__ = ["Measurement", "Prepared", "prepare", "standard_error"]
 
 
 def prepare(
@@ -163,7 +22,7 @@ def prepare(
     seed: int = 0,
     include_path: str | None = None,
     calibration: str | None = None,
-) -> Prepared:
+) -> Any:
     """Load a task's documents and build and tokenise its requests, once for all methods.
 
     `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with
@@ -172,51 +31,21 @@ def prepare(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} leaves no sample. Give at least 1.")
-    file = tasks.find(task, include_path)
-    loaded = TaskManager(include_defaults=False).load([file.path])["tasks"]
-    built = loaded[file.name]
-    if not isinstance(built, EncoderTask):
+    found = kind(checkpoint.config())
+    file = tasks.find(task, include_path, found)
+    if file.head == "causal-lm" and found == "causal":
+        from attnbench.backends import causal
+
+        return causal.prepare(file, checkpoint, limit, seed, calibration)
+    if file.head == "seq2seq" and found == "seq2seq":
+        from attnbench.backends import seq2seq
+
+        return seq2seq.prepare(file, checkpoint, limit, seed, calibration)
+    if file.head in ("causal-lm", "seq2seq"):
+        architecture = ", ".join(checkpoint.config().architectures or ["model of no named architecture"])
+        wanted = {"causal-lm": "a causal language model", "seq2seq": "an encoder-decoder"}[file.head]
         raise UserError(
-            f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. "
-            f"Use {' or '.join(tasks.HEADS)}."
+            f"model '{checkpoint.name}' does not fit task '{file.name}': it is a {architecture}, "
+            f"the task needs {wanted}."
         )
-    _check_head(checkpoint.name, checkpoint.config(), built, None)
-    return Prepared(file, built, checkpoint, limit, seed, calibration)
-
-
-def standard_error(scores: Sequence[float] | np.ndarray) -> float:
-    """Return the standard error of a mean: sample standard deviation / sqrt(n); NaN for one sample."""
-    return float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
-
-
-def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -> None:
-    found = [
-        str(architecture)
-        for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
-    ]
-    wanted = ARCHITECTURES[task.head]
-    if found and not any(architecture.endswith(wanted) for architecture in found):
-        raise UserError(
-            f"model '{name}' does not fit task '{task.task_name}': it is a {', '.join(found)}, "
-            f"the task needs a …{wanted}."
-        )
-
-
-def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
-    content = tasks.read_yaml(Path(file.path))
-    (content.get("metadata") or {}).pop("description", None)
-    classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]
-    code = [_code(part) for part in (*classes, *task.code)]
-    return _hash([content, code])
-
-
-def _code(part: Any) -> str:
-    return ast.unparse(without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(part)))))
-
-
-def _hash(content: Any) -> str:
-    digest = hashlib.sha256()
-    for part in content:
-        digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
+    return encoder.prepare(file, checkpoint, limit, seed, calibration)

@@ -1,0 +1,48 @@
+"""What an evaluation returns, and the hashes that say what was evaluated."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attnbench.record import without_docstrings
+
+
+@dataclass
+class Measurement:
+    """What one evaluation found.
+
+    `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, or for a
+    span (first character, one past the last, score).
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    scores: dict[str, np.ndarray]
+    outputs: list[np.ndarray]
+
+
+def standard_error(scores: Sequence[float] | np.ndarray) -> float:
+    """Return the standard error of a mean: sample standard deviation / sqrt(n); NaN for one sample."""
+    return float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
+
+
+def hash_of(content: Iterable[Any]) -> str:
+    """Hash parts as JSON, in order: sha256."""
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def code_of(part: Any) -> str:
+    """Return the source of a class, function or module without its docstrings."""
+    return ast.unparse(without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(part)))))
