@@ -120,6 +120,11 @@ def parser() -> argparse.ArgumentParser:
         help="where records are kept (attnbench-records; a suite's: records/NAME beside it)",
     )
     run.add_argument("--force", action="store_true", help="measure again what is recorded")
+    run.add_argument(
+        "--measure",
+        action="store_true",
+        help="FLOPs too, and latency and peak memory of attention where a method is realised",
+    )
     run.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     run.add_argument("--dry-run", action="store_true", help="print the cells and stop")
     run.add_argument(

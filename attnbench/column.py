@@ -34,6 +34,7 @@ class Settings:
     dtype: str = "float32"
     calibration: str | None = None
     trust_remote_code: bool = False
+    measure: bool = False
 
 
 class Listener(Protocol):
@@ -87,7 +88,7 @@ class Column:
         }
         source = provenance.of(cell, methods, self.checkpoint, fingerprints, self.settings)
         old = None if force else record.existing(self.records, cell)
-        if old and old.status != "failed" and old.provenance.get("identity") == source["identity"]:
+        if old and self._holds(old, source["identity"]):
             if not methods:
                 self.dense_outputs = old.scores.get("outputs")
             return old, True
@@ -117,6 +118,18 @@ class Column:
         if not methods:
             self._compare_with_card(item)
         return item, False
+
+    def _holds(self, old: Record, identity: str) -> bool:
+        unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
+        return old.status != "failed" and old.provenance.get("identity") == identity and not unmeasured
+
+    @functools.cached_property
+    def _costs(self) -> Any:
+        from attnbench.cost import Costs
+        from attnbench.measure import SAMPLES
+
+        batch = self._placed(self.prepared.batches(self.settings.batch_size))[0]
+        return Costs(self.model, self._placed(self.prepared.batches(SAMPLES)), batch)
 
     @functools.cached_property
     def _learned_from(self) -> dict[str, str]:
@@ -188,6 +201,8 @@ class Column:
             )
         started = time.perf_counter()
         item.measured = measure(model, self._placed(self.prepared.batches(SAMPLES)), methods)
+        if self.settings.measure:
+            item.measured |= self._costs.of(methods)
         item.seconds["measure"] = time.perf_counter() - started
         item.fitted = {
             spec.format([method]): summary(fitted(method)) for method in methods if needs_fit(method)

@@ -106,7 +106,7 @@ def _measure(
         models_, methods, tasks,
         records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
         listener=listener, batch_size=options.batch_size, device=options.device or _device(),
-        dtype=options.dtype, trust_remote_code=options.trust_remote_code, **settings,
+        dtype=options.dtype, trust_remote_code=options.trust_remote_code, measure=options.measure, **settings,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -199,13 +199,9 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         seed_low=min(values) if len(values) > 1 else None,
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
-        sparsity=_mean([item.measured.get("sparsity") for item in members]),
-        bits=None if name in CONTROLS else _mean([item.measured.get("bits") for item in members]),
-        heads=_mean([item.measured.get("heads") for item in members]),
-        divergence=_mean([item.measured.get("divergence") for item in members]),
         seconds=_seconds(members),
         effect="no effect" if name != "dense" and "no effect" in effects else None,
-    )  # fmt: skip
+    ).with_costs(members)  # fmt: skip
 
 
 def scale_of(kind: str, arrays: Sequence[Array]) -> str:
@@ -228,11 +224,6 @@ def _order(block: list[Row]) -> tuple[int, float]:
 def _needed(row: Row, alpha: float) -> float:
     result = statistics.Paired(row.difference or 0.0, row.low or 0.0, row.high or 0.0, 1.0)
     return statistics.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
-
-
-def _mean(values: Sequence[Any]) -> float | None:
-    numbers = [float(value) for value in values if isinstance(value, (int, float))]
-    return float(np.mean(numbers)) if numbers else None
 
 
 def _seconds(members: Sequence[Record]) -> float | None:

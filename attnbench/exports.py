@@ -7,7 +7,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from attnbench import footnotes
+from attnbench import footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.footnotes import clean
 from attnbench.row import Row
@@ -60,8 +60,8 @@ def to_latex(board: Board) -> str:
 
 def _table(section: Section, caption: str) -> str:
     rows = section.rows
-    names = ["sparsity", "bits", "heads"]
-    names = [name for name in names if any(_cost(row, name) for row in rows)]
+    found = [leaderboard.costs(row) for row in rows]
+    names = [name for name in leaderboard.COSTS if any(each.get(name) for each in found)]
     if all(row.heads in (None, 1.0) for row in rows):
         names = [name for name in names if name != "heads"]
     header = ["method", "score", r"$\Delta$ dense [95\,\%]", "", "kept", *names]
@@ -90,12 +90,6 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
         return [method, "--", tex(footnotes.reason(row), footnotes.CUT), *[""] * (len(names) + 2)]
     score = row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if row.stderr is not None else "")
     kept = "" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%")
-    costs = [_cost(row, name) if row.primary else "" for name in names]
+    found = leaderboard.costs(row)
+    costs = [found[name] if row.primary else "" for name in names]
     return [method, *map(tex, (score, row.interval, row.mark, kept.replace("-", "−"), *costs))]
-
-
-def _cost(row: Row, name: str) -> str:
-    value = getattr(row, name)
-    if value is None:
-        return ""
-    return f"{value:.3g}" if name == "bits" else f"{100 * value:.1f}%"

@@ -115,13 +115,33 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         words.append(
             f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
         )
-    if any(row.sparsity is not None or row.bits is not None for row in rows):
-        words.append("sparsity, bits: simulated, nothing runs faster for them.")
+    words += _cost_legend(rows)
     if any(row.control_of for row in rows):
         words.append("└ a random control at the budget of the method above it.")
     if any(row.seeds > 1 for row in rows):
         words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
     return [" ".join(words)]
+
+
+def _cost_legend(rows: Sequence[Row]) -> list[str]:
+    words, names = [], []
+    if any(row.sparsity is not None or row.bits is not None for row in rows):
+        names = ["sparsity", "bits"]
+    if any(row.flops_simulated is not None for row in rows):
+        names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
+    if names:
+        words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
+    if any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
+        words.append("sparsity: of visible values (of all, where causality hides some).")
+    if any(row.entropy is not None for row in rows):
+        words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
+    if any(row.latency is not None for row in rows):
+        words.append(
+            "FLOPs, latency, memory: realised, of the model with that work really left out, empty where "
+            "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval], "
+            "memory the most that one attention module holds."
+        )
+    return words
 
 
 def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
@@ -157,10 +177,31 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
         if len(kinds) > 1:
             told = "models were measured on different definitions of this task, compare within a model"
             out.append(f"{show(task)}: {told}.")
+    out += _dense_costs(records, show)
     for row in rows:
         if row.status != "measured" and len(reason(row)) > CUT:
             what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
             out.append(f"{what}: {show(reason(row), 2000)}")
+    return out
+
+
+def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
+    """Say what the ratios to dense are of, where costs were measured."""
+    out = []
+    for model, task in dict.fromkeys((item.cell["model"], item.cell["task"]) for item in records):
+        mine = [item.measured for item in records if (item.cell["model"], item.cell["task"]) == (model, task)]
+        told = []
+        flops = [found["flops"]["dense"] for found in mine if found.get("flops")]
+        memory = [found["memory"]["dense"] for found in mine if found.get("memory")]
+        times = [found["latency"] for found in mine if found.get("latency")]
+        if flops and memory:
+            told.append(f"{flops[0] / 1e9:.3g} GFLOPs a sample")
+            if times:
+                each, seconds = times[0], median(found["seconds"] for found in times)
+                size = f"{each['samples']} samples of {each['tokens']} tokens"
+                told.append(f"{size} in {1000 * seconds:.3g} ms")
+            told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
+            out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
     return out
 
 
@@ -175,7 +216,7 @@ def _setting(records: Sequence[Record], show: Show) -> list[str]:
     )
     found = {
         "Made by": [show(command, 2000) for command in commands],
-        "Settings": _gathered([item.settings for item in records], show),
+        "Settings": _gathered([{**item.settings, "measure": None} for item in records], show),
         "Versions": _gathered(versions, show),
         "Hardware": _gathered(hardware, show),
         "Measured": [show(" to ".join(dict.fromkeys((days[0], days[-1]))))] if days else [],

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from attnbench.record import Record
 
 DIFFERENCE = "Δ dense [95 %]"
-COSTS = ("kept", "sparsity", "bits", "heads", "divergence", "seconds")
+COSTS = (
+    "kept", "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory", "divergence", "seconds",
+)  # fmt: skip
 OPTIONAL = ("metric", "", *COSTS)
+MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
 LEFT = ("model", "task", "method", "metric", "")
-WIDE = ("heads", "divergence")  # no room for these in a terminal
+WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
 
 
 def render(records: Iterable[Record], format: str = "md", margin: float = compare.MARGIN) -> str:
@@ -186,13 +189,36 @@ def cells(row: Row, show: Show) -> dict[str, str]:
         DIFFERENCE: row.interval,
         "": row.mark,
         "kept": "–" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%"),
-        "sparsity": "" if row.sparsity is None else f"{100 * row.sparsity:.1f}%",
-        "bits": "" if row.bits is None else f"{row.bits:.3g}",
-        "heads": "" if row.heads is None else f"{100 * row.heads:.0f}%",
+        **costs(row),
         "divergence": "" if row.divergence is None else f"{row.divergence:.3f}",
         "seconds": "" if row.seconds is None else f"{row.seconds:.1f}",
     }
     return cells if row.primary else cells | dict.fromkeys(COSTS, "")
+
+
+def costs(row: Row) -> dict[str, str]:
+    """Write what a row's method costs: simulated, then realised, which is empty where nothing is."""
+    sparsity, bits = _percent(row.sparsity, 1), "" if row.bits is None else f"{row.bits:.3g}"
+    if row.sparsity is not None and row.nominal is not None and row.nominal - row.sparsity >= MUCH:
+        sparsity += f" ({_percent(row.nominal, 1)})"
+    if bits and row.entropy is not None:
+        bits += f" ({row.entropy:.2f})"
+    latency = "" if row.latency is None else f"{row.latency:.2f}"
+    if row.latency_low is not None and row.latency_high is not None:
+        latency += f" [{row.latency_low:.2f}, {row.latency_high:.2f}]"
+    return {
+        "sparsity": sparsity,
+        "bits": bits,
+        "heads": _percent(row.heads),
+        "sim. FLOPs": _percent(row.flops_simulated, 1),
+        "FLOPs": _percent(row.flops_realised, 1),
+        "latency": latency,
+        "memory": "" if row.memory is None else f"{row.memory:.2f}",
+    }
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{100 * value:.{digits}f}%"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """Return sparsity, bits, heads and divergence of `methods` on a few samples.
 
     sparsity    share of visible probabilities that are exactly 0
+    nominal     the same, what causality hides counted as zero too
     bits        log2 of the most distinct probabilities in one example at one site, null above 256 of them
+    entropy     bits that such a code needs on average: -sum_v f_v log2 f_v over its values, mean over sites
     heads       share of heads whose context is not all zero
     divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
                 methods, for the same input to the site
@@ -34,6 +37,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     dense: dict[tuple[str, int], Tensor] = {}
     zeros: dict[str, float] = defaultdict(float)
     levels: dict[tuple[str, int], int] = {}
+    entropies: list[float] = []
     silent: dict[tuple[str, int], Tensor] = {}
 
     def before(scores: Tensor, site: Site) -> None:
@@ -48,9 +52,13 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         )
         zeros["zero"] += float(((probs == 0) & seen).sum())
         zeros["visible"] += float(seen.sum())
+        zeros["all"] += seen.numel()
         zeros["distance"] += float((probs.float() - dense.pop(key)).abs().sum()) / 2
         zeros["rows"] += probs[..., 0].numel()
-        levels[key] = max(levels.get(key, 0), len(probs[seen].unique()))
+        counts = probs[seen].unique(return_counts=True)[1].double()
+        levels[key] = max(levels.get(key, 0), len(counts))
+        shares = counts / counts.sum()
+        entropies.append(-float((shares * shares.log2()).sum()))
 
     def outputs(context: Tensor, site: Site) -> None:
         key = (site.kind, site.layer)
@@ -68,10 +76,12 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         for batch in batches:
             model(**batch)
     most = max(levels.values(), default=0)
-    heads = torch.cat(list(silent.values()))
+    heads, coded = torch.cat(list(silent.values())), 0 < most <= LEVELS
     return {
         "sparsity": zeros["zero"] / zeros["visible"],
-        "bits": float(torch.tensor(float(most)).log2()) if 0 < most <= LEVELS else None,
+        "nominal": 1 - (zeros["visible"] - zeros["zero"]) / zeros["all"],
+        "bits": math.log2(most) if coded else None,
+        "entropy": sum(entropies) / len(entropies) if coded else None,
         "heads": float(1 - heads.float().mean()),
         "divergence": zeros["distance"] / zeros["rows"],
         "samples": sum(len(batch["input_ids"]) for batch in batches),

@@ -18,7 +18,8 @@ from attnbench.row import Row
 
 NUMBERS = {
     "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept", "sparsity": "sparsity",
-    "bits": "bits", "heads": "heads", "divergence": "divergence", "seconds": "seconds",
+    "bits": "bits", "heads": "heads", "sim. FLOPs": "flops_simulated", "FLOPs": "flops_realised",
+    "latency": "latency", "memory": "memory", "divergence": "divergence", "seconds": "seconds",
 }  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -74,6 +75,8 @@ def reproduce(body: dict[str, Any]) -> str:
     if source.get("source") == "folder":
         model = f"PATH/{model}"
     words = ["attnbench", "run", "--models", model, "--tasks", cell["task"], "--methods", cell["method"]]
+    if settings.get("measure"):
+        words.append("--measure")
     standard = {"limit": None, "seed": 0, "dtype": "float32", "calibration": None}
     for name, value in standard.items():
         if settings.get(name, value) != value:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnbench.record import Record
 
 LEVEL = 0.05
 CONTROLS = ("dense", "uniform")
@@ -50,7 +54,23 @@ class Row:
     effect: str | None = None
     heads: float | None = None
     divergence: float | None = None
+    nominal: float | None = None
+    entropy: float | None = None
+    flops_simulated: float | None = None
+    flops_realised: float | None = None
+    latency: float | None = None
+    latency_low: float | None = None
+    latency_high: float | None = None
+    memory: float | None = None
     control_of: str | None = None
+
+    def with_costs(self, members: Sequence[Record]) -> Row:
+        """Fill in what was measured beside the score, the mean over seeds. Returns the row itself."""
+        for field, path in MEASURED.items():
+            setattr(self, field, _mean([_inside(item.measured, path) for item in members]))
+        if self.method in CONTROLS:
+            self.bits = self.entropy = None
+        return self
 
     @property
     def worse(self) -> bool:
@@ -124,6 +144,26 @@ class Row:
         if self.scale == "log":
             return 100 * math.expm1(min(value, 20.0))
         return 100 * value if self.scale == "fraction" else value
+
+
+MEASURED = {
+    "sparsity": "sparsity", "nominal": "nominal", "bits": "bits", "entropy": "entropy", "heads": "heads",
+    "divergence": "divergence", "flops_simulated": "flops simulated", "flops_realised": "flops realised",
+    "latency": "latency ratio", "latency_low": "latency low", "latency_high": "latency high",
+    "memory": "memory ratio",
+}  # fmt: skip
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    """Return the mean of what is a number, None where nothing is."""
+    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _inside(values: Any, path: str) -> Any:
+    for key in path.split():
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
 
 
 def _signed(value: float, digits: int) -> str:

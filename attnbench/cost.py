@@ -1,0 +1,240 @@
+"""What a method costs: FLOPs that its zeros could save, and those, time and memory of the model made smaller.
+
+Simulated and realised are kept apart: a zero after the softmax saves nothing by itself. Only what `realize`
+really leaves out has a latency and a memory; where a method has no such way, they stay empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnbench import sites
+from attnbench.attention import apply, watch
+from attnbench.errors import NotApplicable
+from attnbench.method import Method, Site, overridden
+
+Batch = dict[str, Tensor]
+ROUNDS = (7, 31)  # of latency: at least, at most
+SECONDS = 3.0  # of latency measured, once the least rounds are done
+WARM = 2
+REGION = "attnbench attention"
+QUIET = ("KINETO_LOG_LEVEL", "6")  # torch's profiler tells stderr of every start and stop
+BEYOND_ATTENTION = {"hidden"}
+
+
+class Costs:
+    """Measure methods on one model and a few samples; what dense costs is measured once."""
+
+    def __init__(self, model: nn.Module, samples: list[Batch], batch: Batch) -> None:
+        self.model, self.samples, self.batch = model, samples, batch
+        self.dense = copy.deepcopy(model)  # takes turns with the model while that is realised
+        self.flops = flops(self.dense, samples)
+        self.memory = peak_memory(self.dense, batch)
+
+    def of(self, methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
+        """Return `flops`, `latency` and `memory` of fitted methods.
+
+        flops    dense: multiplications and additions a sample; simulated: the share left if attention's
+                 products skipped what is hidden or zero; realised: the share the smaller model does
+        latency  ratio: a batch's time as realised over dense SDPA's, median of interleaved rounds, low and
+                 high its 95 % interval; seconds: dense SDPA's median
+        memory   ratio: as realised over dense, of dense: the most bytes one attention module holds
+        """
+        count = sum(len(batch["input_ids"]) for batch in self.samples)
+        found: dict[str, dict[str, Any]] = {
+            "flops": {"dense": self.flops / count, "simulated": None, "realised": None},
+            "latency": {},
+            "memory": {"dense": self.memory},
+        }
+        if not methods:
+            return found
+        if any(set(overridden(method)) - BEYOND_ATTENTION for method in methods):
+            found["flops"]["simulated"] = 1 - skipped(self.model, methods, self.samples) / self.flops
+        from attnbench.realised import realize
+
+        with contextlib.suppress(NotApplicable), realize(self.model, *methods):
+            found["flops"]["realised"] = flops(self.model, self.samples) / self.flops
+            found["memory"]["ratio"] = peak_memory(self.model, self.batch) / self.memory
+            found["latency"] = latency(self.model, self.dense, self.batch)
+        return found
+
+
+def flops(model: nn.Module, batches: Sequence[Batch]) -> int:
+    """Count the floating-point operations of samples, each alone, without padding, by torch's counter."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # torch's counter does not know the CPU's fused attention, but the products it is made of
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        for sample in (sample for batch in batches for sample in alone(batch)):
+            model(**sample)
+    return int(counter.get_total_flops())
+
+
+def alone(batch: Batch) -> Iterator[Batch]:
+    """Yield each sample of a batch without its padding."""
+    for row in range(len(batch["input_ids"])):
+        sample = {}
+        for key, value in batch.items():
+            mask = batch.get("decoder_attention_mask" if key.startswith("decoder_") else "attention_mask")
+            line = value[row : row + 1]
+            padded = mask is not None and mask.shape == value.shape
+            sample[key] = line[:, mask[row].bool()] if mask is not None and padded else line
+        yield sample
+
+
+def skipped(model: nn.Module, methods: Sequence[Method], batches: Sequence[Batch]) -> int:
+    """Count the operations of attention's two products that a perfect kernel would skip.
+
+    A probability of 0 saves its product with a value, a hidden score the product with the key too, and a
+    head whose context is 0 both products of all its queries and keys.
+    """
+    hidden: dict[tuple[str, int], Tensor] = {}
+    tile: dict[str, Tensor] = {}
+    total = 0
+
+    def scores(scores: Tensor, site: Site) -> None:
+        hidden[site.kind, site.layer] = scores == -torch.inf
+
+    def probs(probs: Tensor, site: Site) -> None:
+        seen = torch.ones_like(probs, dtype=torch.bool)
+        if site.visible is not None:
+            seen &= site.visible
+        zero = (probs == 0) & seen
+        both = zero & hidden.pop((site.kind, site.layer))
+        tile.update({name: x.sum((-2, -1)) for name, x in (("seen", seen), ("zero", zero), ("both", both))})
+
+    def context(context: Tensor, site: Site) -> None:
+        nonlocal total
+        silent = (context == 0).flatten(2).all(-1)  # (batch, heads)
+        products = torch.where(silent, 2 * tile["seen"], tile["zero"] + tile["both"])
+        total += 2 * site.head_dim * int(products.sum())
+
+    with torch.no_grad(), apply(model, *methods), watch(model, scores=scores, probs=probs, context=context):
+        for batch in batches:
+            model(**batch)
+    return total
+
+
+def latency(model: nn.Module, dense: nn.Module, batch: Batch) -> dict[str, float]:
+    """Time two models in turns: median and 95 % interval of the ratios of their seconds in a round."""
+    ratios: list[float] = []
+    seconds: list[float] = []
+    started = time.perf_counter()
+    for number in range(WARM + ROUNDS[1]):
+        if len(ratios) >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
+            break
+        order = (model, dense) if number % 2 else (dense, model)
+        spent = {id(each): _seconds(each, batch) for each in order}
+        if number >= WARM:
+            ratios.append(spent[id(model)] / spent[id(dense)])
+            seconds.append(spent[id(dense)])
+    low, high = median_interval(ratios)
+    return {
+        "ratio": statistics.median(ratios), "low": low, "high": high, "seconds": statistics.median(seconds),
+        "rounds": len(ratios), "samples": len(batch["input_ids"]), "tokens": batch["input_ids"].shape[1],
+    }  # fmt: skip
+
+
+def _seconds(model: nn.Module, batch: Batch) -> float:
+    on_gpu = batch["input_ids"].is_cuda
+    if on_gpu:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    with torch.no_grad():
+        model(**batch)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the order statistics that hold the median at least so often, whatever the distribution is."""
+    from scipy.stats import binom
+
+    ordered = sorted(values)
+    below = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)), 1)  # P(fewer than this many are below)
+    return ordered[below - 1], ordered[-below]
+
+
+def peak_memory(model: nn.Module, batch: Batch) -> int:
+    """Return the most bytes that one attention module holds at a time beside its inputs."""
+    modules = [model.get_submodule(path) for path in dict.fromkeys(s.path for s in sites.discover(model))]
+    measure = _on_gpu if batch["input_ids"].is_cuda else _by_profiler
+    with torch.no_grad():
+        return measure(model, modules, batch)
+
+
+def _on_gpu(model: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> int:
+    highest, before = 0, 0
+
+    def enter(*_: Any) -> None:
+        nonlocal before
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+
+    def leave(*_: Any) -> None:
+        nonlocal highest
+        highest = max(highest, torch.cuda.max_memory_allocated() - before)
+
+    with _hooked(modules, enter, leave):
+        model(**batch)
+    return highest
+
+
+def _by_profiler(model: nn.Module, modules: Sequence[nn.Module], batch: Batch) -> int:
+    """Follow torch's allocator events between a module's beginning and its end."""
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    os.environ.setdefault(*QUIET)
+    regions: list[Any] = []
+
+    def enter(*_: Any) -> None:
+        regions.append(record_function(REGION))
+        regions[-1].__enter__()
+
+    def leave(*_: Any) -> None:
+        regions.pop().__exit__(None, None, None)
+
+    with (
+        _hooked(modules, enter, leave),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled,
+    ):
+        model(**batch)
+    events: Any = profiled.profiler.kineto_results.events()
+    marks: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        if event.name() == "[memory]":
+            marks[event.start_ns()].append((0, event.nbytes()))
+        elif event.name() == REGION:
+            marks[event.start_ns()].append((1, 0))
+            marks[event.start_ns() + event.duration_ns()].append((-1, 0))
+    level = highest = depth = 0
+    for moment in sorted(marks):
+        for step, size in marks[moment]:
+            depth += step
+            level = 0 if step == 1 else level + size
+            highest = max(highest, level) if depth else highest
+    return highest
+
+
+@contextlib.contextmanager
+def _hooked(modules: Sequence[nn.Module], enter: Any, leave: Any) -> Iterator[None]:
+    handles = [module.register_forward_pre_hook(enter) for module in modules]
+    handles += [module.register_forward_hook(leave) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
