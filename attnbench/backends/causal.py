@@ -1,0 +1,215 @@
+"""Evaluate a causal language model on lm-eval's stock tasks: by name, by group, or by YAML of that form."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from attnbench import tasks
+from attnbench.backends import calibration as calibration_
+from attnbench.backends import data, kinds
+from attnbench.backends.causal_inputs import Row
+from attnbench.backends.causal_lm import BATCH_SIZE, CausalLM
+from attnbench.backends.measurement import Measurement, hash_of
+from attnbench.backends.stock import Stock
+from attnbench.errors import NotApplicable, UserError
+from attnbench.statistics import standard_error
+
+TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
+IGNORED = -100
+TEXTS = ("text", "page", "sentence", "content")
+
+
+class PreparedCausal:
+    """A stock task made ready for one causal checkpoint; any number of methods can be evaluated on it."""
+
+    head = "causal-lm"
+
+    def __init__(
+        self, file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
+    ) -> None:
+        self.file, self.seed = file, seed
+        self._checkpoint, self._asked = checkpoint, calibration
+        self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer())
+        self.task = Stock(file, limit)
+        self._documents = self.task.documents()
+        self.samples = len(self._documents)
+        self._lm.inputs.rows(self.task.instances)
+        self.fingerprints: dict[str, str | None] = {
+            "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
+            "task": self.task.definition,
+            "source": f"lm-eval {metadata.version('lm-eval')}",
+            "calibration": self._recipe(),
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """Say what a reader of the numbers has to know."""
+        cut, limit = self._lm.inputs.cut, self._lm.max_length
+        return [
+            f"{cut} of {len(self.task.instances)} requests of task '{self.file.name}' are longer than the "
+            f"{limit} tokens the model takes: they lose their beginning"
+        ] * (cut > 0)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise UserError where the model is no causal one, or the tokenizer has more tokens than it."""
+        if kinds.kind(model.config) != "causal":
+            raise UserError(
+                f"model '{self._checkpoint.name}' ({type(model).__name__}) is no causal language model: on "
+                f"task '{self.file.name}' it would see what it has to predict."
+            )
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        device: str = "cpu",
+        progress: Callable[[int], None] | None = None,
+    ) -> Measurement:
+        """Measure the model as it is now. `progress` gets the number of samples done after every batch.
+
+        Raises ArithmeticError where a log-likelihood is not finite.
+        """
+        share = self.samples / len(self.task.instances)
+        heard = None if progress is None else lambda requests: progress(int(requests * share))
+        with self.serving(
+            model, batch_size=batch_size, batch_tokens=batch_tokens, device=device, progress=heard
+        ) as lm:
+            found = self.task.evaluate(lm)
+        scores = {"doc_id": self.task.ids(), **{name: each.pop("scores") for name, each in found.items()}}
+        return Measurement(
+            metrics={
+                name: {**each, "stderr": standard_error(each["aggregate"], [scores[name]])}
+                for name, each in found.items()
+            },
+            scores=scores,
+            outputs=_outputs(list(self._documents.values())),
+        )
+
+    @contextlib.contextmanager
+    def serving(self, model: nn.Module, **options: Any) -> Iterator[CausalLM]:
+        """Give lm-eval's evaluator this model until the block ends."""
+        with self._lm.serving(model, **options) as lm:
+            yield lm
+
+    def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
+        """Return an input of each of the first n evaluation samples, the longest first."""
+        first = [requests[0] for requests in list(self._documents.values())[:n]]
+        inputs = [rows[0].ids for rows in self._lm.inputs.rows(first) if rows]
+        inputs.sort(key=lambda ids: -len(ids))
+        parts = [inputs[k : k + batch_size] for k in range(0, len(inputs), batch_size)]
+        return [self._lm.inputs.collate(part) for part in parts]
+
+    def calibration(
+        self, samples: int | None = None, batch_size: int = BATCH_SIZE
+    ) -> list[dict[str, Tensor]]:
+        """Return calibration texts as model inputs, their labels -100 where nothing is to be predicted.
+
+        Raises NotApplicable without a calibration split, UserError where a text is also evaluated.
+        """
+        rows = [row for windows in self._calibration_rows(samples) for row in windows]
+        rows.sort(key=lambda row: -len(row.ids))
+        made = []
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            # the last target follows the input: a model that shifts its labels has no place for it
+            whole = [(*row.ids, row.targets[-1])[: self._lm.max_length] for row in part]
+            wanted = [(*[IGNORED] * (len(row.ids) + 1 - len(row.targets)), *row.targets) for row in part]
+            labels = [line[: self._lm.max_length] for line in wanted]
+            batch = self._lm.inputs.collate(whole)
+            made.append({**batch, "labels": self._lm.inputs.collate(labels, IGNORED)["input_ids"]})
+        random.Random(f"{self.seed} batches").shuffle(made)
+        return made
+
+    def calibration_documents(self, samples: int | None = None) -> list[tuple[str, ...]]:
+        """Return the texts that `calibration` makes its batches of. Raises as it does."""
+        return [tuple(map(str, request.args)) for request in self._chosen(samples)]
+
+    def calibration_fingerprint(self, samples: int | None = None) -> str:
+        """Hash the calibration texts. Raises as `calibration` does."""
+        return hash_of(self.calibration_documents(samples))
+
+    def _calibration_rows(self, samples: int | None) -> list[list[Row]]:
+        found, tokens = [], 0
+        for windows in self._lm.inputs.rows(self._chosen(samples)):
+            kept = []
+            for row in windows:
+                if row.targets and tokens < TOKENS:
+                    kept.append(row)
+                    tokens += len(row.ids)
+            found.append(kept)
+        return found
+
+    def _chosen(self, samples: int | None) -> list[Any]:
+        source = calibration_.source(cast(Any, self.task), self._asked)
+        if source.dataset is None:
+            requests = self.task.learnable(source.split)
+        else:
+            requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
+        count = min(samples or source.samples, len(requests))
+        chosen = random.Random(f"{self.seed} calibration").sample(range(len(requests)), count)
+        evaluated = {hash(tuple(map(str, request.args))) for request in self.task.instances}
+        shared = [k for k in chosen if hash(tuple(map(str, requests[k].args))) in evaluated]
+        if shared:
+            raise UserError(
+                f"{len(shared)} of {count} calibration samples of task '{self.file.name}' are evaluated too, "
+                f"such as {' '.join(requests[shared[0]].args)[:60]!r}. Give --calibration DATASET:SPLIT."
+            )
+        return [requests[k] for k in chosen]
+
+    def _recipe(self) -> str | None:
+        try:
+            chosen = calibration_.source(cast(Any, self.task), self._asked)
+        except NotApplicable:
+            return None
+        dataset = "/".join(filter(None, chosen.dataset or (self.file.dataset,)))
+        return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
+
+    def _said(self, requests: Sequence[Any]) -> list[Any]:
+        task = self.task.tasks[requests[0].task_name]
+        return [*(request.args for request in requests), task.doc_to_target(requests[0].doc)]
+
+
+class _Text:
+    """A text to learn a language from, as a request."""
+
+    request_type = "loglikelihood_rolling"
+
+    def __init__(self, text: str) -> None:
+        self.args = (text,)
+
+
+def prepare(
+    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
+) -> PreparedCausal:
+    """Load a stock task, build and tokenise its requests. Raises UserError."""
+    return PreparedCausal(file, checkpoint, limit, seed, calibration)
+
+
+def _texts(path: str, name: str | None, split: str) -> list[str]:
+    """Load the texts of a dataset, of its column text, page, sentence or content. Raises UserError."""
+    docs = data.load(
+        path, name, split, lambda there: [next((key for key in TEXTS if key in there), TEXTS[0])]
+    )
+    return [text for doc in docs for text in doc.values() if text.strip()]
+
+
+def _outputs(documents: Sequence[Sequence[Any]]) -> list[np.ndarray]:
+    """Return each document's log-likelihoods, filled up with zeros, or 8 bytes that stand for its texts."""
+    answers = [[request.resps[0] for request in requests] for requests in documents]
+    if isinstance(answers[0][0], str):
+        return [
+            np.frombuffer(hashlib.sha256("\n".join(texts).encode()).digest()[:8], np.uint8).astype(np.float32)
+            for texts in answers
+        ]
+    values = [[each[0] if isinstance(each, tuple) else each for each in found] for found in answers]
+    return [np.array([*found, *[0.0] * (max(map(len, values)) - len(found))]) for found in values]

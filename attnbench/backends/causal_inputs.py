@@ -1,0 +1,115 @@
+"""What a causal language model reads for lm-eval's requests: tokenised as HFLM does, many texts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lm_eval.models.utils import has_bos_prefix, resolve_max_length
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor
+
+from attnbench.errors import UserError
+
+
+class Row(NamedTuple):
+    """A model input and the tokens it has to predict: the last of them follows the input's last."""
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+class Inputs:
+    """The inputs of every request seen so far. Raises UserError for a tokenizer that cannot begin a text."""
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = int(config.get_text_config().vocab_size)
+        self.longest = resolve_max_length(config, tokenizer)
+        bos, eos, pad = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+        if bos is None and eos is None:
+            raise UserError(
+                "the model's tokenizer has neither a bos nor an eos token: a text's first token cannot be "
+                "scored. Set one in its tokenizer_config.json."
+            )
+        self.prefix: int = eos if bos is None else bos
+        if pad is None or pad >= self.vocabulary:
+            tokenizer.pad_token_id = self.prefix  # nothing attends to it
+        self.cut = 0  # requests whose context lost tokens on the left
+        self._rows: dict[Any, list[Row]] = {}
+
+    def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
+        """Return each request's inputs: one, or the windows of a text. Raises UserError."""
+        new = [key for key in dict.fromkeys(map(_key, requests)) if key not in self._rows]
+        pairs = [key for key in new if key[0] == "loglikelihood"]
+        texts = [key for key in new if key[0] != "loglikelihood"]
+        for key, (context, continuation) in zip(pairs, self._pairs([key[1:] for key in pairs]), strict=True):
+            self._rows[key] = [self.row(context, continuation)]
+        for key, ids in zip(texts, self._encode([key[1] for key in texts]), strict=True):
+            rolling = key[0] == "loglikelihood_rolling"
+            self._rows[key] = self._windows(ids) if rolling else [Row(tuple(ids), ())]
+        return [self._rows[_key(request)] for request in requests]
+
+    def row(self, context: list[int], continuation: list[int]) -> Row:
+        """Return the input that predicts a continuation, cut on the left to what the model takes."""
+        if not 1 <= len(continuation) <= self.longest:
+            raise UserError(
+                f"a text to score has {len(continuation)} tokens: the model scores 1 to {self.longest} at a "
+                "time. Choose a model that takes more, or leave the sample out."
+            )
+        ids = (*context, *continuation)
+        if max(ids) >= self.vocabulary:
+            raise UserError(
+                f"the tokenizer gives token {max(ids)}, the model knows {self.vocabulary}: they do not fit"
+            )
+        self.cut += len(ids) > self.longest + 1
+        return Row(ids[-(self.longest + 1) : -1], tuple(continuation))
+
+    def collate(self, inputs: Sequence[Sequence[int]], fill: int | None = None) -> dict[str, Tensor]:
+        """Pad inputs on the right to one batch: ids and attention mask, (rows, tokens)."""
+        fill = self.tokenizer.pad_token_id if fill is None else fill
+        ids = np.full((len(inputs), max(map(len, inputs))), fill, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for k, row in enumerate(inputs):
+            ids[k, : len(row)] = row
+            mask[k, : len(row)] = 1
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+    def _windows(self, ids: list[int]) -> list[Row]:
+        windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)
+        return [self.row(*make_disjoint_window(window)) for window in windows]
+
+    def _pairs(self, arguments: list[tuple[str, str]]) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield the tokens of contexts and continuations; spaces between them belong to the continuation."""
+        moved = []
+        for context, continuation in arguments:
+            kept = context.rstrip() or context
+            moved.append((kept, context[len(kept) :] + continuation))
+        joined = [context + rest for context, rest in moved if context]
+        whole, first = self._encode(joined), self._encode([context for context, _ in moved if context])
+        alone = iter(self._encode([rest for context, rest in moved if not context], special=False))
+        both = iter(zip(whole, first, strict=True))
+        for context, _ in moved:
+            if context:
+                ids, before = next(both)
+                yield before, ids[len(before) :]
+            else:
+                ids = next(alone)
+                yield (ids[:1], ids[1:]) if ids[:1] == [self.prefix] else ([self.prefix], ids)
+
+    def _encode(self, texts: list[str], special: bool = True) -> list[list[int]]:
+        if not texts:
+            return []
+        plain: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+        prefix = self.tokenizer.decode(self.prefix)
+        for place, text in enumerate(texts):
+            if special and has_bos_prefix(text, prefix):  # it begins as the tokenizer would begin it
+                plain[place] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return plain
+
+
+def _key(request: Any) -> tuple[Any, ...]:
+    kind, arguments = request.request_type, request.args
+    return (kind, *(arguments if kind == "loglikelihood" else arguments[:1]))

@@ -1,0 +1,164 @@
+"""A causal language model for lm-eval: HFLM with attention masks, and each distinct input read once."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from attnbench.backends.causal_inputs import Inputs, Row
+from attnbench.errors import UserError
+
+BATCH_SIZE = 32
+LOGITS = 1 << 28  # in one batch at most: 1 GB
+
+
+class CausalLM(HFLM):
+    """A causal model whose tokenised requests are kept: methods come and go, they stay."""
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        self.inputs = Inputs(config, tokenizer)
+        with _quiet():
+            # what HFLM takes of a model before it is asked anything is its config and its device
+            bare = SimpleNamespace(config=config, device=torch.device("cpu"))
+            super().__init__(bare, backend="causal", tokenizer=tokenizer, batch_size=BATCH_SIZE)
+        self._max_length = self.inputs.longest
+        self._model: Any = None
+        self.batch_tokens: int | None = None
+        self.progress: Callable[[int], None] | None = None
+        self._done = 0
+        self._shortens = False
+
+    @contextlib.contextmanager
+    def serving(
+        self,
+        model: Any,
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        device: str = "cpu",
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[CausalLM]:
+        """Answer with a model until the block ends. `progress` gets the number of requests answered."""
+        if model.training:
+            raise RuntimeError("the model is in training mode: its dropout would be measured too")
+        self._model, self._device = model, torch.device(device)
+        self.batch_size_per_gpu, self.batch_tokens, self.progress = batch_size, batch_tokens, progress
+        self._shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._done = 0
+        try:
+            with _quiet():
+                yield self
+        finally:
+            self._model = self.progress = None
+
+    # the verbs
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of each continuation and whether greedy decoding gives it."""
+        found = self._score([rows[0] for rows in self.inputs.rows(requests)], len(requests))
+        return [(float(value), bool(greedy)) for value, greedy in found]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
+        """Return the log-likelihood of each text, each token once, in windows of what the model takes."""
+        rows = self.inputs.rows(requests)
+        values = self._score([row for windows in rows for row in windows], len(requests))[:, 0]
+        ends = np.cumsum([len(windows) for windows in rows])
+        return [float(part.sum()) for part in np.split(values, ends[:-1])]
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
+        """Return each generated text. Raises UserError where the prompt would leave no room for it."""
+        for request in requests:
+            wanted = int(request.args[1].get("max_gen_toks", self.max_gen_toks))
+            if wanted >= self.max_length:
+                raise UserError(
+                    f"task '{request.task_name}' asks for {wanted} new tokens, the model takes "
+                    f"{self.max_length} in all. Choose a model that takes more."
+                )
+        if self.eot_token_id is None:
+            raise UserError("the model's tokenizer has no eos token: what it generates would have no end")
+        return super().generate_until(list(requests), disable_tqdm=True)
+
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
+        found = super()._model_generate(context, max_length, stop, **options)
+        self._advance(len(context))
+        return found
+
+    # forwards
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the numbers of the inputs of each batch, the longest first."""
+        order = sorted(range(len(lengths)), key=lambda k: -lengths[k])
+        start = 0
+        while start < len(order):
+            longest = max(1, lengths[order[start]])
+            size = self.batch_tokens // longest if self.batch_tokens else self.batch_size
+            size = max(1, min(size, LOGITS // (longest * self.inputs.vocabulary)))
+            yield order[start : start + size]
+            start += size
+
+    def _score(self, rows: Sequence[Row], requests: int) -> np.ndarray:
+        """Return (log-likelihood, greedy or not) of each row's targets; rows of the same input share it."""
+        sharing: dict[tuple[int, ...], list[int]] = {}
+        for number, row in enumerate(rows):
+            sharing.setdefault(row.ids, []).append(number)
+        inputs = list(sharing)
+        found, done = np.empty((len(rows), 2)), 0
+        for chosen in self.batches([len(ids) for ids in inputs]):
+            numbers = [number for k in chosen for number in sharing[inputs[k]]]
+            places = [place for place, k in enumerate(chosen) for _ in sharing[inputs[k]]]
+            found[numbers] = self._forward([inputs[k] for k in chosen], places, [rows[n] for n in numbers])
+            done += len(numbers)
+            self._advance(requests * done // len(rows) - requests * (done - len(numbers)) // len(rows))
+        strange = int((~np.isfinite(found[:, 0])).sum())
+        if strange:
+            raise ArithmeticError(f"the log-likelihood is not finite for {strange} of {len(rows)} inputs")
+        return found
+
+    def _forward(
+        self, inputs: Sequence[tuple[int, ...]], places: Sequence[int], rows: Sequence[Row]
+    ) -> np.ndarray:
+        batch = self.inputs.collate(inputs)
+        tokens = batch["input_ids"].shape[1]
+        lengths = [len(row.targets) for row in rows]
+        first = [len(row.ids) - length for row, length in zip(rows, lengths, strict=True)]
+        # the last layer has a column for every word: only where one is asked for
+        options = {"logits_to_keep": tokens - min(first)} if self._shortens and min(first) else {}
+        with torch.no_grad():
+            placed = {name: value.to(self._device) for name, value in batch.items()}
+            logits = self._model(**placed, use_cache=False, **options).logits
+        shift = tokens - logits.shape[1]
+        line = np.repeat(places, lengths)
+        column = np.concatenate([np.arange(k, k + n) for k, n in zip(first, lengths, strict=True)]) - shift
+        chosen = logits[torch.from_numpy(line), torch.from_numpy(column)].float()
+        targets = torch.tensor([token for row in rows for token in row.targets], device=chosen.device)
+        own = chosen.gather(1, targets[:, None])[:, 0]
+        values = (own - chosen.logsumexp(1)).double().cpu().numpy()
+        greedy = (chosen.argmax(1) == targets).cpu().numpy()
+        starts = np.cumsum([0, *lengths[:-1]])
+        return np.stack([np.add.reduceat(values, starts), np.logical_and.reduceat(greedy, starts)], 1)
+
+    def _advance(self, requests: int) -> None:
+        self._done += requests
+        if self.progress is not None:
+            self.progress(self._done)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval from warning that it is given a model and cuts contexts, which `attnbench` says itself."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

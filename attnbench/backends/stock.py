@@ -1,0 +1,284 @@
+"""lm-eval's stock tasks, and YAML of their form: one or a whole group, read once for all methods."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lm_eval.api.task
+import lm_eval.utils
+import numpy as np
+from lm_eval.api import metrics as lm_metrics
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
+from attnbench import aggregates, tasks
+from attnbench.backends.data import offline_if_unreachable
+from attnbench.backends.measurement import code_of, hash_of
+from attnbench.errors import NotApplicable, UserError
+
+Document = dict[str, Any]
+Statistic = Callable[[Any], Any]
+SAMPLES = 512
+
+
+def _likelihood(item: Any) -> tuple[float, float]:
+    return (item, 1.0)
+
+
+def _counts(item: Any) -> tuple[int, ...]:
+    gold, guess = (int(value) for value in item)
+    return tuple(int((guess, gold) == pair) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
+
+
+# lm-eval's aggregation -> ours and the statistic of an item; what is not here cannot be computed again
+AGGREGATES: dict[Callable[..., Any], tuple[str, Statistic]] = {
+    lm_metrics.mean: ("mean", float),
+    lm_metrics.perplexity: ("perplexity", _likelihood),
+    lm_metrics.weighted_perplexity: ("perplexity", tuple),
+    lm_metrics.matthews_corrcoef: ("mcc", _counts),
+    lm_metrics.f1_score: ("f1", _counts),
+}
+
+
+class Stock:
+    """A task, or the tasks of a group, whose documents are read and whose requests are built once."""
+
+    def __init__(self, file: tasks.TaskFile, limit: int | None) -> None:
+        self.name, self.limit = file.name, limit
+        self.tasks: dict[str, Any] = load(file)
+        self.items: dict[str, list[dict[str, Any]]] = {}
+        self.settings: dict[str, Any] = next(iter(self.tasks.values())).config.metadata or {}
+        with _building():
+            for task in self.tasks.values():
+                _keep_documents(task)
+                task.build_all_requests(limit=limit)
+                task.build_all_requests = _built  # lm-eval would build them again at every evaluation
+                self._listen(task)
+        self.instances = [instance for task in self.tasks.values() for instance in task.instances]
+        self._first = _offsets(self.tasks)
+        self.definition = hash_of(
+            [name, _stable(vars(task.config)), metadata.version("lm-eval")]
+            for name, task in self.tasks.items()
+        )
+
+    def documents(self) -> dict[tuple[str, int], list[Any]]:
+        """Return the requests of each document, in order: (task, number in the task) -> instances."""
+        found: dict[tuple[str, int], list[Any]] = {}
+        for instance in self.instances:
+            found.setdefault((instance.task_name, instance.doc_id), []).append(instance)
+        return found
+
+    def evaluate(self, lm: Any) -> dict[str, dict[str, Any]]:
+        """Let lm-eval evaluate a model. Returns each metric: value, higher_is_better, aggregate, scores.
+
+        A group's metric is over all its samples. Raises UserError where no metric can be computed again.
+        """
+        for task in self.tasks.values():
+            for instance in task.instances:
+                instance.resps, instance.filtered_resps = [], {}
+        self.items = {name: [] for name in self.tasks}
+        results = evaluate(lm, {"tasks": self.tasks}, limit=self.limit, bootstrap_iters=0, log_samples=False)
+        found: dict[str, dict[str, Any]] = {}
+        for name, (metric, place, each) in self._metrics().items():
+            ours, statistic = AGGREGATES[each[0].aggregation()[metric]]
+            rows = [statistic(item[metric]) for task in each for item in self._of(task.task_name, place)]
+            scores = np.array(rows, dtype=np.float64)
+            value = aggregates.aggregate(ours, scores)
+            if len(each) == 1:
+                key = f"{metric},{each[0]._filters[place].name}"
+                value = float(results["results"][each[0].task_name][key])
+            found[name] = {
+                "value": value,
+                "higher_is_better": bool(each[0].higher_is_better()[metric]),
+                "aggregate": ours,
+                "scores": scores,
+            }
+        if not found:
+            raise UserError(
+                f"task '{self.name}': none of its metrics can be computed from its samples' scores."
+            )
+        return found
+
+    def ids(self) -> np.ndarray:
+        """Number the documents: within a group the tasks follow one another, whatever the limit."""
+        return np.array([self._first[task] + number for task, number in self.documents()])
+
+    def _metrics(self) -> dict[str, tuple[str, int, list[Any]]]:
+        """Name the metrics, after the filter too where there are several; a group has those in common."""
+        each = list(self.tasks.values())
+        found = {}
+        for place, kind in enumerate(each[0]._filters):
+            for metric in self._of(each[0].task_name, place)[0]:
+                shared = all(
+                    metric in self._of(task.task_name, place)[0]
+                    and task.aggregation()[metric] is each[0].aggregation()[metric]
+                    for task in each
+                )
+                if shared and each[0].aggregation()[metric] in AGGREGATES:
+                    name = metric if len(each[0]._filters) == 1 else f"{metric}-{kind.name}"
+                    found[name] = (metric, place, each)
+        return found
+
+    def _of(self, task: str, place: int) -> list[dict[str, Any]]:
+        size = len(self.items[task]) // len(self.tasks[task]._filters)
+        return self.items[task][place * size : (place + 1) * size]
+
+    def _listen(self, task: Any) -> None:
+        process = task.process_results
+
+        @functools.wraps(process)
+        def listening(doc: Document, results: list[Any]) -> dict[str, Any]:
+            found = process(doc, results)
+            self.items[task.task_name].append(found)
+            return found
+
+        task.process_results = listening
+
+    # calibration, as `calibration.source` asks for it
+
+    def calibration_split(self) -> tuple[str, int]:
+        """Return the split that methods are fitted on and how many samples of it. Raises NotApplicable."""
+        named = self.settings.get("calibration")
+        if named:
+            return named["split"], int(named["samples"])
+        splits = {task.config.training_split for task in self.tasks.values()}
+        if None in splits or len(splits) > 1:
+            raise NotApplicable(f"task '{self.name}' has no training split: give --calibration DATASET:SPLIT")
+        return splits.pop(), SAMPLES
+
+    def learnable(self, split: str) -> list[Any]:
+        """Return the requests of a split's documents, of each the one with the right answer."""
+        found = []
+        with _building():
+            for task in self.tasks.values():
+                if split not in task.dataset:
+                    raise UserError(
+                        f"task '{self.name}' has no split '{split}'. It has {', '.join(task.dataset)}."
+                    )
+                docs = task.dataset[split]
+                docs = task.config.process_docs(docs) if task.config.process_docs else docs
+                found += [_right(task, doc) for doc in docs]
+        return found
+
+
+def load(file: tasks.TaskFile) -> dict[str, Any]:
+    """Load a task, or every task of a group, by lm-eval. Raises UserError where the data is not to be had."""
+    path = Path(file.path)
+    with _reading(file):
+        if "group" in tasks.read_yaml(path):
+            manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+            if not _complete(manager, path):
+                manager = TaskManager()
+            return dict(manager.load([file.name])["tasks"])
+        return dict(TaskManager(include_defaults=False).load([file.path])["tasks"])
+
+
+@contextlib.contextmanager
+def _reading(file: tasks.TaskFile) -> Iterator[None]:
+    import datasets
+
+    try:
+        with offline_if_unreachable():
+            yield
+    except (ConnectionError, FileNotFoundError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"the data of task '{file.name}' ({file.dataset}) is neither in the cache nor to be had: "
+            f"{reason}. Set HF_HOME to a home that has it (with HF_HUB_OFFLINE=1), or use pocket-agreement."
+        ) from error
+    except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"task '{file.name}' ({file.path}) cannot be loaded: {reason}") from error
+
+
+def _complete(manager: TaskManager, path: Path) -> bool:
+    named = tasks.read_yaml(path).get("task")
+    return isinstance(named, list) and all(
+        isinstance(name, str) and name in manager.all_tasks for name in named
+    )
+
+
+def _offsets(loaded: dict[str, Any]) -> dict[str, int]:
+    sizes = [len(task.eval_docs) for task in loaded.values()]
+    return dict(zip(loaded, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+
+
+def _built(**options: Any) -> None:
+    return None
+
+
+def _keep_documents(task: Any) -> None:
+    """Keep a task's documents and what its templates make of them: lm-eval renders all again at each turn."""
+    docs = list(task.eval_docs)
+    own = {id(doc) for doc in docs}
+    task.test_docs = task.validation_docs = lambda: docs
+    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        setattr(task, name, _remembering(getattr(task, name), own))
+
+
+def _remembering(function: Callable[..., Any], own: set[int]) -> Callable[..., Any]:
+    found: dict[int, Any] = {}
+
+    @functools.wraps(function)
+    def remembered(doc: Document, *others: Any, **options: Any) -> Any:
+        key = id(doc)
+        if key not in own or any(value is not None for value in (*others, *options.values())):
+            return function(doc, *others, **options)
+        if key not in found:
+            found[key] = function(doc)
+        return found[key]
+
+    return remembered
+
+
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """Compile each of lm-eval's templates once and not for every document, and show none of its bars."""
+    environment, before = lm_eval.utils.env, lm_eval.api.task.tqdm
+    environment.from_string = functools.cache(environment.from_string)
+    lm_eval.api.task.tqdm = lambda items, **options: items
+    try:
+        yield
+    finally:
+        del environment.from_string
+        lm_eval.api.task.tqdm = before
+
+
+def _right(task: Any, doc: Document) -> Any:
+    """Return a document's request with its right answer; a generated one as the text to be scored."""
+    context = task.fewshot_context(doc, num_fewshot=0)
+    built = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
+    target = task.doc_to_target(doc)
+    if isinstance(built, list):
+        if task.multiple_input:
+            target = task.doc_to_text(doc)
+        first = target[0] if isinstance(target, list) else target
+        if isinstance(first, str):
+            first = task.doc_to_choice(doc).index(first)
+        return built[first]
+    if built.request_type == "generate_until":
+        answer = target[0] if isinstance(target, list) else target
+        built.request_type = "loglikelihood"
+        built.arguments = (context, f"{task.config.target_delimiter}{answer}")
+    return built
+
+
+def _stable(value: Any) -> Any:
+    """Return a configuration as JSON: functions by their code, without paths and descriptions."""
+    if callable(value):
+        try:
+            return code_of(value)
+        except (TypeError, OSError):
+            return str(getattr(value, "__qualname__", type(value).__qualname__))
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        left_out = ("config_source", "description")
+        return {str(key): _stable(item) for key, item in value.items() if key not in left_out}
+    return [_stable(item) for item in value] if isinstance(value, (list, tuple)) else value
