@@ -93,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="samples a forward pass (32); results do not depend on it",
     )
+    run.add_argument(
+        "--batch-tokens",
+        type=_positive,
+        metavar="N",
+        help="tokens a forward pass, padding included, instead of samples",
+    )
     run.add_argument("--seed", type=int, metavar="N", help="first seed of what draws (0)")
     run.add_argument(
         "--repeats",

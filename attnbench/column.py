@@ -29,6 +29,7 @@ class Settings:
 
     limit: int | None = None
     batch_size: int = 32
+    batch_tokens: int | None = None
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -72,12 +73,15 @@ class Column:
             )
         except NotApplicable as reason:
             self.absent = str(reason)
+        self.notes: list[str] = [] if self.absent else getattr(self.prepared, "notes", [])
+        for note in self.notes:
+            listener.line(f"warning: {models.label(name)}: {note}")
 
     def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
         """Return a cell's record and whether it was there already."""
         text = spec.format(methods)
         cell = {"model": models.label(self.name), "task": self.task, "method": text}
-        settings = dataclasses.asdict(self.settings)
+        settings = dataclasses.asdict(self.settings) | ({"notes": self.notes} if self.notes else {})
         if self.absent is not None:
             item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
             record.write(self.records, item)
@@ -180,7 +184,11 @@ class Column:
         with contextlib.ExitStack() as stack:
             applied = stack.enter_context(apply(model, *methods)) if methods else None
             found = self.prepared.evaluate(
-                model, batch_size=self.settings.batch_size, device=self.settings.device, progress=progress
+                model,
+                batch_size=self.settings.batch_size,
+                batch_tokens=self.settings.batch_tokens,
+                device=self.settings.device,
+                progress=progress,
             )
         item.seconds["evaluate"] = time.perf_counter() - started
         item.metrics, item.scores = found.metrics, dict(found.scores)

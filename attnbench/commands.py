@@ -105,7 +105,8 @@ def _measure(
     return runner.run(
         models_, methods, tasks,
         records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
-        listener=listener, batch_size=options.batch_size, device=options.device or _device(),
+        listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
+        device=options.device or _device(),
         dtype=options.dtype, trust_remote_code=options.trust_remote_code, measure=options.measure, **settings,
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def run(
 
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
-    `settings` are the fields of Settings: limit, batch_size, seed, device, dtype, calibration,
+    `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
     trust_remote_code, measure. Raises UserError for anything asked wrongly; a method that fails fails its
     cell only, unless `fail_fast`.
     """
