@@ -1,4 +1,4 @@
-"""The two exceptions that are not bugs."""
+"""The exceptions that are not bugs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in what was asked for: one line that names the token and says the next command."""
+
+
+class TaskMistake(UserError):
+    """A mistake in a task's YAML, at one of its keys: who reads the file adds its name and line."""
+
+    def __init__(self, text: str, key: str) -> None:
+        super().__init__(text)
+        self.key = key
 
 
 class NotApplicable(Exception):

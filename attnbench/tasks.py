@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from attnbench.errors import UserError, unknown
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
-    "attnbench.backends.encoder_tasks.Classify": "classification",
-    "attnbench.backends.encoder_tasks.Span": "qa",
+    "attnbench.backends.classification.Classify": "classification",
+    "attnbench.backends.classification.Regress": "classification",
+    "attnbench.backends.spans.Span": "qa",
+    "attnbench.backends.masked.MinimalPairs": "masked-lm",
+    "attnbench.backends.masked.PseudoPerplexity": "masked-lm",
     "attnbench.backends.seq2seq.Translate": "seq2seq",
 }
 FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
@@ -36,6 +39,18 @@ class TaskFile:
     metrics: tuple[str, ...]
     calibration: str | None
     description: str
+    licence: str = ""
+    samples: int | None = None
+    configurations: tuple[str, ...] = ()  # of its dataset, each a task of its own too
+    configuration: str | None = None  # the one that this task is
+
+    def parts(self) -> dict[str, TaskFile]:
+        """Return the tasks of single configurations by name: xquad_de is xquad's xquad.de."""
+        named = {f"{self.name}_{each.removeprefix(f'{self.name}.')}": each for each in self.configurations}
+        return {
+            name: replace(self, name=name, configurations=(), configuration=each, samples=None)
+            for name, each in named.items()
+        }
 
 
 def folder() -> Path:
@@ -70,7 +85,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
             )
         return task
     known = available(include_path)
-    bundled = known.get(name)
+    whole = known.get(name.partition("_")[0])
+    bundled = known.get(name) or (whole.parts().get(name) if whole else None)
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
@@ -120,9 +136,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        said = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"task file '{path}'{where}: cannot be read: {said}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"task file '{path}' cannot be read: {' '.join(str(error).split())}") from error
     return content if isinstance(content, dict) else {}
+
+
+def place(path: str, key: str) -> str:
+    """Name a task's YAML and the line of one of its keys, or the file alone where it has no such key."""
+    import yaml
+
+    node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
+    lines = {name.value: name.start_mark.line + 1 for name, _ in getattr(node, "value", None) or []}
+    return f"task file '{path}'" + (f", line {lines[key]}" if key in lines else "")
 
 
 def _read(path: Path) -> TaskFile | None:
@@ -139,6 +169,9 @@ def _read(path: Path) -> TaskFile | None:
         metrics=tuple(_metrics(content)),
         calibration=f"{calibration['split']}[{calibration['samples']}]" if calibration else None,
         description=metadata.get("description", ""),
+        licence=metadata.get("licence", ""),
+        samples=metadata.get("samples"),
+        configurations=tuple(metadata.get("configurations") or ()),
     )
 
 

@@ -49,7 +49,7 @@ def questions(split, longest=70):
         yield {"question": " ".join(words(rng, 2, 6)), "context": " ".join(context), "answers": answers}
 """
 CLASSIFY = {
-    "class": "!function attnbench.backends.encoder_tasks.Classify",
+    "class": "!function attnbench.backends.classification.Classify",
     "custom_dataset": "!function made.texts",
     "validation_split": "validation",
     "doc_to_text": "first",
@@ -59,7 +59,7 @@ CLASSIFY = {
     "metadata": "{calibration: {split: train, samples: 20}}",
 }
 SPAN = {
-    "class": "!function attnbench.backends.encoder_tasks.Span",
+    "class": "!function attnbench.backends.spans.Span",
     "custom_dataset": "!function made.questions",
     "validation_split": "validation",
     "metric_list": "[{metric: em}, {metric: f1}]",
@@ -445,7 +445,7 @@ def test_calibration_from_another_dataset(checkpoint, task, monkeypatch):
 
 @pytest.mark.parametrize("name", ["sst", "squadd", "pocket_qa"])
 def test_an_unknown_task_names_the_near_ones(name, checkpoint):
-    near = r"unknown task '.*Did you mean (sst2|squad|pocket-qa).*Known: .*pocket-sentiment"
+    near = r"unknown task '.*Did you mean (sst5 or sst2|squad|pocket-qa).*Known: .*pocket-sentiment"
     with pytest.raises(UserError, match=near):
         lm_eval.prepare(name, checkpoint())
 
@@ -459,10 +459,14 @@ def test_an_unknown_task_names_the_near_ones(name, checkpoint):
         ({"doc_to_choice": "[no, yes]"}, "quote its labels"),
         ({"validation_split": None}, "no validation_split"),
         ({"custom_dataset": None}, "neither a dataset_path nor a custom_dataset"),
-        ({"metric_list": "[{metric: mcc}]"}, "Classify has no metric 'mcc'. It has acc"),
+        ({"metric_list": "[{metric: bleu}]"}, "Classify has no metric 'bleu'. It has acc"),
+        (
+            {"metric_list": "[{metric: f1}]", "doc_to_choice": "[a, b, c]"},
+            "line 8: task 'made': mcc and f1 are for two labels, not 3",
+        ),
         ({"metric_list": "[{metric: acc, aggregation: median}]"}, "has to be mean"),
         ({"metric_list": None}, "no metric_list"),
-        ({"doc_to_txt": "first"}, "unknown key 'doc_to_txt'"),
+        ({"doc_to_txt": "first"}, "made.yaml', line 10: task 'made': unknown key 'doc_to_txt'"),
     ],
 )
 def test_a_task_file_that_is_wrong(changes, message, checkpoint, task):
@@ -528,15 +532,16 @@ print(json.dumps([listed, [name for name in ("torch", "numpy", "lm_eval") if nam
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     listed, heavy = json.loads(process.stdout)
     assert not heavy
-    assert {name: (task["head"], tuple(task["metrics"])) for name, task in listed.items()} == {
-        "pocket-qa": ("qa", ("em", "f1")),
-        "pocket-sentiment": ("classification", ("acc",)),
+    found = {name: (task["head"], tuple(task["metrics"])) for name, task in listed.items()}
+    assert {name: found[name] for name in ("squad", "sst2", "mrpc", "stsb", "blimp", "wikitext")} == {
         "squad": ("qa", ("em", "f1")),
         "sst2": ("classification", ("acc",)),
+        "mrpc": ("classification", ("f1", "acc")),
+        "stsb": ("classification", ("spearman", "pearson")),
+        "blimp": ("masked-lm", ("acc",)),
+        "wikitext": ("masked-lm", ("pseudo_perplexity",)),
     }
     assert listed["sst2"]["calibration"] == "train[512]" and listed["squad"]["dataset"] == "rajpurkar/squad"
-    text = (tasks.folder() / "README.md").read_text()
-    assert all(f"`{name}`" in text for name in listed)
 
 
 # lm-eval's own command line
@@ -584,7 +589,7 @@ def test_lm_evals_command_line_takes_a_folder_of_tasks(tiny_folder, task, tmp_pa
     ("changes", "message"),
     [
         ({"metadata": "{}"}, "names no calibration split"),
-        ({"task": "other"}, "Tasks not found: made. attnbench has pocket-qa, "),
+        ({"task": "other"}, "Tasks not found: made. attnbench has .*pocket-qa, "),
     ],
 )
 def test_lm_evals_command_line_says_what_is_wrong(

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.backends.encoder_lm import EncoderLM, Row
-from attnbench.backends.encoder_tasks import Document, EncoderTask, Span
+from attnbench.backends.encoder_inputs import Inputs, Row
+from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
 from attnbench.errors import UserError
 
 SAMPLES = 512
+IGNORED = -100  # of a loss: transformers' own
 
 
 class Source(NamedTuple):
@@ -62,38 +63,31 @@ def batches(
 ) -> list[dict[str, Tensor]]:
     """Make model inputs with labels, or start and end positions: batches of like length in a seeded order.
 
-    `order` is the model's column of each label. A span is given in the first window that holds the whole
-    answer; a document without such a window is left out.
+    `order` is the model's column of each label. A document that gives no example, as a question whose answer
+    no window holds whole, is left out.
     """
-    lm = EncoderLM(tokenizer)
+    inputs = Inputs(tokenizer)
+    learner = Learner(order, tokenizer.mask_token_id, random.Random(f"{seed} examples"))
     requests = [
         task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)
     ]
-    found: list[tuple[Row, dict[str, int]]] = []
-    for doc, rows in zip(docs, lm.rows(requests), strict=True):
-        if isinstance(task, Span):
-            found += _answered(doc["answers"], rows)[:1]
-        else:
-            found.append((rows[0], {"labels": order[task.doc_to_target(doc)]}))
+    found: list[tuple[Row, dict[str, Any]]] = []
+    for doc, rows in zip(docs, inputs.rows(requests), strict=True):
+        found += task.examples(doc, rows, learner)
     found.sort(key=lambda item: -len(item[0].ids))
     made = []
     for start in range(0, len(found), size):
-        part = found[start : start + size]
-        labels = {key: torch.tensor([target[key] for _, target in part]) for key in part[0][1]}
-        made.append({**lm.collate([row for row, _ in part]), **labels})
+        chosen = found[start : start + size]
+        labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
+        made.append({**inputs.collate([row for row, _ in chosen]), **labels})
     random.Random(f"{seed} batches").shuffle(made)
     return made
 
 
-def _answered(answers: dict[str, Any], rows: Sequence[Row]) -> list[tuple[Row, dict[str, int]]]:
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
-    found = []
-    for row in rows:
-        low, high = row.context
-        offsets = row.offsets[low:high] if row.offsets is not None else np.empty((0, 2))
-        if len(offsets) and offsets[0, 0] <= start and end <= offsets[-1, 1]:
-            first = int(np.flatnonzero(offsets[:, 0] <= start)[-1])
-            last = max(first, int(np.flatnonzero(offsets[:, 1] >= end)[0]))
-            found.append((row, {"start_positions": low + first, "end_positions": low + last}))
-    return found
+def _stacked(targets: Sequence[Any]) -> Tensor:
+    if not isinstance(targets[0], np.ndarray):
+        return torch.tensor(targets)
+    padded = np.full((len(targets), max(map(len, targets))), IGNORED)
+    for line, target in zip(padded, targets, strict=True):
+        line[: len(target)] = target
+    return torch.from_numpy(padded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attnbench import models
@@ -12,11 +12,16 @@ from attnbench.errors import UserError
 
 
 def load(
-    path: str, name: str | None, split: str, columns: Sequence[str], **options: Any
+    path: str,
+    name: str | None,
+    split: str,
+    columns: Sequence[str] | Callable[[Sequence[str]], Sequence[str]],
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """Return the documents of a split with the columns named. Raises UserError.
+    """Return the documents of a split with the columns named, or chosen of those there are.
 
     `HF_HOME` and `HF_HUB_OFFLINE` are the libraries' own; with no network, what their cache holds is used.
+    Raises UserError.
     """
     import datasets
 
@@ -31,8 +36,9 @@ def load(
             ) from error
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise UserError(f"dataset '{shown}', split '{split}': {_line(error)}") from error
-    check_columns(shown, columns, loaded.column_names)
-    return loaded.select_columns(list(columns)).to_list()
+    wanted = list(columns(loaded.column_names) if callable(columns) else columns)
+    check_columns(shown, wanted, loaded.column_names)
+    return loaded.select_columns(wanted).to_list()
 
 
 def check_columns(shown: str, wanted: Sequence[str], there: Sequence[str]) -> None:

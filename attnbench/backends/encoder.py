@@ -11,14 +11,20 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
-from attnbench import tasks
+from attnbench import statistics, tasks
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order
-from attnbench.backends.encoder_tasks import Classify, Document, EncoderTask
-from attnbench.backends.measurement import Measurement, code_of, hash_of, standard_error
-from attnbench.errors import NotApplicable, UserError
+from attnbench.backends.classification import Classify, Regress
+from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order, one_output
+from attnbench.backends.encoder_tasks import Document, EncoderTask
+from attnbench.backends.measurement import Measurement, code_of, hash_of
+from attnbench.errors import NotApplicable, TaskMistake, UserError
 
-ARCHITECTURES = {"classification": "ForSequenceClassification", "qa": "ForQuestionAnswering"}
+ARCHITECTURES = {
+    "classification": "ForSequenceClassification",
+    "qa": "ForQuestionAnswering",
+    "masked-lm": "ForMaskedLM",
+}
+NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what changes no number
 
 
 class Prepared:
@@ -56,6 +62,8 @@ class Prepared:
         _check_head(self._checkpoint.name, model.config, self.task, type(model).__name__)
         if isinstance(self.task, Classify):
             label_order(model.config, self.task.labels)
+        if isinstance(self.task, Regress):
+            one_output(model.config)
         self._lm.model = model
         try:
             self._lm.check(self.task.instances)
@@ -67,15 +75,18 @@ class Prepared:
         model: nn.Module,
         *,
         batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
         device: str = "cpu",
         progress: Callable[[int], None] | None = None,
     ) -> Measurement:
         """Measure the model as it is now. `progress` gets the number of samples done after every batch.
 
-        Raises ArithmeticError where the model's output is not finite.
+        A batch holds `batch_size` inputs or, where given, `batch_tokens` tokens with padding. Raises
+        ArithmeticError where the model's output is not finite.
         """
         lm, task, name = self._lm, self.task, self.task.task_name
-        lm.model, lm.batch_size, lm.progress, lm._device = model, batch_size, progress, device
+        lm.model, lm.batch_size, lm.batch_tokens = model, batch_size, batch_tokens
+        lm.progress, lm._device = progress, device
         try:
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
@@ -83,17 +94,16 @@ class Prepared:
             )
         finally:
             lm.model = lm.progress = None
-        better = task.higher_is_better()
         scores = {metric: np.array(task.items[metric], dtype=np.float64) for metric in task.metrics}
         return Measurement(
             metrics={
                 metric: {
                     "value": float(results["results"][name][f"{metric},none"]),
-                    "stderr": standard_error(scores[metric]),
-                    "higher_is_better": better[metric],
-                    "aggregate": task.metrics[metric]["aggregation"],
+                    "stderr": statistics.standard_error(kind.aggregate, [scores[metric]]),
+                    "higher_is_better": kind.higher_is_better,
+                    "aggregate": kind.aggregate,
                 }
-                for metric in task.metrics
+                for metric, kind in task.metrics.items()
             },
             scores={"doc_id": np.array([instance.doc_id for instance in task.instances]), **scores},
             outputs=[instance.resps[0] for instance in task.instances],
@@ -140,14 +150,28 @@ def prepare(
     file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
 ) -> Prepared:
     """Load a task of ours and build its requests. Raises UserError where task or head do not fit."""
-    built = TaskManager(include_defaults=False).load([file.path])["tasks"][file.name]
+    try:
+        built = _built(file)
+        if file.configuration:
+            built.narrow(file.name, file.configuration)
+        _check_head(checkpoint.name, checkpoint.config(), built, None)
+        return Prepared(file, built, checkpoint, limit, seed, calibration)
+    except TaskMistake as mistake:
+        raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake
+
+
+def _built(file: tasks.TaskFile) -> EncoderTask:
+    try:
+        (built,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
+    except (ImportError, AttributeError, SyntaxError, OSError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"task file '{Path(file.path).name}': {said}") from error
     if not isinstance(built, EncoderTask):
         raise UserError(
             f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. "
             f"Use {' or '.join(tasks.HEADS)}."
         )
-    _check_head(checkpoint.name, checkpoint.config(), built, None)
-    return Prepared(file, built, checkpoint, limit, seed, calibration)
+    return built
 
 
 def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -> None:
@@ -165,7 +189,8 @@ def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -
 
 def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
     content = tasks.read_yaml(Path(file.path))
-    (content.get("metadata") or {}).pop("description", None)
+    for key in NOT_HASHED:
+        (content.get("metadata") or {}).pop(key, None)
     classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]
     code = [code_of(part) for part in (*classes, *task.code)]
-    return hash_of([content, code])
+    return hash_of([content, code, *filter(None, [file.configuration])])

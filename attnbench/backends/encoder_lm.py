@@ -1,32 +1,24 @@
-"""Encoders as an lm-eval model: the verbs `classify` and `span`, in batches of like length, longest first."""
+"""Encoders as an lm-eval model: the verbs `classify`, `regress`, `span` and `pseudo_loglikelihood`."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from lm_eval.api.model import LM
 from torch import Tensor, nn
 
+from attnbench.backends.encoder_inputs import Inputs, Row, cuts
 from attnbench.errors import UserError
 
 BATCH_SIZE = 32
-CHUNK = 1000  # documents tokenised at a time: the tokenizer's own output is far larger than what is kept
 
 
-class Row(NamedTuple):
-    """A model input, a document or a window: ids, types (tokens,), offsets (tokens, 2)."""
-
-    ids: np.ndarray
-    types: np.ndarray | None
-    offsets: np.ndarray | None
-    context: tuple[int, int]  # the context's tokens: first, one past the last
-
-
-class EncoderLM(LM):
-    """An encoder for lm-eval's evaluator. Tokenised requests are kept for the methods that follow."""
+class EncoderLM(Inputs, LM):
+    """An encoder for lm-eval's evaluator."""
 
     def __init__(
         self,
@@ -34,16 +26,17 @@ class EncoderLM(LM):
         model: nn.Module | None = None,
         *,
         batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
         device: str = "cpu",
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
+        LM.__init__(self)
+        Inputs.__init__(self, tokenizer)
         self.model = model
         self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.progress = progress
         self._device = device
-        self._rows: dict[tuple[Any, ...], list[Row]] = {}
 
     # the verbs
 
@@ -55,6 +48,16 @@ class EncoderLM(LM):
         for documents, output, _ in self._forward(requests):
             logits = output.logits.float()[:, order].cpu().numpy()
             for document, row in zip(documents, logits, strict=True):
+                found[document] = row
+        return _finite(found)
+
+    def regress(self, requests: Sequence[Any]) -> list[np.ndarray]:
+        """Return each request's number, (1,). Raises UserError where the head has more outputs than one."""
+        self.check(requests)
+        one_output(self._model().config)
+        found: list[np.ndarray] = [np.empty(0)] * len(requests)
+        for documents, output, _ in self._forward(requests):
+            for document, row in zip(documents, output.logits.float().cpu().numpy(), strict=True):
                 found[document] = row
         return _finite(found)
 
@@ -80,6 +83,51 @@ class EncoderLM(LM):
         best[np.isneginf(best[:, 2]), 2] = 0.0  # an empty context has no span
         return _finite(list(best))
 
+    def pseudo_loglikelihood(self, requests: Sequence[Any]) -> list[np.ndarray]:
+        """Return sum_i log p(w_i | the text with w_i masked) and the number of i by text: (texts · 2,).
+
+        Every token is masked once, or the share that the request asks for, each in a copy of its own.
+        """
+        self.check(requests)
+        self._model_in_eval()
+        given = self.rows(requests)
+        rows = [row for part in given for row in part]
+        sums = np.zeros((len(rows), 2))
+        owners = np.repeat(np.arange(len(requests)), [len(part) for part in given])
+        copies = np.array([len(row.places) if row.places is not None else 0 for row in rows])
+        order = np.argsort([-len(row.ids) for row in rows], kind="stable")
+        owner = np.repeat(order, copies[order])  # the row of each masked copy
+        place = np.concatenate([rows[k].places for k in order]) if len(rows) else np.empty(0, int)
+        waiting = np.bincount(owners[owner], minlength=len(requests))
+        done = int((waiting == 0).sum())
+        for start, stop in cuts([len(rows[k].ids) for k in owner], self.batch_size, self.batch_tokens):
+            mine, masked = owner[start:stop], torch.from_numpy(place[start:stop].astype(np.int64))
+            logs = self._masked([rows[k] for k in mine], masked)
+            np.add.at(sums, mine, np.stack([logs, np.ones_like(logs)], 1))
+            touched, times = np.unique(owners[mine], return_counts=True)
+            waiting[touched] -= times
+            done += int((waiting[touched] == 0).sum())
+            if self.progress is not None:
+                self.progress(done)
+        ends = np.cumsum([0, *map(len, given)])
+        return _finite(
+            [
+                (sums[a:b] if len(request.args[0]) == b - a else sums[a:b].sum(0)).ravel()
+                for request, a, b in zip(requests, ends[:-1], ends[1:], strict=True)
+            ]
+        )
+
+    def _masked(self, rows: Sequence[Row], places: Tensor) -> np.ndarray:
+        batch = self.collate(rows)
+        line = torch.arange(len(rows))
+        wanted = batch["input_ids"][line, places].to(self._device)
+        batch["input_ids"][line, places] = self.tokenizer.mask_token_id
+        placed = {key: value.to(self._device) for key, value in batch.items()}
+        with torch.no_grad(), only_at(self._model(), line.to(self._device), places.to(self._device)):
+            logits = self._model()(**placed).logits
+        logits = logits[:, 0] if logits.shape[1] == 1 else logits[line, places]
+        return logits.double().log_softmax(-1).gather(1, wanted[:, None])[:, 0].cpu().numpy()
+
     def _refuse(self, requests: Sequence[Any]) -> Any:
         raise UserError(
             f"task '{requests[0].task_name}' asks for likelihoods or generated text, which no encoder has: "
@@ -87,17 +135,6 @@ class EncoderLM(LM):
         )
 
     loglikelihood = loglikelihood_rolling = generate_until = _refuse
-
-    # inputs
-
-    def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
-        """Return each request's model inputs, tokenising those not seen before."""
-        new = list(dict.fromkeys(request.args for request in requests if request.args not in self._rows))
-        for start in range(0, len(new), CHUNK):
-            part = new[start : start + CHUNK]
-            encode = {"span": self._windows, "classify": self._texts}[requests[0].request_type]
-            self._rows.update(zip(part, encode(part), strict=True))
-        return [self._rows[request.args] for request in requests]
 
     def check(self, requests: Sequence[Any]) -> None:
         """Raise UserError where the tokenizer cannot pad or an input is longer than the model takes."""
@@ -112,85 +149,11 @@ class EncoderLM(LM):
                 f"tokens, what the model takes (the longest: {max(lengths)}). Choose one with more."
             )
 
-    def _texts(self, arguments: list[tuple[Any, ...]]) -> Iterator[list[Row]]:
-        first = [args[0] for args in arguments]
-        second = None if arguments[0][1] is None else [args[1] for args in arguments]
-        encoded = self.tokenizer(first, second, truncation=False, verbose=False)
-        types = self._types(encoded)
-        for k, ids in enumerate(encoded["input_ids"]):
-            yield [Row(_array(ids), None if types is None else _array(types[k]), None, (0, len(ids)))]
-
-    def _windows(self, arguments: list[tuple[Any, ...]]) -> Iterator[list[Row]]:
-        size, stride, _ = arguments[0][2]
-        questions = [args[0] for args in arguments]
-        # the tokenizer itself panics, with a stack trace, where a window would not move on
-        longest = max(map(len, self.tokenizer(questions, add_special_tokens=False)["input_ids"]))
-        if size - longest - self.tokenizer.num_special_tokens_to_add(pair=True) <= stride:
-            raise UserError(
-                f"a question of {longest} tokens leaves windows of {size} no room for a stride of {stride}"
-            )
-        encoded = self.tokenizer(
-            questions,
-            [args[1] for args in arguments],
-            truncation="only_second",
-            max_length=size,
-            stride=stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
-        types = self._types(encoded)
-        found: list[list[Row]] = [[] for _ in arguments]
-        for k, document in enumerate(encoded["overflow_to_sample_mapping"]):
-            sequence = np.array([part == 1 for part in encoded.sequence_ids(k)])
-            inside = np.flatnonzero(sequence)
-            context = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
-            offsets = np.array(encoded["offset_mapping"][k], dtype=np.int32)
-            found[document].append(
-                Row(
-                    _array(encoded["input_ids"][k]),
-                    None if types is None else _array(types[k]),
-                    offsets,
-                    context,
-                )
-            )
-        yield from found
-
-    def _types(self, encoded: Any) -> Any:
-        return encoded.get("token_type_ids") if "token_type_ids" in self.tokenizer.model_input_names else None
-
-    # forwards
-
-    def batches(self, requests: Sequence[Any], size: int) -> Iterator[tuple[list[int], list[Row]]]:
-        """Yield (document numbers, rows), the longest rows first."""
-        flat = [(document, row) for document, rows in enumerate(self.rows(requests)) for row in rows]
-        flat.sort(key=lambda item: -len(item[1].ids))
-        for start in range(0, len(flat), size):
-            part = flat[start : start + size]
-            yield [document for document, _ in part], [row for _, row in part]
-
-    def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Pad rows on the right to one batch: each tensor is (rows, tokens)."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
-        ids = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self.tokenizer.pad_token_type_id, dtype=np.int64)
-        for k, row in enumerate(rows):
-            ids[k, : len(row.ids)] = row.ids
-            mask[k, : len(row.ids)] = 1
-            if row.types is not None:
-                types[k, : len(row.ids)] = row.types
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if rows[0].types is not None:
-            batch["token_type_ids"] = types
-        return {key: torch.from_numpy(value) for key, value in batch.items()}
-
     def _forward(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], Any, list[Row]]]:
-        model = self._model()
-        if model.training:
-            raise RuntimeError("the model is in training mode: its dropout would be measured too")
+        model = self._model_in_eval()
         waiting = [len(rows) for rows in self.rows(requests)]
         done = 0
-        for documents, rows in self.batches(requests, self.batch_size):
+        for documents, rows in self.batches(requests, self.batch_size, self.batch_tokens):
             with torch.no_grad():
                 output = model(**{key: value.to(self._device) for key, value in self.collate(rows).items()})
             yield documents, output, rows
@@ -203,6 +166,11 @@ class EncoderLM(LM):
     def _model(self) -> Any:
         if self.model is None:
             raise RuntimeError("no model set")
+        return self.model
+
+    def _model_in_eval(self) -> Any:
+        if self._model().training:
+            raise RuntimeError("the model is in training mode: its dropout would be measured too")
         return self.model
 
 
@@ -223,6 +191,20 @@ def best_spans(start: Tensor, end: Tensor, context: Tensor, longest: int) -> tup
     return score, first, first + index // tokens
 
 
+@contextlib.contextmanager
+def only_at(model: Any, line: Tensor, places: Tensor) -> Iterator[None]:
+    """Let a masked LM make the logits of one place a row: those of all cost more than a small encoder."""
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda module, given: (given[0][line, places][:, None], *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def label_order(config: Any, labels: Sequence[str]) -> list[int]:
     """Return the model's column of each of the task's labels.
 
@@ -240,6 +222,13 @@ def label_order(config: Any, labels: Sequence[str]) -> list[int]:
     )
 
 
+def one_output(config: Any) -> None:
+    """Raise UserError where a classifier's head has labels instead of one number."""
+    if len(config.id2label) != 1:
+        named = ", ".join(str(config.id2label[k]) for k in sorted(config.id2label))
+        raise UserError(f"the labels do not fit: the task needs one number; the model has {named}")
+
+
 def positions(model: nn.Module, tokenizer: Any) -> int:
     """Return how many tokens a model takes: its positions (RoBERTa keeps some back) or its tokenizer's."""
     limits = [int(tokenizer.model_max_length)]
@@ -249,10 +238,6 @@ def positions(model: nn.Module, tokenizer: Any) -> int:
                 module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
             )
     return min(limits)
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values, dtype=np.int32)
 
 
 def _finite(found: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,12 +1,13 @@
-"""lm-eval tasks for encoders, named from YAML by `class: !function`: one request and one score a document."""
+"""What the lm-eval tasks for encoders share, named from YAML by `class: !function`."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -14,57 +15,77 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import Task, TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
-from attnbench.backends import data, squad
-from attnbench.errors import NotApplicable, UserError
+from attnbench import aggregates
+from attnbench.backends import data
+from attnbench.errors import NotApplicable, TaskMistake, UserError
 
 Document = dict[str, Any]
 
 
+class Metric(NamedTuple):
+    """A metric: its statistic of (target, answer), a number or the columns that `aggregates` names for it."""
+
+    statistic: Callable[..., Any]
+    aggregate: str = "mean"
+    higher_is_better: bool = True
+
+
+class Learner(NamedTuple):
+    """What a document becomes an example with: the model's column of each label, its mask token, a draw."""
+
+    order: Sequence[int]
+    mask: int | None
+    rng: random.Random
+
+
 class EncoderTask(Task):
-    """What classification and span tasks share: data by split, requests built once, per-document scores kept.
+    """Data by split, requests built once, the statistic of every document kept.
 
     In YAML: `dataset_path` (and `dataset_name`, `dataset_kwargs`), or `custom_dataset`, a function of
-    `split` and `dataset_kwargs` that returns documents; `validation_split`; `metric_list`;
-    `metadata.calibration`, the split to fit methods on.
+    `split` and `dataset_kwargs` that returns documents; `process_docs`, from documents to documents;
+    `validation_split`; `metric_list`; `metadata.calibration`, the split to fit methods on;
+    `metadata.configurations`, of the dataset, measured one after the other, each a task of its own too.
     """
 
     VERSION = 1
     OUTPUT_TYPE = "multiple_choice"  # lm-eval knows four types; requests are dispatched by `request`
     request: ClassVar[str]  # the verb of the model
     head: ClassVar[str]
-    scores: ClassVar[dict[str, Callable[..., float]]]
+    known: ClassVar[dict[str, Metric]]
     code: ClassVar[tuple[ModuleType, ...]] = ()  # modules whose code is part of the definition
 
     def __init__(self, config: dict[str, Any]) -> None:
         # lm-eval's Task.__init__ downloads before it has a configuration
-        known = {field.name for field in fields(TaskConfig)}
-        strange = sorted(set(config) - known - {"class"})
-        if strange:
-            raise UserError(
-                f"task '{config.get('task')}' has an unknown key '{strange[0]}' in its YAML. "
-                f"Known: {', '.join(sorted(known))}."
-            )
-        content = {key: value for key, value in config.items() if key in known}
+        names = {field.name for field in fields(TaskConfig)}
+        content = {key: value for key, value in config.items() if key in names}
         self._config = TaskConfig(**{"num_fewshot": 0, **content, "output_type": self.OUTPUT_TYPE})
+        for key in sorted(set(config) - names - {"class"}):
+            raise self.mistake(f"unknown key '{key}'. Known: {', '.join(sorted(names))}.", key)
         self._filters = [build_filter_ensemble("none", [["take_first", None]])]
         self._instances: list[Instance] | None = None
         self._built: tuple[Any, ...] | None = None
         self.settings: dict[str, Any] = self._config.metadata or {}
-        self.items: dict[str, list[float]] = {}  # metric -> scores of the last evaluation, by document
-        self.metrics: dict[str, dict[str, Any]] = {
-            entry["metric"]: {"aggregation": "mean", "higher_is_better": True, **entry}
-            for entry in self._config.metric_list or []
-        }
-        if not self.metrics:
-            raise UserError(f"task '{self.task_name}' has no metric_list in its YAML.")
-        for metric in self.metrics:
-            if metric not in self.scores:
-                raise UserError(
-                    f"task '{self.task_name}': {type(self).__name__} has no metric '{metric}'. "
-                    f"It has {', '.join(self.scores)}."
+        self.items: dict[str, list[Any]] = {}  # metric -> statistics of the last evaluation, by document
+        listed = self._config.metric_list or []
+        if not listed:
+            raise self.mistake("no metric_list")
+        self.metrics: dict[str, Metric] = {}
+        for entry in listed:
+            name = entry["metric"]
+            if name not in self.known:
+                raise self.mistake(
+                    f"{type(self).__name__} has no metric '{name}'. It has {', '.join(self.known)}.",
+                    "metric_list",
                 )
-            if self.metrics[metric]["aggregation"] != "mean":
-                raise UserError(f"task '{self.task_name}': the aggregation of '{metric}' has to be mean.")
+            self.metrics[name] = self.known[name]
+            if entry.get("aggregation", self.known[name].aggregate) != self.known[name].aggregate:
+                raise self.mistake(
+                    f"the aggregation of '{name}' has to be {self.known[name].aggregate}", "metric_list"
+                )
+
+    def mistake(self, text: str, key: str = "task") -> UserError:
+        """Return an error of the task's YAML, at one of its keys."""
+        return TaskMistake(f"task '{self.task_name}': {text}", key)
 
     # what a kind of task says
 
@@ -73,15 +94,24 @@ class EncoderTask(Task):
         raise NotImplementedError
 
     def arguments(self, doc: Document) -> tuple[Any, ...]:
-        """Return the request's arguments, hashable; the first one is a text."""
+        """Return the request's arguments, hashable."""
         raise NotImplementedError
 
     def text(self, doc: Document) -> tuple[str, ...]:
         """Return what makes two documents the same: calibration and evaluation share none."""
         raise NotImplementedError
 
-    def score(self, doc: Document, answer: Any) -> dict[str, float]:
-        """Return each metric of the model's answer to a document."""
+    def answer(self, doc: Document, output: Any) -> Any:
+        """Make of the model's output what the metrics compare with the target."""
+        return output
+
+    def examples(
+        self, doc: Document, rows: Sequence[Any], learner: Learner
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        """Return a document's model inputs to learn from, each with its labels by the model's keyword.
+
+        Labels by token are an array, -100 where there is none.
+        """
         raise NotImplementedError
 
     # data
@@ -92,14 +122,19 @@ class EncoderTask(Task):
         if source is None and config.custom_dataset:
             docs = list(config.custom_dataset(split=split, **(config.dataset_kwargs or {})))
             data.check_columns(self.task_name, self.columns(), list(docs[0]) if docs else [])
-            return docs
-        path, name = source or (config.dataset_path, config.dataset_name)
-        options = {} if source else config.dataset_kwargs or {}
-        if not path:
-            raise UserError(
-                f"task '{self.task_name}' names neither a dataset_path nor a custom_dataset in its YAML."
-            )
-        return data.load(path, name, split, self.columns(), **options)
+        else:
+            path, name = source or (config.dataset_path, config.dataset_name)
+            options = {} if source else config.dataset_kwargs or {}
+            if not path:
+                raise self.mistake("neither a dataset_path nor a custom_dataset")
+            names = [name] if source else self.settings.get("configurations") or [name]
+            docs = [doc for each in names for doc in data.load(path, each, split, self.columns(), **options)]
+        return list(config.process_docs(docs)) if config.process_docs else docs
+
+    def narrow(self, name: str, configuration: str) -> None:
+        """Keep one of the dataset's configurations, under a name of its own."""
+        self._config.task = name
+        self.settings = {**self.settings, "configurations": [configuration]}
 
     def calibration_split(self) -> tuple[str, int]:
         """Return the split that methods are fitted on and how many samples of it. Raises NotApplicable."""
@@ -114,8 +149,27 @@ class EncoderTask(Task):
     def _evaluated(self) -> list[Document]:
         split = self._config.test_split or self._config.validation_split
         if not split:
-            raise UserError(f"task '{self.task_name}' names no validation_split in its YAML.")
-        return self.documents(split)
+            raise self.mistake("no validation_split")
+        docs = self.documents(split)
+        if not docs:
+            raise UserError(f"task '{self.task_name}': split '{split}' holds no document.")
+        for number, doc in enumerate(docs):
+            self.check(doc, number)
+        return docs
+
+    def check(self, doc: Document, number: int) -> None:
+        """Raise UserError where a text is none or cannot be encoded; an empty one is a text."""
+        for text in self.text(doc):
+            if not isinstance(text, str):
+                raise UserError(f"task '{self.task_name}': document {number} has {text!r} for a text.")
+            if not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise UserError(
+                        f"task '{self.task_name}': document {number} has half a character (a lone surrogate) "
+                        f"at {error.start}: {text[:40]!r}."
+                    ) from None
 
     def has_training_docs(self) -> bool:
         return False
@@ -133,7 +187,7 @@ class EncoderTask(Task):
         return self._evaluated
 
     def doc_to_text(self, doc: Document) -> str:
-        return self.arguments(doc)[0]
+        return self.text(doc)[0]
 
     # requests and scores
 
@@ -162,18 +216,24 @@ class EncoderTask(Task):
     def construct_requests(self, doc: Document, ctx: Any, **kwargs: Any) -> Instance:
         return Instance(self.request, doc, self.arguments(doc), 0, kwargs["metadata"])
 
-    def process_results(self, doc: Document, results: list[Any]) -> dict[str, float]:
-        found = self.score(doc, results[0])
-        for metric, value in found.items():
-            self.items[metric].append(value)
+    def process_results(self, doc: Document, results: list[Any]) -> dict[str, Any]:
+        target, answer = self.doc_to_target(doc), self.answer(doc, results[0])
+        found = {name: metric.statistic(target, answer) for name, metric in self.metrics.items()}
+        for name, value in found.items():
+            self.items[name].append(value)
         return found
 
-    def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
-        # lm-eval's own functions: it finds the standard error by them
-        return {metric: get_aggregation(entry["aggregation"]) for metric, entry in self.metrics.items()}
+    def aggregation(self) -> dict[str, Callable[[list[Any]], float]]:
+        # lm-eval's own mean: it finds the standard error by it
+        return {
+            name: get_aggregation("mean")
+            if metric.aggregate == "mean"
+            else functools.partial(_aggregate, metric.aggregate)
+            for name, metric in self.metrics.items()
+        }
 
     def higher_is_better(self) -> dict[str, bool]:
-        return {metric: bool(entry["higher_is_better"]) for metric, entry in self.metrics.items()}
+        return {name: metric.higher_is_better for name, metric in self.metrics.items()}
 
     def dump_config(self) -> dict[str, Any]:
         return {
@@ -183,98 +243,5 @@ class EncoderTask(Task):
         }
 
 
-class Classify(EncoderTask):
-    """A text, or a pair of texts, and a label.
-
-    In YAML: `doc_to_text`, a column or a list of two; `doc_to_target`, the column of the label (a number or a
-    name); `doc_to_choice`, the labels' names in the order of their numbers.
-    """
-
-    request = "classify"
-    head = "classification"
-    scores: ClassVar = {"acc": lambda label, logits: float(int(np.argmax(logits)) == label)}
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        text = self._config.doc_to_text
-        self.texts: list[str] = list(text) if isinstance(text, list) else [text]
-        choices = self._config.doc_to_choice or ()
-        if any(isinstance(label, bool) for label in choices):
-            raise UserError(
-                f"task '{self.task_name}': quote its labels, YAML reads yes and no as truth values."
-            )
-        self.labels = tuple(map(str, choices))
-        if (
-            len(self.texts) not in (1, 2)
-            or not all(isinstance(column, str) for column in self.texts)
-            or len(self.labels) < 2
-        ):
-            raise UserError(
-                f"task '{self.task_name}' needs doc_to_text (one or two columns) and doc_to_choice (labels)."
-            )
-
-    def columns(self) -> list[str]:
-        return [*self.texts, str(self._config.doc_to_target)]
-
-    def arguments(self, doc: Document) -> tuple[Any, ...]:
-        return (doc[self.texts[0]], doc[self.texts[1]] if len(self.texts) == 2 else None, self.labels)
-
-    def text(self, doc: Document) -> tuple[str, ...]:
-        return tuple(doc[column] for column in self.texts)
-
-    def doc_to_target(self, doc: Document) -> int:
-        """Return the label's number. Raises UserError for a label that the task does not have."""
-        label = doc[str(self._config.doc_to_target)]
-        if label in self.labels:
-            return self.labels.index(label)
-        if not isinstance(label, int) or not 0 <= label < len(self.labels):
-            raise UserError(
-                f"task '{self.task_name}' has labels {', '.join(self.labels)}; a document has {label!r}."
-            )
-        return label
-
-    def score(self, doc: Document, answer: Any) -> dict[str, float]:
-        label = self.doc_to_target(doc)
-        return {metric: self.scores[metric](label, answer) for metric in self.metrics}
-
-
-class Span(EncoderTask):
-    """A question about a paragraph, answered by one of its spans; SQuAD's columns and metrics.
-
-    In YAML: `metadata.window` with `max_seq_length`, `doc_stride` and `max_answer_length`, all in tokens.
-    """
-
-    request = "span"
-    head = "qa"
-    scores: ClassVar = {
-        "em": lambda answer, golds: squad.best(squad.exact, answer, golds),
-        "f1": lambda answer, golds: squad.best(squad.f1, answer, golds),
-    }
-    code = (squad,)
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        window = self.settings.get("window") or {}
-        names = ("max_seq_length", "doc_stride", "max_answer_length")
-        if any(not isinstance(window.get(name), int) for name in names):
-            raise UserError(
-                f"task '{self.task_name}' needs metadata.window with {', '.join(names)} in its YAML."
-            )
-        self.window = tuple(window[name] for name in names)
-
-    def columns(self) -> list[str]:
-        return ["question", "context", "answers"]
-
-    def arguments(self, doc: Document) -> tuple[Any, ...]:
-        return (doc["question"].lstrip(), doc["context"], self.window)
-
-    def text(self, doc: Document) -> tuple[str, ...]:
-        return (doc["question"], doc["context"])
-
-    def doc_to_target(self, doc: Document) -> list[str]:
-        return doc["answers"]["text"]
-
-    def score(self, doc: Document, answer: Any) -> dict[str, float]:
-        start, end, _ = answer
-        text = doc["context"][int(start) : int(end)]
-        return {metric: self.scores[metric](text, self.doc_to_target(doc)) for metric in self.metrics}
+def _aggregate(name: str, items: list[Any]) -> float:
+    return aggregates.aggregate(name, np.array(items, dtype=np.float64))

@@ -1,0 +1,117 @@
+"""Tasks for a classifier's head: a label, or with one output a number, for a text or a pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from attnbench.backends.encoder_inputs import Row
+from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
+from attnbench.errors import UserError
+
+
+def counts(label: int, logits: np.ndarray) -> tuple[float, ...]:
+    """Return (tp, fp, fn, tn) of one document; label 1 is the positive one."""
+    said = int(np.argmax(logits))
+    return tuple(float(pair == (said, label)) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
+
+
+class Texts(EncoderTask):
+    """A text, or a pair of texts, and a target.
+
+    In YAML: `doc_to_text`, a column or a list of two; `doc_to_target`, the target's column;
+    `metadata.max_seq_length`, in tokens, where longer texts are to be cut.
+    """
+
+    head = "classification"
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        text = self._config.doc_to_text
+        self.texts: list[str] = list(text) if isinstance(text, list) else [text]
+        if len(self.texts) not in (1, 2) or not all(isinstance(each, str) and each for each in self.texts):
+            raise self.mistake("it needs doc_to_text, one or two columns", "doc_to_text")
+        self.longest: int | None = self.settings.get("max_seq_length")
+
+    def columns(self) -> list[str]:
+        return [*self.texts, str(self._config.doc_to_target)]
+
+    def text(self, doc: Document) -> tuple[str, ...]:
+        return tuple(doc[column] for column in self.texts)
+
+    def arguments(self, doc: Document) -> tuple[Any, ...]:
+        first, *rest = self.text(doc)
+        return (first, rest[0] if rest else None, self._asked(), self.longest)
+
+    def _asked(self) -> tuple[str, ...]:
+        return ()
+
+
+class Classify(Texts):
+    """A text, or a pair of texts, and a label.
+
+    In YAML, beside what Texts takes: `doc_to_target`, the column of the label (a number or a name);
+    `doc_to_choice`, the labels' names in the order of their numbers.
+    """
+
+    request = "classify"
+    known: ClassVar = {
+        "acc": Metric(lambda label, logits: float(int(np.argmax(logits)) == label)),
+        "mcc": Metric(counts, "mcc"),
+        "f1": Metric(counts, "f1"),
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        choices = self._config.doc_to_choice or ()
+        if any(isinstance(label, bool) for label in choices):
+            raise self.mistake("quote its labels, YAML reads yes and no as truth values", "doc_to_choice")
+        self.labels = tuple(map(str, choices))
+        if len(self.labels) < 2:
+            raise self.mistake("it needs doc_to_choice, the labels' names", "doc_to_choice")
+        if len(self.labels) > 2 and not {"mcc", "f1"}.isdisjoint(self.metrics):
+            raise self.mistake(f"mcc and f1 are for two labels, not {len(self.labels)}", "metric_list")
+
+    def _asked(self) -> tuple[str, ...]:
+        return self.labels
+
+    def doc_to_target(self, doc: Document) -> int:
+        """Return the label's number. Raises UserError for a label that the task does not have."""
+        label = doc[str(self._config.doc_to_target)]
+        if label in self.labels:
+            return self.labels.index(label)
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(self.labels):
+            raise UserError(
+                f"task '{self.task_name}' has labels {', '.join(self.labels)}; a document has {label!r}."
+            )
+        return label
+
+    def examples(
+        self, doc: Document, rows: Sequence[Row], learner: Learner
+    ) -> list[tuple[Row, dict[str, Any]]]:
+        return [(rows[0], {"labels": learner.order[self.doc_to_target(doc)]})]
+
+
+class Regress(Texts):
+    """A text, or a pair of texts, and a number: compared by correlation, so its scale does not matter."""
+
+    request = "regress"
+    known: ClassVar = {
+        "pearson": Metric(lambda number, output: (float(output[0]), number), "pearson"),
+        "spearman": Metric(lambda number, output: (float(output[0]), number), "spearman"),
+    }
+
+    def doc_to_target(self, doc: Document) -> float:
+        """Return the number. Raises UserError for what is none."""
+        number = doc[str(self._config.doc_to_target)]
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise UserError(f"task '{self.task_name}' needs numbers; a document has {number!r}.")
+        return float(number)
+
+    def examples(
+        self, doc: Document, rows: Sequence[Row], learner: Learner
+    ) -> list[tuple[Row, dict[str, Any]]]:
+        return [(rows[0], {"labels": self.doc_to_target(doc)})]
