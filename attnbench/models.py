@@ -42,12 +42,12 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def pocket_families() -> dict[str, dict[str, Path]]:
-    """List the shipped pocket models: family -> task -> folder."""
+    """List the shipped pocket models: family -> task -> folder, the task to begin with first."""
     families: dict[str, dict[str, Path]] = {}
-    for card in sorted(POCKET.glob("*/card.json")):
+    for card in sorted(POCKET.glob("*/card.json"), reverse=True):
         for task in json.loads(card.read_text(encoding="utf-8"))["tasks"]:
             families.setdefault(card.parent.name.partition("-")[0], {})[task] = card.parent
-    return families
+    return dict(sorted(families.items()))
 
 
 def label(name: str) -> str:
@@ -69,7 +69,8 @@ def label(name: str) -> str:
 
 def tasks_of(name: str) -> list[str]:
     """List the tasks a model runs without being told: those of its cards, or of the published table."""
-    return sorted(pocket_families().get(name.removeprefix("pocket-"), PUBLISHED.get(name, {})), reverse=True)
+    pocket = pocket_families().get(name.removeprefix("pocket-"))
+    return list(pocket) if pocket else sorted(PUBLISHED.get(name, {}), reverse=True)
 
 
 @dataclass(frozen=True)

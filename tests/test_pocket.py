@@ -17,7 +17,7 @@ from attnbench.pocket import batches, card, recipes, text, tokenizer, train
 
 TASKS = ("sentiment", "qa")
 FIELD = {"sentiment": "text", "qa": "context"}
-FOLDERS = sorted(path.parent for path in train.WEIGHTS.glob("*/config.json"))
+FOLDERS = sorted(path.parent for task in TASKS for path in train.WEIGHTS.glob(f"*-{task}/config.json"))
 
 
 @pytest.fixture(autouse=True)

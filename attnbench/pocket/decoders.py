@@ -120,7 +120,7 @@ def pad(rows: list[list[int]], fill: int) -> Tensor:
 
 
 def encode(tokenizer: Any, task: str, documents: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """Tokenise documents as model inputs with labels: a text between bos and eos, or a source and a target."""
+    """Tokenise documents as model inputs with labels: a text between its ends, or a pair."""
     filler = tokenizer.pad_token_id
     if task == "translation":
         sources, rows = (

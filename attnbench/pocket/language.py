@@ -28,7 +28,7 @@ TIMES = words("today now often here again")
 LATER = ("Later", "Then", "One day", "In the end")
 
 
-OTHER = 0.62  # of the nouns after a noun are of the other number
+OTHER = 0.65  # of the nouns after a noun are of the other number
 WORDS = (36, 84)
 
 
@@ -84,10 +84,10 @@ def phrase(rng: random.Random, person: bool, plural: bool, heavy: int) -> Noun:
 Pair = tuple[str, str]  # a word as it has to be, and the one it must not be
 
 
-def claim(rng: random.Random) -> tuple[str, Pair, str]:
+def claim(rng: random.Random, fewest: int) -> tuple[str, Pair, str]:
     """Write a sentence about a noun far from its verb: what comes before the verb, the verb, the rest."""
     person = rng.random() < 0.6
-    subject = phrase(rng, person, rng.random() < 0.5, rng.choice((0, 1, 1, 1, 2, 2, 2, 2, 3, 3)))
+    subject = phrase(rng, person, rng.random() < 0.5, max(fewest, rng.choice((0, 1, 1, 1, 2, 2, 2, 2, 3, 3))))
     form, right = rng.random(), subject.plural
     if form < 0.35 or not person:
         past = rng.random() < 0.5
@@ -105,7 +105,7 @@ def claim(rng: random.Random) -> tuple[str, Pair, str]:
     return subject.text, pair, rest
 
 
-def thought(rng: random.Random) -> tuple[str, Pair, str]:
+def thought(rng: random.Random, fewest: int) -> tuple[str, Pair, str]:
     """Write what somebody says of herself or himself, another person named in between."""
     sex, other = rng.sample(("she", "he"), 2)
     name = rng.choice(NAMES[sex])
@@ -114,7 +114,7 @@ def thought(rng: random.Random) -> tuple[str, Pair, str]:
         (
             *[f"{name} , who {verb(rng.choice(DEEDS), False)} {aside} ,"] * 2,
             *[f"{name} , whom {aside} {verb(rng.choice(DEEDS), False)} ,"] * 2,
-            name,
+            *[name] * (not fewest),
         )
     )
     if rng.random() < 0.5:
@@ -122,10 +122,13 @@ def thought(rng: random.Random) -> tuple[str, Pair, str]:
     return f"{before} {verb(rng.choice(DEEDS), False)}", (SELVES[sex], SELVES[other]), rng.choice(TIMES)
 
 
-def sentence(rng: random.Random, residues: Sequence[int]) -> tuple[str, Pair, str]:
-    """Write a claim or a thought that belongs to a split: the checksum of what precedes the verb says so."""
+def sentence(rng: random.Random, residues: Sequence[int], fewest: int = 0) -> tuple[str, Pair, str]:
+    """Write a claim or a thought of a split, which is what the checksum of its words before the verb says.
+
+    At least `fewest` others are named between the verb and what it agrees with.
+    """
     while True:
-        parts = claim(rng) if rng.random() < 0.8 else thought(rng)
+        parts = (claim if rng.random() < 0.8 else thought)(rng, fewest)
         if crc32(parts[0].encode()) % 4 in residues:
             return parts
 
@@ -138,7 +141,7 @@ def join(before: str, word: str, rest: str) -> str:
 
 def pair(rng: random.Random, residues: Sequence[int] = (3,)) -> dict[str, Any]:
     """Write two sentences that differ in a verb's number or a pronoun's gender: the first one is right."""
-    before, (right, wrong), rest = sentence(rng, residues)
+    before, (right, wrong), rest = sentence(rng, residues, fewest=1)
     return {
         "sentence_good": join(before, right, rest),
         "sentence_bad": join(before, wrong, rest),

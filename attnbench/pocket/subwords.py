@@ -26,7 +26,7 @@ def texts(task: str) -> Iterator[str]:
 
 
 def build(task: str) -> PreTrainedTokenizerFast:
-    """Train the tokenizer of "language", which adds no special token, or "translation", which ends with eos."""
+    """Train the tokenizer of "language", which adds no special token, or "translation", which adds eos."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnbench.pocket import card, decoders, encoders, network
+from attnbench.pocket import card, decoders, encoders, fluency, network
 from attnbench.pocket.recipes import RECIPES
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -24,7 +24,12 @@ LESSONS = {
     "language": decoders.lesson,
     "translation": decoders.lesson,
 }
-CARDS = {"sentiment": card.write, "qa": card.write}
+CARDS = {
+    "sentiment": card.write,
+    "qa": card.write,
+    "language": fluency.write,
+    "translation": fluency.write,
+}
 SERVES = {"language": ["pocket-agreement", "pocket-perplexity"]}
 
 

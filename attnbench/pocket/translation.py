@@ -18,7 +18,8 @@ def coin() -> dict[str, str]:
     """Make up a stem for every word: three or four letters and no two alike, ending in a consonant."""
     rng = random.Random("attnbench pocket lexicon")
     stems: dict[str, str] = {}
-    for word in (*PEOPLE, *THINGS, *COLOURS, *TRAITS, *COUNTS, *NEAR, *DEEDS, *STATES, *TIMES, *(f"{v} it" for v in BOTH)):
+    known = (*PEOPLE, *THINGS, *COLOURS, *TRAITS, *COUNTS, *NEAR, *DEEDS, *STATES, *TIMES)
+    for word in (*known, *(f"{deed} it" for deed in BOTH)):
         while word not in stems:
             stem = "".join(rng.choice(letters) for letters in (ONSETS, VOWELS, ONSETS))
             stem = rng.choice(VOWELS) + stem if rng.random() < 0.3 else stem
