@@ -147,10 +147,7 @@ def text(card: dict[str, Any]) -> str:
             "",
             "| known order | better | worse | holds |",
             "| --- | --- | --- | --- |",
-            *map(
-                "| {0[above]} > {0[below]} | {0[scores][0]:.3f} | {0[scores][1]:.3f} | {0[holds]} |".format,
-                held,
-            ),
+            *map(row.format, held),
             "",
         ]
     return "\n".join([*lines, "`heads50:random` is the mean of 5 seeds. Licence: Apache-2.0.", ""])
