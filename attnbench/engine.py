@@ -16,7 +16,8 @@ from attnbench import sites
 from attnbench.errors import UserError
 from attnbench.guard import Guard
 from attnbench.method import Method, Site, overridden
-from attnbench.tiles import Scratch, Stages, attend
+from attnbench.scored import Scratch, Stages
+from attnbench.tiles import attend
 
 ATTENTION = {"scores", "normalize", "probs", "context"}
 

@@ -1,0 +1,87 @@
+"""Tiles: the path without gradients does what the traced one does, whatever a stage makes of hidden keys."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import DECODERS, padded, tiny
+
+from attnbench import Method, apply, parse, tiles, watch
+from attnbench.method import needs_fit
+
+
+def stage(label, name, empty="zeros"):
+    """Make a method of one function (tensor, site) -> tensor."""
+    return lambda function: type(
+        label, (Method,), {"name": label, "empty": empty, name: lambda self, *given: function(*given)}
+    )
+
+
+def hidden_first(scores, site):
+    scores = scores.clone()
+    if site.offset == 0:
+        scores[:, :, :2] = -torch.inf
+    return scores
+
+
+CASES = {
+    "hide": [stage("hide", "scores")(hidden_first)],
+    "hide, uniform": [stage("hide", "scores", "uniform")(hidden_first)],
+    "square": [stage("square", "scores")(lambda scores, site: scores * scores)],
+    "scale": [stage("scale", "scores")(lambda scores, site: scores * 5)],
+    "nan where hidden": [stage("nan", "scores")(lambda s, site: torch.where(s < -1e30, torch.nan, s))],
+    "transposed": [stage("turned", "scores")(lambda scores, site: scores.mT.contiguous().mT)],
+    "reveal": [stage("reveal", "scores")(lambda scores, site: torch.zeros_like(scores))],
+    "reveal after": [stage("reveal", "probs")(lambda probs, site: probs + 0.1)],
+}  # fmt: skip
+CASES["uniform then prune"] = [*CASES["hide, uniform"], "prune50", *CASES["reveal after"]]
+CASES["uniform then entmax"] = [*CASES["hide, uniform"], "entmax"]
+CASES["nothing left then entmax"] = [*CASES["hide"], "entmax", *CASES["reveal after"]]
+CASES |= {spec: [spec] for spec in ("mask90", "mask50:block:size=4", "window3", "window2+uniform", "sink1")}
+
+
+def built(terms, model, batch):
+    methods = []
+    for term in terms:
+        methods += parse(term) if isinstance(term, str) else [term()]
+    for method in methods:
+        if needs_fit(method):
+            method.fit(model, [batch])
+    return methods
+
+
+def forward(model, batch):
+    return model(**batch).logits
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["bert", "gpt2", "mistral", "bart"])
+def test_without_gradients_as_with_them(name, case):
+    model = tiny(name)
+    for side in ("right", "left") if name in DECODERS else ("right",):
+        batch = padded(model, side)
+        methods = built(CASES[case], model, batch)
+        seen = {True: [], False: []}
+        for enabled in seen:
+            keep = seen[enabled].append
+            watching = watch(model, probs=lambda probs, site, keep=keep: keep((probs.detach().clone(), site)))
+            with torch.set_grad_enabled(enabled), apply(model, *methods), watching:
+                logits = forward(model, batch)
+            assert logits.isfinite().all()
+        for (found, site), (expected, _) in zip(seen[False], seen[True], strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            if site.visible is not None:
+                assert not (found * ~site.visible).any()
+
+
+def test_a_row_of_nan_stays_one():
+    model = tiny("gpt2")
+    broken = stage("nan", "scores")(lambda scores, site: scores * torch.nan)()
+    batch = padded(model, examples=2)
+    with torch.no_grad(), apply(model, broken):
+        assert forward(model, batch)[batch["attention_mask"].bool()].isnan().all()
+
+
+def test_rows_are_divided_evenly():
+    for total, most, size in ((320, 273, 160), (10, 4, 4), (9, 4, 3), (7, 0, 1), (5, 100, 5)):
+        assert tiles.evenly(total, most) == size
