@@ -14,6 +14,7 @@ import lm_eval.api.task
 import lm_eval.utils
 import numpy as np
 from lm_eval.api import metrics as lm_metrics
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
@@ -51,15 +52,15 @@ class Stock:
 
     def __init__(self, file: tasks.TaskFile, limit: int | None) -> None:
         self.name, self.limit = file.name, limit
-        self.tasks: dict[str, Any] = load(file)
         self.items: dict[str, list[dict[str, Any]]] = {}
-        self.settings: dict[str, Any] = next(iter(self.tasks.values())).config.metadata or {}
         with _building():
+            self.tasks: dict[str, Any] = load(file)
             for task in self.tasks.values():
                 _keep_documents(task)
                 task.build_all_requests(limit=limit)
                 task.build_all_requests = _built  # lm-eval would build them again at every evaluation
                 self._listen(task)
+        self.settings: dict[str, Any] = next(iter(self.tasks.values())).config.metadata or {}
         self.instances = [instance for task in self.tasks.values() for instance in task.instances]
         self._first = _offsets(self.tasks)
         self.definition = hash_of(
@@ -77,7 +78,8 @@ class Stock:
     def evaluate(self, lm: Any) -> dict[str, dict[str, Any]]:
         """Let lm-eval evaluate a model. Returns each metric: value, higher_is_better, aggregate, scores.
 
-        A group's metric is over all its samples. Raises UserError where no metric can be computed again.
+        A group's metric is over all its samples. Of perplexities of the same log-likelihoods, per word and
+        per byte, the first one stays. Raises UserError where no metric can be computed again.
         """
         for task in self.tasks.values():
             for instance in task.instances:
@@ -89,6 +91,8 @@ class Stock:
             ours, statistic = AGGREGATES[each[0].aggregation()[metric]]
             rows = [statistic(item[metric]) for task in each for item in self._of(task.task_name, place)]
             scores = np.array(rows, dtype=np.float64)
+            if any(ours == "perplexity" and _same(scores, other["scores"]) for other in found.values()):
+                continue
             value = aggregates.aggregate(ours, scores)
             if len(each) == 1:
                 key = f"{metric},{each[0]._filters[place].name}"
@@ -204,6 +208,10 @@ def _complete(manager: TaskManager, path: Path) -> bool:
     )
 
 
+def _same(scores: np.ndarray, others: np.ndarray) -> bool:
+    return others.ndim == 2 and bool((scores[:, 0] == others[:, 0]).all())
+
+
 def _offsets(loaded: dict[str, Any]) -> dict[str, int]:
     sizes = [len(task.eval_docs) for task in loaded.values()]
     return dict(zip(loaded, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
@@ -215,7 +223,8 @@ def _built(**options: Any) -> None:
 
 def _keep_documents(task: Any) -> None:
     """Keep a task's documents and what its templates make of them: lm-eval renders all again at each turn."""
-    docs = list(task.eval_docs)
+    found = task.eval_docs
+    docs = found.to_list() if hasattr(found, "to_list") else list(found)
     own = {id(doc) for doc in docs}
     task.test_docs = task.validation_docs = lambda: docs
     for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
@@ -239,15 +248,17 @@ def _remembering(function: Callable[..., Any], own: set[int]) -> Callable[..., A
 
 @contextlib.contextmanager
 def _building() -> Iterator[None]:
-    """Compile each of lm-eval's templates once and not for every document, and show none of its bars."""
-    environment, before = lm_eval.utils.env, lm_eval.api.task.tqdm
+    """Spare lm-eval compiling templates for every document and reading examples that no prompt shows."""
+    examples, shown = ConfigurableTask.fewshot_docs, lm_eval.api.task.tqdm
+    environment = lm_eval.utils.env
     environment.from_string = functools.cache(environment.from_string)
     lm_eval.api.task.tqdm = lambda items, **options: items
+    ConfigurableTask.fewshot_docs = lambda task: examples(task) if task.config.num_fewshot else None
     try:
         yield
     finally:
         del environment.from_string
-        lm_eval.api.task.tqdm = before
+        lm_eval.api.task.tqdm, ConfigurableTask.fewshot_docs = shown, examples
 
 
 def _right(task: Any, doc: Document) -> Any:
