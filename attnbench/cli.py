@@ -167,7 +167,11 @@ def parser() -> argparse.ArgumentParser:
     )
     new_method.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
 
-    command("tasks", "List the tasks.")
+    models = command("models", "List the models that have a short name: size, licence, tasks, dense scores.")
+    models.set_defaults(command="list_models")  # commands.models is the module
+
+    tasks = command("tasks", "List the tasks and the models that fit.")
+    tasks.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
 
     lm_eval = commands.add_parser(
         "lm-eval",

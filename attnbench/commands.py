@@ -245,9 +245,17 @@ def new_method(options: argparse.Namespace) -> int:
 
 
 def tasks(options: argparse.Namespace) -> int:
-    """List the bundled tasks."""
-    from attnbench import tasks as known
+    """List the tasks, bundled and in a folder, with the models that fit."""
+    from attnbench import listing
 
-    for task in known.available().values():
-        print(f"{task.name:18} {task.head:15} {task.description}")
+    print("\n".join(listing.task_lines(options.include_path)))
+    return 0
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """List the models that have a short name."""
+    from attnbench import listing
+
+    print("\n".join(listing.model_lines()))
+    print("Any Hub id (with a slash) and any folder (./NAME) is a model too.")
     return 0

@@ -12,24 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench import sidecar
 from attnbench.errors import NotApplicable, UserError, unknown
+from attnbench.published import PUBLISHED
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POCKET = Path(__file__).parent / "pocket" / "weights"
-
-# short name -> task -> (Hub id, {metric: dense score its card states})
-PUBLISHED: dict[str, dict[str, tuple[str, dict[str, float]]]] = {
-    "bert-base": {
-        "sst2": ("textattack/bert-base-uncased-SST-2", {}),
-        "squad": ("csarron/bert-base-uncased-squad-v1", {"em": 0.809, "f1": 0.882}),
-    },
-    "roberta-base": {
-        "sst2": ("textattack/roberta-base-SST-2", {}),
-        "squad": ("csarron/roberta-base-squad-v1", {"em": 0.830, "f1": 0.904}),
-    },
-}
 
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
@@ -68,9 +57,9 @@ def label(name: str) -> str:
 
 
 def tasks_of(name: str) -> list[str]:
-    """List the tasks a model runs without being told: those of its cards, or of the published table."""
+    """List the tasks a model runs without being told: those of its cards, a published one's usual ones."""
     pocket = pocket_families().get(name.removeprefix("pocket-"))
-    return list(pocket) if pocket else sorted(PUBLISHED.get(name, {}), reverse=True)
+    return list(pocket or (PUBLISHED[name].usual if name in PUBLISHED else ()))
 
 
 @dataclass(frozen=True)
@@ -229,11 +218,11 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
             raise NotApplicable(f"{shown} is trained for {', '.join(sorted(pocket))}, not for {task}")
         return Checkpoint(shown, str(pocket[task]), "pocket")
     if name in PUBLISHED:
-        if task not in PUBLISHED[name]:
-            raise NotApplicable(
-                f"{name} has published checkpoints for {', '.join(PUBLISHED[name])}, not for {task}"
-            )
-        return Checkpoint(name, PUBLISHED[name][task][0], "published", trust_remote_code)
+        tasks = PUBLISHED[name].tasks
+        found = tasks.get(task) or tasks.get(task.partition("_")[0])  # a part, as blimp_transitive is
+        if found is None:
+            raise NotApplicable(f"{name} has published checkpoints for {', '.join(tasks)}, not for {task}")
+        return Checkpoint(name, found[0], "published", trust_remote_code)
     if name.startswith((".", "/", "~")):
         return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)
     return Checkpoint(name, name, "hub", trust_remote_code)
@@ -241,7 +230,7 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
 
 def expected_scores(name: str, task: str) -> dict[str, float]:
     """Return the dense scores that a published checkpoint's card states."""
-    return PUBLISHED.get(name, {}).get(task, ("", {}))[1]
+    return PUBLISHED[name].tasks.get(task, ("", {}))[1] if name in PUBLISHED else {}
 
 
 def checkpoint(name: str, task: str | None = None) -> Path:
