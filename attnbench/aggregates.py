@@ -85,7 +85,7 @@ METRICS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = 
     "mcc": (_columns, _mcc),
     "f1": (_columns, _f1),
     "pearson": (_products, _pearson),
-    "spearman": (_columns, _pearson),  # of ranks, which are not sums: see _spearman
+    "spearman": (_columns, _pearson),  # of ranks, which are not sums: see _Spearman
     "perplexity": (_columns, lambda sums: -_ratio(sums[..., 0], sums[..., 1])),  # its logarithm
     "bleu": (_columns, _bleu),
     "chrf": (_columns, _chrf),
@@ -141,27 +141,49 @@ def _counts(population: Array, rng: np.random.Generator) -> Iterator[Array]:
         yield counts
 
 
-def _spearman(counts: Array, blocks: Sequence[Array]) -> Array:
-    """Correlate ranks in resamples: counts (resamples, rows), blocks of (rows, 2) -> (blocks, resamples)."""
-    columns = {column.tobytes(): column for block in blocks for column in block.T}
-    groups = {key: np.unique(column, return_inverse=True)[1] for key, column in columns.items()}
-    pairs = [(x.tobytes(), y.tobytes()) for x, y in (block.T for block in blocks)]
-    out = np.zeros((len(blocks), len(counts)))
-    for position, weights in enumerate(counts):  # a row at a time stays in the cache
-        ranks = {key: _midranks(weights, group) for key, group in groups.items()}
-        weighted = {key: weights * rank for key, rank in ranks.items()}
-        for block, (x, y) in enumerate(pairs):
-            spread = (weighted[x] @ ranks[x]) * (weighted[y] @ ranks[y])
-            if spread > 0:
-                out[block, position] = (weighted[x] @ ranks[y]) / math.sqrt(spread)
-    return out
+class _Spearman:
+    """Correlates the ranks of (rows, 2) arrays in resamples of their rows."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.columns = {column.tobytes(): _Ranker(column) for array in arrays for column in array.T}
+        self.pairs = [(x.tobytes(), y.tobytes()) for x, y in (array.T for array in arrays)]
+        self.seconds = {y for _, y in self.pairs}
+
+    def __call__(self, counts: Array) -> Array:
+        """Return (arrays, resamples) of counts (resamples, rows)."""
+        out = np.zeros((len(self.pairs), len(counts)))
+        for position, weights in enumerate(counts):  # a row at a time stays in the cache
+            ranks = {key: ranker(weights) for key, ranker in self.columns.items()}
+            weighted = {key: weights * ranks[key][0] for key in self.seconds}
+            for array, (x, y) in enumerate(self.pairs):
+                spread = ranks[x][1] * ranks[y][1]
+                if spread > 0:
+                    out[array, position] = (weighted[y] @ ranks[x][0]) / math.sqrt(spread)
+        return out
 
 
-def _midranks(weights: Array, group: NDArray[np.intp]) -> Array:
-    size: Array = np.bincount(group, weights).astype(float)
-    middle: Array = np.cumsum(size)
-    middle -= size / 2 + middle[-1] / 2  # centred on the mean rank
-    return middle[group]
+class _Ranker:
+    """Ranks the rows of a column, sorted once, in resamples of it."""
+
+    def __init__(self, column: Array) -> None:
+        self.order = np.argsort(column, kind="stable")
+        first = np.r_[True, np.diff(column[self.order]) != 0]
+        self.starts = None if first.all() else np.flatnonzero(first)
+        self.group = np.empty_like(self.order)
+        self.group[self.order] = np.cumsum(first) - 1
+        self.drawn, self.found = np.empty((2, len(column)))
+        self.below, self.scratch = np.empty((2, int(first.sum())))
+
+    def __call__(self, weights: Array) -> tuple[Array, float]:
+        """Return each row's mid-rank less the mean rank, and the sum of their squares over the resample."""
+        size = weights.take(self.order, out=self.drawn, mode="clip")
+        if self.starts is not None:
+            size = np.add.reduceat(size, self.starts)
+        ranks = np.cumsum(size, out=self.below)
+        ranks -= ranks[-1] / 2
+        ranks -= np.multiply(size, 0.5, out=self.scratch)
+        spread = np.multiply(size, ranks, out=self.scratch) @ ranks
+        return ranks.take(self.group, out=self.found, mode="clip"), float(spread)
 
 
 def resampled(name: str, arrays: Sequence[Array]) -> Array:
@@ -178,10 +200,10 @@ def resampled(name: str, arrays: Sequence[Array]) -> Array:
     blocks = [columns(np.asarray(scores, float))[chosen] for scores in arrays]
     edges = np.cumsum([0, *(block.shape[1] for block in blocks)])
     table = np.concatenate(blocks, 1)
-    found = []
+    found, correlate = [], _Spearman(blocks) if name == "spearman" else None
     for counts in _counts(population, np.random.default_rng([n, RESAMPLES])):
-        if name == "spearman":
-            found.append(_spearman(counts, blocks))
+        if correlate is not None:
+            found.append(correlate(counts))
         else:
             sums = counts @ table
             found.append(np.stack([formula(sums[:, a:b]) for a, b in itertools.pairwise(edges)]))
