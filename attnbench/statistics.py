@@ -178,7 +178,9 @@ def _bootstrap(
 def _pseudo_pair(name: str, arrays: Sequence[Array], differing: Array) -> float:
     """Return how much an invented sample differs: as those that do (rms), or as far as one of dense can."""
     if len(differing):
-        return float(np.copysign(np.sqrt((differing**2).mean()), differing[0]))
+        sizes = np.abs(differing)
+        first = differing[sizes > 1e-9 * sizes.max()]  # rounding alone has no sign to go by
+        return float(np.copysign(np.sqrt((differing**2).mean()), first[0] if len(first) else 1.0))
     return max(1.0, float(np.ptp(influence(name, arrays[0])))) if is_fraction(name, arrays) else 0.0
 
 
