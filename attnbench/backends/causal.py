@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -17,7 +16,7 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
 from attnbench.backends.causal_inputs import Row
 from attnbench.backends.causal_lm import BATCH_SIZE, CausalLM
-from attnbench.backends.measurement import Measurement, hash_of
+from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.stock import Stock
 from attnbench.errors import NotApplicable, UserError
 from attnbench.statistics import standard_error
@@ -204,12 +203,9 @@ def _texts(path: str, name: str | None, split: str) -> list[str]:
 
 
 def _outputs(documents: Sequence[Sequence[Any]]) -> list[np.ndarray]:
-    """Return each document's log-likelihoods, filled up with zeros, or 8 bytes that stand for its texts."""
+    """Return each document's log-likelihoods, filled up with zeros, or what stands for its texts."""
     answers = [[request.resps[0] for request in requests] for requests in documents]
     if isinstance(answers[0][0], str):
-        return [
-            np.frombuffer(hashlib.sha256("\n".join(texts).encode()).digest()[:8], np.uint8).astype(np.float32)
-            for texts in answers
-        ]
+        return [of_texts(texts) for texts in answers]
     values = [[each[0] if isinstance(each, tuple) else each for each in found] for found in answers]
     return [np.array([*found, *[0.0] * (max(map(len, values)) - len(found))]) for found in values]

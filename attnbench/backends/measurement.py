@@ -20,8 +20,8 @@ from attnbench.record import without_docstrings
 class Measurement:
     """What one evaluation found.
 
-    `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, or for a
-    span (first character, one past the last, score).
+    `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, for a
+    span (first character, one past the last, score), log-likelihoods, or numbers that stand for a text.
     """
 
     metrics: dict[str, dict[str, Any]]
@@ -41,6 +41,12 @@ def hash_of(content: Iterable[Any]) -> str:
         digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def of_texts(texts: Sequence[str]) -> np.ndarray:
+    """Return 8 numbers, 0 to 255, that stand for generated texts."""
+    digest = hashlib.sha256("\n".join(texts).encode()).digest()
+    return np.frombuffer(digest[:8], np.uint8).astype(np.float32)
 
 
 def code_of(part: Any) -> str:

@@ -1,0 +1,126 @@
+"""Evaluate an encoder-decoder on translation: BLEU and chrF of a corpus, by sacrebleu."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sacrebleu.metrics import BLEU, CHRF
+from torch import Tensor, nn
+
+from attnbench import tasks
+from attnbench.backends import encoder, kinds
+from attnbench.backends.encoder_tasks import Document, EncoderTask, Metric
+from attnbench.backends.measurement import Measurement, of_texts
+from attnbench.backends.seq2seq_lm import BATCH_SIZE, Seq2SeqLM
+from attnbench.errors import TaskMistake, UserError
+
+GENERATION = {"max_new_tokens": 128, "num_beams": 1}
+CORPUS = {"bleu": functools.cache(BLEU), "chrf": functools.cache(CHRF)}
+
+
+def _counts(metric: str, target: str, text: str) -> list[int]:
+    (counts,) = CORPUS[metric]()._extract_corpus_statistics([text], [[target]])
+    return counts
+
+
+class Translate(EncoderTask):
+    """A source and its translation, compared with what the model writes.
+
+    In YAML: `doc_to_text` and `doc_to_target`, the columns; `metadata.generation` with `max_new_tokens`
+    (128) and `num_beams` (1: greedy).
+    """
+
+    request = "translate"
+    head = "seq2seq"
+    known: ClassVar = {
+        "bleu": Metric(functools.partial(_counts, "bleu"), "bleu"),
+        "chrf": Metric(functools.partial(_counts, "chrf"), "chrf"),
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._columns = [self._config.doc_to_text, self._config.doc_to_target]
+        if not all(isinstance(column, str) and column for column in self._columns):
+            raise self.mistake("it needs doc_to_text and doc_to_target, a column each", "doc_to_text")
+        given = self.settings.get("generation") or {}
+        for name, value in given.items():
+            if name not in GENERATION or not isinstance(value, int) or value < 1:
+                raise self.mistake(
+                    f"metadata.generation takes {' and '.join(GENERATION)}, numbers above 0", "generation"
+                )
+        self.generation = tuple({**GENERATION, **given}.items())
+
+    def columns(self) -> list[str]:
+        return [str(column) for column in self._columns]
+
+    def arguments(self, doc: Document) -> tuple[Any, ...]:
+        return (doc[self.columns()[0]], self.generation)
+
+    def text(self, doc: Document) -> tuple[str, ...]:
+        return (doc[self.columns()[0]],)
+
+    def doc_to_target(self, doc: Document) -> str:
+        return doc[self.columns()[1]]
+
+
+class PreparedSeq2Seq(encoder.Prepared):
+    """A translation task made ready for one encoder-decoder; any number of methods can be evaluated on it."""
+
+    answering: ClassVar[type] = Seq2SeqLM
+
+    def check(self, model: nn.Module) -> None:
+        """Raise UserError where the model is no encoder-decoder, or takes less than the task asks."""
+        if kinds.kind(model.config) != "seq2seq":
+            raise UserError(
+                f"model '{self._checkpoint.name}' does not fit task '{self.file.name}': it is a "
+                f"{type(model).__name__}, the task needs an encoder-decoder."
+            )
+        self._lm.model = model
+        try:
+            self._lm.check(self.task.instances)
+        finally:
+            self._lm.model = None
+
+    def evaluate(self, model: nn.Module, **options: Any) -> Measurement:
+        """Measure the model as it is now. `outputs` stand for the translations."""
+        found = super().evaluate(model, **options)
+        found.outputs = [of_texts(instance.resps) for instance in self.task.instances]
+        return found
+
+    def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
+        """Return the first n evaluation samples with their translations as inputs, the longest first."""
+        return self._batches([instance.doc for instance in self.task.instances[:n]], batch_size)
+
+    def calibration(
+        self, samples: int | None = None, batch_size: int = BATCH_SIZE
+    ) -> list[dict[str, Tensor]]:
+        """Return calibration samples with their translations as labels.
+
+        Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
+        """
+        made = self._batches(self.calibration_documents(samples), batch_size)
+        random.Random(f"{self.seed} batches").shuffle(made)
+        return made
+
+    def _batches(self, docs: Sequence[Document], size: int) -> list[dict[str, Tensor]]:
+        lm: Seq2SeqLM = self._lm
+        lm.batch_size, lm.batch_tokens = size, None
+        sources = [self.task.text(doc)[0] for doc in docs]
+        return [
+            lm.collate([sources[k] for k in chosen], [self.task.doc_to_target(docs[k]) for k in chosen])
+            for chosen in lm.batches(sources)
+        ]
+
+
+def prepare(
+    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
+) -> PreparedSeq2Seq:
+    """Load a translation task and build its requests. Raises UserError."""
+    try:
+        task = encoder.built(file)
+        return PreparedSeq2Seq(file, task, checkpoint, limit, seed, calibration)
+    except TaskMistake as mistake:
+        raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake

@@ -1,0 +1,129 @@
+"""An encoder-decoder as an lm-eval model: the verb `translate`, in batches of like length, longest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.model import LM
+from torch import Tensor
+
+from attnbench.backends.encoder_inputs import cuts
+from attnbench.errors import UserError
+
+BATCH_SIZE = 32
+IGNORED = -100  # of a loss: transformers' own
+
+
+class Seq2SeqLM(LM):
+    """An encoder-decoder for lm-eval's evaluator. Tokenised sources are kept for the methods that follow."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        model: Any = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        device: str = "cpu",
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.model = model
+        self.batch_size, self.batch_tokens = batch_size, batch_tokens
+        self.progress = progress
+        self._device = device
+        self._ids: dict[tuple[str, bool], list[int]] = {}
+
+    def translate(self, requests: Sequence[Any]) -> list[str]:
+        """Return each source's translation, by greedy decoding or a beam. Raises UserError."""
+        if self.model.training:
+            raise RuntimeError("the model is in training mode: its dropout would be measured too")
+        self.check(requests)
+        found = [""] * len(requests)
+        done = 0
+        for settings in dict.fromkeys(request.args[1] for request in requests):
+            asked = [k for k, request in enumerate(requests) if request.args[1] == settings]
+            for chosen in self.batches([requests[k].args[0] for k in asked]):
+                places = [asked[k] for k in chosen]
+                batch = self.collate([requests[k].args[0] for k in places])
+                with torch.no_grad():
+                    made = self.model.generate(
+                        **{name: value.to(self._device) for name, value in batch.items()},
+                        **dict(settings), max_length=None, do_sample=False, use_cache=True,
+                    )  # fmt: skip
+                texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+                for place, text in zip(places, texts, strict=True):
+                    found[place] = text.strip()
+                done += len(places)
+                if self.progress is not None:
+                    self.progress(done)
+        return found
+
+    def _refuse(self, requests: Sequence[Any]) -> Any:
+        raise UserError(
+            f"task '{requests[0].task_name}' asks for what a decoder alone answers: for an encoder-decoder "
+            "choose a translation task, such as multi30k or pocket-translation"
+        )
+
+    loglikelihood = loglikelihood_rolling = generate_until = _refuse
+
+    def check(self, requests: Sequence[Any]) -> None:
+        """Raise UserError where special tokens are missing, or the model takes less than what is asked."""
+        for name, use in (("pad", "batches cannot be made"), ("eos", "what it writes would have no end")):
+            if getattr(self.tokenizer, f"{name}_token_id") is None:
+                raise UserError(f"the model's tokenizer has no {name} token: {use}")
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        limit = min(int(self.tokenizer.model_max_length), positions or int(1e30))
+        lengths = [len(ids) for ids in self.rows(requests)]
+        over, task = sum(length > limit for length in lengths), requests[0].task_name
+        if over:
+            raise UserError(
+                f"{over} of {len(lengths)} sources of task '{task}' have over {limit} tokens, what the model "
+                f"takes (the longest: {max(lengths)}). Choose one with more."
+            )
+        wanted = max(dict(request.args[1])["max_new_tokens"] for request in requests)
+        if positions is not None and wanted >= positions:
+            raise UserError(
+                f"task '{task}' asks for up to {wanted} new tokens, the model has {positions} positions. "
+                "Lower max_new_tokens in its YAML's metadata.generation."
+            )
+
+    def rows(self, requests: Sequence[Any]) -> list[list[int]]:
+        """Return each request's source tokens."""
+        return self.encode([request.args[0] for request in requests])
+
+    def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:
+        """Return the tokens of sources, or of targets, tokenising those not seen before."""
+        new = [text for text in dict.fromkeys(texts) if (text, target) not in self._ids]
+        if new:
+            found = self.tokenizer(**{"text_target" if target else "text": new}, verbose=False)["input_ids"]
+            self._ids.update(zip(((text, target) for text in new), found, strict=True))
+        return [self._ids[text, target] for text in texts]
+
+    def batches(self, sources: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the numbers of the sources of each batch, the longest first."""
+        lengths = [len(ids) for ids in self.encode(sources)]
+        order = sorted(range(len(lengths)), key=lambda k: -lengths[k])
+        for start, stop in cuts([lengths[k] for k in order], self.batch_size, self.batch_tokens):
+            yield order[start:stop]
+
+    def collate(self, sources: Sequence[str], targets: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Pad sources to one batch, with targets as labels: each tensor is (rows, tokens)."""
+        ids, mask = _padded(self.encode(sources), self.tokenizer.pad_token_id)
+        batch = {"input_ids": ids, "attention_mask": mask}
+        if targets is not None:
+            batch["labels"], batch["decoder_attention_mask"] = _padded(self.encode(targets, True), IGNORED)
+        return batch
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
+    ids = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for k, row in enumerate(rows):
+        ids[k, : len(row)] = row
+        mask[k, : len(row)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
