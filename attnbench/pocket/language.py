@@ -28,15 +28,20 @@ TIMES = words("today now often here again")
 LATER = ("Later", "Then", "One day", "In the end")
 
 
-OTHER = 0.65  # of the nouns after a noun are of the other number
+OTHER = 0.68  # of the nouns after a noun are of the other number
 WORDS = (36, 84)
+# how many others may be named between a noun and its verb
+HEAVY = {"document": (0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4), "pair": (2, 3, 4, 5)}
+
+Pair = tuple[str, str]  # a word as it has to be, and the one it must not be
+Part = str | Pair
 
 
 @dataclass(frozen=True)
 class Noun:
-    """A noun phrase: its words, whether it is plural, how many nouns come after the first."""
+    """A noun phrase: words and far verbs, whether it is plural, how many nouns come after the first."""
 
-    text: str
+    parts: tuple[Part, ...]
     plural: bool
     heavy: int = 0
 
@@ -50,102 +55,110 @@ def be(plural: bool, past: bool = False) -> str:
     return ("were" if plural else "was") if past else ("are" if plural else "is")
 
 
+def forms(stem: str, plural: bool) -> Pair:
+    return verb(stem, plural), verb(stem, not plural)
+
+
 def noun(rng: random.Random, person: bool | None = None, plural: bool | None = None) -> Noun:
     """Write "the lamps", sometimes with an adjective."""
     person = rng.random() < 0.5 if person is None else person
     plural = rng.random() < 0.5 if plural is None else plural
     trait = f"{rng.choice(TRAITS)} " if rng.random() < 0.15 else ""
-    return Noun(f"the {trait}{rng.choice(PEOPLE if person else THINGS)}{'s' * plural}", plural)
+    return Noun((f"the {trait}{rng.choice(PEOPLE if person else THINGS)}{'s' * plural}",), plural)
 
 
 def phrase(rng: random.Random, person: bool, plural: bool, heavy: int) -> Noun:
     """Write a noun and up to `heavy` more: after a preposition, or in a relative clause, which comes last."""
-    text = noun(rng, person, plural).text
+    parts: list[Part] = [*noun(rng, person, plural).parts]
     left = heavy
 
-    def another() -> bool:
-        return plural ^ (rng.random() < OTHER)
+    def another() -> Noun:
+        return noun(rng, None, plural ^ (rng.random() < OTHER))
 
     while left:
         form = rng.random()
         if form < 0.5 or (form >= 0.75 and not person):
-            text += f" {rng.choice(NEAR)} {noun(rng, None, another()).text}"
+            parts += [rng.choice(NEAR), *another().parts]
             left -= 1
+            if left and rng.random() < 0.15:
+                parts += ["and", *another().parts]
+                left -= 1
         elif form < 0.75:  # the one who acts is the other noun
-            inner = phrase(rng, True, another(), rng.randint(0, left - 1))
-            text += f" that {inner.text} {verb(rng.choice(DEEDS), inner.plural)}"
-            return Noun(text, plural, heavy - left + 1 + inner.heavy)
+            inner = phrase(rng, True, another().plural, rng.randint(0, left - 1))
+            said = forms(rng.choice(DEEDS), inner.plural)
+            parts += ["that", *inner.parts, said if inner.heavy else said[0]]
+            return Noun(tuple(parts), plural, heavy - left + 1 + inner.heavy)
         else:
-            text += f" that {verb(rng.choice(DEEDS), plural)} {noun(rng, None, another()).text}"
-            return Noun(text, plural, heavy - left + 1)
-    return Noun(text, plural, heavy)
+            parts += ["that", verb(rng.choice(DEEDS), plural), *another().parts]
+            return Noun(tuple(parts), plural, heavy - left + 1)
+    return Noun(tuple(parts), plural, heavy)
 
 
-Pair = tuple[str, str]  # a word as it has to be, and the one it must not be
-
-
-def claim(rng: random.Random, fewest: int) -> tuple[str, Pair, str]:
-    """Write a sentence about a noun far from its verb: what comes before the verb, the verb, the rest."""
+def claim(rng: random.Random, heavy: int) -> tuple[Part, ...]:
+    """Write a sentence about a noun far from its verb, `heavy` others at most between them."""
     person = rng.random() < 0.6
-    subject = phrase(rng, person, rng.random() < 0.5, max(fewest, rng.choice((0, 1, 1, 1, 2, 2, 2, 2, 3, 3))))
-    form, right = rng.random(), subject.plural
+    subject = phrase(rng, person, rng.random() < 0.5, heavy)
+    right = subject.plural
+    front: tuple[Part, ...] = ()
+    more: tuple[Part, ...] = ()
+    if heavy and rng.random() < 0.12:
+        right, more = True, ("and", *noun(rng, person).parts)
+    if rng.random() < 0.3:
+        front = (rng.choice(NEAR), *noun(rng).parts, ",")
+    form = rng.random()
+    rest: Part = rng.choice(TRAITS)
     if form < 0.35 or not person:
         past = rng.random() < 0.5
-        pair = be(right, past), be(not right, past)
-        rest = rng.choice((rng.choice(TRAITS), rng.choice(COLOURS))) if not person else rng.choice(TRAITS)
+        said = be(right, past), be(not right, past)
+        rest = rest if person or rng.random() < 0.5 else rng.choice(COLOURS)
     elif form < 0.6:
-        stem = rng.choice(STATES)
-        pair, rest = (verb(stem, right), verb(stem, not right)), rng.choice(TIMES)
+        said, rest = forms(rng.choice(STATES), right), rng.choice(TIMES)
     elif form < 0.85:
-        stem = rng.choice(DEEDS)
-        pair, rest = (verb(stem, right), verb(stem, not right)), noun(rng).text
+        said, rest = forms(rng.choice(DEEDS), right), noun(rng).parts[0]
     else:
-        pair = ("have", "has") if right else ("has", "have")
+        said = ("have", "has") if right else ("has", "have")
         rest = f"{rng.choice(('many', 'some', 'no'))} {rng.choice(THINGS)}s"
-    return subject.text, pair, rest
+    return (*front, *subject.parts, *more, said, rest)
 
 
-def thought(rng: random.Random, fewest: int) -> tuple[str, Pair, str]:
-    """Write what somebody says of herself or himself, another person named in between."""
+def thought(rng: random.Random, heavy: int) -> tuple[Part, ...]:
+    """Write what somebody says or does, of herself or himself, another person mostly named in between."""
     sex, other = rng.sample(("she", "he"), 2)
     name = rng.choice(NAMES[sex])
-    aside = rng.choice(NAMES[other if rng.random() < OTHER else sex])
-    before = rng.choice(
-        (
-            *[f"{name} , who {verb(rng.choice(DEEDS), False)} {aside} ,"] * 2,
-            *[f"{name} , whom {aside} {verb(rng.choice(DEEDS), False)} ,"] * 2,
-            *[name] * (not fewest),
-        )
-    )
+    parts: tuple[Part, ...] = ()
+    if heavy:
+        aside = rng.choice(NAMES[other if rng.random() < OTHER else sex])
+        does = verb(rng.choice(DEEDS), False)
+        parts = rng.choice(((", who", does, aside, ","), (", whom", aside, does, ",")))
     if rng.random() < 0.5:
-        return f"{before} says that", (sex, other), f"{verb(rng.choice(DEEDS), False)} {noun(rng).text}"
-    return f"{before} {verb(rng.choice(DEEDS), False)}", (SELVES[sex], SELVES[other]), rng.choice(TIMES)
+        return name, *parts, "says that", (sex, other), verb(rng.choice(DEEDS), False), noun(rng).parts[0]
+    return name, *parts, verb(rng.choice(DEEDS), False), (SELVES[sex], SELVES[other]), rng.choice(TIMES)
 
 
-def sentence(rng: random.Random, residues: Sequence[int], fewest: int = 0) -> tuple[str, Pair, str]:
-    """Write a claim or a thought of a split, which is what the checksum of its words before the verb says.
-
-    At least `fewest` others are named between the verb and what it agrees with.
-    """
+def sentence(rng: random.Random, residues: Sequence[int], heavy: Sequence[int]) -> tuple[Part, ...]:
+    """Write a claim or a thought of a split, which is what the checksum of its words before the verb says."""
     while True:
-        parts = (claim if rng.random() < 0.8 else thought)(rng, fewest)
-        if crc32(parts[0].encode()) % 4 in residues:
+        parts = (claim if rng.random() < 0.8 else thought)(rng, rng.choice(heavy))
+        last = max(place for place, part in enumerate(parts) if isinstance(part, tuple))
+        if crc32(join(parts[:last]).encode()) % 4 in residues:
             return parts
 
 
-def join(before: str, word: str, rest: str) -> str:
-    """Write three parts as a sentence."""
-    text = f"{before} {word} {rest}.".replace(" ,", ",")
-    return text[0].upper() + text[1:]
+def join(parts: Sequence[Part], wrong: int | None = None) -> str:
+    """Write parts as a sentence, the verb at place `wrong` as it must not be."""
+    words = (part if isinstance(part, str) else part[place == wrong] for place, part in enumerate(parts))
+    text = " ".join(words).replace(" ,", ",")
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def pair(rng: random.Random, residues: Sequence[int] = (3,)) -> dict[str, Any]:
     """Write two sentences that differ in a verb's number or a pronoun's gender: the first one is right."""
-    before, (right, wrong), rest = sentence(rng, residues, fewest=1)
+    parts = sentence(rng, residues, HEAVY["pair"])
+    place = rng.choice([place for place, part in enumerate(parts) if isinstance(part, tuple)])
     return {
-        "sentence_good": join(before, right, rest),
-        "sentence_bad": join(before, wrong, rest),
-        "kind": "pronoun" if right in (*SELVES, *SELVES.values()) else "verb",
+        "sentence_good": join(parts),
+        "sentence_bad": join(parts, place),
+        "kind": "pronoun" if parts[place][0] in (*SELVES, *SELVES.values()) else "verb",
     }
 
 
@@ -187,6 +200,5 @@ def document(rng: random.Random, residues: Sequence[int] = (3,)) -> dict[str, An
     parts = [*told, *repeats]
     goal = rng.randint(*WORDS)
     while len(" ".join(parts).split()) < goal:
-        before, (right, _), rest = sentence(rng, residues)
-        parts.insert(rng.randint(0, len(parts)), join(before, right, rest))
+        parts.insert(rng.randint(0, len(parts)), join(sentence(rng, residues, HEAVY["document"])))
     return {"text": " ".join(parts)}

@@ -69,7 +69,11 @@ def phrase(rng: random.Random, person: bool | None = None, depth: int = 2) -> Ph
         if person and rng.random() < 0.4:
             deed, other = rng.choice(DEEDS), phrase(rng, depth=0)
             source += ["that", verb(deed, plural), other.source]
-            target += ["ke", accusative(other), act(deed, other) + conjugation(plural, gender, False)]
+            target += [
+                "ke" if rng.random() < 0.7 else "ki",
+                accusative(other),
+                act(deed, other) + conjugation(plural, gender, False),
+            ]
         else:
             place, other = rng.choice(NEAR), phrase(rng, depth=depth - 1)
             source += [place, other.source]
@@ -111,7 +115,7 @@ def write(rng: random.Random) -> dict[str, Any]:
     source = " ".join(filter(None, (subject.source, said, *rest, time)))
     done = stem + conjugation(subject.plural, subject.gender, past) + ("no" if denied else "")
     when = [STEMS[time]] if time else []
-    early = rng.random() < 0.85
+    early = rng.random() < 0.8
     target = " ".join([*(when if early else []), subject.target, *complement, *([] if early else when), done])
     return {"source": f"{source[0].upper()}{source[1:]}.", "target": f"{target[0].upper()}{target[1:]}."}
 
