@@ -83,8 +83,9 @@ def parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="TASK",
-        help="default: the tasks a model names itself",
+        help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
     )
+    run.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
     run.add_argument("--limit", type=_positive, metavar="N", help="the first N samples of each task only")
     run.add_argument(
         "--batch-size",
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--calibration",
         metavar="DATASET:SPLIT",
-        help="what fitted methods learn from, where the task names nothing or its split is not to be had",
+        help="or FILE.csv: what fitted methods learn from, where the task names no split that is to be had",
     )
     run.add_argument(
         "--records",

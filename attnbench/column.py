@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from attnbench import models, provenance, record, spec
+from attnbench import models, provenance, record, spec, tasks
 from attnbench.applicable import require_sites
 from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, fitted, needs_fit
@@ -34,8 +34,15 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     calibration: str | None = None
+    include_path: str | None = None
     trust_remote_code: bool = False
     measure: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a record keeps: of a file its name, and no folder of this machine."""
+        kept = dataclasses.asdict(self)
+        kept.pop("include_path")
+        return kept | {"calibration": self.calibration and tasks.shown(self.calibration)}
 
 
 class Listener(Protocol):
@@ -58,6 +65,7 @@ class Column:
             records,
             listener,
         )
+        self.label = tasks.find(task, settings.include_path).name
         self.absent: str | None = None
         self.model: Any = None
         self.dense_outputs: Any = None
@@ -70,6 +78,7 @@ class Column:
                 limit=settings.limit,
                 seed=settings.seed,
                 calibration=settings.calibration,
+                include_path=settings.include_path,
             )
         except NotApplicable as reason:
             self.absent = str(reason)
@@ -80,8 +89,8 @@ class Column:
     def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
         """Return a cell's record and whether it was there already."""
         text = spec.format(methods)
-        cell = {"model": models.label(self.name), "task": self.task, "method": text}
-        settings = dataclasses.asdict(self.settings) | ({"notes": self.notes} if self.notes else {})
+        cell = {"model": models.label(self.name), "task": self.label, "method": text}
+        settings = self.settings.recorded() | ({"notes": self.notes} if self.notes else {})
         if self.absent is not None:
             item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
             record.write(self.records, item)

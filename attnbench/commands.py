@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.suites:
         return _run_suites(options)
     repeats, seed = options.repeats or REPEATS, options.seed or 0
-    cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed)
+    cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed, options.include_path)
     if options.dry_run:
         for cell in cells:
             print(f"{models.label(cell.model)} {cell.task} {cell.method}")
@@ -107,7 +107,8 @@ def _measure(
         records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
         listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
         device=options.device or _device(),
-        dtype=options.dtype, trust_remote_code=options.trust_remote_code, measure=options.measure, **settings,
+        dtype=options.dtype, trust_remote_code=options.trust_remote_code, measure=options.measure,
+        include_path=options.include_path, **settings,
     )  # fmt: skip
 
 

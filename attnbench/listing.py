@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from attnbench import models, tasks
@@ -75,13 +75,15 @@ def models_for(task: str) -> list[str]:
 
 def table() -> str:
     """Return the bundled tasks as a markdown table, from what their YAML files say."""
-    rows = [("task", "what", "source", "licence", "metric", "evaluated on", "calibration")]
+    rows: list[tuple[str, ...]] = [
+        ("task", "what", "source", "licence", "metric", "evaluated on", "calibration")
+    ]
     rows += [_row(task) for task in tasks.available().values()]
     lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _row(task: tasks.TaskFile) -> Sequence[str]:
+def _row(task: tasks.TaskFile) -> tuple[str, ...]:
     content = tasks.read_yaml(Path(task.path))
     split = content.get("test_split") or content.get("validation_split") or ""
     fitted = (content.get("metadata") or {}).get("calibration")

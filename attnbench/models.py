@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import sidecar
+from attnbench import sidecar, tasks
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.published import PUBLISHED
 
@@ -213,15 +213,18 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
     """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
     shown = label(name)
     pocket = pocket_families().get(shown.removeprefix("pocket-"), {}) if shown.startswith("pocket-") else {}
+    if tasks.is_own(task):
+        trained = pocket or (PUBLISHED[name].tasks if name in PUBLISHED else {})
+        task = next((each for each in trained if tasks.find(each).head == "classification"), task)
     if pocket:
         if task not in pocket:
             raise NotApplicable(f"{shown} is trained for {', '.join(sorted(pocket))}, not for {task}")
         return Checkpoint(shown, str(pocket[task]), "pocket")
     if name in PUBLISHED:
-        tasks = PUBLISHED[name].tasks
-        found = tasks.get(task) or tasks.get(task.partition("_")[0])  # a part, as blimp_transitive is
+        known = PUBLISHED[name].tasks
+        found = known.get(task) or known.get(task.partition("_")[0])  # a part, as blimp_transitive is
         if found is None:
-            raise NotApplicable(f"{name} has published checkpoints for {', '.join(tasks)}, not for {task}")
+            raise NotApplicable(f"{name} has published checkpoints for {', '.join(known)}, not for {task}")
         return Checkpoint(name, found[0], "published", trust_remote_code)
     if name.startswith((".", "/", "~")):
         return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)

@@ -51,14 +51,22 @@ def _draws(method: Method) -> bool:
 
 
 def plan(
-    models_: Iterable[str], methods: Iterable[str], tasks: Iterable[str] = (), repeats: int = 3, seed: int = 0
+    models_: Iterable[str],
+    methods: Iterable[str],
+    tasks: Iterable[str] = (),
+    repeats: int = 3,
+    seed: int = 0,
+    include_path: str | None = None,
 ) -> list[Cell]:
     """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
     names, wanted = split(models_), split(tasks)
     if not names:
         raise UserError("no model: give --models, as in --models bert,roberta")
-    for task in wanted:
-        task_files.find(task)  # a name that does not exist is said before anything is loaded
+    found: dict[str, str] = {}
+    for task in wanted:  # a name that does not exist is said before anything is loaded
+        twin = found.setdefault(task_files.find(task, include_path).name, task)
+        if twin != task:
+            raise UserError(f"tasks '{twin}' and '{task}' would share a name in records. Rename one.")
     specs = [
         text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)
     ]

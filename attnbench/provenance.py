@@ -38,7 +38,8 @@ def of(
     """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
     code = record.code_of(methods)
     fingerprints = {"checkpoint": checkpoint.fingerprint, **documents}
-    chosen = {name: getattr(settings, name) for name in CHANGES_NUMBERS}
+    kept = settings.recorded()
+    chosen = {name: kept[name] for name in CHANGES_NUMBERS}
     return {
         "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,
         "source": checkpoint.source,
@@ -62,8 +63,13 @@ def _plugin(cls: type[Method]) -> str:
 
 
 def command() -> str:
-    """Return the command line of this process, its program by name alone."""
-    return shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])
+    """Return the command line of this process, absolute paths by their last part alone."""
+    return shlex.join([Path(sys.argv[0] or "python").name, *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(argument: str) -> str:
+    parts = argument.split(",")
+    return ",".join(f"./{Path(part).name}" if part.startswith(("/", "~")) else part for part in parts)
 
 
 @functools.cache

@@ -65,14 +65,14 @@ def run(
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
-    trust_remote_code, measure. Raises UserError for anything asked wrongly; a method that fails fails its
-    cell only, unless `fail_fast`.
+    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly; a method that fails
+    fails its cell only, unless `fail_fast`.
     """
     names, specs, wanted = (
         [value] if isinstance(value, str) else list(value) for value in (models, methods, tasks)
     )
     chosen = Settings(**settings)
-    cells = plan.plan(names, specs, wanted, repeats, chosen.seed)
+    cells = plan.plan(names, specs, wanted, repeats, chosen.seed, chosen.include_path)
     heard = listener or Silent()
     for cell in cells:
         record.code_of(spec.parse(cell.method))  # of the code as it is loaded now

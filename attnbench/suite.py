@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import claims, models, plan, spec
+from attnbench import claims, models, plan, spec, tasks
 from attnbench.errors import UserError, unknown
 
 REPEATS = 5
@@ -31,7 +31,7 @@ class Part:
         """Yield (model, task) by the names that records have."""
         for model in self.models:
             for task in self.tasks or models.tasks_of(model):
-                yield shown(model), task
+                yield shown(model), Path(task).stem if tasks.is_own(task) else task
 
 
 @dataclass(frozen=True)

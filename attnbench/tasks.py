@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,7 @@ HEADS = {
     "attnbench.backends.masked.PseudoPerplexity": "masked-lm",
     "attnbench.backends.seq2seq.Translate": "seq2seq",
 }
+OWN = (".csv", ".jsonl")  # files of the user's, each a task
 FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
 
 
@@ -85,6 +86,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
             )
         return task
     known = available(include_path)
+    if is_own(name):
+        return _own(name, known)
     whole = known.get(name.partition("_")[0])
     bundled = known.get(name) or (whole.parts().get(name) if whole else None)
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
@@ -93,6 +96,27 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     if found is None:
         raise unknown("task", name, known, f"Known: {', '.join(known)}.")
     return found
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a task, or what to calibrate on, is a file of the user's texts and labels."""
+    return name.endswith(OWN)
+
+
+def _own(name: str, known: Collection[str]) -> TaskFile:
+    place = Path(name).expanduser()
+    if not place.is_file():
+        raise UserError(f"no file '{name}'. A file of your own has the columns text, label, text2 and split.")
+    if place.stem in known:
+        raise UserError(f"'{name}' would share the name of task '{place.stem}' in records. Rename it.")
+    return TaskFile(
+        place.stem, str(place), "classification", f"file {place.name}", ("acc",), None, "own data"
+    )
+
+
+def shown(name: str) -> str:
+    """Return what a record says of a task, a dataset or a file: of a file its last part, never its folder."""
+    return Path(name).name if name.endswith((*OWN, ".yaml", ".yml")) else name
 
 
 def fits(task: TaskFile, kind: str) -> bool:

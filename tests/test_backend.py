@@ -436,7 +436,7 @@ def test_calibration_from_another_dataset(checkpoint, task, monkeypatch):
     assert len(prepared.calibration_documents()) == 9
     assert asked == [("some/data", "part", "train", ["first", "label"])]
     assert prepared.fingerprints["calibration"] == "some/data/part:train[512] seed 0"
-    with pytest.raises(UserError, match="'train' is not DATASET:SPLIT"):
+    with pytest.raises(UserError, match="'train' is neither DATASET:SPLIT"):
         _prepare(task(), checkpoint(), calibration="train")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnbench import tasks
 from attnbench.backends.encoder_inputs import Inputs, Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
 from attnbench.errors import UserError
@@ -27,17 +28,22 @@ class Source(NamedTuple):
 
 
 def source(task: EncoderTask, asked: str | None) -> Source:
-    """Read DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT; None: what the task names.
+    """Read DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT, FILE.csv or FILE.jsonl; None: what the task names.
 
     Raises UserError where it is neither, NotApplicable where the task names none.
     """
     if asked is None:
         return Source(None, *task.calibration_split())
+    named = task.settings.get("calibration") or {}
+    samples = int(named.get("samples", SAMPLES))
+    if tasks.is_own(asked):
+        return Source((asked, None), "", samples)
     dataset, *configuration, split = asked.split(":") if ":" in asked else ("", "")
     if not dataset or not split or len(configuration) > 1:
-        raise UserError(f"calibration '{asked}' is not DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT")
-    named = task.settings.get("calibration") or {}
-    return Source((dataset, next(iter(configuration), None)), split, int(named.get("samples", SAMPLES)))
+        raise UserError(
+            f"calibration '{asked}' is neither DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT nor FILE.csv"
+        )
+    return Source((dataset, next(iter(configuration), None)), split, samples)
 
 
 def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
@@ -53,7 +59,7 @@ def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int)
     if shared:
         raise UserError(
             f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated "
-            f"too, such as {task.text(shared[0])[0][:60]!r}. Give --calibration DATASET:SPLIT."
+            f"too, such as {task.text(shared[0])[0][:60]!r}. Give --calibration DATASET:SPLIT or FILE.csv."
         )
     return docs
 

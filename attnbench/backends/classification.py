@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from attnbench import tasks
+from attnbench.backends import own_data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
@@ -38,6 +40,25 @@ class Texts(EncoderTask):
 
     def columns(self) -> list[str]:
         return [*self.texts, str(self._config.doc_to_target)]
+
+    def documents(self, split: str, source: tuple[str, str | None] | None = None) -> list[Document]:
+        """Load a split of the task's data, or of another dataset, or a file of the user's."""
+        if source is None or not tasks.is_own(source[0]):
+            return super().documents(split, source)
+        return [self.document(item) for item in own_data.read(source[0]) if split in ("", item.split)]
+
+    def document(self, item: own_data.Item) -> Document:
+        """Make a document of a row of the user's. Raises UserError with its line."""
+        texts = [item.text] if item.text2 is None else [item.text, item.text2]
+        if len(texts) != len(self.texts):
+            raise UserError(
+                f"{item.place}: {len(texts)} texts, task '{self.task_name}' has {len(self.texts)}"
+            )
+        return {**dict(zip(self.texts, texts, strict=True)), str(self._config.doc_to_target): self.own(item)}
+
+    def own(self, item: own_data.Item) -> Any:
+        """Return the target of a row of the user's. Raises UserError with its line."""
+        raise NotImplementedError
 
     def text(self, doc: Document) -> tuple[str, ...]:
         return tuple(doc[column] for column in self.texts)
@@ -78,6 +99,9 @@ class Classify(Texts):
     def _asked(self) -> tuple[str, ...]:
         return self.labels
 
+    def own(self, item: own_data.Item) -> int:
+        return own_data.number_of(item, self.labels)
+
     def doc_to_target(self, doc: Document) -> int:
         """Return the label's number. Raises UserError for a label that the task does not have."""
         label = doc[str(self._config.doc_to_target)]
@@ -104,6 +128,9 @@ class Regress(Texts):
         "spearman": Metric(lambda number, output: (float(output[0]), number), "spearman"),
     }
 
+    def own(self, item: own_data.Item) -> float:
+        return own_data.value_of(item)
+
     def doc_to_target(self, doc: Document) -> float:
         """Return the number. Raises UserError for what is none."""
         number = doc[str(self._config.doc_to_target)]
@@ -115,3 +142,16 @@ class Regress(Texts):
         self, doc: Document, rows: Sequence[Row], learner: Learner
     ) -> list[tuple[Row, dict[str, Any]]]:
         return [(rows[0], {"labels": self.doc_to_target(doc)})]
+
+
+def own_task(name: str, path: str, config: Any) -> Texts:
+    """Make a task of the user's file, for the labels of a model's config. Raises UserError with the line."""
+    items = own_data.read(path)
+    labels = [str(config.id2label[k]) for k in sorted(config.id2label)]
+
+    def documents(split: str) -> list[Document]:
+        return [built.document(item) for item in items if item.split == split]
+
+    kind = Classify if len(labels) > 1 else Regress
+    built = kind({**own_data.definition(name, items, labels), "custom_dataset": documents})
+    return built

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from lm_eval.evaluator import evaluate
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnbench import statistics, tasks
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.classification import Classify, Regress
+from attnbench.backends.classification import Classify, Regress, own_task
 from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order, one_output
 from attnbench.backends.encoder_tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
@@ -29,6 +29,8 @@ NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what
 
 class Prepared:
     """A task made ready for one checkpoint's tokenizer; any number of methods can be evaluated on it."""
+
+    answering: ClassVar[type] = EncoderLM
 
     def __init__(
         self,
@@ -46,20 +48,20 @@ class Prepared:
         self.seed = seed
         self._checkpoint = checkpoint
         self._asked = calibration
-        self._lm = EncoderLM(checkpoint.tokenizer())
+        self._lm: Any = self.answering(checkpoint.tokenizer())
         task.build_all_requests(limit=limit)
         self._lm.rows(task.instances)
         self.samples = len(task.instances)
         self.fingerprints: dict[str, str | None] = {
             "dataset": self._hash_of(instance.doc for instance in task.instances),
-            "task": _definition(file, task),
+            "task": definition(file, task),
             "source": "attnbench",
             "calibration": self._recipe(),
         }
 
     def check(self, model: nn.Module) -> None:
         """Raise UserError where the model's head, labels or positions do not fit the task."""
-        _check_head(self._checkpoint.name, model.config, self.task, type(model).__name__)
+        _check_head(self._checkpoint.name, model.config, self.head, self.file.name, type(model).__name__)
         if isinstance(self.task, Classify):
             label_order(model.config, self.task.labels)
         if isinstance(self.task, Regress):
@@ -139,7 +141,8 @@ class Prepared:
             chosen = calibration_.source(self.task, self._asked)
         except NotApplicable:
             return None
-        dataset = "/".join(filter(None, chosen.dataset or (self.file.dataset,)))
+        given = chosen.dataset and (tasks.shown(chosen.dataset[0]), chosen.dataset[1])
+        dataset = "/".join(filter(None, given or (self.file.dataset,)))
         return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
 
     def _hash_of(self, docs: Iterable[Document]) -> str:
@@ -150,45 +153,49 @@ def prepare(
     file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
 ) -> Prepared:
     """Load a task of ours and build its requests. Raises UserError where task or head do not fit."""
+    config = checkpoint.config()
     try:
-        built = _built(file)
+        if file.head:
+            _check_head(checkpoint.name, config, file.head, file.name)
+        task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else built(file)
         if file.configuration:
-            built.narrow(file.name, file.configuration)
-        _check_head(checkpoint.name, checkpoint.config(), built, None)
-        return Prepared(file, built, checkpoint, limit, seed, calibration)
+            task.narrow(file.name, file.configuration)
+        _check_head(checkpoint.name, config, task.head, file.name)
+        return Prepared(file, task, checkpoint, limit, seed, calibration)
     except TaskMistake as mistake:
         raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake
 
 
-def _built(file: tasks.TaskFile) -> EncoderTask:
+def built(file: tasks.TaskFile) -> EncoderTask:
+    """Load a task from its YAML. Raises UserError where it cannot be imported or is none of ours."""
     try:
-        (built,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
+        (found,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
     except (ImportError, AttributeError, SyntaxError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"task file '{Path(file.path).name}': {said}") from error
-    if not isinstance(built, EncoderTask):
+    if not isinstance(found, EncoderTask):
         raise UserError(
-            f"task '{file.name}' is not a task for encoders: its class is {type(built).__name__}. "
+            f"task '{file.name}' is not a task for encoders: its class is {type(found).__name__}. "
             f"Use {' or '.join(tasks.HEADS)}."
         )
-    return built
+    return found
 
 
-def _check_head(name: str, config: Any, task: EncoderTask, loaded: str | None) -> None:
+def _check_head(name: str, config: Any, head: str, task: str, loaded: str | None = None) -> None:
     found = [
         str(architecture)
         for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
     ]
-    wanted = ARCHITECTURES[task.head]
+    wanted = ARCHITECTURES[head]
     if found and not any(architecture.endswith(wanted) for architecture in found):
         raise UserError(
-            f"model '{name}' does not fit task '{task.task_name}': it is a {', '.join(found)}, "
+            f"model '{name}' does not fit task '{task}': it is a {', '.join(found)}, "
             f"the task needs a …{wanted}."
         )
 
 
-def _definition(file: tasks.TaskFile, task: EncoderTask) -> str:
-    content = tasks.read_yaml(Path(file.path))
+def definition(file: tasks.TaskFile, task: EncoderTask) -> str:
+    content = {} if tasks.is_own(file.path) else tasks.read_yaml(Path(file.path))
     for key in NOT_HASHED:
         (content.get("metadata") or {}).pop(key, None)
     classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]

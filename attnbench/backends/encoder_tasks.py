@@ -15,7 +15,7 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import Task, TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
-from attnbench import aggregates
+from attnbench import aggregates, tasks
 from attnbench.backends import data
 from attnbench.errors import NotApplicable, TaskMistake, UserError
 
@@ -124,6 +124,10 @@ class EncoderTask(Task):
             data.check_columns(self.task_name, self.columns(), list(docs[0]) if docs else [])
         else:
             path, name = source or (config.dataset_path, config.dataset_name)
+            if source and tasks.is_own(source[0]):
+                raise UserError(
+                    f"'{source[0]}' holds labels, task '{self.task_name}' does not: give DATASET:SPLIT"
+                )
             options = {} if source else config.dataset_kwargs or {}
             if not path:
                 raise self.mistake("neither a dataset_path nor a custom_dataset")
@@ -141,7 +145,8 @@ class EncoderTask(Task):
         named = self.settings.get("calibration")
         if not named:
             raise NotApplicable(
-                f"task '{self.task_name}' names no calibration split: give --calibration DATASET:SPLIT"
+                f"task '{self.task_name}' names no calibration split: give --calibration DATASET:SPLIT, "
+                "or FILE.csv to a classifier"
             )
         return named["split"], int(named["samples"])
 

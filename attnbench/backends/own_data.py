@@ -1,0 +1,149 @@
+"""The user's own data: texts and labels in a CSV or JSON Lines file. Every mistake is named by its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attnbench.errors import UserError
+
+COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
+FITTED, EVALUATED = "calibration", "evaluation"
+SPLITS = {
+    **dict.fromkeys(("train", FITTED), FITTED),
+    **dict.fromkeys(("validation", "valid", "dev", "test", EVALUATED), EVALUATED),
+}
+SAMPLES = 512
+
+
+class Item(NamedTuple):
+    """One row; `place` is the file and the line where it begins."""
+
+    place: str
+    text: str
+    text2: str | None
+    label: Any
+    split: str
+
+
+def read(path: str) -> list[Item]:
+    """Read a file's rows. Raises UserError with the line."""
+    try:
+        content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}") from error
+    rows = _json_lines(path, content) if path.endswith(".jsonl") else _csv(path, content)
+    found = [_item(f"{path}, line {line}", row) for line, row in rows]
+    if not found:
+        raise UserError(f"{path}: holds no row. Columns: {', '.join(COLUMNS)}.")
+    return found
+
+
+def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    header: list[str] = []
+    start = 1
+    try:
+        for fields in reader:
+            if not header and fields:
+                header = [field.strip() for field in fields]
+                _check_header(f"{path}, line {start}", header)
+            elif fields:
+                if len(fields) != len(header):
+                    raise UserError(
+                        f"{path}, line {start}: {len(fields)} fields, the header has {len(header)}: "
+                        f"{', '.join(header)}. A text with a comma goes in quotes."
+                    )
+                yield start, dict(zip(header, fields, strict=True))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {start}: {error}") from error
+
+
+def _check_header(place: str, header: list[str]) -> None:
+    for name in ("text", "label"):
+        if name not in header:
+            hint = " It has to be separated by commas." if len(header) == 1 else ""
+            raise UserError(f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}")
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{place}: column '{twice[0]}' stands there twice")
+
+
+def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
+        for name in ("text", "label"):
+            if name not in row:
+                raise UserError(f"{path}, line {number}: no '{name}'. It has {', '.join(row)}.")
+        yield number, row
+
+
+def _item(place: str, row: dict[str, Any]) -> Item:
+    for name in ("text", "text2"):
+        text = row.get(name, "-")
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: {name} is {'empty' if text in ('', None) else repr(text)}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{place}: {name} has half a character (a lone surrogate)") from None
+    split = row.get("split", EVALUATED)
+    if split not in SPLITS:
+        raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.")
+    label = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    return Item(place, row["text"], row.get("text2"), label, SPLITS[split])
+
+
+def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
+    """Return the number of an item's label, given by name or number. Raises UserError for any other."""
+    named = {label.casefold(): number for number, label in enumerate(labels)}
+    if isinstance(item.label, str) and item.label.casefold() in named:
+        return named[item.label.casefold()]
+    text = str(item.label)
+    if not isinstance(item.label, bool) and text.isascii() and text.isdecimal() and int(text) < len(labels):
+        return int(text)
+    raise UserError(
+        f"{item.place}: label {item.label!r} is none of {', '.join(labels)}, nor a number below {len(labels)}"
+    )
+
+
+def value_of(item: Item) -> float:
+    """Return an item's label as a number. Raises UserError for what is none."""
+    try:
+        return float(item.label)
+    except (TypeError, ValueError):
+        raise UserError(f"{item.place}: label {item.label!r} is no number, which the model gives") from None
+
+
+def definition(name: str, items: list[Item], labels: list[str]) -> dict[str, Any]:
+    """Return the configuration of the task that a file is, for a model with these labels, less its documents.
+
+    A model with one label gives a number, and is compared by correlation.
+    """
+    pair = any(item.text2 is not None for item in items)
+    fitted = any(item.split == FITTED for item in items)
+    metrics = ["acc"] if len(labels) > 1 else ["spearman", "pearson"]
+    return {
+        "task": name,
+        "validation_split": EVALUATED,
+        "doc_to_text": ["text", "text2"] if pair else "text",
+        "doc_to_target": "label",
+        "doc_to_choice": labels if len(labels) > 1 else None,
+        "metric_list": [{"metric": metric} for metric in metrics],
+        "metadata": {"calibration": {"split": FITTED, "samples": SAMPLES}} if fitted else {},
+    }
