@@ -13,6 +13,48 @@ if TYPE_CHECKING:
 
     from attnbench import Site
 
+EXAMPLES = 32  # summed in single precision before they join the double one, which costs more
+
+
+class Pattern:
+    """Attention summed over examples, entry by entry (heads, tokens, tokens), and who has the entry."""
+
+    def __init__(self, like: Tensor) -> None:
+        import torch
+
+        self.part = like.new_zeros(like.shape[1], 0, 0, dtype=torch.float32)
+        self.total, self.seen = self.part.double(), self.part[:1]
+        self.waiting = 0
+
+    def add(self, probs: Tensor, site: Site) -> None:
+        from torch.nn.functional import pad
+
+        queries, keys = probs.shape[-2:]
+        rows = slice(site.offset, site.offset + queries)
+        more = max(0, keys - self.seen.shape[2]), max(0, rows.stop - self.seen.shape[1])
+        if any(more):
+            self.part, self.total, self.seen = (
+                pad(table, (0, more[0], 0, more[1])) for table in (self.part, self.total, self.seen)
+            )
+        for example in probs:
+            self.part[:, rows, :keys] += example
+        seen = site.visible
+        self.seen[:, rows, :keys] += (
+            len(probs) if seen is None else seen.expand(len(probs), -1, -1, -1).sum(0)
+        )
+        self.waiting += len(probs)
+        if self.waiting >= EXAMPLES:
+            self._join()
+
+    def _join(self) -> None:
+        self.total += self.part
+        self.part.zero_()
+        self.waiting = 0
+
+    def average(self) -> Tensor:
+        self._join()
+        return self.total / self.seen.clamp(min=1)
+
 
 @dataclass
 class Mask(Method):
@@ -46,42 +88,20 @@ class Mask(Method):
 
         from attnbench import watch
 
-        total: dict[tuple[str, int], Tensor] = {}
-        seen: dict[tuple[str, int], Tensor] = {}
+        patterns: dict[tuple[str, int], Pattern] = {}
 
         def add(probs: Tensor, site: Site) -> None:
-            if not self.selects(site):
-                return
-            key, (queries, keys) = (site.kind, site.layer), probs.shape[-2:]
-            last = site.offset + queries
-            for table, rows in ((total, site.heads), (seen, 1)):
-                old = table.get(key)
-                size = (
-                    max(last, old.shape[1] if old is not None else 0),
-                    max(keys, old.shape[2] if old is not None else 0),
-                )
-                if old is None or size != tuple(old.shape[1:]):
-                    table[key] = probs.new_zeros(
-                        rows, *size, dtype=torch.float64 if rows > 1 else torch.float32
-                    )
-                    if old is not None:
-                        table[key][:, : old.shape[1], : old.shape[2]] = old
-            for example in probs:
-                total[key][:, site.offset : last, :keys] += example
-            visible = (
-                site.visible
-                if site.visible is not None
-                else probs.new_ones(len(probs), 1, 1, 1, dtype=torch.bool)
-            )
-            seen[key][:, site.offset : last, :keys] += visible.sum(0)
+            if self.selects(site):
+                patterns.setdefault((site.kind, site.layer), Pattern(probs)).add(probs, site)
 
         with watch(model, probs=add), torch.no_grad():
             for batch in batches:
                 model(**batch)
         self.hide_, self.sparsity_ = {}, {}
-        for key, table in total.items():
-            live = (seen[key] > 0).expand_as(table)
-            hide = self._hide(table / seen[key].clamp(min=1), live, key)
+        for key, pattern in patterns.items():
+            average = pattern.average()
+            live = (pattern.seen > 0).expand_as(average)
+            hide = self._hide(average, live, key)
             hidden, unseen = hide.double().mean().item(), 1 - live.double().mean().item()
             self.hide_[key] = hide
             self.sparsity_[key] = {"live": hidden / (1 - unseen), "nominal": hidden + unseen}

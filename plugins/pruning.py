@@ -80,12 +80,13 @@ class PruneGlobal(Prune):
 
         shift = 10  # positive floats order like their bit patterns: 13 bits of mantissa are left
         counts = torch.zeros(1 << (31 - shift), dtype=torch.int64)
+        one = torch.ones(1, dtype=torch.int64)
 
         def count(probs: Tensor, site: Site) -> None:
             if self.selects(site):
                 seen = probs if site.visible is None else probs[site.visible.expand_as(probs)]
-                bins = seen.detach().float().flatten().view(torch.int32) >> shift
-                counts.add_(torch.bincount(bins.cpu(), minlength=len(counts)))
+                bins = (seen.detach().float().flatten().view(torch.int32) >> shift).cpu()
+                counts.index_add_(0, bins, one.expand(len(bins)))
 
         with watch(model, probs=count), torch.no_grad():
             for batch in batches:
