@@ -5,17 +5,17 @@ Every function edits its tensor in place where it does not require grad, and ret
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from attnbench import smallest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHAIN = 8  # up to so many levels one pass a level costs less than a logarithm and an exponential
-COUNTS = 5  # after so many guesses most rows have their threshold or are one key off
-WALK = 6  # steps from key to key before a row is sorted
+PIECE = 1 << 18  # elements on which all passes of a quantiser run before the next: the cache holds them
 
 
 def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> Tensor:
@@ -32,10 +32,18 @@ def quantise(probs: Tensor, edges: Sequence[float], levels: Sequence[float]) -> 
         return probs.copy_(quantise(probs.float(), edges, levels))
     # threshold_ replaces what is not above its bound: of negated values, those from an edge up. Levels are
     # positive and so above all bounds still to come.
-    probs.neg_()
-    for edge, level in zip(reversed(edges), reversed(levels), strict=True):
-        torch.threshold_(probs, -edge, level)
-    return torch.threshold_(probs, 0.0, 0.0)
+    for piece in _pieces(probs):
+        piece.neg_()
+        for edge, level in zip(reversed(edges), reversed(levels), strict=True):
+            torch.threshold_(piece, -edge, level)
+        torch.threshold_(piece, 0.0, 0.0)
+    return probs
+
+
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    """Cut a tensor into views that stay in the cache from one pass to the next."""
+    whole = tensor.is_cuda or not tensor.is_contiguous() or tensor.numel() <= PIECE
+    return [tensor] if whole else tensor.view(-1).split(PIECE)
 
 
 def quantise_log(probs: Tensor, low: float, first: float, step: float, count: int) -> Tensor:
@@ -53,10 +61,12 @@ def quantise_log(probs: Tensor, low: float, first: float, step: float, count: in
     if probs.dtype != torch.float32:
         return probs.copy_(quantise_log(probs.float(), low, first, step, count))
     under = torch.nextafter(torch.tensor(low), torch.zeros(())).item()
-    torch.threshold_(probs, under, 2.0 ** (first - 2 * step))  # no logarithm of 0: infinities are slow
-    probs.clamp_(max=2.0 ** (first + step * (count - 1))).log2_()
-    probs.mul_(1 / step).add_(0.5 - first / step).floor_().mul_(step).add_(first).exp2_()
-    return torch.threshold_(probs, 2.0 ** (first - 0.5 * step), 0.0)
+    for piece in _pieces(probs):
+        torch.threshold_(piece, under, 2.0 ** (first - 2 * step))  # no logarithm of 0: infinities are slow
+        piece.clamp_(max=2.0 ** (first + step * (count - 1))).log2_()
+        piece.mul_(1 / step).add_(0.5 - first / step).floor_().mul_(step).add_(first).exp2_()
+        torch.threshold_(piece, 2.0 ** (first - 0.5 * step), 0.0)
+    return probs
 
 
 def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top: float) -> Tensor:
@@ -68,8 +78,10 @@ def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top
 
     if probs.requires_grad:
         return probs + (quantise_linear(probs.detach().clone(), step, shift, offset, top) - probs).detach()
-    probs = probs.div_(step).add_(shift).floor_().mul_(step).add_(offset)
-    return torch.threshold_(probs, offset + step / 2, 0.0).clamp_(max=top)
+    for piece in _pieces(probs):
+        piece.div_(step).add_(shift).floor_().mul_(step).add_(offset)
+        torch.threshold_(piece, offset + step / 2, 0.0).clamp_(max=top)
+    return probs
 
 
 def threshold(probs: Tensor, bound: float) -> Tensor:
@@ -103,7 +115,7 @@ def drop_smallest(probs: Tensor, percent: float, visible: Tensor | None = None) 
         hidden = keys - visible.sum(-1).expand(probs.shape[:-1]).reshape(-1)
     dropped = _amount(percent, torch.full((1,), keys) if hidden is None else keys - hidden)
     if hidden is not None or int(dropped) > 0:
-        _drop(rows, dropped.float(), None if hidden is None else hidden.float())
+        smallest.drop(rows, dropped.float(), None if hidden is None else hidden.float())
     return probs if rows.data_ptr() == probs.data_ptr() else probs.copy_(rows.view_as(probs))
 
 
@@ -145,103 +157,3 @@ def _amount(percent: float, visible: Tensor) -> Tensor:
     """Return min(floor(n percent / 100), n - 1) of integers n, exactly."""
     share = Fraction(str(percent)) / 100
     return (visible * share.numerator // share.denominator).minimum(visible - 1).clamp(min=0)
-
-
-def _drop(rows: Tensor, dropped: Tensor, hidden: Tensor | None) -> None:
-    """Zero the `dropped` (rows or 1) smallest of each row (rows, keys), besides the `hidden` zeros, in place.
-
-    A row's threshold separates goal = dropped + hidden keys from the rest. It is guessed from the mean and
-    spread of some of the row's logarithms (the bit pattern of a positive float is nearly its logarithm),
-    corrected a few times by counting the keys below it, then walked from key to key. Rows with ties at the
-    threshold are sorted.
-    """
-    import torch
-
-    keys = rows.shape[1]
-    goal = dropped if hidden is None else dropped + hidden
-    if rows.dtype != torch.float32 or keys < 8:
-        return _drop_sorted(rows, goal)
-    bound, off = _guess(rows, dropped, hidden, goal)
-    if hidden is not None:
-        idle = dropped == 0
-        bound, off = bound.masked_fill(idle, 0), off.masked_fill(idle, 0)
-        goal = goal.masked_fill(idle, 0)
-    _walk(rows, bound, off)
-    kept = torch.ge(rows, bound[:, None], out=torch.empty_like(rows))
-    wrong = (kept.sum(-1) != keys - goal).nonzero().squeeze(1)
-    if len(wrong):
-        ties = rows.index_select(0, wrong)
-        _drop_sorted(ties, goal.expand(len(rows)).index_select(0, wrong))
-        rows.mul_(kept).index_copy_(0, wrong, ties)
-    else:
-        rows.mul_(kept)
-
-
-def _drop_sorted(rows: Tensor, goal: Tensor) -> None:
-    import torch
-
-    values, order = rows.sort(dim=-1, stable=True)
-    below = torch.arange(rows.shape[1], device=rows.device) < goal[:, None]
-    rows.scatter_(1, order, values.masked_fill_(below, 0))
-
-
-def _guess(rows: Tensor, dropped: Tensor, hidden: Tensor | None, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a threshold for each row, and how many keys too many it cuts off.
-
-    Secant steps on the logit of the count of keys below.
-    """
-    import torch
-
-    keys = rows.shape[1]
-    seen = keys if hidden is None else keys - hidden
-    share = (dropped + 0.5) / (seen + 1)
-    normal, wanted = torch.special.ndtri(share), torch.logit(share)
-    logs = rows.view(torch.int32)[:, :: max(1, keys // 32)].to(torch.float32)
-    some = (logs > 0).float() if hidden is not None else None
-    number = logs.shape[1] if some is None else some.sum(-1).clamp_(min=1)
-    mean = logs.sum(-1) / number
-    logs.sub_(mean[:, None])
-    if some is not None:
-        logs.mul_(some)
-    spread = (torch.linalg.vector_norm(logs, dim=-1) / number**0.5).clamp_(min=2.0**20)
-    at = torch.addcmul(mean, spread, normal)
-    per_logit = spread * (share * (1 - share) * math.sqrt(2 * math.pi) * torch.exp(normal * normal / 2))
-    before, slope, below = None, per_logit, torch.empty_like(rows)
-    for guess in range(COUNTS):
-        bound = at.clamp_(1, 2.0**30).to(torch.int32).view(torch.float32)
-        count = torch.lt(rows, bound[:, None], out=below).sum(-1)
-        if guess == COUNTS - 1:
-            break
-        now = torch.logit(((count if hidden is None else count - hidden).add_(0.5) / (seen + 1)), eps=1e-6)
-        if before is not None:
-            secant = ((at - before[0]) / (now - before[1])).nan_to_num_(0.0, 0.0, 0.0)
-            slope = secant.clamp_(per_logit * 0.3, per_logit * 3)
-        before = at, now
-        at = torch.addcmul(at, slope, wanted - now)
-    return bound, count - goal
-
-
-def _walk(rows: Tensor, bound: Tensor, off: Tensor) -> None:
-    """Move each threshold by `off` keys, one key a step; edits `bound`."""
-    import torch
-
-    which = off.nonzero().squeeze(1)
-    if not len(which):
-        return
-    off = off.index_select(0, which)
-    sign, steps = off.sign(), off.abs()
-    near = rows.index_select(0, which).mul_(
-        sign[:, None]
-    )  # where keys are missing, walk down on the negated row
-    above = torch.full((), 4.0, device=rows.device)
-    at = bound.index_select(0, which).mul_(sign)
-    at = torch.where(sign < 0, torch.nextafter(at, above), at)
-    for step in range(1, WALK + 1):
-        over = torch.ge(near, at[:, None], out=torch.empty_like(near))
-        at = torch.where(steps >= step, torch.add(near, over, alpha=-8.0, out=over).amax(-1), at)
-        if step in (2, WALK):  # most rows are there after two steps
-            bound.index_copy_(0, which, torch.where(sign > 0, at, torch.nextafter(-at, above)))
-            go = (steps > step).nonzero().squeeze(1)
-            if not len(go):
-                return
-            which, sign, steps, at, near = (x.index_select(0, go) for x in (which, sign, steps, at, near))

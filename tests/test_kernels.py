@@ -176,3 +176,17 @@ def test_amounts_out_of_range(spec):
 
     with pytest.raises(UserError, match=r"between|bits"):
         transform(spec, torch.ones(1, 3))
+
+
+def test_pieces_change_nothing(monkeypatch):
+    probs = rows_of("peaked", 7, 90, 3)
+    steps = {
+        "quantise": lambda p: kernels.quantise(p, [0.001, 0.1], [0.05, 0.3]),
+        "log": lambda p: kernels.quantise_log(p, 1e-3, -9.9, 0.3, 33),
+        "linear": lambda p: kernels.quantise_linear(p, 0.1, 0.5, 0.0, 1.0),
+    }
+    expected = {name: step(probs.clone()) for name, step in steps.items()}
+    monkeypatch.setattr(kernels, "PIECE", 100)
+    for name, step in steps.items():
+        assert torch.equal(step(probs.clone()), expected[name])
+        assert torch.equal(step(probs.mT.clone().mT), expected[name])
