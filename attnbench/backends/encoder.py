@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,8 +51,9 @@ class Prepared:
         self._asked = calibration
         self._lm: Any = self.answering(checkpoint.tokenizer())
         task.build_all_requests(limit=limit)
-        self._lm.rows(task.instances)
+        cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
         self.samples = len(task.instances)
+        self.notes = [f"{cut} of {self.samples} inputs of {file.name} are cut to fit"] if cut else []
         self.fingerprints: dict[str, str | None] = {
             "dataset": self._hash_of(instance.doc for instance in task.instances),
             "task": definition(file, task),
@@ -72,6 +74,25 @@ class Prepared:
         finally:
             self._lm.model = None
 
+    @contextlib.contextmanager
+    def serving(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int = BATCH_SIZE,
+        batch_tokens: int | None = None,
+        device: str = "cpu",
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Any]:
+        """Give lm-eval's evaluator this model until the block ends. Yields the lm-eval model."""
+        lm = self._lm
+        lm.model, lm.batch_size, lm.batch_tokens = model, batch_size, batch_tokens
+        lm.progress, lm._device = progress, device
+        try:
+            yield lm
+        finally:
+            lm.model = lm.progress = None
+
     def evaluate(
         self,
         model: nn.Module,
@@ -86,16 +107,13 @@ class Prepared:
         A batch holds `batch_size` inputs or, where given, `batch_tokens` tokens with padding. Raises
         ArithmeticError where the model's output is not finite.
         """
-        lm, task, name = self._lm, self.task, self.task.task_name
-        lm.model, lm.batch_size, lm.batch_tokens = model, batch_size, batch_tokens
-        lm.progress, lm._device = progress, device
-        try:
+        task, name = self.task, self.task.task_name
+        options = {"batch_size": batch_size, "batch_tokens": batch_tokens, "device": device}
+        with self.serving(model, **options, progress=progress) as lm:
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
                 lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False
             )
-        finally:
-            lm.model = lm.progress = None
         scores = {metric: np.array(task.items[metric], dtype=np.float64) for metric in task.metrics}
         return Measurement(
             metrics={

@@ -121,7 +121,7 @@ class EncoderTask(Task):
         config = self._config
         if source is None and config.custom_dataset:
             docs = list(config.custom_dataset(split=split, **(config.dataset_kwargs or {})))
-            data.check_columns(self.task_name, self.columns(), list(docs[0]) if docs else [])
+            data.check_columns(self.task_name, self.columns(), list(docs[0]) if docs else self.columns())
         else:
             path, name = source or (config.dataset_path, config.dataset_name)
             if source and tasks.is_own(source[0]):
