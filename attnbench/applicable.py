@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench import spec
-from attnbench.errors import NotApplicable
+from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, needs_fit, overridden
+from attnbench.plugins import registry
 
 
 def require_sites(model: Any, methods: Sequence[Method]) -> None:
-    """Raise NotApplicable where a method has no site or would see the future, TypeError for no stage."""
+    """Raise NotApplicable where a method has no site or would see the future, TypeError for no stage.
+
+    Raises UserError for a name that stands for two methods.
+    """
     from attnbench.sites import discover
 
     for method in methods:
         text = spec.format([method])
+        if method.name in registry().contested:
+            raise UserError(registry().contested[method.name])
         if not overridden(method) and not needs_fit(method):
             raise TypeError(f"{text} overrides no stage: `attnbench check {text}` says more")
         chosen = [site for site in discover(model) if method.selects(site)]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from attnbench import models, provenance, record, spec, tasks
 from attnbench.applicable import require_sites
-from attnbench.errors import NotApplicable, UserError
+from attnbench.errors import NotApplicable, UserError, own_fault
 from attnbench.method import Method, fitted, needs_fit
 from attnbench.plugins import registry
 from attnbench.record import Record
@@ -101,7 +101,8 @@ class Column:
         }
         source = provenance.of(cell, methods, self.checkpoint, fingerprints, self.settings)
         old = None if force else record.existing(self.records, cell)
-        if old and self._holds(old, source["identity"]):
+        contested = any(method.name in registry().contested for method in methods)
+        if old and not contested and self._holds(old, source["identity"]):
             if not methods:
                 self.dense_outputs = old.scores.get("outputs")
             return old, True
@@ -172,15 +173,21 @@ class Column:
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
         import torch
 
-        from attnbench.attention import apply
-        from attnbench.measure import SAMPLES, measure, summary
-
         model = self._loaded()
         torch.manual_seed(self.settings.seed)
-        require_sites(model, methods)
+        with own_fault(methods):
+            require_sites(model, methods)
         started = time.perf_counter()
-        self._fit(model, methods)
-        item.seconds["fit"] = time.perf_counter() - started
+        learns = any(needs_fit(method) for method in methods)
+        batches = self._placed(self.prepared.calibration()) if learns else []
+        with own_fault(methods):
+            self._fit(model, methods, batches)
+            item.seconds["fit"] = time.perf_counter() - started
+            self._evaluate(item, model, methods)
+
+    def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
+        from attnbench.attention import apply
+        from attnbench.measure import SAMPLES, measure, summary
 
         done = 0.0
 
@@ -243,19 +250,17 @@ class Column:
             self.model = model
         return self.model
 
-    def _fit(self, model: Any, methods: Sequence[Method]) -> None:
+    def _fit(self, model: Any, methods: Sequence[Method], batches: list[dict[str, Any]]) -> None:
         from attnbench.attention import apply
 
-        if any(needs_fit(method) for method in methods):
-            batches = self._placed(self.prepared.calibration())
-            for position, method in enumerate(methods):
-                if needs_fit(method):
-                    with apply(model, *methods[:position]) if position else contextlib.nullcontext():
-                        try:
-                            method.fit(model, batches)
-                        except Exception as error:
-                            error.add_note(f"{method.name}.fit")
-                            raise
+        for position, method in enumerate(methods):
+            if needs_fit(method):
+                with apply(model, *methods[:position]) if position else contextlib.nullcontext():
+                    try:
+                        method.fit(model, batches)
+                    except Exception as error:
+                        error.add_note(f"{method.name}.fit")
+                        raise
 
     def _placed(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{key: value.to(self.settings.device) for key, value in batch.items()} for batch in batches]

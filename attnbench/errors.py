@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class UserError(Exception):
@@ -27,3 +28,17 @@ def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError
     near = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=0.6)
     suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
     return UserError(f"unknown {kind} '{token}'.{suggestion} {hint}")
+
+
+@contextlib.contextmanager
+def own_fault(methods: Sequence[object]) -> Iterator[None]:
+    """Take a UserError for the methods' fault, which fails their cell; without methods it ends the command."""
+    try:
+        yield
+    except UserError as error:
+        if not methods:
+            raise
+        failure = RuntimeError(str(error))
+        for note in getattr(error, "__notes__", []):
+            failure.add_note(note)
+        raise failure from error

@@ -37,12 +37,13 @@ class Hooks:
 
 
 class Registry:
-    """The methods and backends of this process, with the place each came from."""
+    """The methods and backends of this process; of a name registered twice, the first is kept and named."""
 
     def __init__(self) -> None:
         self.methods: dict[str, type[Method]] = {}
         self.backends: dict[str, str] = {}
         self.broken: list[str] = []  # one line a plugin that could not be loaded
+        self.contested: dict[str, str] = {}  # a method's name that several classes want -> where they are
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Hooks)
 
@@ -69,9 +70,12 @@ class Registry:
                 "a variant, digits in a variant only"
             )
         if name in self.methods and self.methods[name] is not cls:
-            raise UserError(
+            text = (
                 f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
             )
+            self.contested[name] = text
+            print(f"attnbench: {text}", file=sys.stderr)
+            return
         clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
         if clash:
             raise UserError(
@@ -88,13 +92,13 @@ class Registry:
 
     def try_add(self, source: str, load: Callable[[], Any]) -> None:
         """Load a plugin that is not ours: when it breaks it is named on stderr and the rest goes on."""
-        before = dict(self.methods), dict(self.backends)
+        before = dict(self.methods), dict(self.backends), dict(self.contested)
         try:
             self.add(load())
         except UserError:
             raise
         except Exception as error:
-            self.methods, self.backends = before
+            self.methods, self.backends, self.contested = before
             line = f"plugin {source} is left out: {type(error).__name__}: {error}"
             self.broken.append(line)
             print(f"attnbench: {line}", file=sys.stderr)

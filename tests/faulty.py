@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnbench import Method, hookimpl
+from attnbench.errors import UserError
 
 SOURCE = "\n\nSource: https://example.org/a-planted-fault."
 FAULTS: list[type[Method]] = []
@@ -192,6 +193,18 @@ class RaisesInAStage(Method):
         if site.layer == 1:
             raise KeyError("layer one")
         return probs
+
+
+@planted
+class RefusesInAStage(Method):
+    def scores(self, scores, site):
+        raise UserError("no such stage")
+
+
+@planted
+class RefusesInFit(Fitted):
+    def spoil(self, model, batches):
+        raise UserError("no such fit")
 
 
 @planted

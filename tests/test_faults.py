@@ -40,6 +40,8 @@ CAUGHT = {
     "faulty-returns-another-dtype": ("bert", RUNS, "returned torch.float64 for torch.float32"),
     "faulty-returns-nothing": ("bert", RUNS, "returned NoneType, not a tensor"),
     "faulty-raises-in-a-stage": ("bert", RUNS, "KeyError: 'layer one' (faulty-raises-in-a-stage."),
+    "faulty-refuses-in-a-stage": ("bert", RUNS, "no such stage"),
+    "faulty-refuses-in-fit": ("bert", RUNS, "no such fit"),
     "faulty-raises-in-fit": ("bert", RUNS, "ZeroDivisionError: no heads"),
     "faulty-edits-in-place": ("bert", {"gradients"}, "in place although it requires a gradient"),
     "faulty-is-another-function-under-autograd": ("bert", {"gradients"}, "outputs with gradients enabled"),
@@ -127,14 +129,39 @@ CELLS = {
     "faulty-makes-nan": ("failed", "faulty-makes-nan.probs at bert.encoder.layer.1", 0),
     "faulty-raises-in-a-stage": ("failed", "faulty-raises-in-a-stage.probs at bert.encoder.layer.1", 0),
     "faulty-raises-in-fit": ("failed", "no heads (faulty-raises-in-fit.fit)", 0),
+    "faulty-refuses-in-a-stage": ("failed", "no such stage (faulty-refuses-in-a-stage.scores at bert.enc", 0),
+    "faulty-refuses-in-fit": ("failed", "no such fit (faulty-refuses-in-fit.fit)", 0),
+    "twice": ("failed", "method 'twice' is registered twice: Twice in ", 0),
     "faulty-keeps-a-reference": ("failed", "keeps a stage's tensor", 0),
     "faulty-edits-in-place+heads50:gradient": ("failed", "faulty-edits-in-place.probs at bert.", 0),
-    "prune50": ("measured", "", 2),
+    "prune80": ("measured", "", 2),
 }  # fmt: skip
 
 
-def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path):
+TWICE = """
+from attnbench import Method, hookimpl
+
+class Twice(Method):
+    name = "twice"
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+@hookimpl
+def register_methods(register):
+    register(Twice)
+"""
+
+
+def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path, capsys):
     import attnbench
+    from attnbench import plugins
+
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.py").write_text(TWICE, encoding="utf-8")
+    plugins.load([str(tmp_path / "first.py"), str(tmp_path / "second.py")])
+    said = capsys.readouterr().err
+    assert "first.py" in said and "second.py" in said
 
     result = attnbench.run(tiny_folder, list(CELLS), "pocket-sentiment", limit=16, records=str(tmp_path))
     found = {record.cell["method"]: record for record in result.records}
@@ -143,10 +170,10 @@ def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path)
         assert (record.status, record.receipt.get("sites_hit", 0)) == (status, hit), (spec, record.error)
         assert words in (record.error or "") and bool(record.error) == (status == "failed"), record.error
     assert found["faulty-changes-nothing"].receipt["effect"] == "no effect"
-    assert found["faulty-good"].receipt["effect"] == found["prune50"].receipt["effect"] == "applied"
+    assert found["faulty-good"].receipt["effect"] == found["prune80"].receipt["effect"] == "applied"
     # what the faults left behind changes no other cell
     alone = attnbench.run(
-        tiny_folder, ["prune50"], "pocket-sentiment", limit=16, records=str(tmp_path / "alone")
+        tiny_folder, ["prune80"], "pocket-sentiment", limit=16, records=str(tmp_path / "alone")
     )
     by_method = {record.cell["method"]: record.metrics for record in alone.records}
-    assert by_method["prune50"] == found["prune50"].metrics and by_method["dense"] == found["dense"].metrics
+    assert by_method["prune80"] == found["prune80"].metrics and by_method["dense"] == found["dense"].metrics

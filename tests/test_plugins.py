@@ -28,6 +28,16 @@ def register_methods(register):
     register(Halve)
 """
 
+MORE = """
+class More(Halve):
+    name = "more"
+
+@hookimpl
+def register_methods(register):
+    register(Halve)
+    register(More)
+"""
+
 
 def _write(folder, file, text):
     path = folder / file
@@ -77,12 +87,20 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(case, fresh_registry, tmp
     assert "good" in known and "uniform" in known and "late" not in known
 
 
-def test_a_name_registered_twice_names_both_places(fresh_registry, tmp_path):
+def test_a_name_registered_twice_names_both_places(fresh_registry, tmp_path, capsys):
+    from attnbench import parse
+    from attnbench.applicable import require_sites
+
     first = _write(tmp_path, "first.py", GOOD.format(name="same"))
-    second = _write(tmp_path, "second.py", GOOD.format(name="same"))
-    with pytest.raises(UserError) as caught:
-        fresh_registry.load([first, second])
-    assert "first.py" in str(caught.value) and "second.py" in str(caught.value)
+    second = _write(tmp_path, "second.py", GOOD.format(name="same") + "\n" + MORE)
+    fresh_registry.load([first, second])
+    said = capsys.readouterr().err
+    assert "'same' is registered twice" in said and "first.py" in said and "second.py" in said
+    known = fresh_registry.registry()
+    assert known.contested["same"] in said and "first" in known.methods["same"].__module__
+    assert "more" in known.methods  # what else the second file brings
+    with pytest.raises(UserError, match="registered twice"):
+        require_sites(None, parse("same2"))
 
 
 def test_a_variant_may_not_be_a_field_too(fresh_registry, tmp_path):
