@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from attnbench import tasks
@@ -25,8 +27,8 @@ def register() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run lm-eval's command line with our model and tasks known to it, and return its exit status.
 
-    Only where the model is `attnbench` is anything different: our tasks win over those of the same name, and
-    the batch size is ours where none is given.
+    Only where the model is `attnbench` is anything different: a task is what `attnbench run` takes for this
+    kind of model by its name, ours or lm-eval's own, and the batch size is ours where none is given.
     """
     import lm_eval.tasks
     from lm_eval.__main__ import cli_evaluate
@@ -38,8 +40,12 @@ def main(argv: Sequence[str]) -> int:
     if not _values(arguments, "--batch_size", "-b"):
         arguments += ["--batch_size", BATCH_SIZE]
     before = lm_eval.tasks.TaskManager
+    names = [name for value in _values(arguments, "--tasks", "-t") for name in value.split(",") if name]
     lm_eval.tasks.TaskManager = _manager(
-        before, *(_values(arguments, *flags) for flags in (("--tasks", "-t"), ("--include_path",)))
+        before,
+        names,
+        _values(arguments, "--include_path"),
+        _kind(_values(arguments, "--model_args", "-a"), names),
     )
     try:
         return _handed_over(cli_evaluate, arguments)
@@ -47,23 +53,38 @@ def main(argv: Sequence[str]) -> int:
         lm_eval.tasks.TaskManager = before
 
 
-def _manager(base: Any, wanted: Sequence[str], folders: Sequence[str]) -> Any:
+def _kind(model_arguments: Sequence[str], names: Sequence[str]) -> str | None:
+    """Tell the kind of checkpoint that the command line asks for, None where that is not clear yet."""
+    from attnbench import models
+    from attnbench.backends.kinds import kind
+
+    given = dict(part.partition("=")[::2] for value in model_arguments for part in value.split(","))
+    for task in names:
+        with contextlib.suppress(NotApplicable, UserError):
+            return kind(models.find(given.get("pretrained", ""), task).config())
+    return None
+
+
+def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str | None) -> Any:
     # lm-eval's command line takes one folder of tasks, which stays the user's, and cannot be told not to scan
-    # its own 14,000 files: 11 seconds that are of no use where all tasks are ours
-    names = [name for value in wanted for name in value.split(",") if name]
-    known = tasks.available(folders[0] if folders else None)
-    ours = bool(names) and all(name in known for name in names)
+    # its own 14,000 files: 11 seconds that are of no use where it is known where the tasks are
+    places: list[str] = []
+    for name in names:
+        with contextlib.suppress(UserError):
+            places.append(str(Path(tasks.find(name, folders[0] if folders else None, kind).path).parent))
+    found = bool(names) and len(places) == len(names)
+    ours = places if found else [] if kind in ("causal", "seq2seq") else [tasks.folder()]
 
     class Manager(base):
         def __init__(
             self, *args: Any, include_path: Any = None, include_defaults: bool = True, **kwargs: Any
         ) -> None:
-            folders = [
-                tasks.folder(),
-                *([include_path] if isinstance(include_path, str) else include_path or []),
-            ]
+            users = [include_path] if isinstance(include_path, str) else include_path or []
             super().__init__(
-                *args, include_path=folders, include_defaults=include_defaults and not ours, **kwargs
+                *args,
+                include_path=[*dict.fromkeys([*map(str, users), *map(str, ours)])],
+                include_defaults=include_defaults and not found,
+                **kwargs,
             )
 
     return Manager

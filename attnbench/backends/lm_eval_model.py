@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from lm_eval.api.model import LM
 
 from attnbench import models, spec
-from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM
+from attnbench.backends.encoder_lm import BATCH_SIZE
 from attnbench.backends.lm_eval import prepare
 from attnbench.errors import UserError
 from attnbench.method import needs_fit
 
+# of the tasks of ours, beside lm-eval's three
+VERBS = ("classify", "regress", "span", "pseudo_loglikelihood", "translate")
 
-class AttnbenchLM(EncoderLM):
+
+class AttnbenchLM(LM):
     """A checkpoint with a method, loaded when a task's first request tells which head it needs.
 
     `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
@@ -45,7 +50,9 @@ class AttnbenchLM(EncoderLM):
         size = int(batch_size) if str(batch_size).isdecimal() else BATCH_SIZE
         # lm-eval's command line asks for cuda:0 where nobody asked for anything
         placed = "cpu" if device.startswith("cuda") and not torch.cuda.is_available() else device
-        super().__init__(None, batch_size=size, device=placed)
+        super().__init__()
+        self.batch_size, self._device = size, placed
+        self._model: tuple[tuple[str, str], Any] | None = None
         self.pretrained, self.dtype, self.seed = str(pretrained), dtype, int(seed)
         self.calibration, self.include_path, self.trust_remote_code = (
             calibration,
@@ -53,12 +60,6 @@ class AttnbenchLM(EncoderLM):
             trust_remote_code,
         )
         self.methods = spec.parse(method)
-
-    def classify(self, requests: Sequence[Any]) -> list[Any]:
-        return self._by_task("classify", requests)
-
-    def span(self, requests: Sequence[Any]) -> list[Any]:
-        return self._by_task("span", requests)
 
     def _by_task(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         found: list[Any] = [None] * len(requests)
@@ -70,8 +71,22 @@ class AttnbenchLM(EncoderLM):
                 found[place] = answer
         return found
 
+    def __getattr__(self, verb: str) -> Any:
+        if verb not in VERBS:
+            raise AttributeError(verb)
+        return functools.partial(self._by_task, verb)
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        return self._by_task("loglikelihood", requests)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[Any]:
+        return self._by_task("loglikelihood_rolling", requests)
+
+    def generate_until(self, requests: Sequence[Any]) -> list[Any]:
+        return self._by_task("generate_until", requests)
+
     @contextlib.contextmanager
-    def _ready(self, task: str) -> Iterator[EncoderLM]:
+    def _ready(self, task: str) -> Iterator[Any]:
         from attnbench.attention import apply
 
         checkpoint = models.find(self.pretrained, task, self.trust_remote_code)
@@ -84,21 +99,28 @@ class AttnbenchLM(EncoderLM):
             include_path=self.include_path,
             calibration=self.calibration,
         )
-        model = checkpoint.load(prepared.head, self._device, self.dtype)
+        model = self._loaded(checkpoint, prepared.head)
         prepared.check(model)
         torch.manual_seed(self.seed)
         if any(map(needs_fit, self.methods)):
             batches = [
-                {key: value.to(self._device) for key, value in batch.items()}
+                {key: value.to(self.device) for key, value in batch.items()}
                 for batch in prepared.calibration()
             ]
             for position, method in enumerate(self.methods):
                 if needs_fit(method):
                     with apply(model, *self.methods[:position]):
                         method.fit(model, batches)
-        with apply(model, *self.methods) as applied:
-            yield EncoderLM(checkpoint.tokenizer(), model, batch_size=self.batch_size, device=self._device)
+        options = {"batch_size": self.batch_size, "device": self.device}
+        with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
+            yield lm
         if applied.hit < applied.expected:
             raise RuntimeError(
                 f"the method ran at {applied.hit} of {applied.expected} sites of {self.pretrained}"
             )
+
+    def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
+        key = (checkpoint.path, head)
+        if self._model is None or self._model[0] != key:  # the tasks of a group share it
+            self._model = (key, checkpoint.load(head, self.device, self.dtype))
+        return self._model[1]
