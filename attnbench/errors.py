@@ -32,7 +32,7 @@ def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError
 
 @contextlib.contextmanager
 def own_fault(methods: Sequence[object]) -> Iterator[None]:
-    """Take a UserError for the methods' fault, which fails their cell; without methods it ends the command."""
+    """Take a UserError for the fault of methods, which fails their cell; without any it ends the command."""
     try:
         yield
     except UserError as error:

@@ -89,7 +89,7 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
     seen = None if visible is None else visible.to(scores.dtype)
     if not stages.scores:
         if seen is not None:
-            scores.add_(seen.log())  # the logarithm of 1 and 0 is what adding hides by
+            scores.add_(torch.zeros_like(seen).masked_fill_(seen == 0, -torch.inf))
         dead = None if visible is None else ~visible.any(-1).expand(shape[:3])
     else:
         if seen is not None:

@@ -26,9 +26,9 @@ class Local(Method):
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         import torch
 
-        rows, columns = (torch.arange(n, device=scores.device) for n in scores.shape[-2:])
-        near = ~self.far(rows[:, None] + site.offset, columns)
-        shift = near.to(scores.dtype).log_()  # 0 or -inf: adding is faster than filling
+        rows, columns = (torch.arange(n, dtype=torch.int32, device=scores.device) for n in scores.shape[-2:])
+        far = self.far(rows[:, None] + site.offset, columns)
+        shift = scores.new_zeros(far.shape).masked_fill_(far, float("-inf"))  # adding is faster than filling
         return scores + shift if scores.requires_grad else scores.add_(shift)
 
 
