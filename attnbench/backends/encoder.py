@@ -161,7 +161,8 @@ class Prepared:
             return None
         given = chosen.dataset and (tasks.shown(chosen.dataset[0]), chosen.dataset[1])
         dataset = "/".join(filter(None, given or (self.file.dataset,)))
-        return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
+        split = f":{chosen.split}" if chosen.split else ""
+        return f"{dataset}{split}[{chosen.samples}] seed {self.seed}"
 
     def _hash_of(self, docs: Iterable[Document]) -> str:
         return hash_of([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
