@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import record
+from attnbench.code import code_of
 from attnbench.method import Method
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def of(
     settings: Settings,
 ) -> dict[str, Any]:
     """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
-    code = record.code_of(methods)
+    code = code_of(methods)
     fingerprints = {"checkpoint": checkpoint.fingerprint, **documents}
     kept = settings.recorded()
     chosen = {name: kept[name] for name in CHANGES_NUMBERS}

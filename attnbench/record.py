@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
 import hashlib
-import inspect
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UserError
-from attnbench.method import Method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,45 +176,3 @@ def identity(parts: dict[str, Any]) -> str:
     """Hash everything that changes a number, and nothing else."""
     text = json.dumps({"numerics": NUMERICS, **parts}, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def code_of(methods: Sequence[Method]) -> str:
-    """Hash the methods' code: each class and its parents, and the functions and constants of their files.
-
-    Comments, docstrings and layout do not count: the hash is over the syntax tree.
-    """
-    digest = hashlib.sha256()
-    for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__):
-        if issubclass(cls, Method) and cls is not Method:
-            module = ast.parse(_source(cls.__module__))
-            shared = [
-                node
-                for node in module.body
-                if not isinstance(node, (ast.ClassDef, ast.Import, ast.ImportFrom))
-            ]
-            own = [
-                node for node in module.body if isinstance(node, ast.ClassDef) and node.name == cls.__name__
-            ]
-            for node in (*shared, *own):
-                digest.update(ast.unparse(without_docstrings(node)).encode())
-    return digest.hexdigest()
-
-
-@functools.cache
-def _source(module: str) -> str:
-    # read once: what was loaded is what runs, whatever happens to its file meanwhile
-    return inspect.getsource(sys.modules[module])
-
-
-def without_docstrings(tree: ast.AST) -> ast.AST:
-    """Drop the docstrings of a syntax tree, in place."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree

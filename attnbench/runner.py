@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from attnbench import plan, record, spec
+from attnbench.code import code_of
 from attnbench.column import Column, Listener, Settings
 from attnbench.record import Record
 
@@ -75,7 +76,7 @@ def run(
     cells = plan.plan(names, specs, wanted, repeats, chosen.seed, chosen.include_path)
     heard = listener or Silent()
     for cell in cells:
-        record.code_of(spec.parse(cell.method))  # of the code as it is loaded now
+        code_of(spec.parse(cell.method))  # of the code as it is loaded now
     record.check_writable(records)
     record.clear_partial(records)
     heard.start(len(cells))

@@ -63,7 +63,7 @@ def _term(term: str) -> Method:
                 f"'{term}': {cls.name} takes no amount. `attnbench methods {cls.name}` shows its fields."
             )
         arguments[amount.name] = _value(term, amount, match["amount"])
-    elif amount is not None and amount.default is dataclasses.MISSING:
+    elif amount is not None and _default(amount) is dataclasses.MISSING:
         raise UserError(f"'{term}': the amount ({amount.name}) is missing, as in {_example(cls)}")
     for flag in flags:
         field = fields.get(flag.replace("-", "_"))
@@ -150,13 +150,18 @@ def _plain(value: object) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
 def _format_term(method: Method) -> str:
     name, *variants = type(method).name.split(":")
     amount = amount_field(type(method))
     modifiers = []
     for field in sorted(dataclasses.fields(method), key=lambda field: field.name):
         value = getattr(method, field.name)
-        if not field.init or field is amount or value == field.default:
+        if not field.init or field is amount or value == _default(field):
             continue
         key = field.name.replace("_", "-")
         if value is True:
@@ -165,6 +170,6 @@ def _format_term(method: Method) -> str:
             modifiers += [
                 f"{key}={_plain(item)}" for item in (value if isinstance(value, tuple) else (value,))
             ]
-    if amount is not None and getattr(method, amount.name) != amount.default:
+    if amount is not None and getattr(method, amount.name) != _default(amount):
         name += _plain(getattr(method, amount.name))
     return ":".join([name, *variants, *modifiers])

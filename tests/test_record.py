@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnbench import parse, record
+from attnbench.code import code_of
 from attnbench.errors import UserError
 from attnbench.record import Record
 
@@ -133,7 +134,7 @@ def register_methods(register):
 def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
     def code(name, *arguments, **words):
         fresh_registry.load([_method_file(tmp_path, name, *arguments, **words)])
-        return record.code_of(parse(f"some-{name}"))
+        return code_of(parse(f"some-{name}"))
 
     assert code("a", "probs * SCALE") != code("b", "probs * SCALE * SCALE")
     text = (
@@ -144,10 +145,77 @@ def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
     # the name is code too: compare with the same name written differently
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "c.py").write_text((tmp_path / "a.py").read_text().replace("some-a", "some-c"))
-    first = record.code_of(parse("some-c"))
+    first = code_of(parse("some-c"))
     fresh_registry._registry = None
     fresh_registry.load([str(tmp_path / "d" / "c.py")])
-    assert record.code_of(parse("some-c")) == first
+    assert code_of(parse("some-c")) == first
+
+
+PACKAGE = {
+    "helpers.py": "SCALE = 2\n\ndef scaled(x):\n    return x * SCALE\n",
+    "methods.py": """
+from attnbench import Method, hookimpl
+
+class Scale:
+    factor = 3
+
+class Packed(Method):
+    name = "packed"
+
+    def probs(self, probs, site):
+        from packed_plugin.helpers import scaled
+
+        return scaled(probs) * Scale.factor
+
+@hookimpl
+def register_methods(register):
+    register(Packed)
+""",
+    "__init__.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    "file, old, new",
+    [("helpers.py", "SCALE = 2", "SCALE = 4"), ("methods.py", "factor = 3", "factor = 5")],
+)
+def test_code_hash_covers_helpers(file, old, new, tmp_path, monkeypatch):
+    import importlib
+    import sys
+
+    from attnbench import code
+
+    def hashed(folder, texts):
+        (folder / "packed_plugin").mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / "packed_plugin" / name).write_text(text, encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(folder))
+            module = importlib.import_module("packed_plugin.methods")
+            try:
+                return code.code_of([module.Packed()])
+            finally:
+                for name in [name for name in sys.modules if name.startswith("packed_plugin")]:
+                    del sys.modules[name]
+                code._source.cache_clear()
+
+    changed = PACKAGE | {file: PACKAGE[file].replace(old, new)}
+    worded = PACKAGE | {file: "# words\n" + PACKAGE[file]}
+    first = hashed(tmp_path / "a", PACKAGE)
+    assert hashed(tmp_path / "b", worded) == first
+    assert hashed(tmp_path / "c", changed) != first
+
+
+def test_code_hash_covers_what_fits_are_made_of(monkeypatch):
+    from attnbench import code
+
+    before = {spec: code_of(parse(spec)) for spec in ("prune80", "heads50:gradient", "gates:l0", "finetune5")}
+    real = code._source
+    monkeypatch.setattr(
+        code, "_source", lambda module: real(module) + ("X = 1" if module in code.LEARNING else "")
+    )
+    changed = [spec for spec in before if code_of(parse(spec)) != before[spec]]
+    assert changed == ["heads50:gradient", "gates:l0", "finetune5"]
 
 
 def test_identity_depends_on_each_part():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnbench import format, parse
+from attnbench import Method, format, parse
 from attnbench.errors import UserError
 from attnbench.plugins import registry
 from attnbench.spec import amount_field
@@ -120,3 +120,13 @@ def test_what_is_written_is_read_back(methods):
     text = format(methods)
     assert parse(text) == methods
     assert format(parse(text)) == text
+
+
+def test_a_default_that_is_made_is_not_written():
+    @dataclasses.dataclass
+    class Listed(Method):
+        name = "listed"
+        parts: tuple[str, ...] = dataclasses.field(default_factory=lambda: ("a",), kw_only=True)
+
+    assert format([Listed()]) == "listed"
+    assert format([Listed(parts=("a", "b"))]) == "listed:parts=a:parts=b"

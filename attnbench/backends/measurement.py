@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.record import without_docstrings
+from attnbench.code import without_docstrings
 
 
 @dataclass
