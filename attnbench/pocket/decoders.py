@@ -80,7 +80,7 @@ def build(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
         )
         model = transformers.MarianMTModel._from_config(config, attn_implementation="eager")
         model.generation_config = transformers.GenerationConfig(
-            max_length=TOKENS // 2,
+            max_length=TOKENS // 4,
             num_beams=1,
             do_sample=False,
             decoder_start_token_id=tokenizer.pad_token_id,

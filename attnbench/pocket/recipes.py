@@ -49,7 +49,7 @@ RECIPES = {
     ("roberta", "qa"): Recipe(steps=1600, batch=32, options=growing),
     ("electra", "sentiment"): Recipe(steps=1000, batch=64),
     ("electra", "qa"): Recipe(steps=1600, batch=32, options=growing),
-    ("gpt", "language"): Recipe(steps=800, batch=32, rate=2e-3),
-    ("llama", "language"): Recipe(steps=800, batch=32, rate=2e-3),
+    ("gpt", "language"): Recipe(steps=1000, batch=32, rate=2e-3),
+    ("llama", "language"): Recipe(steps=500, batch=32, rate=2e-3),
     ("marian", "translation"): Recipe(steps=1200, batch=64, rate=2e-3),
 }

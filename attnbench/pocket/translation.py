@@ -15,7 +15,7 @@ ONSETS, VOWELS = words("b d f g k l m n p r s t v z"), words("a e i o u")
 
 
 def coin() -> dict[str, str]:
-    """Make up a stem for every word: three or four letters and no two alike, ending in a consonant."""
+    """Make up a stem for every word: three or four letters, no two alike and none an English word here."""
     rng = random.Random("attnbench pocket lexicon")
     stems: dict[str, str] = {}
     known = (*PEOPLE, *THINGS, *COLOURS, *TRAITS, *COUNTS, *NEAR, *DEEDS, *STATES, *TIMES)
@@ -23,7 +23,7 @@ def coin() -> dict[str, str]:
         while word not in stems:
             stem = "".join(rng.choice(letters) for letters in (ONSETS, VOWELS, ONSETS))
             stem = rng.choice(VOWELS) + stem if rng.random() < 0.3 else stem
-            if stem not in stems.values():
+            if stem not in stems.values() and stem not in known:
                 stems[word] = stem
     return stems
 
