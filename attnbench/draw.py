@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from attnbench.footnotes import clean
+from attnbench.grids import Grid
 from attnbench.pictures import Panel, Picture, Point
 
 # eight colours that stay apart for colour-blind readers; marker and line tell families apart without them
@@ -16,6 +17,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 CONTROL_LINE = ":"
 LONGEST = 32
+ACROSS = 4  # grids of heads
+LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+LOST = -0.5  # of what attention adds: worse than uniform by half of that is not told apart
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -35,6 +39,8 @@ def draw(picture: Picture) -> dict[str, bytes]:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": picture.name}):
+        if picture.grids:
+            return _saved(_heads(picture), picture)
         panels = picture.panels
         across = min(len(panels), 3)
         down = math.ceil(len(panels) / across)
@@ -63,12 +69,65 @@ def draw(picture: Picture) -> dict[str, bytes]:
             bbox_to_anchor=(1 - legend / figure.get_figwidth() + 0.005, 0.5), frameon=False,
             handlelength=3.6, fontsize=8, labelspacing=0.7,
         )  # fmt: skip
-        out = {}
-        for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=150, metadata={**metadata, "Description": picture.digest})
-            out[kind] = buffer.getvalue()
+        return _saved(figure, picture)
+
+
+def _saved(figure: Any, picture: Picture) -> dict[str, bytes]:
+    out = {}
+    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150, metadata={**metadata, "Description": picture.digest})
+        out[kind] = buffer.getvalue()
     return out
+
+
+def _heads(picture: Picture) -> Any:
+    """Draw grids of heads, a line of them for each model and task."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns: dict[tuple[str, str], list[Grid]] = {}
+    for grid in picture.grids:
+        columns.setdefault((grid.model, grid.task), []).append(grid)
+    lines = [
+        (names, grids[start : start + ACROSS])
+        for names, grids in columns.items()
+        for start in range(0, len(grids), ACROSS)
+    ]
+    across = max(len(grids) for _, grids in lines)
+    heads = max(len(row) for grid in picture.grids for row in grid.rows)
+    layers = max(len(grid.rows) for grid in picture.grids)
+    size = ((max(1.5, 0.19 * heads) + 0.9) * across, (max(0.8, 0.19 * layers) + 0.75) * len(lines) + 0.4)
+    figure = Figure(figsize=(max(size[0], 4.5), size[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid_of_axes = figure.subplots(len(lines), across, squeeze=False)
+    for axes_of_line, (names, grids) in zip(grid_of_axes, lines, strict=True):
+        for axes in axes_of_line[len(grids) :]:
+            axes.set_visible(False)
+        for axes, grid in zip(axes_of_line, grids, strict=False):
+            _grid(axes, grid)
+        axes_of_line[0].set_ylabel("\n".join(map(_short, names)), fontsize=7)
+    figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _grid(axes: Any, grid: Grid) -> None:
+    widest = max(map(len, grid.rows))
+    finite = [value for row in grid.rows for value in row if math.isfinite(value)]
+    low, spread = min(finite, default=0.0), (max(finite, default=1.0) - min(finite, default=0.0)) or 1.0
+    shades = [[(value - low) / spread for value in row] + [0.0] * (widest - len(row)) for row in grid.rows]
+    axes.imshow(shades, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for layer, head in sorted(grid.gone):
+        dark = shades[layer][head] > 0.5
+        axes.plot(head, layer, "x", color="white" if dark else "black", markersize=5, markeredgewidth=1.2)
+    axes.set_title(_short(grid.method), fontsize=8, loc="left")
+    axes.set_xticks(range(0, widest, max(1, widest // 4)))
+    axes.set_yticks(range(len(grid.layers)))
+    kinds = {name.partition(" ")[0] for name in grid.layers}
+    axes.set_yticklabels([name if len(kinds) > 1 else name.rpartition(" ")[2] for name in grid.layers])
+    axes.tick_params(labelsize=6, length=2)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(True)
 
 
 def _short(text: str) -> str:
@@ -118,9 +177,13 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
         )[0]  # fmt: skip
         left = picture.name.endswith("sparsity")
         for point in front:
+            if picture.y.startswith("kept") and point.y < LOST:
+                continue
+            before = left and point.x > 0.3
             axes.annotate(
-                _short(point.method), (point.x, point.y * factor), (-5 if left else 7, -6),
-                textcoords="offset points", ha="right" if left else "left", va="top", fontsize=7, zorder=4,
+                _short(point.method), (point.x, point.y * factor), (-5 if before else 7, -6),
+                textcoords="offset points", ha="right" if before else "left", va="top", fontsize=7, zorder=4,
+                bbox=LABEL,
             )  # fmt: skip
     axes.set_title(f"{_short(panel.model)}, {_short(panel.task)}", fontsize=9, loc="left")
     axes.set_xlabel(picture.x)
@@ -128,15 +191,32 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
     axes.set_ylabel("kept %" if picture.y.startswith("kept") else f"{_short(panel.metric)}{unit}")
     if panel.scale == "log":
         axes.set_yscale("log")
-    if picture.x.startswith("bits"):
+    _floor(axes, picture, panel, factor)
+    kind = picture.name.rpartition("-")[2]
+    if kind == "bits":
         axes.xaxis.set_major_locator(MultipleLocator(1))
         axes.margins(x=0.12)
+    elif kind in ("latency", "amount"):
+        axes.margins(x=0.12)
+        if kind == "latency":
+            axes.axvline(1, color="#555555", linewidth=1, linestyle=(0, (8, 2)), zorder=1)
     else:
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
         axes.set_xlim(-0.03, 1.03)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     return lines
+
+
+def _floor(axes: Any, picture: Picture, panel: Panel, factor: int) -> None:
+    """Cut a picture of what is kept where it is lost altogether, and say what lies below."""
+    below = sum(point.y < LOST for point in panel.points)
+    if not picture.y.startswith("kept") or not below:
+        return
+    top = max(*(point.y for point in panel.points), 1.0)
+    axes.set_ylim(LOST * factor, (top + 0.08) * factor)
+    told = f"{below} below {LOST:.0%}"
+    axes.text(0.01, 0.01, told, transform=axes.transAxes, fontsize=7, va="bottom", ha="left", zorder=5)
 
 
 def _hide_crossing(figure: Any) -> None:

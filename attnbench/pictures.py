@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from attnbench.board import Board
+from attnbench.families import amounts, family
 from attnbench.footnotes import clean
+from attnbench.grids import Grid, grids
 from attnbench.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
-AMOUNT = re.compile(r"(?<=[a-z])\d+(?:\.\d+)?$")
-DRAWING = 1  # raise by hand when the drawing changes: pictures drawn before are then stale
+DRAWING = 2  # raise by hand when the drawing changes: pictures drawn before are then stale
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,24 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file: a panel for every model and task."""
+    """One file: a panel for every model and task, or grids of heads."""
 
     name: str
     title: str
     x: str
     y: str
     panels: list[Panel] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
 
     @property
     def table(self) -> str:
-        """Return the points as comma-separated values."""
+        """Return the points, or the heads, as comma-separated values."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
+        if self.grids:
+            writer.writerow(["model", "task", "method", "layer", "head", "score", "removed"])
+            writer.writerows(line for grid in self.grids for line in grid.lines())
+            return out.getvalue()
         writer.writerow(["model", "task", "metric", "method", "family", "x", "y", "low", "high", "front"])
         for panel in self.panels:
             for point in panel.points:
@@ -70,19 +76,8 @@ class Picture:
     @property
     def digest(self) -> str:
         """Hash all that is drawn: a picture carries it, so that a stale one is told without drawing it."""
-        return hashlib.sha256(f"{DRAWING} {self!r}".encode()).hexdigest()
-
-
-def family(method: str) -> str:
-    """Return a spec without its amounts: prune80:random+logquant3 is prune:random+logquant."""
-    terms = [term.partition(":") for term in re.sub(r":seed=[^:+]*", "", method).split("+")]
-    return "+".join(AMOUNT.sub("", name) + colon + rest for name, colon, rest in terms)
-
-
-def amounts(method: str) -> tuple[float, ...]:
-    """Return the amounts of a spec's terms: a sweep goes along them."""
-    found = [AMOUNT.search(term.partition(":")[0]) for term in method.split("+")]
-    return tuple(float(match[0]) if match else 0.0 for match in found)
+        content = (self.name, self.title, self.x, self.y, self.table, self.panels)
+        return hashlib.sha256(f"{DRAWING} {content!r}".encode()).hexdigest()
 
 
 def _sparsity(row: Row) -> float | None:
@@ -97,10 +92,20 @@ def _heads(row: Row) -> float | None:
     return row.heads if row.heads is not None and row.heads < 1 else None
 
 
+def _latency(row: Row) -> float | None:
+    return row.latency
+
+
+def _amount(row: Row) -> float | None:
+    return amounts(row.method)[0] or None
+
+
 X: dict[str, tuple[Callable[[Row], float | None], str, bool]] = {
     "sparsity": (_sparsity, "sparsity: share of attention values that are zero", True),
     "bits": (_bits, "bits: log2 of the levels that attention takes", False),
     "heads": (_heads, "heads kept", False),
+    "latency": (_latency, "latency: time as realised, over dense SDPA's", False),
+    "amount": (_amount, "amount of the first method", False),
 }
 Y = {"kept": "kept: (score − uniform) / (dense − uniform)", "score": "score ± standard error"}
 TITLES = {
@@ -108,7 +113,9 @@ TITLES = {
     ("kept", "bits"): "What survives of what attention adds, against bits",
     ("score", "sparsity"): "Score against sparsity",
     ("score", "bits"): "Score against bits",
+    ("kept", "latency"): "What survives of what attention adds, against latency",
     ("score", "heads"): "Score against heads kept",
+    ("score", "amount"): "Score against the amount, alone and with what follows",
 }
 
 
@@ -128,6 +135,10 @@ def pictures(board: Board) -> list[Picture]:
                 panels.append(panel)
         if panels:
             found.append(Picture(f"{y}-{x}", title, label, Y[y], panels))
+    drawn = [grid for section in board.sections for grid in grids(section.records)]
+    if drawn:
+        title = "Head scores, darker is higher, × removed"
+        found.append(Picture("head-scores", title, "head", "layer", [], drawn))
     return found
 
 
@@ -143,6 +154,8 @@ def _panel(
     if y == "score":
         names = [point.family for point in points]
         points = [point for point in points if names.count(point.family) > 1]
+    if read is _amount:
+        points = _combined(points)
     if not points:
         return None
     points.sort(key=lambda point: (point.family, amounts(point.method), point.x))
@@ -154,6 +167,14 @@ def _panel(
     return Panel(
         first.model, first.task, first.metric, scale, points, level.get("dense"), level.get("uniform")
     )
+
+
+def _combined(points: Sequence[Point]) -> list[Point]:
+    """Keep the sweeps of methods that are there alone and followed by another."""
+    firsts = [re.split(r"[:+]", point.family)[0] for point in points]
+    alone = {first for first, point in zip(firsts, points, strict=True) if "+" not in point.family}
+    followed = {first for first, point in zip(firsts, points, strict=True) if "+" in point.family}
+    return [point for first, point in zip(firsts, points, strict=True) if first in alone & followed]
 
 
 def _with_front(point: Point, points: Sequence[Point], more_is_better: bool) -> Point:

@@ -83,6 +83,53 @@ def test_front_against_a_search_of_all_pairs():
             assert pictures._with_front(point, points, more).front == (not better)
 
 
+def realised(method, wrong, latency, **more):
+    item = record(method, acc=right(1000, wrong))
+    item.measured = {"heads": 0.5, "latency": {"ratio": latency}} | more
+    return item
+
+
+def test_only_what_is_realised_is_drawn_against_latency():
+    items = [*sweep(), realised("heads70:entropy", 300, 0.6), realised("heads20:entropy", 90, 0.9)]
+    items += [realised("heads20:random", 120, 0.95)]
+    found = by_name(items)["kept-latency"].panels[0].points
+    assert {point.method: (point.x, point.front) for point in found} == {
+        "heads70:entropy": (0.6, True), "heads20:entropy": (0.9, True), "heads20:random": (0.95, False)
+    }  # fmt: skip
+
+
+def test_a_sweep_alone_and_followed_by_another_method():
+    items = sweep()
+    for amount, wrong in ((50, 82), (80, 85), (90, 90)):
+        items.append(record(f"prune{amount}+finetune100", acc=right(1000, wrong)))
+    points = by_name(items)["score-amount"].panels[0].points
+    assert {point.family for point in points} == {"prune", "prune+finetune"}
+    assert [point.x for point in points if "+" in point.family] == [50, 80, 90]
+    assert "score-amount" not in by_name(sweep())
+
+
+def test_heads_are_a_grid_a_way_of_scoring():
+    items = sweep()
+    scores = {"encoder 0": [0.1, 0.9], "encoder 1": [0.5, -0.2]}
+    for item in items:
+        method = item.cell["method"]
+        if method.startswith("heads"):
+            alive = {"encoder 0": [0.0, 1.0], "encoder 1": [1.0, 0.0 if "50" in method else 1.0]}
+            item.fitted = {method: {"scores_": scores, "alive_": alive}}
+        if method == "prune90":
+            item.fitted = {method: {"scores_": {"encoder 0": {"shape": [4, 50]}}, "other_": 3}}
+    items += [record("heads50:random", acc=right(1000, 300)), record("heads50:l2", acc=right(1000, 300))]
+    items[-2].fitted = {"heads50:random": {"scores_": {"encoder 0": [0.3, 0.2]}}}
+    items[-1].fitted = {"heads50:l2": {"scores_": scores}}
+    each = by_name(items)["head-scores"]
+    assert [grid.method for grid in each.grids] == ["heads50:entropy"]  # the largest; no draw; none twice
+    assert each.grids[0].gone == {(0, 0), (1, 1)}
+    lines = list(csv.DictReader(io.StringIO(each.table)))
+    assert [line["removed"] for line in lines] == ["1", "0", "0", "1"] and lines[1]["score"] == "0.9"
+    draw = pytest.importorskip("attnbench.draw")
+    assert draw.draw(each)["png"][:4] == b"\x89PNG" and each.digest.encode() in draw.draw(each)["svg"]
+
+
 def test_nothing_to_draw():
     assert by_name([record("dense", acc=right(10, 1)), record("prune80", acc=right(10, 1))]) == {}
 

@@ -1,0 +1,64 @@
+"""Grids of heads, a row a layer: how a method scores them and which it removes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attnbench.controls import DRAWN
+from attnbench.families import amounts, family
+from attnbench.footnotes import clean
+
+if TYPE_CHECKING:
+    from attnbench.record import Record
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The heads of one model on one task by one method: a row a layer, the heads it removes in `gone`."""
+
+    model: str
+    task: str
+    method: str
+    layers: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+    gone: frozenset[tuple[int, int]]
+
+    def lines(self) -> Iterator[list[object]]:
+        """Yield model, task, method, layer, head, score and whether the head is removed."""
+        names = [clean(name) for name in (self.model, self.task, self.method)]
+        for place, (layer, row) in enumerate(zip(self.layers, self.rows, strict=True)):
+            for head, score in enumerate(row):
+                yield [*names, clean(layer), head, f"{score:.6g}", int((place, head) in self.gone)]
+
+
+def grids(records: Sequence[Record]) -> list[Grid]:
+    """Return one grid a model, task and way of scoring: that of the largest amount, which removes most."""
+    found: dict[tuple[str, str, str], Grid] = {}
+    for item in sorted(records, key=lambda item: amounts(item.cell["method"])):
+        for name, state in item.fitted.items():
+            table = _table(state, "scores_") or _table(state, "gates_")
+            if DRAWN in name.split(":") or not table:
+                continue
+            alive = _table(state, "alive_").values()
+            gone = {(k, head) for k, row in enumerate(alive) for head, value in enumerate(row) if value == 0}
+            model, task = item.cell["model"], item.cell["task"]
+            rows = tuple(tuple(map(float, row)) for row in table.values())
+            grid = Grid(model, task, name, tuple(table), rows, frozenset(gone))
+            found[model, task, family(name)] = grid
+    # one score under two names is shown once
+    first: dict[tuple[object, ...], Grid] = {}
+    for grid in found.values():
+        first.setdefault((grid.model, grid.task, grid.rows), grid)
+    return sorted(first.values(), key=lambda grid: (grid.model, grid.task, family(grid.method)))
+
+
+def _table(state: Any, key: str) -> dict[str, list[float]]:
+    """Return what was learned under a name where it is a list of numbers for every layer, else nothing."""
+    value = state.get(key) if isinstance(state, dict) else None
+    rows = list(value.values()) if isinstance(value, dict) else [None]
+    whole = all(
+        isinstance(row, list) and row and all(isinstance(x, (int, float)) for x in row) for row in rows
+    )
+    return value if isinstance(value, dict) and whole else {}
