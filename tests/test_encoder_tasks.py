@@ -372,6 +372,29 @@ def test_a_split_without_documents_is_an_error(checkpoint, task):
         _measure(task(CLASSIFY, dataset_kwargs="{count: 0}"), checkpoint())
 
 
+def test_the_few_calibration_samples_that_are_evaluated_too_are_replaced(checkpoint, task, tmp_path):
+    folder = task(CLASSIFY, metadata="{calibration: {split: train, samples: 40}}")
+    clash = """
+def clash(split):
+    return list(texts(split, 60)) + (list(texts("validation"))[:SHARED] if split == "train" else [])
+"""
+    for shared, fine in ((2, True), (30, False)):
+        (tmp_path / "made_up.py").write_text(DATA + clash.replace("SHARED", str(shared)))
+        task_file = tmp_path / "made.yaml"
+        task_file.write_text(task_file.read_text().replace("made_up.texts", "made_up.clash"))
+        prepared = lm_eval.prepare("made", checkpoint(), include_path=folder)
+        evaluated = {instance.doc["first"] for instance in prepared.task.instances}
+        if fine:
+            docs = prepared.calibration_documents()
+            assert len(docs) == 40 == len({doc["first"] for doc in docs})
+            assert not evaluated & {doc["first"] for doc in docs}
+        else:
+            with pytest.raises(
+                UserError, match=r"of 40 calibration samples of task 'made' are evaluated too"
+            ):
+                prepared.calibration_documents()
+
+
 # configurations
 
 

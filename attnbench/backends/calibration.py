@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
 from attnbench.errors import UserError
 
 SAMPLES = 512
+SHARED = 0.05  # of a draw at most may be evaluated too and be replaced
 IGNORED = -100  # of a loss: transformers' own
 
 
@@ -47,21 +49,29 @@ def source(task: EncoderTask, asked: str | None) -> Source:
 
 
 def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
-    """Draw documents without replacement, all where there are fewer.
+    """Draw documents without replacement, all where there are fewer, none with the text of an evaluated one.
 
-    Raises UserError where one of them is an evaluation sample of the task too.
+    CoLA, for one, has a few sentences in two splits. Raises UserError where there are many: then the split is
+    not one to learn from.
     """
     docs = task.documents(chosen.split, chosen.dataset)
     count = min(samples or chosen.samples, len(docs))
-    docs = [docs[k] for k in random.Random(f"{seed} calibration").sample(range(len(docs)), count)]
+    rng = random.Random(f"{seed} calibration")
+    drawn = rng.sample(range(len(docs)), count)
     evaluated = {task.text(doc) for doc in task.eval_docs}
-    shared = [doc for doc in docs if task.text(doc) in evaluated]
-    if shared:
+    shared = [k for k in drawn if task.text(docs[k]) in evaluated]
+    if len(shared) > SHARED * count:
         raise UserError(
-            f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated "
-            f"too, such as {task.text(shared[0])[0][:60]!r}. Give --calibration DATASET:SPLIT or FILE.csv."
+            f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated too, such "
+            f"as {task.text(docs[shared[0]])[0][:60]!r}. Give --calibration DATASET:SPLIT or FILE.csv."
         )
-    return docs
+    kept = [docs[k] for k in drawn if k not in shared]
+    if shared:
+        left = sorted(set(range(len(docs))) - set(drawn))
+        rng.shuffle(left)
+        others = (docs[k] for k in left if task.text(docs[k]) not in evaluated)
+        kept += itertools.islice(others, len(shared))
+    return kept
 
 
 def batches(
