@@ -62,8 +62,8 @@ def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int)
     shared = [k for k in drawn if task.text(docs[k]) in evaluated]
     if len(shared) > SHARED * count:
         raise UserError(
-            f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated too, such "
-            f"as {task.text(docs[shared[0]])[0][:60]!r}. Give --calibration DATASET:SPLIT or FILE.csv."
+            f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated too, "
+            f"such as {task.text(docs[shared[0]])[0][:60]!r}. Give --calibration DATASET:SPLIT or FILE.csv."
         )
     kept = [docs[k] for k in drawn if k not in shared]
     if shared:
