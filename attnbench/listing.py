@@ -34,8 +34,10 @@ def model_lines() -> Iterator[str]:
         size = f"{max(sizes):.1f}M parameters, " if sizes else ""
         yield f"pocket-{family} (short: {family})  {size}{_heads(config)} heads, Apache-2.0, generated text"
         for task, card in cards.items():
-            dense = card.get("scores", {}).get("dense")
-            stated = f"{card['metric']} {dense:.3f}" if isinstance(dense, float) and "metric" in card else ""
+            scores, metric = card.get("scores", {}), card.get("metric")
+            if isinstance(metric, dict):  # a folder that serves several tasks
+                scores, metric = scores[task], metric[task]
+            stated = f"{metric} {scores['dense']:.3f}" if metric and "dense" in scores else ""
             yield f"  {task:20} {stated}".rstrip()
     for name, found in PUBLISHED.items():
         yield f"{name}  {found.parameters} parameters, {found.heads} heads, {found.licence}"
