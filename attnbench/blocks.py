@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,16 +31,62 @@ class Block:
         return tuple(part.stop - part.start for part in (self.examples, self.queries, self.keys))
 
     def part(self, examples: int, queries: int) -> Iterator[Block]:
-        """Cut into tiles of at most so many examples and queries."""
+        """Cut into tiles of at most so many examples and queries, each up to the last key it sees."""
         for first in range(self.examples.start, self.examples.stop, examples):
             for row in range(self.queries.start, self.queries.stop, queries):
                 last, end = min(first + examples, self.examples.stop), min(row + queries, self.queries.stop)
                 inner = slice(first - self.examples.start, last - self.examples.start)
                 rows = slice(row - self.queries.start, end - self.queries.start)
-                visible, bias = (cut(mask, inner, rows, slice(None)) for mask in (self.visible, self.bias))
+                keys = slice(0, self._reach(inner, rows))
+                visible, bias = (cut(mask, inner, rows, keys) for mask in (self.visible, self.bias))
                 yield Block(
-                    slice(first, last), slice(row, end), self.keys, self.offset + rows.start, visible, bias
+                    slice(first, last),
+                    slice(row, end),
+                    slice(self.keys.start, self.keys.start + keys.stop),
+                    self.offset + rows.start,
+                    visible,
+                    bias,
                 )
+
+    def _reach(self, examples: slice, queries: slice) -> int:
+        """Count the keys up to the last that one of these queries sees: few for the first of a causal mask."""
+        _, total, keys = self.shape()
+        if self.visible is None or queries.stop - queries.start == total:
+            return keys
+        seen = self.visible[examples if len(self.visible) > 1 else slice(None), :, queries]
+        seen = seen.flatten(0, 2).any(0).nonzero()
+        return int(seen[-1]) + 1 if len(seen) else 1
+
+    def within(self, rows: Sequence[tuple[int, int]]) -> Iterator[Block]:
+        """Cut each example to its own range of queries; positions count from the first that is left."""
+        for example in range(self.examples.start, self.examples.stop):
+            low, high = max(rows[example][0], self.queries.start), min(rows[example][1], self.queries.stop)
+            if low < high:
+                inner = slice(example - self.examples.start, example - self.examples.start + 1)
+                left = slice(low - self.queries.start, high - self.queries.start)
+                visible, bias = (cut(mask, inner, left, slice(None)) for mask in (self.visible, self.bias))
+                one = slice(example, example + 1)
+                yield Block(one, slice(low, high), self.keys, self.offset, visible, bias)
+
+
+def within(found: Sequence[Block], rows: Sequence[tuple[int, int]]) -> list[Block]:
+    """Leave out queries that are padding, of which a cross-attention's mask knows nothing."""
+    if all(
+        rows[e] == (b.queries.start, b.queries.stop)
+        for b in found
+        for e in range(*b.examples.indices(len(rows)))
+    ):
+        return list(found)
+    return list(_merged(one for block in found for one in block.within(rows)))
+
+
+def rows_of(found: Sequence[Block], examples: int) -> list[tuple[int, int]]:
+    """Return each example's range of queries that are no padding."""
+    rows = [(0, 0)] * examples
+    for block in found:
+        for example in range(block.examples.start, block.examples.stop):
+            rows[example] = block.queries.start, block.queries.stop
+    return rows
 
 
 def cut(tensor: Tensor | None, examples: slice, queries: slice, keys: slice) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench import sites
+from attnbench.blocks import blocks, rows_of
 from attnbench.errors import UserError
 from attnbench.guard import Guard
 from attnbench.method import Method, Site, overridden
@@ -76,7 +77,9 @@ class Engine:
         self.paths = {module: path for path, module in model.named_modules() if path in self.at}
         self.calls: dict[str, int] = defaultdict(int)
         self.scratch = Scratch()
-        self.past = 0  # tokens that the decoder has cached: a cross-attention cannot tell by itself
+        # what a cross-attention cannot tell by itself: the tokens that the decoder has cached, its padding
+        self.past = 0
+        self.rows: list[tuple[int, int]] | None = None
 
     def push(self, applied: Applied) -> None:
         self.applied.append(applied)
@@ -101,6 +104,7 @@ class Engine:
                 else:
                     continue
                 applied.acting.add(place.key)
+        self.crossing = any(place.site.kind == "cross" and place.reach for place in self.places)
 
     def _add(self, place: Place, method: Method) -> None:
         stages, changed = place.stages, overridden(method)
@@ -135,8 +139,12 @@ class Engine:
         for hits in place.reach:
             hits[place.key] += 1
         stages, kind = place.stages, place.site.kind
+        causal = kind == "decoder" and is_causal is not False
         if kind == "decoder":
             self.past = key.shape[2] - query.shape[2]
+            self.rows = None
+            if self.crossing and mask is not None:
+                self.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
         dropout = dropout if module.training else 0.0
         if not (stages.on_scores() or stages.context or softcap is not None):
             kwargs |= {
@@ -156,8 +164,9 @@ class Engine:
             mask,
             scaling=scaling,
             dropout=dropout,
-            causal=kind == "decoder" and is_causal is not False,
+            causal=causal,
             past=self.past if kind == "cross" else 0,
+            rows=self.rows if kind == "cross" else None,
             position_bias=position_bias,
             softcap=softcap,
         )
@@ -178,7 +187,7 @@ class Engine:
             if place.layer is not None:
                 layers[place.layer].append(place)
         modules = dict(model.named_modules())
-        handles = [model.register_forward_pre_hook(lambda *_: self.calls.clear())]
+        handles = [model.register_forward_pre_hook(self._begin)]
         for path, places in layers.items():
             change = self._on_input(f"{path} input", places)
             handles.append(modules[path].register_forward_pre_hook(change, with_kwargs=True))
@@ -187,6 +196,10 @@ class Engine:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _begin(self, *_: Any) -> None:
+        self.calls.clear()
+        self.rows = None
 
     def _on_input(self, name: str, places: list[Place]) -> Callable[..., Any]:
         def change(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

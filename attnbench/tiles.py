@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnbench.blocks import blocks, cut
+from attnbench.blocks import blocks, cut, within
 from attnbench.method import Site
 from attnbench.scored import Scratch, Stages, Tile, context_of
 
@@ -28,28 +30,34 @@ def attend(
     dropout: float = 0.0,
     causal: bool = False,
     past: int = 0,
+    rows: Sequence[tuple[int, int]] | None = None,
     position_bias: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
     Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
-    tile; a query that is padding gets zeros. `past` is the offset of a cross-attention's first query.
+    tile; a query that is padding gets zeros. `past` is the offset of a cross-attention's first query, `rows`
+    the range of each example's queries that are no padding.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scored = stages.on_scores() or softcap is not None
     budget = TILE_BYTES.get(query.device.type, TILE_BYTES["cpu"])
     found = blocks(site.kind, query, key, mask, causal)
+    if rows is not None:
+        found = within(found, rows)
     output = query.new_empty(query.shape[0], query.shape[2], heads, value.shape[3])
     if sum((b := block.shape())[0] * b[1] for block in found) < output.shape[0] * output.shape[1]:
         output.zero_()
     for block in found:
         examples, queries, keys = block.shape()
         row_bytes = heads * keys * query.element_size()
-        rows = queries if stages.whole or not scored else evenly(queries, int(LONGEST * budget) // row_bytes)
+        at_once = (
+            queries if stages.whole or not scored else evenly(queries, int(LONGEST * budget) // row_bytes)
+        )
         together = max(1, budget // (row_bytes * queries)) if scored else examples
-        for part in block.part(together, rows):
+        for part in block.part(together, at_once):
             at = Site(
                 site.path, site.kind, site.layer, heads, site.head_dim, part.visible, past + part.offset
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import DECODERS, padded, tiny
+from tiny_models import DECODERS, PAIRS, padded, tiny
 
 from attnbench import Method, apply, parse, tiles, watch
 from attnbench.method import needs_fit
@@ -85,3 +85,44 @@ def test_a_row_of_nan_stays_one():
 def test_rows_are_divided_evenly():
     for total, most, size in ((320, 273, 160), (10, 4, 4), (9, 4, 3), (7, 0, 1), (5, 100, 5)):
         assert tiles.evenly(total, most) == size
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_cross_attention_sees_no_padded_queries(name):
+    model = tiny(name)
+    batch = padded(model, examples=4)
+    lengths = (5, 3, 1, 4)
+    batch["decoder_attention_mask"] = (torch.arange(5) < torch.tensor(lengths)[:, None]).long()
+    real = batch["decoder_attention_mask"].bool()
+    shapes = []
+    with torch.no_grad():
+        dense = forward(model, batch)[real]
+        with watch(model, probs=lambda p, site: shapes.append(p.shape[2]) if site.kind == "cross" else None):
+            found = forward(model, batch)[real]
+        torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-4)
+        assert shapes == [*lengths, *lengths]
+        with apply(model, "prune50:on=cross"):
+            together = forward(model, batch)
+            for example, length in enumerate(lengths):
+                alone = {key: value[example : example + 1] for key, value in batch.items()}
+                for key in ("decoder_input_ids", "decoder_attention_mask"):
+                    alone[key] = alone[key][:, :length]
+                torch.testing.assert_close(
+                    together[example, :length], forward(model, alone)[0], atol=1e-5, rtol=1e-4
+                )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_of_a_causal_tile_end_where_they_see_nothing(name, side, monkeypatch):
+    model, shapes = tiny(name), []
+    batch = padded(model, side, examples=2)
+    watching = watch(model, probs=lambda probs, site: shapes.append((site.offset, probs.shape[3])))
+    with torch.no_grad(), apply(model, "prune50"):
+        expected = forward(model, batch)
+        monkeypatch.setitem(tiles.TILE_BYTES, "cpu", 1)
+        with watching:
+            found = forward(model, batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
+    assert all(keys == offset + 1 for offset, keys in shapes) and len(shapes) == 2 * (3 + 14)
