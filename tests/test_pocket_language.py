@@ -181,3 +181,29 @@ def test_log_likelihoods_are_those_of_one_text_at_a_time(folder):
             chances = torch.log_softmax(model(ids).logits[0].double(), -1)
         alone = sum(chances[at, token] for at, token in enumerate(ids[0, 1:]))
         assert float(value) == pytest.approx(float(alone), abs=1e-3)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, **BY_NAME)
+def test_log_likelihoods_are_those_of_lm_evals_own_model(folder):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    model, tokenizer = exams.load("language", folder)
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, device="cpu")
+    pairs = [d["sentence_bad"] for d in text.documents("agreement", "validation", 6)]
+    rows = [Instance("loglikelihood", {}, ("", f" {pair}"), 0) for pair in pairs]
+    found = [chance for chance, _ in stock.loglikelihood(rows, disable_tqdm=True)]
+    assert exams.log_likelihoods(model, tokenizer, pairs).tolist() == pytest.approx(found, abs=1e-3)
+    texts = [d["text"] for d in text.documents("perplexity", "validation", 6)]
+    rows = [Instance("loglikelihood_rolling", {}, (each,), 0) for each in texts]
+    found = stock.loglikelihood_rolling(rows, disable_tqdm=True)
+    assert exams.log_likelihoods(model, tokenizer, texts).tolist() == pytest.approx(found, abs=1e-3)
+
+
+def test_lm_eval_gets_splits_with_features_and_the_harness_documents():
+    documents = text.dataset("agreement", split="validation", version=1)
+    assert documents == text.documents("agreement", "validation")
+    splits = text.dataset("agreement", version=1, licence="Apache-2.0", calibration={"split": "calibration"})
+    assert set(splits) == {"calibration", "validation"}
+    assert splits["validation"].to_list() == documents
+    assert set(splits["validation"].features) == {"id", "sentence_good", "sentence_bad", "kind"}

@@ -26,8 +26,6 @@ STATES = words("sing sleep laugh wait smile dance")
 TRAITS = words("old new small tall clean quiet strange lovely")
 TIMES = words("today now often here again")
 LATER = ("Later", "Then", "One day", "In the end")
-
-
 OTHER = 0.68  # of the nouns after a noun are of the other number
 WORDS = (36, 84)
 # how many others may be named between a noun and its verb
@@ -47,8 +45,8 @@ class Noun:
 
 
 def verb(stem: str, plural: bool) -> str:
-    """Inflect: visit, visits; teach, teaches."""
-    return stem if plural else stem + ("es" if stem.endswith(("ch", "sh")) else "s")
+    """Inflect: visit, visits."""
+    return stem if plural else f"{stem}s"
 
 
 def be(plural: bool, past: bool = False) -> str:
