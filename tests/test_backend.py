@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from attnbench import tasks
 from attnbench.backends import data, encoder_lm, lm_eval, lm_eval_cli
 from attnbench.backends.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError

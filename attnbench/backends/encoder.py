@@ -108,8 +108,8 @@ class Prepared:
         ArithmeticError where the model's output is not finite.
         """
         task, name = self.task, self.task.task_name
-        options = {"batch_size": batch_size, "batch_tokens": batch_tokens, "device": device}
-        with self.serving(model, **options, progress=progress) as lm:
+        options: dict[str, Any] = {"batch_tokens": batch_tokens, "device": device}
+        with self.serving(model, batch_size=batch_size, progress=progress, **options) as lm:
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
                 lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False
