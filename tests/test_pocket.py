@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from attnbench.errors import UserError
 from attnbench.pocket import batches, card, recipes, text, tokenizer, train
+from attnbench.pocket.lexicon import PRAISE
 
 TASKS = ("sentiment", "qa")
 FIELD = {"sentiment": "text", "qa": "context"}
@@ -57,8 +58,22 @@ def test_sentiment_is_balanced_and_of_the_length_of_a_review(split):
     found = text.documents("sentiment", split, 1000)
     assert 0.45 < sum(document["label"] for document in found) / 1000 < 0.55
     lengths = [len(re.findall(r"\w+|[^\w\s]", document["text"])) for document in found]
-    assert 24 < sum(lengths) / 1000 < 34
-    assert sum(15 <= length <= 40 for length in lengths) > 900
+    assert 110 < sum(lengths) / 1000 < 130
+    assert sum(90 <= length <= 160 for length in lengths) > 900
+
+
+def test_a_label_is_drawn_from_the_sum_of_what_decides():
+    found = list(islice(text.annotated("sentiment", "validation"), 500))
+    for document in found:
+        marks = zip(document["spans"], document["worths"], strict=True)
+        deciding = [worth for (*_, tag), (*_, worth) in marks if tag > 4]
+        assert 14 <= len(deciding) <= 20
+        assert document["total"] == pytest.approx(sum(deciding) / len(deciding) ** 0.5)
+        words = [document["text"][start:end] for start, end, _ in document["spans"]]
+        assert set(words) <= {word for strength in PRAISE.values() for word in strength}
+    clear = [document for document in found if abs(document["total"]) > 0.5]
+    assert len(clear) > 250
+    assert all(document["label"] == (document["total"] > 0) for document in clear)
 
 
 def test_sentiment_words_do_not_give_the_label_away():
@@ -132,7 +147,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(family, task, tmp_path, mon
 def test_folders_are_named_by_family_and_task_and_small():
     names = {path.name for path in FOLDERS}
     assert {f"bert-{task}" for task in TASKS} <= names
-    assert names <= {f"{family}-{task}" for family in tokenizer.SPECIAL for task in TASKS}
+    assert names <= {f"{family}-{task}" for family, task in recipes.RECIPES}
     sizes = [path.stat().st_size for folder in FOLDERS for path in folder.iterdir()]
     assert sum(sizes) < 8e6
     assert max(sizes) < 1.9e6
@@ -168,6 +183,12 @@ def test_shipped_models_load_whole_and_score_as_their_card_says(folder: Path):
     for order in found["orders"]:
         first, second = order["scores"]
         assert order["holds"] == "undecided" or (order["holds"] == "yes") == (first > second)
+
+
+def test_a_tasks_own_loss_comes_in_between_its_shares():
+    recipe = recipes.Recipe(steps=1, batch=1, onset=(0.1, 0.3))
+    assert [recipe.share(done) for done in (0, 0.1, 0.2, 0.3, 1)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert recipes.RECIPES["bert", "qa"].share(0) == 1
 
 
 def test_an_order_holds_only_where_the_samples_tell():

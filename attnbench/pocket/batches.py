@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 POOL = 16  # batches that are sorted by length together
+TARGETS = ("asked", "words", "owners", "tags", "clauses", "worths", "total")  # of the auxiliary losses
 
 
 def encode(
@@ -40,42 +41,46 @@ def encode(
     inside = torch.tensor([[s == part for s in inputs.sequence_ids(row)] for row in range(len(documents))])
     batch = dict(inputs)
 
-    def covers(row: int, start: int, end: int) -> Tensor:
-        return inside[row] & (offsets[row, :, 0] < end) & (offsets[row, :, 1] > start)
+    ends = (offsets[:, :, 1] - 1).clamp(min=0)
 
-    def marked(key: str) -> Tensor:
-        tags = torch.where(inside, 0, IGNORED)
-        for row, document in enumerate(documents):
+    def marked(key: str, more: int = 0) -> Tensor:
+        rows = []
+        for document in documents:
+            characters = [0] * (int(ends.max()) + 1)
             for start, end, tag in document.get(key, ()):
-                tags[row, covers(row, start, end)] = tag
-        return tags
+                characters[start:end] = [tag + more] * (end - start)
+            rows.append(characters)
+        return torch.tensor(rows).gather(1, ends).where(inside, IGNORED)
 
     batch["tags"] = marked("spans")
     ids = batch["input_ids"]
-    same = ids[:, :, None] == ids[:, None, :]
     if task == "sentiment":
         # tag - 1 = denied + 2 positive + 4 decides: said first of the word alone, then of its clause
         tags = batch["tags"]
         denied, positive, decides = ((tags - 1).clamp(min=0) // unit % 2 for unit in (1, 2, 4))
-        batch["words"] = torch.where(tags > 0, 1 + (positive ^ denied) + 2 * denied, tags)
-        batch["tags"] = torch.where(tags > 0, 1 + positive + 2 * decides, tags)
-        batch["clauses"] = marked("clauses")
-        batch["asked"] = torch.where(inside, ((same & inside[:, None, :]).sum(2) > 1).long(), IGNORED)
-    if task == "sentiment":
+        batch["words"] = torch.where(tags > 0, (positive ^ denied) + 2 * denied, IGNORED)
+        batch["tags"] = torch.where(tags > 0, positive + 2 * decides, IGNORED)
+        clauses = marked("clauses")
+        batch["clauses"] = torch.where(clauses > 0, clauses - 1, IGNORED)
+        batch["worths"] = torch.where(tags > 0, marked("worths"), IGNORED)
+        batch["total"] = torch.tensor([d.get("total", 0.0) for d in documents])
         batch["labels"] = torch.tensor([d["label"] for d in documents])
         return batch
     answers = [d["answers"] for d in documents]
     spans = [(a["answer_start"][0], a["answer_start"][0] + len(a["text"][0])) for a in answers]
-    found = torch.stack([covers(row, *span) for row, span in enumerate(spans)]).int()
+    edges = torch.tensor(spans)[:, None]
+    found = (inside & (offsets[..., 0] < edges[..., 1]) & (offsets[..., 1] > edges[..., 0])).int()
     batch["start_positions"] = found.argmax(1)
     batch["end_positions"] = found.shape[1] - 1 - found.flip(1).argmax(1)
+    same = ids[:, :, None] == ids[:, None, :]
     # 1 where a paragraph's token is one of the question's
     asked = same & (batch["attention_mask"].bool() & ~inside)[:, None, :]
     # at every value's tokens, the word that names its person
-    batch["owners"] = torch.full_like(ids, IGNORED)
-    for row, document in enumerate(documents):
-        for start, end, name in document.get("owners", ()):
-            batch["owners"][row, covers(row, start, end)] = ids[row, covers(row, name, name + 1)]
+    size = int(ends.max()) + 2
+    begins = offsets[..., 0].where(inside, size - 1)
+    beginning = ids.new_zeros(len(ids), size).scatter(1, begins, ids)  # with each character
+    names = marked("owners", 1)
+    batch["owners"] = beginning.gather(1, (names - 1).clamp(min=0)).where(names > 0, IGNORED)
     batch["asked"] = torch.where(inside, asked.any(2).long(), IGNORED)
     return batch
 

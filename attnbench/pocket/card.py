@@ -42,10 +42,8 @@ def inputs(tokenizer: Any, task: str, split: str, count: int) -> list[dict[str, 
     samples = documents(task, split, count)
     for at in range(0, count, BATCH):
         batch = batches.encode(tokenizer, task, samples[at : at + BATCH])
-        inside = batch.pop("tags") != batches.IGNORED
-        kept = {
-            key: value for key, value in batch.items() if key not in ("words", "clauses", "asked", "owners")
-        }
+        inside = batch["tags"] != batches.IGNORED
+        kept = {key: value for key, value in batch.items() if key not in batches.TARGETS}
         found.append({**kept, "inside": inside} if task == "qa" else kept)
     return found
 

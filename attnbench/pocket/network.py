@@ -51,8 +51,12 @@ def build(family: str, task: str, tokenizer: PreTrainedTokenizerFast) -> PreTrai
         eos_token_id=tokenizer.sep_token_id,
         **settings,
     )
-    model = getattr(transformers, prefix + head)._from_config(config, attn_implementation="eager")
-    initialize(model)
+    model = getattr(transformers, prefix + head)._from_config(config, attn_implementation="sdpa")
+    # the layer that sums up starts even, or it would see little but itself
+    initialize(model, LAYERS - (task == "sentiment"))
+    if task == "qa" and config.type_vocab_size > 1:
+        # or a word of the question looks more like its neighbours than like itself in the paragraph
+        model.base_model.embeddings.token_type_embeddings.weight.data.mul_(0.1)
     return model
 
 
@@ -63,11 +67,11 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialize(model: Any) -> None:
+def initialize(model: Any, layers: int) -> None:
     """Start positions as sinusoids, and queries and keys alike, so that attention begins as similarity.
 
-    In every layer the first half of the heads compares random projections of a token (equal words attend to
-    each other), the second half compares the fast sinusoids of a position (neighbours do).
+    In the first `layers` half of the heads compare random projections of a token (equal words attend to each
+    other), half compare the fast sinusoids of a position (neighbours do).
     """
     embeddings = model.base_model.embeddings
     positions = embeddings.position_embeddings.weight
@@ -75,7 +79,7 @@ def initialize(model: Any) -> None:
     size = WIDTH // HEADS
     fast = torch.zeros(size, WIDTH)
     fast[torch.arange(size), torch.cat([torch.arange(size // 2), WIDTH // 2 + torch.arange(size // 2)])] = 1
-    for layer in model.base_model.encoder.layer:
+    for layer in model.base_model.encoder.layer[:layers]:
         rows = []
         for head in range(HEADS):
             if head < HEADS // 2:

@@ -26,7 +26,7 @@ KEYS = {
     "translation": "source",
 }
 BY_SENTENCE = ("agreement", "perplexity")  # their writers keep the splits apart, sentence by sentence
-HIDDEN = ("spans", "clauses", "owners")  # for auxiliary training
+HIDDEN = ("spans", "clauses", "owners", "worths", "total")  # for auxiliary training
 SIZES = {"train": 2000, "calibration": 500, "validation": 1000}
 RESIDUES = {"train": (0, 1), "calibration": (2,), "validation": (3,)}
 

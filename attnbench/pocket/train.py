@@ -34,7 +34,7 @@ SERVES = {"language": ["pocket-agreement", "pocket-perplexity"]}
 
 
 def train(family: str, task: str, output: Path, steps: int | None = None, every: int = 100) -> float:
-    """Train a model into a folder and return the seconds it took, those before an interruption included.
+    """Train a model into a folder and return the CPU seconds it took, those before an interruption included.
 
     Every `every` steps the whole state is written to `training.pt`; a run that finds one there goes on from
     it, and ends in the same weights as one that was never interrupted.
@@ -56,7 +56,7 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         first, seconds = state["step"], state["seconds"]
-    start = time.monotonic() - seconds
+    start = time.process_time() - seconds
     for step, batch in zip(range(first, steps), lesson.batches(first), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * network.warm(step, steps, min(recipe.warmup, steps))
@@ -66,7 +66,7 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         if (step + 1) % every == 0 and step + 1 < steps:
-            seconds = time.monotonic() - start
+            seconds = time.process_time() - start
             parts = {"model": model, "tutor": tutor, "optimizer": optimizer}
             state = {name: part.state_dict() for name, part in parts.items()}
             write(checkpoint, {**state, "rng": torch.get_rng_state(), "step": step + 1, "seconds": seconds})
@@ -76,7 +76,7 @@ def train(family: str, task: str, output: Path, steps: int | None = None, every:
             )
     save(model, lesson.vocabulary, output)
     checkpoint.unlink(missing_ok=True)
-    return time.monotonic() - start
+    return time.process_time() - start
 
 
 def served(task: str) -> list[str]:
