@@ -244,6 +244,15 @@ def test_results_do_not_depend_on_the_batches(base, checkpoint, task):
         np.testing.assert_allclose(np.stack(other.outputs), np.stack(first.outputs), atol=2e-4)
 
 
+def test_inputs_to_look_at_are_few_of_long_pages(checkpoint, task):
+    prepared = _measure(task(PAGES), checkpoint("bert", "MaskedLM"))[0]
+    sizes = [len(rows) for rows in prepared._lm.rows(prepared.task.instances)]
+    assert max(sizes) > 2
+    for n in (1, 2, 5):
+        kept = [k for k in range(1, n + 1) if sum(sizes[:k]) <= 4 * n] or [1]
+        assert sum(len(batch["input_ids"]) for batch in prepared.batches(n)) == sum(sizes[: kept[-1]])
+
+
 @pytest.mark.parametrize("base", [PAIRS, PAGES], ids=["pairs", "pages"])
 def test_progress_counts_the_documents_whose_copies_are_all_done(base, checkpoint, task):
     chosen, heard = checkpoint("bert", "MaskedLM"), []
