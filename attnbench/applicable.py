@@ -16,6 +16,7 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
 
     Raises UserError for a name that stands for two methods.
     """
+    from attnbench import tap
     from attnbench.sites import discover
 
     for method in methods:
@@ -33,3 +34,4 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
             raise NotApplicable(f"{text}: no attention at {' '.join(limits) or 'all'}")
         if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
             raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")
+        tap.require(model, [method])

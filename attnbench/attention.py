@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
 
-from attnbench import sites
+from attnbench import sites, tap
 from attnbench.engine import Applied, Engine
 from attnbench.errors import UserError
 from attnbench.guard import require_nothing_kept
@@ -34,7 +34,8 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     """Change a model's attention by methods or a spec string, until the block ends.
 
     Nested blocks compose: inner methods act after outer ones. Raises UserError for a method that is not
-    fitted yet or an architecture that is not supported.
+    fitted yet or an architecture that is not supported, NotApplicable for a method that does more than
+    change `probs` of a model whose attention is not on transformers' interface.
     """
     wanted = methods_of(methods)
     for method in wanted:
@@ -44,8 +45,8 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     with contextlib.ExitStack() as stack:
         engine = _engine(model)
         if engine is None:
-            engine = Engine(model)
-            stack.enter_context(sites.attached(model, engine))
+            engine = tap.TapEngine(model) if tap.needed(model) else Engine(model)
+            stack.enter_context(engine.attached(model))
             stack.enter_context(engine.hooks(model))
         for method in wanted:
             stack.enter_context(method.installed(model))
@@ -130,7 +131,8 @@ def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None)
     not supported.
     """
     batch = sites.probe_batch(model, examples=2, padding=2) if batch is None else batch
-    with sites.implementation(model, "eager"):
+    # a tap makes a model eager: it is compared with what the model does by itself
+    with contextlib.nullcontext() if tap.needed(model) else sites.implementation(model, "eager"):
         expected = sites.run(model, batch)
     with apply(model, _Identity()):
         found = sites.run(model, batch)

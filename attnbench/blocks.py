@@ -49,7 +49,7 @@ class Block:
                 )
 
     def _reach(self, examples: slice, queries: slice) -> int:
-        """Count the keys up to the last that one of these queries sees: few for the first of a causal mask."""
+        """Count the keys up to the last that these queries see: few for the first of a causal mask."""
         _, total, keys = self.shape()
         if self.visible is None or queries.stop - queries.start == total:
             return keys
@@ -114,9 +114,14 @@ def blocks(kind: str, query: Tensor, key: Tensor, mask: Tensor | None, causal: b
     if known is None or known[0] != case:
         known = _blocks[mask] = (
             case,
-            list(_merged(_read(kind, queries, mask[..., :keys].expand(batch, -1, queries, -1)))),
+            read(kind, queries, mask[..., :keys].expand(batch, -1, queries, -1)),
         )
     return known[1]
+
+
+def read(kind: str, queries: int, mask: Tensor) -> list[Block]:
+    """Find the padding in a mask (batch, 1, queries, keys), joining neighbours of one range."""
+    return list(_merged(_read(kind, queries, mask)))
 
 
 def _read(kind: str, queries: int, mask: Tensor) -> Iterator[Block]:

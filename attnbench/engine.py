@@ -81,6 +81,10 @@ class Engine:
         self.past = 0
         self.rows: list[tuple[int, int]] | None = None
 
+    def attached(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Answer for the model's attention for a while."""
+        return sites.attached(model, self)
+
     def push(self, applied: Applied) -> None:
         self.applied.append(applied)
         self._plan()

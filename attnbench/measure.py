@@ -30,6 +30,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """
     import torch
 
+    from attnbench import tap
     from attnbench.attention import apply, watch
 
     if not any(set(overridden(method)) - BEYOND_ATTENTION for method in methods):
@@ -67,11 +68,19 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
             & (context == 0).all(-1).all(-1).all(0).cpu()
         )
 
+    def beside(probs: Tensor, site: Site) -> None:
+        after(probs, site)
+        outputs(probs, site)
+
+    def as_it_is(probs: Tensor, site: Site) -> None:
+        dense[site.kind, site.layer] = probs.float().clone()
+
+    by_tap = tap.needed(model)  # where there is nothing but probabilities, a silent head has none
     with (
         torch.no_grad(),
-        watch(model, scores=before),
+        watch(model, probs=as_it_is) if by_tap else watch(model, scores=before),
         apply(model, *methods),
-        watch(model, probs=after, context=outputs),
+        watch(model, probs=beside) if by_tap else watch(model, probs=after, context=outputs),
     ):
         for batch in batches:
             model(**batch)

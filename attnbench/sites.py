@@ -52,25 +52,30 @@ def implementation(model: nn.Module, name: str) -> Iterator[None]:
         raise UserError(
             f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
         )
-    configs = {id(config): config for config in _configs(model)}.values()
-    before = [(config, config._attn_implementation_internal) for config in configs]
+    before = [(config, config._attn_implementation_internal) for config in configs(model)]
     try:
         if not type(model)._can_set_attn_implementation():
-            raise _unsupported(model)
+            raise unsupported(model)
         model.set_attn_implementation(name)
         if model.config._attn_implementation != name:
-            raise _unsupported(model)
+            raise unsupported(model)
         yield
     finally:
         for config, value in before:
             config._attn_implementation_internal = value
 
 
-def _unsupported(model: nn.Module) -> UserError:
+def unsupported(model: nn.Module) -> UserError:
+    """Build the error for an architecture whose attention cannot be reached."""
     return UserError(
         f"{type(model).__name__} keeps its attention to itself (not on transformers' attention interface): "
         "this architecture is not supported."
     )
+
+
+def configs(model: nn.Module) -> list[Any]:
+    """List every configuration that a model's modules read, each once."""
+    return list({id(config): config for config in _configs(model)}.values())
 
 
 def _configs(model: nn.Module) -> Iterator[Any]:
@@ -85,17 +90,23 @@ def _configs(model: nn.Module) -> Iterator[Any]:
 @contextlib.contextmanager
 def attached(model: nn.Module, serve: Serve) -> Iterator[None]:
     """Let `serve` answer for a model's attention for a while."""
+    with implementation(model, NAME), registered(model, serve):
+        yield
+
+
+@contextlib.contextmanager
+def registered(model: nn.Module, serve: Serve) -> Iterator[None]:
+    """Note who answers for every module of a model."""
     before = {module: _serving.get(module) for module in model.modules()}
-    with implementation(model, NAME):
-        try:
-            _serving.update(dict.fromkeys(before, serve))
-            yield
-        finally:
-            for module, previous in before.items():
-                if previous is None:
-                    _serving.pop(module, None)
-                else:
-                    _serving[module] = previous
+    try:
+        _serving.update(dict.fromkeys(before, serve))
+        yield
+    finally:
+        for module, previous in before.items():
+            if previous is None:
+                _serving.pop(module, None)
+            else:
+                _serving[module] = previous
 
 
 def discover(model: nn.Module) -> list[Site]:
@@ -105,7 +116,9 @@ def discover(model: nn.Module) -> list[Site]:
     several layers (ALBERT) has as many sites. Raises UserError for an architecture that is not supported.
     """
     if model not in _known:
-        _known[model] = _probe(model)
+        from attnbench import tap
+
+        _known[model] = tap.probe(model) if tap.needed(model) else _probe(model)
     return [replace(site) for site in _known[model]]
 
 
@@ -121,7 +134,7 @@ def _probe(model: nn.Module) -> list[Site]:
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, None]:
-        kind = _kind(module, query.shape[2], key.shape[2], mask, kwargs.get("is_causal"))
+        kind = kind_of(module, query.shape[2], key.shape[2], mask, kwargs.get("is_causal"))
         layer = sum(site.kind == kind for site in found)
         found.append(Site(paths[module], kind, layer, heads=query.shape[1], head_dim=query.shape[3]))
         return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
@@ -129,13 +142,14 @@ def _probe(model: nn.Module) -> list[Site]:
     with attached(model, record):
         run(model, probe_batch(model))
     if not found:
-        raise _unsupported(model)
+        raise unsupported(model)
     return found
 
 
-def _kind(
+def kind_of(
     module: nn.Module, queries: int, keys: int, mask: Tensor | None, is_causal: bool | None
 ) -> Literal["encoder", "decoder", "cross"]:
+    """Tell which kind of attention one call is, of a probe's unequal lengths."""
     if queries != keys:
         return "cross"
     if mask is None:

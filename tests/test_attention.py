@@ -452,13 +452,14 @@ def test_dropout_is_kept_while_training():
 
 
 def test_unsupported_models_are_refused():
-    from transformers import DebertaV2Config, DebertaV2Model
+    from transformers import RwkvConfig, RwkvModel
 
-    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = DebertaV2Model(DebertaV2Config(vocab_size=30, **settings))
-    with pytest.raises(UserError, match="DebertaV2Model"), apply(model, "prune80"):
+    settings = {"hidden_size": 16, "num_hidden_layers": 2, "attention_hidden_size": 16}
+    model = RwkvModel(RwkvConfig(vocab_size=30, **settings))
+    before = model.config._attn_implementation
+    with pytest.raises(UserError, match="RwkvModel.*not supported"), apply(model, "prune80"):
         pass
-    assert model.config._attn_implementation == "eager"
+    assert model.config._attn_implementation == before
     with pytest.raises(UserError, match="PreTrainedModel"), apply(nn.Linear(2, 2), "prune80"):
         pass
 

@@ -1,0 +1,224 @@
+"""The softmax tap: architectures off the attention interface, for methods that only change probabilities."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+import transformers
+
+import attnbench
+from attnbench import Method, apply, parse, watch
+from attnbench.applicable import require_sites
+from attnbench.attention import compare_with_eager
+from attnbench.errors import NotApplicable
+from attnbench.sites import discover
+
+ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+DEBERTA = ENCODER | {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+XLNET = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
+NEO = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+GPTJ = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
+FALCON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+ZOO = {
+    "deberta": ("DebertaForSequenceClassification", DEBERTA, "encoder", "right"),
+    "deberta-v2": ("DebertaV2ForSequenceClassification", DEBERTA, "encoder", "right"),
+    "mpnet": ("MPNetForSequenceClassification", ENCODER, "encoder", "right"),
+    "xlnet": ("XLNetForSequenceClassification", XLNET, "encoder", "left"),
+    "gpt-j": ("GPTJForCausalLM", GPTJ, "decoder", "left"),
+    "gpt-neo": ("GPTNeoForCausalLM", NEO | {"window_size": 5}, "decoder", "left"),
+    "bloom": ("BloomForCausalLM", BLOOM, "decoder", "left"),
+    "falcon": ("FalconForCausalLM", FALCON, "decoder", "left"),
+    "falcon-alibi": ("FalconForCausalLM", FALCON | {"alibi": True}, "decoder", "left"),
+}  # fmt: skip
+METHODS = ("prune80", "prune80:random", "threshold0.05", "logquant3", "linquant3:mid", "quantile3")
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 97}
+
+
+@functools.cache
+def tiny(name):
+    kind, settings, _, _ = ZOO[name]
+    factory = getattr(transformers, kind)
+    torch.manual_seed(0)
+    config = factory.config_class(**settings, **SPECIAL)
+    model = factory._from_config(config, attn_implementation="eager" if "alibi" in settings else None).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() >= 2:
+                weight.normal_(std=0.25)
+    return model
+
+
+def padded(name, examples=4, tokens=11):
+    draw = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 97, (examples, tokens), generator=draw)
+    lengths = torch.linspace(3, tokens, examples).long()
+    places = torch.arange(tokens)
+    left = ZOO[name][3] == "left"
+    mask = places >= tokens - lengths[:, None] if left else places < lengths[:, None]
+    batch = {"input_ids": ids * mask, "attention_mask": mask.long()}
+    if name in ("gpt-j", "gpt-neo"):  # their positions count from the first token only where they are told
+        batch["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)
+    return batch
+
+
+def forward(model, batch):
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def stage(name, function, kind="probs"):
+    return type(name, (Method,), {"name": name, kind: lambda self, tensor, site: function(tensor)})()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_identity_is_eager_and_zero_is_felt(name):
+    model, batch = tiny(name), padded(name)
+    real = batch["attention_mask"].bool() if ZOO[name][2] == "decoder" else slice(None)
+    dense = forward(model, batch)[real]
+    sites = discover(model)
+    assert [(site.kind, site.layer, site.heads, site.head_dim) for site in sites] == [
+        (ZOO[name][2], layer, 4, 8) for layer in range(2)
+    ]
+    with apply(model, stage("identity", lambda probs: probs)) as applied:
+        found = forward(model, batch)[real]
+    assert applied.hits == {site.path: 1 for site in sites} and applied.hit == applied.expected == 2
+    torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)
+    with apply(model, stage("zero", torch.zeros_like)):
+        assert not torch.allclose(forward(model, batch)[real], dense, atol=1e-3)
+    assert torch.equal(forward(model, batch)[real], dense)
+    assert compare_with_eager(model) < 1e-5
+
+
+def test_a_model_that_is_another_one_when_eager_is_found_out():
+    model = tiny("falcon-alibi")
+    model.config._attn_implementation = "sdpa"  # where transformers leaves the positions out
+    try:
+        assert compare_with_eager(model) > 1e-2
+    finally:
+        model.config._attn_implementation = "eager"
+
+
+@pytest.mark.parametrize("spec", METHODS)
+@pytest.mark.parametrize("name", ZOO)
+def test_a_sample_alone_is_a_sample_in_a_batch(name, spec):
+    model, batch = tiny(name), padded(name)
+    with apply(model, spec):
+        together = forward(model, batch)
+        for example, mask in enumerate(batch["attention_mask"].bool()):
+            alone = {key: value[example : example + 1, mask] for key, value in batch.items()}
+            row = together[example, mask] if ZOO[name][2] == "decoder" else together[example]
+            torch.testing.assert_close(row, forward(model, alone)[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_what_a_method_sees(name):
+    model, batch = tiny(name), padded(name)
+    seen = []
+    with apply(model, "prune50"), watch(model, probs=lambda probs, site: seen.append((probs.clone(), site))):
+        forward(model, batch)
+    lengths = batch["attention_mask"].sum(1).tolist()
+    assert [probs.shape for probs, _ in seen] == [(1, 4, n, n) for n in lengths * 2]
+    for probs, site in seen:
+        assert probs.isfinite().all() and site.offset == 0
+        if site.visible is not None:
+            assert not (probs * ~site.visible).any()
+        shown = torch.ones(probs.shape[2:]) if site.visible is None else site.visible[0, 0]
+        n = shown.sum(-1)
+        assert torch.equal((probs > 0).sum(-1)[0, 0], (n - torch.minimum(n // 2, n - 1)).long())
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name][2] == "decoder"])
+def test_generation_with_cache_is_generation_without(name):
+    model, batch = tiny(name), padded(name, examples=3)
+    batch.pop("position_ids", None)
+    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    dense = model.generate(**batch, **settings)
+    with apply(model, stage("identity", lambda probs: probs)):
+        assert torch.equal(model.generate(**batch, **settings), dense)
+    for spec in ("prune50", "logquant3"):
+        with apply(model, spec):
+            cached = model.generate(**batch, **settings)
+            assert torch.equal(model.generate(**batch, use_cache=False, **settings), cached)
+
+
+def test_gradients_pass_through_a_tap():
+    model, batch = tiny("mpnet"), padded("mpnet")
+    with apply(model, "prune50"):
+        expected = forward(model, batch)
+        found = model(**batch).logits
+        found.sum().backward()
+    torch.testing.assert_close(found.detach(), expected, atol=1e-6, rtol=1e-5)
+    gradients = [weight.grad for name, weight in model.named_parameters() if ".q." in name]
+    assert gradients and all(gradient.abs().max() > 0 for gradient in gradients)
+    model.zero_grad()
+
+
+def test_fits_learn_through_a_tap():
+    model, batch = tiny("deberta"), padded("deberta")
+    (method,) = parse("prune80:global")
+    method.fit(model, [batch])
+    dense = forward(model, batch)
+    with apply(model, method) as applied:
+        assert not torch.allclose(forward(model, batch), dense)
+    assert applied.hit == 2 and 0 < method.threshold_ < 1
+
+
+@pytest.mark.parametrize("spec", ["uniform", "window3", "heads50:random", "hidden-quant8", "entmax"])
+def test_more_than_probabilities_is_refused_by_name(spec):
+    model = tiny("bloom")
+    with pytest.raises(NotApplicable, match=f"{spec[:5]}.*changes .*BloomForCausalLM.*probs only"):
+        require_sites(model, parse(spec))
+    watching = watch(model, scores=lambda scores, site: None)
+    with pytest.raises(NotApplicable, match="changes scores"), watching:
+        pass
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_the_model_is_whole_again_after_an_error(error):
+    model, batch = tiny("gpt-neo"), padded("gpt-neo")
+    dense, before = forward(model, batch), model.config._attn_implementation
+
+    def fails(probs):
+        raise error("on purpose")
+
+    with pytest.raises(error), apply(model, "prune50"), apply(model, stage("fails", fails)):
+        forward(model, batch)
+    assert model.config._attn_implementation == before
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+    assert torch.equal(forward(model, batch), dense)
+
+
+def test_a_run_refuses_only_the_cells_beyond_a_tap(tiny_folder, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    source = transformers.AutoConfig.from_pretrained(tiny_folder)
+    config = transformers.DebertaV2Config(
+        **ENCODER, vocab_size=source.vocab_size, pad_token_id=tokenizer.pad_token_id,
+        id2label=source.id2label, label2id=source.label2id,
+    )  # fmt: skip
+    folder = tmp_path / "deberta"
+    transformers.DebertaV2ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    result = attnbench.run(
+        str(folder), ["prune80", "logquant3", "heads50:entropy"], "pocket-sentiment", limit=12,
+        records=str(tmp_path / "r"),
+    )  # fmt: skip
+    found = {item.cell["method"]: item for item in result.records}
+    assert {name: item.status for name, item in found.items()} == {
+        "dense": "measured",
+        "uniform": "not applicable",
+        "prune80": "measured",
+        "logquant3": "measured",
+        "heads50:entropy": "not applicable",
+    }
+    assert found["prune80"].receipt["sites_hit"] == 2
+    assert found["prune80"].measured["sparsity"] > 0.6 and found["prune80"].measured["divergence"] > 0
+    assert "prune80" in result.table()
