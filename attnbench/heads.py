@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnbench import models, plan, record, spec
+from attnbench import models, plan, record, spec, tasks
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
 
@@ -81,7 +81,7 @@ def study(
     prepared.check(model)
     torch.manual_seed(seed)
     batches = [{key: value.to(device) for key, value in batch.items()} for batch in prepared.calibration()]
-    found = Study(models.label(name), task)
+    found = Study(models.label(name), tasks.find(task).name)
     for criterion in by:
         (method,) = spec.parse(f"heads0:{criterion}")
         try:

@@ -88,8 +88,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     known = available(include_path)
     if is_own(name):
         return _own(name, known)
-    whole = known.get(name.partition("_")[0])
-    bundled = known.get(name) or (whole.parts().get(name) if whole else None)
+    wholes = [each for each in known.values() if each.configurations and name.startswith(f"{each.name}_")]
+    bundled = known.get(name) or next(filter(None, (each.parts().get(name) for each in wholes)), None)
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled

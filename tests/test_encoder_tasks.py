@@ -407,7 +407,7 @@ def clash(split):
 # configurations
 
 
-def test_configurations_are_measured_one_after_the_other_and_alone(checkpoint, task, monkeypatch):
+def test_configurations_are_measured_one_after_the_other_and_alone(checkpoint, task, tmp_path, monkeypatch):
     def load(path, name, split, columns, **options):
         return [{"good": f"w{ord(name[-1]) % 60} w{k}", "bad": "w1 w2"} for k in range(3)]
 
@@ -428,6 +428,8 @@ def test_configurations_are_measured_one_after_the_other_and_alone(checkpoint, t
     assert len({each.fingerprints["task"] for each in (whole, *alone)}) == 3
     with pytest.raises(UserError, match="unknown task 'made_c'"):
         lm_eval.prepare("made_c", chosen, include_path=folder)
+    other = tiny_tasks.write(tmp_path, DATA, {**PAIRS, "metadata": "{configurations: [a]}"}, "of_mine")
+    assert tasks.find("of_mine_a", other).configuration == "a"
 
 
 def test_bundled_configurations_have_the_names_of_lm_eval():
