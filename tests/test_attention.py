@@ -457,7 +457,7 @@ def test_unsupported_models_are_refused():
     settings = {"hidden_size": 16, "num_hidden_layers": 2, "attention_hidden_size": 16}
     model = RwkvModel(RwkvConfig(vocab_size=30, **settings))
     before = model.config._attn_implementation
-    with pytest.raises(UserError, match="RwkvModel.*not supported"), apply(model, "prune80"):
+    with pytest.raises(UserError, match=r"RwkvModel.*not supported"), apply(model, "prune80"):
         pass
     assert model.config._attn_implementation == before
     with pytest.raises(UserError, match="PreTrainedModel"), apply(nn.Linear(2, 2), "prune80"):

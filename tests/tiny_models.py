@@ -36,6 +36,7 @@ ZOO: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "modernbert": ("ModernBertForSequenceClassification", ENCODER | {"local_attention": 4}, E3),
     "gpt2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4}, D2),
     "llama": ("LlamaForCausalLM", CAUSAL | {"num_key_value_heads": 2}, D2),
+    "qwen": ("Qwen3ForCausalLM", CAUSAL | {"num_key_value_heads": 2, "head_dim": 8}, D2),
     "mistral": ("MistralForCausalLM", CAUSAL | WINDOW, D2),
     "gemma": ("Gemma2ForCausalLM", CAUSAL | WINDOW | {"head_dim": 8}, D2),
     "opt": ("OPTForCausalLM", OPT, D2),
