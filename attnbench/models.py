@@ -161,7 +161,7 @@ class _Readable:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         from safetensors import SafetensorError
 
-        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, SafetensorError)):
+        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)):
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"model '{self.checkpoint.path}' cannot be read: {first}") from error
 
@@ -189,7 +189,7 @@ def _download(repository: str) -> str:
             f"Set HF_HOME to a home that has it, or use {families}."
         )
     try:
-        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", *WEIGHTS])
+        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS])
     except (HfHubHTTPError, OSError) as error:
         raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
 

@@ -86,4 +86,9 @@ PUBLISHED = {
         dict.fromkeys(("wikitext", "blimp", "lambada_openai"), ("distilbert/distilgpt2", {})),
         ("wikitext", "lambada_openai"),
     ),
+    "opus-mt-en-de": Published(
+        "74M", "6+6×8", "CC BY 4.0",
+        dict.fromkeys(("multi30k", "multi30k-beam4"), ("Helsinki-NLP/opus-mt-en-de", {})),
+        ("multi30k",),
+    ),
 }  # fmt: skip
