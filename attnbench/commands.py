@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnbench import console, models, plan, record
+from attnbench import console, estimate, models, plan
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
 from attnbench.reports import RECORDS, compare, leaderboard, verify
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         result = _measure(
             options, listener, options.models, options.methods, options.tasks, folder,
             repeats=repeats, seed=seed, limit=options.limit, calibration=options.calibration,
+            measure=options.measure,
         )  # fmt: skip
     _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
     return 1 if result.failed else 0
@@ -62,12 +63,8 @@ def _run_suites(options: argparse.Namespace) -> int:
             cells = [(model, task, method) for model, task in known for method in each.specs()]
             for cell in cells:
                 print(*cell)
-            folder = options.records or each.records
-            done = sum(
-                record.path_of(folder, dict(zip(("model", "task", "method"), cell, strict=True))).exists()
-                for cell in cells
-            )
-            print(f"{each.path}: {len(cells)} cells, {done} recorded", file=sys.stderr)
+            told = estimate.describe(options.records or each.records, cells)
+            print(f"{each.path}: {told}", file=sys.stderr)
         return 0
     console.quiet(options.verbose)
     parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
@@ -79,6 +76,7 @@ def _run_suites(options: argparse.Namespace) -> int:
                 options, listener, part.models, each.methods, part.tasks, folder,
                 repeats=options.repeats or each.repeats, seed=each.seed,
                 limit=options.limit or part.limit, calibration=each.calibration,
+                measure=options.measure or each.measure,
             )  # fmt: skip
         table = functools.partial(result.table, margin=each.margin)
         board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
@@ -107,7 +105,7 @@ def _measure(
         records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
         listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
         device=options.device or _device(),
-        dtype=options.dtype, trust_remote_code=options.trust_remote_code, measure=options.measure,
+        dtype=options.dtype, trust_remote_code=options.trust_remote_code,
         include_path=options.include_path, **settings,
     )  # fmt: skip
 

@@ -116,7 +116,9 @@ def _grid(axes: Any, grid: Grid) -> None:
     finite = [value for row in grid.rows for value in row if math.isfinite(value)]
     low, spread = min(finite, default=0.0), (max(finite, default=1.0) - min(finite, default=0.0)) or 1.0
     shades = [[(value - low) / spread for value in row] + [0.0] * (widest - len(row)) for row in grid.rows]
-    axes.imshow(shades, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    across, down = ([place - 0.5 for place in range(count + 1)] for count in (widest, len(shades)))
+    axes.pcolormesh(across, down, shades, cmap="Greys", vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.3)
+    axes.invert_yaxis()
     for layer, head in sorted(grid.gone):
         dark = shades[layer][head] > 0.5
         axes.plot(head, layer, "x", color="white" if dark else "black", markersize=5, markeredgewidth=1.2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench import board, claims, compare, footnotes
+from attnbench import board, choice, claims, compare, footnotes
 from attnbench.board import Board, Section
 from attnbench.errors import UserError
 from attnbench.footnotes import Show, clean, escape
@@ -47,7 +47,7 @@ def write(found: Board, format: str = "md", pictures: Iterable[tuple[str, str]] 
         parts.append(("# " if markdown else "") + show(suite.title, 200))
         parts += [show(paragraph, 2000) for paragraph in suite.about.split("\n\n") if paragraph.strip()]
     parts += [_section(section, markdown) for section in found.sections]
-    parts += _claims(found, markdown)
+    parts += [*_choices(found, markdown), *_claims(found, markdown)]
     if found.absent:
         lines = [f"- {show(line, 400)}" for line in found.absent]
         parts.append("\n".join([*(["## Not measured", ""] if markdown else ["Not measured"]), *lines]))
@@ -59,6 +59,16 @@ def write(found: Board, format: str = "md", pictures: Iterable[tuple[str, str]] 
         told = " and ".join(f"`{clean(line, 200).replace('`', '')}`" for line in lines)
         parts.append(f"Made by {told if markdown else told.replace('`', '')}.")
     return "\n\n".join(parts) or "No records."
+
+
+def _choices(found: Board, markdown: bool) -> list[str]:
+    choices = choice.choose(found)
+    if not choices:
+        return []
+    show = escape if markdown else clean
+    body = [[show(cell, 200) for cell in line] for line in choice.table(choices)]
+    table = tabulate(body, choice.HEADER, tablefmt="github" if markdown else "plain", disable_numparse=True)
+    return ["## How far each can go" if markdown else "How far each can go", table, choice.NOTE]
 
 
 def _claims(found: Board, markdown: bool) -> list[str]:

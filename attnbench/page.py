@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from attnbench import claims, compare, footnotes, leaderboard
+from attnbench import choice, claims, compare, footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.footnotes import clean
 from attnbench.pictures import Picture
@@ -43,14 +43,15 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             '<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{safe(title)}</title>",
+            f"<title>{safe(title, 200)}</title>",
             f"<style>\n{files.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
-            f"<h1>{safe(title)}</h1>",
+            f"<h1>{safe(title, 200)}</h1>",
             *(f"<p>{safe(text, 2000)}</p>" for text in about if text.strip()),
             '<div class="tools"><label>Filter <input id="filter" type="search" '
             'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
             "<span>A header sorts; a method opens its record.</span></div>",
             *(_section(section, places) for section in board.sections),
+            *_choices(board),
             *_claims(board),
             *_absent(board),
             *(_figure(picture, svg, place) for place, (picture, svg) in enumerate(pictures)),
@@ -157,15 +158,21 @@ def _row(row: Row, line: dict[str, str], names: list[str], places: list[int]) ->
 
 def _claims(board: Board) -> list[str]:
     outcomes = claims.evaluate(board)
-    if not outcomes:
-        return []
-    header, rows = claims.table(outcomes)
+    return [_table("Claims", *claims.table(outcomes), claims.summary(outcomes))] if outcomes else []
+
+
+def _choices(board: Board) -> list[str]:
+    found = choice.choose(board)
+    return [_table("How far each can go", choice.HEADER, choice.table(found), [choice.NOTE])] if found else []
+
+
+def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], notes: Iterable[str]) -> str:
     head = "".join(f'<th scope="col" class="text">{safe(name)}</th>' for name in header)
     lines = ["".join(f'<td class="text">{safe(cell, 200)}</td>' for cell in row) for row in rows]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    told = "".join(f"<p>{safe(line, 400)}</p>" for line in claims.summary(outcomes))
+    told = "".join(f"<p>{safe(line, 400)}</p>" for line in notes)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return [f'<h2>Claims</h2><div class="wide">{table}</div>{told}']
+    return f'<h2>{title}</h2><div class="wide">{table}</div>{told}'
 
 
 def _absent(board: Board) -> list[str]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from attnbench import claims, models, plan, spec, tasks
 from attnbench.errors import UserError, unknown
+from attnbench.families import family
 
 REPEATS = 5
 PLACES = "ATTNBENCH_MODELS"  # a folder with the models that suites name by folder name
 TEXTS = ("title", "about", "calibration")
-LISTS, NUMBERS = ("methods", "claims"), ("repeats", "seed", "margin")
+LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
 PART = ("models", "tasks", "limit")
 
 
@@ -48,6 +49,8 @@ class Suite:
     repeats: int = REPEATS
     seed: int = 0
     margin: float = 0.01
+    measure: bool = False
+    sweeps: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,7 +81,7 @@ def load(path: str | Path) -> Suite:
     except ValueError as error:
         raise UserError(f"suite {path}: not TOML: {error}") from None
     where = f"suite {path}"
-    _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *PART, "part"))
+    _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
     parts = body.pop("part", None)
     if parts is None:
         parts = [{key: body.pop(key) for key in PART if key in body}]
@@ -87,6 +90,9 @@ def load(path: str | Path) -> Suite:
     for key in TEXTS:
         if not isinstance(body.get(key, ""), str):
             raise UserError(f"{where}: {key} is a text")
+    for key in FLAGS:
+        if not isinstance(body.get(key, False), bool):
+            raise UserError(f"{where}: {key} is true or false")
     for key in LISTS:
         body[key] = _list(where, key, body.get(key, []))
     if not body["methods"]:
@@ -102,6 +108,10 @@ def load(path: str | Path) -> Suite:
     for column in columns:
         if columns.count(column) > 1:
             raise UserError(f"{where}: {' on '.join(column)} stands there twice: a record has room for one")
+    sweeps = [family(method) for method in suite.specs()]
+    for sweep in suite.sweeps:
+        if sweep not in sweeps:
+            raise unknown("sweep", sweep, sweeps, f"{where}: sweeps are its methods without their amounts.")
     try:
         claims.check(suite.claims, suite.specs())
     except UserError as error:

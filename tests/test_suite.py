@@ -59,6 +59,7 @@ def test_parts_have_their_own_limit_and_models_their_own_tasks(tmp_path):
 
 
 MISTAKES = {
+    'methods = ["prune80"]\nmodels = ["pocket-bert"]\nmeasure = 1': "measure is true or false",
     "": "names no method",
     'methods = ["prune80"]': "names no model",
     "methods = [": "not TOML",

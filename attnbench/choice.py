@@ -1,0 +1,124 @@
+"""How far a sweep can go: the largest amount within the margin, and whether other samples agree. Pure.
+
+Step by step as the exercise of Dive into Deep Learning 11.5 asks: a threshold is chosen, what it saves is
+told, and cross-validation over splits of the samples says how the choice fares on samples it has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnbench import compare
+from attnbench.aggregates import METRICS, Array, working
+from attnbench.families import amounts, family
+from attnbench.row import CONTROLS, Row
+
+if TYPE_CHECKING:
+    from attnbench.board import Board, Section
+    from attnbench.record import Record
+
+FOLDS = 5
+COSTS = ("heads", "FLOPs", "latency")
+HEADER = ["sweep", "model", "task", "chosen", "Δ dense [95 %]", "on other samples", "in folds", *COSTS]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The largest amount of a sweep whose estimate stays within the margin, and its cross-validation.
+
+    `row` is the chosen one's, None where dense is all that stays; `held_out` is the mean difference on the
+    fifth of the samples that each choice has not seen, `folds` the choice of each.
+    """
+
+    sweep: str
+    model: str
+    task: str
+    row: Row | None
+    held_out: Row | None
+    folds: tuple[str, ...]
+
+
+def choose(board: Board) -> list[Choice]:
+    """Choose in every sweep that the board's suite names, on every model and task."""
+    wanted = board.suite.sweeps if board.suite else ()
+    return [each for sweep in wanted for section in board.sections for each in _section(section, sweep)]
+
+
+def _section(section: Section, sweep: str) -> Iterator[Choice]:
+    for model, task in dict.fromkeys((row.model, row.task) for row in section.rows):
+        rows = {
+            row.method: row for row in section.rows
+            if (row.model, row.task) == (model, task) and row.primary and row.difference is not None
+            and row.method not in CONTROLS and family(row.method) == sweep
+        }  # fmt: skip
+        items: dict[str, list[Record]] = {}
+        for item in section.records:
+            if (item.cell["model"], item.cell["task"]) == (model, task) and item.status == "measured":
+                items.setdefault(compare.name_without_seed(item.cell["method"]), []).append(item)
+        ordered = sorted(rows, key=amounts)
+        if len(ordered) > 1 and "dense" in items:
+            yield _choice(sweep, ordered, rows, items)
+
+
+def _choice(
+    sweep: str, ordered: Sequence[str], rows: dict[str, Row], items: dict[str, list[Record]]
+) -> Choice:
+    first = rows[ordered[0]]
+    metric, margin, sign = first.metric, first.margin or 0.0, 1 if first.higher_is_better else -1
+    kind = items["dense"][0].metrics[metric].get("aggregate", "mean")
+    arrays = {
+        name: [np.asarray(item.scores[metric], float) for item in items[name]] for name in ("dense", *ordered)
+    }
+
+    def gain(name: str, chosen: Array) -> float:
+        dense = working(kind, arrays["dense"][0][chosen])
+        return sign * (float(np.mean([working(kind, scores[chosen]) for scores in arrays[name]])) - dense)
+
+    def best(chosen: Array) -> str:
+        within = [name for name in ordered if gain(name, chosen) > -margin]
+        return within[-1] if within else "dense"
+
+    samples = len(arrays["dense"][0])
+    everything = np.ones(samples, bool)
+    # interleaved folds: neighbours in a data set are often alike
+    folds = [np.arange(samples) % FOLDS == k for k in range(FOLDS)] if samples >= 2 * FOLDS else []
+    picked, seen = best(everything), [best(~fold) for fold in folds]
+    unseen = [0.0 if name == "dense" else gain(name, fold) for name, fold in zip(seen, folds, strict=True)]
+    held_out = None
+    if unseen and kind in METRICS:
+        error = float(np.std(unseen, ddof=1)) / np.sqrt(len(unseen))
+        middle = sign * float(np.mean(unseen))
+        held_out = Row(first.model, first.task, picked, scale=first.scale, difference=middle,
+                       low=middle - T95 * error, high=middle + T95 * error)  # fmt: skip
+    return Choice(sweep, first.model, first.task, rows.get(picked), held_out, tuple(seen))
+
+
+T95 = 2.776  # Student's t, 95 %, of five folds
+
+
+def table(choices: Sequence[Choice]) -> list[list[str]]:
+    """Return one line a choice under HEADER."""
+    from attnbench.leaderboard import costs
+
+    lines = []
+    for each in choices:
+        row = each.row
+        counted = {name: each.folds.count(name) for name in sorted(set(each.folds), key=amounts)}
+        folds = ", ".join(f"{name} {count}×" for name, count in counted.items())
+        found = costs(row) if row else {}
+        lines.append([
+            each.sweep, each.model, each.task, row.method if row else "dense", row.interval if row else "",
+            each.held_out.interval if each.held_out else "", folds,
+            *(found.get(name, "") for name in COSTS),
+        ])  # fmt: skip
+    return lines
+
+
+NOTE = (
+    "chosen: the largest amount whose estimate is worse by less than the margin. on other samples: of five "
+    "folds, each choice made on four and measured on the fifth; mean [95 %]. in folds: those choices."
+)

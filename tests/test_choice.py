@@ -1,0 +1,94 @@
+"""How far a sweep can go: the choice, the choices of the folds, and what they score elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sample_records import record, right
+
+from attnbench import board, choice, estimate, leaderboard, page, suite
+from attnbench import record as records
+from attnbench.errors import UserError
+
+TEXT = """
+models = ["tiny"]
+tasks = ["sst2"]
+methods = ["prune50", "prune80", "prune95", "prune80:random"]
+sweeps = ["prune"]
+repeats = 1
+"""
+
+
+def found(tmp_path, items, text=TEXT):
+    path = tmp_path / "small.toml"
+    path.write_text(text, encoding="utf-8")
+    return board.build(items, suite.load(path))
+
+
+def sweep(*wrong):
+    items = [record("dense", acc=right(1000, 80)), record("uniform", acc=right(1000, 480))]
+    names = ("prune50", "prune80", "prune95")
+    return items + [record(name, acc=right(1000, count)) for name, count in zip(names, wrong, strict=True)]
+
+
+def test_the_largest_amount_within_the_margin_is_chosen(tmp_path):
+    (each,) = choice.choose(found(tmp_path, sweep(80, 85, 300)))
+    assert each.row.method == "prune80" and each.folds == ("prune80",) * 5
+    assert each.held_out.difference == pytest.approx(-0.005)
+    (each,) = choice.choose(found(tmp_path, sweep(120, 150, 300)))
+    assert each.row is None and set(each.folds) == {"dense"} and each.held_out.difference == 0
+
+
+def test_what_only_one_fold_speaks_for_does_not_hold_on_the_others(tmp_path):
+    items = sweep(80, 80, 300)
+    scores = right(1000, 80)
+    scores[80:1000:5] = np.where(np.arange(184) < 42, 0, 1)  # mistakes in the first fold alone
+    items[3] = record("prune80", acc=scores)
+    (each,) = choice.choose(found(tmp_path, items))
+    assert each.row.method == "prune50"  # 4.2 points lost
+    assert each.folds == ("prune80", *["prune50"] * 4)
+    assert each.held_out.difference == pytest.approx(-0.21 / 5)
+
+
+def test_the_choice_stands_in_every_rendering(tmp_path):
+    items = sweep(80, 85, 300)
+    items[3].measured = {"heads": 0.5, "latency": {"ratio": 0.8, "low": 0.7, "high": 0.9}}
+    made = found(tmp_path, items)
+    for text in (leaderboard.write(made, "md"), leaderboard.write(made, "text"), page.to_html(made)):
+        assert (
+            "How far each can go" in text
+            and "prune80 5×" in text
+            and "0.80 [0.70, 0.90]" in text.replace("\\", "")
+        )
+
+
+def test_perplexity_is_chosen_by_its_logarithm(tmp_path):
+    rng = np.random.default_rng(0)
+    length = rng.integers(5, 30, 200).astype(float)
+    dense = -length * rng.gamma(9, 1 / 3, 200)
+
+    def made(method, worse):
+        return record(method, kind="perplexity", ppl=np.stack([dense - worse * length, length], 1))
+
+    items = [made("dense", 0), made("uniform", 3), made("prune50", 0.005), made("prune80", 0.05)]
+    (each,) = choice.choose(found(tmp_path, items))
+    assert each.row.method == "prune50" and each.held_out.difference == pytest.approx(0.005)
+
+
+def test_an_unknown_sweep_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"unknown sweep 'prone'\. Did you mean prune"):
+        found(tmp_path, [], TEXT.replace('["prune"]', '["prone"]'))
+
+
+def test_the_time_to_go_is_the_mean_of_a_column(tmp_path):
+    folder = tmp_path / "records" / "small"
+    cells = [("tiny", "sst2", name) for name in ("dense", "uniform", "prune50", "prune80")]
+    assert estimate.describe(folder, cells) == "4 cells, 0 recorded, no time known before the first"
+    for item, seconds in zip(sweep(80, 85, 300)[:2], (100.0, 200.0), strict=True):
+        item.seconds = {"fit": 0.0, "evaluate": seconds}
+        records.write(folder, item)
+    assert estimate.describe(folder, cells) == "4 cells, 2 recorded, about 5 minutes to go"
+    assert estimate.describe(folder, cells[:2]) == "2 cells, 2 recorded in about 5 minutes"
+    assert estimate.describe(tmp_path / "records" / "new", cells[:1]).endswith("about 2 minutes to go")
+    (folder / "tiny" / "sst2" / "dense.json").write_text("{}")
+    assert "2 recorded" in estimate.describe(folder, cells)
