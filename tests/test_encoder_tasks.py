@@ -320,6 +320,9 @@ def test_pairs_are_calibrated_on_the_texts_of_another_dataset(checkpoint, task, 
     batches = prepared.calibration()
     assert sum(len(batch["input_ids"]) for batch in batches) == 9
     assert prepared.fingerprints["calibration"] == "some/texts:train[512] seed 0"
+    prepared = lm_eval.prepare("made", chosen, include_path=task(PAIRS), calibration="mine.csv")
+    with pytest.raises(UserError, match=r"'mine\.csv' holds labels, task 'made' does not"):
+        prepared.calibration()
 
 
 def test_a_tokenizer_without_a_mask_is_an_error(checkpoint, task):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from attnbench import tasks
 from attnbench.backends import data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
@@ -27,8 +28,8 @@ class Masked(EncoderTask):
 
     def documents(self, split: str, source: tuple[str, str | None] | None = None) -> list[Document]:
         """Load a split; another dataset may have a column of texts instead of the task's own columns."""
-        if source is None:
-            return super().documents(split)
+        if source is None or tasks.is_own(source[0]):
+            return super().documents(split, source)
 
         def choose(names: Sequence[str]) -> list[str]:
             missing = set(self.columns()) - set(names)
@@ -36,8 +37,8 @@ class Masked(EncoderTask):
 
         docs = data.load(*source, split, choose)
         if docs and list(docs[0]) != self.columns():
-            docs = [{TEXT: text} for doc in docs for text in doc.values() if text and text.strip()]
-        return docs
+            return [{TEXT: text} for doc in docs for text in doc.values() if text and text.strip()]
+        return list(self._config.process_docs(docs)) if self._config.process_docs else docs
 
     def doc_to_target(self, doc: Document) -> None:
         return None
