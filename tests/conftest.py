@@ -60,13 +60,13 @@ def tiny_folder(tmp_path_factory) -> str:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=128,
+        intermediate_size=64, max_position_embeddings=192,
         id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1},
     )  # fmt: skip
     model = BertForSequenceClassification(config)
     for name, weight in model.named_parameters():
         if name.endswith("weight") and "LayerNorm" not in name:
-            weight.data.normal_(std=0.6 if "query" in name or "key" in name else 0.3)
+            weight.data.normal_(std=0.4 if "query" in name or "key" in name else 0.3)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
