@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 COSTS = ("heads", "FLOPs", "latency")
-HEADER = ["sweep", "model", "task", "chosen", "Δ dense [95 %]", "on other samples", "in folds", *COSTS]
+HEADER = ["sweep", "model", "task", "chosen", "Δ dense [95 %]", "on other samples", "in folds"]
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,23 @@ def _choice(
 T95 = 2.776  # Student's t, 95 %, of five folds
 
 
-def table(choices: Sequence[Choice]) -> list[list[str]]:
-    """Return one line a choice under HEADER."""
+def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows, one a choice; costs that nobody has are left out."""
     from attnbench.leaderboard import costs
 
+    found = [costs(each.row) if each.row else {} for each in choices]
+    names = [name for name in COSTS if any(cost.get(name) for cost in found)]
     lines = []
-    for each in choices:
+    for each, cost in zip(choices, found, strict=True):
         row = each.row
         counted = {name: each.folds.count(name) for name in sorted(set(each.folds), key=amounts)}
         folds = ", ".join(f"{name} {count}×" for name, count in counted.items())
-        found = costs(row) if row else {}
         lines.append([
             each.sweep, each.model, each.task, row.method if row else "dense", row.interval if row else "",
             each.held_out.interval if each.held_out else "", folds,
-            *(found.get(name, "") for name in COSTS),
+            *(cost.get(name, "") for name in names),
         ])  # fmt: skip
-    return lines
+    return [*HEADER, *names], lines
 
 
 NOTE = (

@@ -66,8 +66,9 @@ def _choices(found: Board, markdown: bool) -> list[str]:
     if not choices:
         return []
     show = escape if markdown else clean
-    body = [[show(cell, 200) for cell in line] for line in choice.table(choices)]
-    table = tabulate(body, choice.HEADER, tablefmt="github" if markdown else "plain", disable_numparse=True)
+    header, rows = choice.table(choices)
+    body = [[show(cell, 200) for cell in line] for line in rows]
+    table = tabulate(body, header, tablefmt="github" if markdown else "plain", disable_numparse=True)
     return ["## How far each can go" if markdown else "How far each can go", table, choice.NOTE]
 
 

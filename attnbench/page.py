@@ -46,7 +46,7 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             f"<title>{safe(title, 200)}</title>",
             f"<style>\n{files.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
             f"<h1>{safe(title, 200)}</h1>",
-            *(f"<p>{safe(text, 2000)}</p>" for text in about if text.strip()),
+            *(f"<p>{_code(safe(text, 2000))}</p>" for text in about if text.strip()),
             '<div class="tools"><label>Filter <input id="filter" type="search" '
             'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
             "<span>A header sorts; a method opens its record.</span></div>",
@@ -67,6 +67,11 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
 def safe(text: str, longest: int = footnotes.LONGEST) -> str:
     """Make any text inert in HTML, in an attribute too."""
     return html.escape(clean(text, longest), quote=True)
+
+
+def _code(text: str) -> str:
+    """Show what stands between backticks as code; the text is inert already."""
+    return re.sub(r"`([^`<>]+)`", r"<code>\1</code>", text)
 
 
 def reproduce(body: dict[str, Any]) -> str:
@@ -101,16 +106,19 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
         "score": score + (" %" if {row.scale for row in rows if row.metric} == {"fraction"} else ""),
     }
     names = [name for name in names if name not in dropped]
+    same = {name for name in ("model", "task") if len({line[name] for line in lines}) == 1}
+    told = ", ".join(safe(lines[0][name]) for name in ("model", "task") if name in same)
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for (model, task, method), place in places.items():
         for name in {method, compare.name_without_seed(method)}:
             seeds.setdefault((model, task, name), []).append(place)
     head = "".join(
-        f'<th scope="col"{_class(name)}><button type="button">{safe(titles.get(name, name))}</button></th>'
+        f'<th scope="col"{_class(name, same)}><button type="button">'
+        f"{safe(titles.get(name, name))}</button></th>"
         for name in names
     )
     body = "\n".join(
-        _row(row, line, names, seeds.get((row.model, row.task, row.method), []))
+        _row(row, line, names, same, seeds.get((row.model, row.task, row.method), []))
         for row, line in zip(rows, lines, strict=True)
     )
     verdicts = "".join(f"<li>{safe(line, 2000)}</li>" for line in footnotes.verdicts(rows, clean))
@@ -119,6 +127,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     )
     return (
         f"<h2>{safe(section.title, 200)}</h2>\n"
+        f'<p class="told">{told}</p>\n'
         f'<div class="wide"><table class="board"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         f"<details open><summary>Verdict</summary><ul>{verdicts}</ul></details>\n"
@@ -131,11 +140,14 @@ def _names(row: Row) -> dict[str, str]:
     return {"model": row.model, "task": clean(row.task) + samples, "": ""}
 
 
-def _class(name: str) -> str:
-    return "" if name in NUMBERS else ' class="text"'
+def _class(name: str, same: set[str]) -> str:
+    """Name a header's classes: the same in every row is not repeated where there is little room."""
+    kinds = [*(["text"] if name not in NUMBERS else []), *(["same"] if name in same else [])]
+    kinds += ["method"] if name == "method" else []
+    return f' class="{" ".join(kinds)}"' if kinds else ""
 
 
-def _row(row: Row, line: dict[str, str], names: list[str], places: list[int]) -> str:
+def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], places: list[int]) -> str:
     cells = []
     for name in names:
         if name == "method":
@@ -151,7 +163,8 @@ def _row(row: Row, line: dict[str, str], names: list[str], places: list[int]) ->
             number = "" if value is None or not (row.primary or name in list(NUMBERS)[:2]) else f"{value:.6g}"
             cells.append(f'<td data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
         else:
-            cells.append(f'<td class="text">{safe(line.get(name, ""))}</td>')
+            word = f" {row.verdict}" if name == "" and row.status == "measured" else ""
+            cells.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")
     kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
     return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(cells)}</tr>"
 
@@ -163,7 +176,7 @@ def _claims(board: Board) -> list[str]:
 
 def _choices(board: Board) -> list[str]:
     found = choice.choose(board)
-    return [_table("How far each can go", choice.HEADER, choice.table(found), [choice.NOTE])] if found else []
+    return [_table("How far each can go", *choice.table(found), [choice.NOTE])] if found else []
 
 
 def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], notes: Iterable[str]) -> str:
