@@ -146,11 +146,9 @@ def test_an_interrupted_run_ends_in_the_same_weights(family, task, tmp_path, mon
 
 def test_folders_are_named_by_family_and_task_and_small():
     names = {path.name for path in FOLDERS}
-    assert {f"bert-{task}" for task in TASKS} <= names
-    assert names <= {f"{family}-{task}" for family, task in recipes.RECIPES}
-    sizes = [path.stat().st_size for folder in FOLDERS for path in folder.iterdir()]
-    assert sum(sizes) < 8e6
-    assert max(sizes) < 1.9e6
+    assert names == {f"{family}-{task}" for family, task in recipes.RECIPES if task in TASKS}
+    sizes = [path.stat().st_size for path in train.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(sizes) < 15e6
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -183,6 +181,9 @@ def test_shipped_models_load_whole_and_score_as_their_card_says(folder: Path):
     for order in found["orders"]:
         first, second = order["scores"]
         assert order["holds"] == "undecided" or (order["holds"] == "yes") == (first > second)
+    if task == "sentiment":
+        held = {(order["above"], order["below"]) for order in found["orders"] if order["holds"] == "yes"}
+        assert {("logquant2", "linquant2"), ("logquant3", "linquant3"), ("prune80", "prune95")} <= held
 
 
 def test_a_tasks_own_loss_comes_in_between_its_shares():
