@@ -53,8 +53,10 @@ Sentence = list[tuple[str, Clause, bool, bool]]  # lead, opinion, with a verb, w
 def listed(lead: str, opinions: list[Clause], decides: bool) -> Sentence:
     """Join opinions in one sentence: "I found the plot dull, the music not bad and the title great"."""
     joints = [f"{lead} " if lead else "", *(", " for _ in opinions[2:]), " and "]
-    verbs = [lead in LINKING, *(False for _ in opinions[1:])]
-    return [(joint, *rest, decides) for joint, *rest in zip(joints, opinions, verbs, strict=False)]
+    return [
+        (joint, opinion, place == 0 and lead in LINKING, decides)
+        for place, (joint, opinion) in enumerate(zip(joints, opinions, strict=False))
+    ]
 
 
 def plan(rng: random.Random, *counts: tuple[int, int]) -> tuple[list[Sentence], float]:
