@@ -76,10 +76,24 @@ def flops(model: nn.Module, batches: Sequence[Batch]) -> int:
 
     # torch's counter does not know the CPU's fused attention, but the products it is made of
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), _frozen(model), sdpa_kernel(SDPBackend.MATH), counter:
         for sample in (sample for batch in batches for sample in alone(batch)):
             model(**sample)
     return int(counter.get_total_flops())
+
+
+@contextlib.contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    # the counter hooks into gradients, which an output that is a parameter itself does not have: a layer's
+    # bias, where all of its heads are gone
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def alone(batch: Batch) -> Iterator[Batch]:

@@ -125,6 +125,14 @@ def test_only_what_is_realised_has_latency_and_memory(bert):
         assert cost.flops(bert, [inputs]) == costs.flops
 
 
+def test_a_layer_may_lose_all_its_heads(bert):
+    inputs = batch(6)
+    costs = cost.Costs(bert, [inputs], inputs)
+    found = costs.of(parse("heads:fixed:off=0"))
+    assert found["flops"]["realised"] < costs.of(parse("heads:fixed:off=0.1"))["flops"]["realised"] < 1
+    assert all(parameter.requires_grad for parameter in bert.parameters())
+
+
 def test_memory_is_what_a_module_holds_beside_its_inputs(bert):
     class Holds(torch.nn.Module):
         def forward(self, x):
