@@ -122,7 +122,7 @@ def deterministic(subject: Subject, seed: int) -> str:
     expected = subject.run(inputs)
     same = 0.0 if subject.device == "cpu" else TOLERANCE
     for draw, words in enumerate(("a second method of the same spec", "the same method fitted again")):
-        torch.manual_seed(2**32 + draw)  # a seed that nobody begins with, 0 least of all
+        torch.manual_seed(20210409 + draw)  # nobody begins with it, as many do with 0
         if any(map(needs_fit, again)):
             subject.fit(subject.model(), again)
         within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
