@@ -126,7 +126,8 @@ def _grid(axes: Any, grid: Grid) -> None:
     axes.set_xticks(range(0, widest, max(1, widest // 4)))
     axes.set_yticks(range(len(grid.layers)))
     kinds = {name.partition(" ")[0] for name in grid.layers}
-    axes.set_yticklabels([name if len(kinds) > 1 else name.rpartition(" ")[2] for name in grid.layers])
+    shown = [name if len(kinds) > 1 else name.rpartition(" ")[2] for name in grid.layers]
+    axes.set_yticklabels([_short(name) for name in shown])
     axes.tick_params(labelsize=6, length=2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from attnbench.row import CONTROLS, LEVEL, Row
+from attnbench.row import CONTROLS, LEVEL, Row, inside
 
 if TYPE_CHECKING:
     from attnbench.record import Record
@@ -21,6 +21,7 @@ WIDTH = 118
 LONGEST = 60
 CUT = 24  # of a failure's reason in the table; the whole stands below
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
+DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
 HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
 
 
@@ -191,15 +192,15 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
     for model, task in dict.fromkeys((item.cell["model"], item.cell["task"]) for item in records):
         mine = [item.measured for item in records if (item.cell["model"], item.cell["task"]) == (model, task)]
         told = []
-        flops = [found["flops"]["dense"] for found in mine if found.get("flops")]
-        memory = [found["memory"]["dense"] for found in mine if found.get("memory")]
-        times = [found["latency"] for found in mine if found.get("latency")]
+        flops, memory, seconds, samples, tokens = (
+            [value for found in mine if isinstance(value := inside(found, path), (int, float))]
+            for path in DENSE_COSTS
+        )
         if flops and memory:
             told.append(f"{flops[0] / 1e9:.3g} GFLOPs a sample")
-            if times:
-                each, seconds = times[0], median(found["seconds"] for found in times)
-                size = f"{each['samples']} samples of {each['tokens']} tokens"
-                told.append(f"{size} in {1000 * seconds:.3g} ms")
+            if seconds and samples and tokens:
+                size = f"{samples[0]} samples of {tokens[0]} tokens"
+                told.append(f"{size} in {1000 * median(seconds):.3g} ms")
             told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
             out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
     return out

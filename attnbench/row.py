@@ -67,7 +67,7 @@ class Row:
     def with_costs(self, members: Sequence[Record]) -> Row:
         """Fill in what was measured beside the score, the mean over seeds. Returns the row itself."""
         for field, path in MEASURED.items():
-            setattr(self, field, _mean([_inside(item.measured, path) for item in members]))
+            setattr(self, field, _mean([inside(item.measured, path) for item in members]))
         if self.method in CONTROLS:
             self.bits = self.entropy = None
         return self
@@ -160,7 +160,8 @@ def _mean(values: Sequence[Any]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 
-def _inside(values: Any, path: str) -> Any:
+def inside(values: Any, path: str) -> Any:
+    """Return what stands in nested tables at a path of keys, None where there is nothing."""
     for key in path.split():
         values = values.get(key) if isinstance(values, dict) else None
     return values

@@ -118,7 +118,8 @@ def test_hostile_names_leave_the_page_whole(name):
     items = [record(m, model=name, task=name, **{name: right(100, 9)}) for m in ("dense", "prune50", name)]
     items += [missing("prune80", "failed", f"{name}: {name}", model=name, task=name)]
     items[1].measured = {"sparsity": 0.5}
-    items[1].fitted = {name: {name: [1.0]}}
+    items[1].fitted = {name: {name: [1.0]}, "x": {"scores_": {name: [1.0, 2.0]}}}
+    items[1].measured |= {"flops": name, "latency": {"seconds": name, "ratio": name}, "memory": [name]}
     parser = parsed(whole(items))
     assert parser.tags.count("script") == 2 and parser.tags.count("b") == 0
     assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
