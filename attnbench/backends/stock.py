@@ -121,10 +121,10 @@ class Stock:
             for metric in self._of(each[0].task_name, place)[0]:
                 shared = all(
                     metric in self._of(task.task_name, place)[0]
-                    and task.aggregation()[metric] is each[0].aggregation()[metric]
+                    and task.aggregation().get(metric) is each[0].aggregation().get(metric)
                     for task in each
                 )
-                if shared and each[0].aggregation()[metric] in AGGREGATES:
+                if shared and each[0].aggregation().get(metric) in AGGREGATES:
                     name = metric if len(each[0]._filters) == 1 else f"{metric}-{kind.name}"
                     found[name] = (metric, place, each)
         return found
