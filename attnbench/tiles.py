@@ -15,6 +15,7 @@ from attnbench.scored import Scratch, Stages, Tile, context_of
 # scores of examples that share a tile: about half the L2 cache of a CPU core
 TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 LONGEST = 2.5  # an example is cut into rows only above so many times that: every tile has its overhead
+ROWS = 48  # of long rows, up to 4 times more for so many: fewer would read all keys and values too often
 
 
 def attend(
@@ -53,9 +54,7 @@ def attend(
     for block in found:
         examples, queries, keys = block.shape()
         row_bytes = heads * keys * query.element_size()
-        at_once = (
-            queries if stages.whole or not scored else evenly(queries, int(LONGEST * budget) // row_bytes)
-        )
+        at_once = queries if stages.whole or not scored else evenly(queries, _rows(row_bytes, budget))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for part in block.part(together, at_once):
             at = Site(
@@ -74,6 +73,11 @@ def attend(
                 context = stage(context, at)
             output[part.examples, part.queries] = context.transpose(1, 2)
     return output
+
+
+def _rows(row_bytes: int, budget: int) -> int:
+    most = int(LONGEST * budget) // row_bytes
+    return most if most >= ROWS else min(ROWS, 4 * most)
 
 
 def evenly(total: int, most: int) -> int:
