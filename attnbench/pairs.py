@@ -84,13 +84,15 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
 
 def _paired(kind: str, a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float, float, float]:
     if len(a) > 1 and len(b) > 1:
-        if kind != "mean":
-            raise UserError(f"two methods that both draw are compared by means only, not by {kind}")
         count = min(len(a), len(b))
         zeros = np.zeros_like(a[0])
-        found = statistics.paired(
-            "mean", zeros, [[x - y for x, y in zip(a[:count], b[:count], strict=True)]], 0.0
-        )[0]
+        found = (  # of means the differences by seed are scores themselves
+            statistics.paired(
+                "mean", zeros, [[x - y for x, y in zip(a[:count], b[:count], strict=True)]], 0.0
+            )[0]
+            if kind == "mean"
+            else statistics.between(kind, a, b)
+        )
         return found.estimate, found.low, found.high, _two_sided(found)
     if len(b) > 1:
         estimate, low, high, p = _paired(kind, b, a)

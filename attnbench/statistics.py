@@ -88,8 +88,15 @@ def paired(
         else:
             replicates = drawn[position : position + len(seeds)].mean(0) - drawn[0]
             position += len(seeds)
-            found.append(_bootstrap(name, dense, seeds, replicates, margin, higher_is_better))
+            found.append(_bootstrap(name, [dense], seeds, replicates, margin, higher_is_better))
     return found
+
+
+def between(name: str, a: Sequence[Array], b: Sequence[Array]) -> Paired:
+    """Compare two methods that both draw, each a list of arrays, one a seed: a - b over the same samples."""
+    a, b = ([np.asarray(scores, float) for scores in seeds] for seeds in (a, b))
+    drawn = resampled(name, [*b, *a])
+    return _bootstrap(name, b, a, drawn[len(b) :].mean(0) - drawn[: len(b)].mean(0), 0.0, True)
 
 
 def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -> Paired:
@@ -135,20 +142,29 @@ def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, floa
 
 
 def _bootstrap(
-    name: str, dense: Array, seeds: Sequence[Array], drawn: Array, margin: float, higher_is_better: bool
+    name: str,
+    base: Sequence[Array],
+    seeds: Sequence[Array],
+    drawn: Array,
+    margin: float,
+    higher_is_better: bool,
 ) -> Paired:
-    n, repeats = len(dense), len(seeds)
+    n, repeats = len(base[0]), max(len(seeds), len(base))
     rng = np.random.default_rng([repeats, n])
-    values = [working(name, scores) for scores in seeds]
-    estimate = float(np.mean(values)) - working(name, dense)
-    each = np.stack([influence(name, scores) for scores in seeds])
-    share = each.mean(0) - influence(name, dense)
+    estimate, share, variance = 0.0, np.zeros(n), 0.0
+    for sign, group in ((1, seeds), (-1, base)):
+        values = [working(name, scores) for scores in group]
+        each = np.stack([influence(name, scores) for scores in group])
+        estimate += sign * float(np.mean(values))
+        share = share + sign * each.mean(0)
+        variance += _seed_variance(values, each)
     differs = np.zeros(n, bool)
     for scores in seeds:
-        differs |= (scores != dense).reshape(n, -1).any(1)
-    size = _pseudo_pair(name, [dense, *seeds], (share + estimate)[differs])
+        for other in base:
+            differs |= (scores != other).reshape(n, -1).any(1)
+    size = _pseudo_pair(name, [*base, *seeds], (share + estimate)[differs])
     drawn = drawn + size * (rng.poisson(1, RESAMPLES) - rng.poisson(1, RESAMPLES)) / n
-    spread = math.sqrt(_seed_variance(values, each))
+    spread = math.sqrt(variance)
     if spread:
         # three seeds have ten different resamples: their part is drawn from Student's t instead
         draws = rng.standard_t(repeats - 1, RESAMPLES // 2)

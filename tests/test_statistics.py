@@ -421,3 +421,25 @@ def test_seeds_that_disagree_widen_the_interval():
     assert far.high - far.low > 5 * (close.high - close.low)
     assert far.estimate == pytest.approx(close.estimate)
     assert standard_error("mean", apart) > standard_error("mean", agreeing)
+
+
+@pytest.mark.parametrize("name", ["mcc", "perplexity"])
+def test_two_methods_that_draw_by_any_metric(name):
+    """Of copies of one draw the interval is that of two methods that do not draw, and the sign turns."""
+    rng = np.random.default_rng(5)
+    if name == "mcc":
+        said = [rng.random(300) < share for share in (0.5, 0.6)]
+        gold = rng.random(300) < 0.5
+        a, b = (
+            np.stack([gold & x, ~gold & x, gold & ~x, ~gold & ~x], 1).astype(float)
+            for x in (gold ^ (said[0] & (rng.random(300) < 0.2)), gold ^ (said[1] & (rng.random(300) < 0.6)))
+        )
+    else:
+        lengths = rng.integers(5, 20, 300).astype(float)
+        a, b = (np.stack([-lengths * rng.normal(mean, 0.1, 300), lengths], 1) for mean in (2.0, 2.2))
+    (one,) = statistics.paired(name, b, [[a]], 0.0)
+    found, turned = statistics.between(name, [a, a], [b, b]), statistics.between(name, [b, b], [a, a])
+    assert found.estimate == pytest.approx(one.estimate) == pytest.approx(-turned.estimate)
+    assert (found.low, found.high) == pytest.approx((one.low, one.high), rel=0.05)
+    assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low), rel=0.1)
+    assert found.low < found.estimate < found.high and found.low * found.high > 0
