@@ -14,6 +14,7 @@ import numpy as np
 
 from attnbench import board, compare, record, spec
 from attnbench.errors import UserError
+from attnbench.method import overridden
 from attnbench.record import Record
 
 if TYPE_CHECKING:
@@ -110,13 +111,25 @@ def _measured(item: Record) -> Iterator[str]:
         item.receipt.get(key) for key in ("sites_expected", "sites_hit", "changed", "effect")
     )
     dense = item.cell["method"] == "dense"
-    if not isinstance(expected, int) or hit != expected or (expected < 1) != dense:
+    if (
+        not isinstance(expected, int)
+        or hit != expected
+        or (expected < 1) != acts_nowhere(item.cell["method"])
+    ):
         yield f"receipt: {hit} of {expected} sites"
     if not isinstance(changed, (int, float)) or not 0 <= changed <= 1 or (dense and changed):
         yield f"receipt: {changed} of the samples changed"
     elif effect != ("applied" if changed else "no effect"):
         yield f"receipt: says {effect} where {changed:.0%} of the samples changed"
     yield from _finite("measured", item.measured)
+
+
+def acts_nowhere(method: str) -> bool:
+    """Tell whether a method changes no stage: dense, and what only trains the weights."""
+    try:
+        return not any(overridden(term) for term in spec.parse(method))
+    except UserError:  # of a plugin that is not here
+        return False
 
 
 def _finite(name: str, values: dict[str, Any]) -> Iterable[str]:

@@ -74,6 +74,16 @@ FAULTS = {
 }
 
 
+def test_what_only_trains_the_weights_has_no_sites(folder):
+    for spec, fault in {"finetune50": False, "finetune50+prune80": True}.items():
+        item = good()["prune80"]
+        item.cell["method"] = spec
+        item.receipt |= {"sites_hit": 0, "sites_expected": 0}
+        records.write(folder, item)
+        found = [line for line in checks.problems(folder) if "receipt: 0 of 0 sites" in line]
+        assert bool(found) == fault
+
+
 @pytest.mark.parametrize("words", FAULTS)
 def test_a_fault_is_named(folder, words):
     item = good()["prune80"]
