@@ -15,7 +15,7 @@ from attnbench.errors import NotApplicable, UserError
 
 # of layer 0 heads 1 and 3 go, of layer 1 all: whole groups of keys and values, where there are groups
 SOME = "heads:fixed:off=0.2:off=0.3:off=1"
-ONE_GROUP = ("llama", "mistral", "gemma")
+ONE_GROUP = ("llama", "mistral", "gemma", "qwen")
 
 
 def _outputs(model, batch):
