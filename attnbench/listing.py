@@ -19,7 +19,7 @@ METRICS = {
 FITS = {
     "classification": "a classifier with the task's labels",
     "qa": "a …ForQuestionAnswering",
-    "masked-lm": "a …ForMaskedLM",
+    "masked-lm": "a …ForMaskedLM, and lm-eval's own for a causal model",
     "causal-lm": "a causal language model",
     "seq2seq": "an encoder-decoder",
 }
