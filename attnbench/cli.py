@@ -85,7 +85,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="TASK",
         help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
     )
-    run.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
     run.add_argument("--limit", type=_positive, metavar="N", help="the first N samples of each task only")
     run.add_argument(
         "--batch-size",
@@ -143,7 +142,8 @@ def parser() -> argparse.ArgumentParser:
 
     reports.add_leaderboard(command("leaderboard", "Render records as tables, pictures or a page."))
     reports.add_compare(command("compare", "Compare two recorded methods on the same samples."))
-    reports.add_verify(command("verify", "Measure a cell again and compare it with its record."), _positive)
+    verify = command("verify", "Measure a cell again and compare it with its record.")
+    reports.add_verify(verify, _positive)
 
     methods = command("methods", "List the methods, or show one.")
     methods.add_argument("name", nargs="?", help="as in prune or heads:entropy")
@@ -151,11 +151,11 @@ def parser() -> argparse.ArgumentParser:
         "--examples", action="store_true", help="print one comma-separated line of specs to try"
     )
 
-    heads.add_arguments(
-        command("heads", "Score every head by every criterion, as CSV and heat map."), _positive
-    )
+    scores = command("heads", "Score every head by every criterion, as CSV and heat map.")
+    heads.add_arguments(scores, _positive)
 
-    sidecar.add_arguments(command("export", "Write a model without the heads that a method removes."))
+    smaller = command("export", "Write a model without the heads that a method removes.")
+    sidecar.add_arguments(smaller)
 
     check = command("check", "Check that methods keep their promises, on tiny models of five architectures.")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")
@@ -172,7 +172,8 @@ def parser() -> argparse.ArgumentParser:
     models.set_defaults(command="list_models")  # commands.models is the module
 
     tasks = command("tasks", "List the tasks and the models that fit.")
-    tasks.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
+    for each in (run, verify, scores, smaller, tasks):
+        each.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
 
     lm_eval = commands.add_parser(
         "lm-eval",

@@ -163,9 +163,14 @@ def heads(options: argparse.Namespace) -> int:
                 found = importance.study(
                     name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
                     seed=options.seed, device=options.device or _device(), calibration=options.calibration,
+                    include_path=options.include_path,
                 )  # fmt: skip
             except NotApplicable as reason:
                 print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)
+                continue
+            except ArithmeticError as reason:
+                print(f"{models.label(name)} · {task}: failed: {reason}", file=sys.stderr)
+                failed += 1
                 continue
             print(("" if first else "\n") + importance.describe(found), flush=True)
             print(f"written to {importance.write(found, options.output)}", file=sys.stderr)
@@ -216,13 +221,15 @@ def export(options: argparse.Namespace) -> int:
     content = sidecar.export(
         options.model, options.task, options.method, options.folder,
         seed=options.seed, device=options.device, calibration=options.calibration,
+        include_path=options.include_path,
     )  # fmt: skip
     for layer, heads in content["heads"].items():
         print(
             f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"
         )
     shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
-    print(f"next: attnbench run --models {shown} --tasks {options.task}", file=sys.stderr)
+    own = f" --include-path {options.include_path}" if options.include_path else ""
+    print(f"next: attnbench run --models {shown} --tasks {options.task}{own}", file=sys.stderr)
     return 0
 
 

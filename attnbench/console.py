@@ -1,4 +1,4 @@
-"""What a run shows on stderr: a bar over the whole matrix, one line a finished cell."""
+"""Who hears of a run: a bar over the whole matrix and one line a finished cell on stderr, or nobody."""
 
 from __future__ import annotations
 
@@ -6,10 +6,28 @@ import logging
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from attnbench.record import Record
+
+
+class Listener(Protocol):
+    """What hears of a run's progress."""
+
+    def start(self, cells: int) -> None: ...
+    def line(self, text: str) -> None: ...
+    def advance(self, cells: float) -> None: ...
+    def finish(self, record: Record, reused: bool) -> None: ...
+
+
+class Silent:
+    """Listen and say nothing."""
+
+    def start(self, cells: int) -> None: ...
+    def line(self, text: str) -> None: ...
+    def advance(self, cells: float) -> None: ...
+    def finish(self, record: Record, reused: bool) -> None: ...
 
 
 class Console:

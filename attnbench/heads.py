@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnbench import models, plan, record, spec, tasks
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
+
+if TYPE_CHECKING:
+    from attnbench.bench import Bench
 
 EFFECT = "effect"  # the column of --ablate
 Table = dict[tuple[str, int], list[float]]  # (kind, layer) -> one number a head
@@ -65,23 +68,23 @@ def study(
     seed: int = 0,
     device: str = "cpu",
     calibration: str | None = None,
+    include_path: str | None = None,
 ) -> Study:
     """Score every head of a model on a task's calibration split; `ablate`: measure it without each head.
 
-    A criterion that fails is in `failed`, the others go on. Raises UserError and NotApplicable as a run does.
+    A criterion that fails is in `failed`, the others go on. Raises UserError and NotApplicable as a run does,
+    ArithmeticError for weights that are not finite.
     """
-    import importlib
-
     import torch
 
-    checkpoint = models.find(name, task)
-    backend = importlib.import_module(registry().backends["lm-eval"])
-    prepared = backend.prepare(task, checkpoint, limit=limit, seed=seed, calibration=calibration)
-    model = checkpoint.load(prepared.head, device)
-    prepared.check(model)
+    from attnbench.bench import Bench, Settings
+
+    chosen = Settings(limit, batch_size, None, seed, device, "float32", calibration, include_path)
+    bench = Bench(name, task, chosen)
+    model = bench.model
     torch.manual_seed(seed)
-    batches = [{key: value.to(device) for key, value in batch.items()} for batch in prepared.calibration()]
-    found = Study(models.label(name), tasks.find(task).name)
+    batches = bench.calibration()
+    found = Study(models.label(name), tasks.find(task, include_path).name)
     for criterion in by:
         (method,) = spec.parse(f"heads0:{criterion}")
         try:
@@ -92,19 +95,21 @@ def study(
             scores: dict[tuple[str, int], Any] = vars(method)["scores_"]
             found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
     if ablate:
-        found.tables[EFFECT] = _ablate(found, model, prepared, batch_size, device)
+        found.tables[EFFECT] = _ablate(found, bench)
     return found
 
 
-def _ablate(found: Study, model: Any, prepared: Any, batch_size: int, device: str) -> Table:
+def _ablate(found: Study, bench: Bench) -> Table:
     """Return by how much the task's first metric falls when one head alone is removed."""
     from tqdm import tqdm
 
     from attnbench.attention import apply
     from attnbench.sites import discover
 
+    model, prepared, settings = bench.model, bench.prepared, bench.settings
+
     def measured() -> float:
-        metrics = prepared.evaluate(model, batch_size=batch_size, device=device).metrics
+        metrics = prepared.evaluate(model, batch_size=settings.batch_size, device=settings.device).metrics
         found.metric, metric = next(iter(metrics.items()))
         return float(metric["value"]) * (1 if metric["higher_is_better"] else -1)
 

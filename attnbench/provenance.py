@@ -18,7 +18,7 @@ from attnbench.code import code_of
 from attnbench.method import Method
 
 if TYPE_CHECKING:
-    from attnbench.column import Settings
+    from attnbench.bench import Settings
     from attnbench.models import Checkpoint
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")

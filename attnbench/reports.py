@@ -44,6 +44,8 @@ def add_verify(parser: argparse.ArgumentParser, positive: Callable[[str], int]) 
     parser.add_argument("record", metavar="RECORD.json", help="a record's file")
     parser.add_argument("--sample", type=positive, default=100, metavar="N", help="samples to measure (100)")
     parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the record's was a folder")
+    parser.add_argument("--task", metavar="FILE", help="where the task was a file: its YAML, .csv or .jsonl")
+    parser.add_argument("--calibration", metavar="FILE", help="where samples to fit on came from a file")
     parser.add_argument("--trust-remote-code", action="store_true", help="run a checkpoint's own Python")
 
 
@@ -93,6 +95,10 @@ def verify(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     from attnbench import verify as again
 
-    lines, stands = again.verify(options.record, options.sample, options.model, options.trust_remote_code)
+    lines, stands = again.verify(
+        options.record, options.sample, model=options.model, task=options.task,
+        include_path=options.include_path, calibration=options.calibration,
+        trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
     print("\n".join(lines))
     return 0 if stands else 1

@@ -8,21 +8,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from attnbench import plan, record, spec
+from attnbench.bench import Settings
 from attnbench.code import code_of
-from attnbench.column import Column, Listener, Settings
+from attnbench.column import Column
+from attnbench.console import Listener, Silent
 from attnbench.record import Record
 
 if TYPE_CHECKING:
     import pandas
 
 RECORDS = "attnbench-records"
-
-
-class Silent:
-    def start(self, cells: int) -> None: ...
-    def line(self, text: str) -> None: ...
-    def advance(self, cells: float) -> None: ...
-    def finish(self, record: Record, reused: bool) -> None: ...
 
 
 @dataclass

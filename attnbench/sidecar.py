@@ -37,19 +37,17 @@ def export(
     seed: int = 0,
     device: str = "cpu",
     calibration: str | None = None,
+    include_path: str | None = None,
 ) -> dict[str, Any]:
     """Fit a method on a task and write the model it leaves, with the sidecar. Returns the sidecar's content.
 
     Raises UserError where the folder has something in it, and for a method that cannot be realised.
     """
-    import importlib
-
     import torch
 
-    from attnbench import models, spec
-    from attnbench.attention import apply
+    from attnbench import models, spec, tasks
+    from attnbench.bench import Bench, Settings, fit
     from attnbench.method import needs_fit
-    from attnbench.plugins import registry
     from attnbench.realised import kept_heads, realize
     from attnbench.sites import discover
 
@@ -57,32 +55,26 @@ def export(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} is there already: give a new folder, or an empty one")
     methods = spec.parse(method)
-    checkpoint = models.find(model_name, task)
-    if (Path(checkpoint.folder) / NAME).is_file():
+    settings = Settings(limit=1, seed=seed, device=device, calibration=calibration, include_path=include_path)
+    bench = Bench(model_name, task, settings)
+    if (Path(bench.checkpoint.folder) / NAME).is_file():
         raise UserError(f"model '{model_name}' is an export already: export its source with both methods")
-    backend = importlib.import_module(registry().backends["lm-eval"])
-    prepared = backend.prepare(task, checkpoint, limit=1, seed=seed, calibration=calibration)
-    model = checkpoint.load(prepared.head, device)
-    prepared.check(model)
-    torch.manual_seed(seed)
-    whole = {(site.kind, site.layer): site.heads for site in discover(model)}
     try:
+        model = bench.model
+        torch.manual_seed(seed)
+        whole = {(site.kind, site.layer): site.heads for site in discover(model)}
         if any(map(needs_fit, methods)):
-            batches = [{k: v.to(device) for k, v in batch.items()} for batch in prepared.calibration()]
-            for position, each in enumerate(methods):
-                if needs_fit(each):
-                    with apply(model, *methods[:position]):
-                        each.fit(model, batches)
+            fit(model, methods, bench.calibration())
         with realize(model, *methods):
             kept = kept_heads(model)
-    except (NotApplicable, ValueError) as reason:
+    except (NotApplicable, ValueError, ArithmeticError) as reason:
         raise UserError(f"{method} on {models.label(model_name)}, {task}: {reason}") from reason
     content = {
         "schema": SCHEMA,
         "method": spec.format(methods),
         "model": models.label(model_name),
-        "source": checkpoint.fingerprint,
-        "task": task,
+        "source": bench.checkpoint.fingerprint,
+        "task": tasks.shown(task),
         "heads": {f"{kind} {layer}": kept[kind, layer] for kind, layer in sorted(whole)},
         "of": {f"{kind} {layer}": heads for (kind, layer), heads in sorted(whole.items())},
     }
@@ -92,11 +84,11 @@ def export(
                 stack.enter_context(each.installed(model))
             _silence(model, kept)
             model.save_pretrained(target)
-        checkpoint.tokenizer().save_pretrained(target)
+        bench.checkpoint.tokenizer().save_pretrained(target)
         (target / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         left, total = sum(map(len, kept.values())), sum(whole.values())
         (target / "README.md").write_text(
-            README.format(**{**content, "source": checkpoint.name}, name=NAME, left=left, total=total),
+            README.format(**{**content, "source": bench.checkpoint.name}, name=NAME, left=left, total=total),
             encoding="utf-8",
         )
     except OSError as error:

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from attnbench import pairs, record, spec, suite
+from attnbench import pairs, record, spec, suite, tasks
 from attnbench.aggregates import aggregate
-from attnbench.column import Column, Settings
-from attnbench.errors import UserError
+from attnbench.bench import Bench, Settings
+from attnbench.column import Column
+from attnbench.console import Silent
+from attnbench.errors import NotApplicable, UserError
+from attnbench.method import needs_fit
 from attnbench.record import Record
-from attnbench.runner import Silent
 
 LARGEST_SHARE = 0.05
-SAME = ("limit", "batch_size", "seed", "dtype", "calibration")
+SAME = ("limit", "batch_size", "seed", "dtype")
 
 
 def verify(
-    path: str | Path, sample: int, model: str | None = None, trust_remote_code: bool = False
+    path: str | Path,
+    sample: int,
+    *,
+    model: str | None = None,
+    task: str | None = None,
+    include_path: str | None = None,
+    calibration: str | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[list[str], bool]:
     """Return what was found, as lines, and whether the record stands.
 
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
-    flips few), and the checkpoint, the task and the sites reached are the same. Raises UserError where the
-    record or its model cannot be had.
+    flips few), and the checkpoint, the task, what was learned from and the sites reached are the same.
+    `model`, `task` and `calibration` say where the files are that a record only knows by name. Raises
+    UserError where one cannot be had, or holds other samples.
     """
     try:
         old = record.read(path)
     except ValueError as error:
         raise UserError(f"{error}") from None
-    new = _again(old, sample, model or _model(old), trust_remote_code)
+    settings = Settings(
+        **{key: old.settings[key] for key in SAME if key in old.settings},
+        calibration=calibration or _calibration(path, old),
+        include_path=include_path,
+        trust_remote_code=trust_remote_code,
+    )
+    place, work = model or _model(old), task or _task(path, old, include_path)
+    if task or include_path:
+        _require_same_samples(old, place, work, settings)
+    new = _again(old, sample, place, work, settings)
     name = " ".join(old.cell.values())
     if old.status != "measured" or new.status != "measured":
         told = [
@@ -68,24 +87,61 @@ def _model(old: Record) -> str:
     )
 
 
-def _again(old: Record, sample: int, model: str, trust_remote_code: bool) -> Record:
+def _task(path: str | Path, old: Record, include_path: str | None) -> str:
+    name = old.cell["task"]
+    tasks.available(include_path)  # a folder that is none is another mistake
+    try:
+        tasks.find(name, include_path)
+    except UserError:
+        raise UserError(
+            f"task '{name}' was a file: say where it is: attnbench verify {path} --task PATH/{name}.csv "
+            "(or .jsonl, .yaml), or --include-path DIR."
+        ) from None
+    return name
+
+
+def _calibration(path: str | Path, old: Record) -> str | None:
+    name = old.settings.get("calibration")
+    learns = any(map(needs_fit, spec.parse(old.cell["method"])))
+    if name and learns and tasks.is_own(name) and not Path(name).is_file():
+        raise UserError(
+            f"calibration '{name}' was a file: say where it is: attnbench verify {path} "
+            f"--calibration PATH/{name}"
+        )
+    return name
+
+
+def _require_same_samples(old: Record, model: str, task: str, settings: Settings) -> None:
+    """Raise UserError where a file or folder of the user's holds other samples than those recorded."""
+    try:
+        found = Bench(model, task, settings).prepared.fingerprints["dataset"]
+    except NotApplicable:  # of which the record may speak
+        return
+    if found != old.provenance.get("fingerprints", {}).get("dataset"):
+        raise UserError(
+            f"'{task}' is not what was measured: its samples are others than those of the record of "
+            f"'{old.cell['task']}'. Give the file as it was then."
+        )
+
+
+def _again(old: Record, sample: int, model: str, task: str, settings: Settings) -> Record:
     count = len(old.scores["doc_id"]) if "doc_id" in old.scores else sample
-    chosen: dict[str, Any] = {key: old.settings[key] for key in SAME if key in old.settings}
-    chosen |= {"limit": min(sample, count), "trust_remote_code": trust_remote_code}
+    chosen = dataclasses.replace(settings, limit=min(sample, count))
     methods = spec.parse(old.cell["method"])
     with tempfile.TemporaryDirectory() as folder:
-        column = Column(model, old.cell["task"], Settings(**chosen), folder, Silent())
+        column = Column(model, task, chosen, folder, Silent())
         dense, _ = column.measure((), True, False)
         return column.measure(methods, True, False)[0] if methods else dense
 
 
 def _differences(old: Record, new: Record) -> tuple[list[str], bool]:
-    """Say what else is not as it was: another checkpoint or fewer sites count against the record."""
+    """Say what else is not as it was; all but the method's code counts against the record."""
     lines, stands = [], True
     then, now = (item.provenance.get("fingerprints", {}) for item in (old, new))
     for key, words in (
         ("checkpoint", "the weights are others"),
         ("task", "the task's definition has changed"),
+        ("calibration documents", "the method has learned from others"),
     ):
         if then.get(key) != now.get(key):
             lines.append(f"{key}: {words}")

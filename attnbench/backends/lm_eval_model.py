@@ -13,6 +13,7 @@ from lm_eval.api.model import LM
 from attnbench import models, spec
 from attnbench.backends.encoder_lm import BATCH_SIZE
 from attnbench.backends.lm_eval import prepare
+from attnbench.bench import fit, placed
 from attnbench.errors import UserError
 from attnbench.method import needs_fit
 
@@ -103,14 +104,7 @@ class AttnbenchLM(LM):
         prepared.check(model)
         torch.manual_seed(self.seed)
         if any(map(needs_fit, self.methods)):
-            batches = [
-                {key: value.to(self.device) for key, value in batch.items()}
-                for batch in prepared.calibration()
-            ]
-            for position, method in enumerate(self.methods):
-                if needs_fit(method):
-                    with apply(model, *self.methods[:position]):
-                        method.fit(model, batches)
+            fit(model, self.methods, placed(prepared.calibration(), str(self.device)))
         options = {"batch_size": self.batch_size, "device": self.device}
         with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
             yield lm

@@ -1,0 +1,110 @@
+"""What methods are measured on: a checkpoint and a task made ready for each other."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attnbench import models, tasks
+from attnbench.errors import UserError
+from attnbench.method import Method, needs_fit
+from attnbench.plugins import registry
+
+EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run measures. Only what changes a number enters a record's identity."""
+
+    limit: int | None = None
+    batch_size: int = 32
+    batch_tokens: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    calibration: str | None = None
+    include_path: str | None = None
+    trust_remote_code: bool = False
+    measure: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a record keeps: of a file its name, and no folder of this machine."""
+        kept = dataclasses.asdict(self)
+        kept.pop("include_path")
+        return kept | {"calibration": self.calibration and tasks.shown(self.calibration)}
+
+
+class Bench:
+    """A checkpoint, and a task's requests built and tokenised for it; weights are loaded when asked for.
+
+    Raises UserError or NotApplicable where the two do not fit.
+    """
+
+    def __init__(self, name: str, task: str, settings: Settings) -> None:
+        self.name, self.settings = name, settings
+        backend = importlib.import_module(registry().backends["lm-eval"])
+        self.checkpoint = models.find(name, task, settings.trust_remote_code)
+        self.prepared = backend.prepare(
+            task,
+            self.checkpoint,
+            limit=settings.limit,
+            seed=settings.seed,
+            calibration=settings.calibration,
+            include_path=settings.include_path,
+        )
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """Load the weights with the head that the task needs.
+
+        Raises UserError where head, labels or architecture do not fit, ArithmeticError for a weight that is
+        not finite.
+        """
+        from attnbench.attention import compare_with_eager
+
+        model = self.checkpoint.load(self.prepared.head, self.settings.device, self.settings.dtype)
+        self.prepared.check(model)
+        strange = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+        if strange:
+            raise ArithmeticError(f"{self.name}: {strange[0]} holds values that are not finite")
+        difference = compare_with_eager(model)
+        if not difference <= EAGER_TOLERANCE[self.settings.dtype]:
+            raise UserError(
+                f"model '{self.name}' ({type(model).__name__}) differs from its eager attention "
+                f"by {difference:.2g} under attnbench: this architecture is not supported."
+            )
+        return model
+
+    def batches(self, n: int) -> list[Batch]:
+        """Return the first n evaluation samples as model inputs on the run's device."""
+        return placed(self.prepared.batches(n), self.settings.device)
+
+    def calibration(self) -> list[Batch]:
+        """Return what methods are fitted on. Raises NotApplicable without a calibration split."""
+        return placed(self.prepared.calibration(), self.settings.device)
+
+
+def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
+    """Return batches on a device."""
+    return [{key: value.to(device) for key, value in batch.items()} for batch in batches]
+
+
+def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
+    """Let each method that learns do so with the methods before it applied."""
+    from attnbench.attention import apply
+
+    for position, method in enumerate(methods):
+        if needs_fit(method):
+            with apply(model, *methods[:position]) if position else contextlib.nullcontext():
+                try:
+                    method.fit(model, list(batches))
+                except Exception as error:
+                    error.add_note(f"{method.name}.fit")
+                    raise

@@ -1,0 +1,160 @@
+"""`attnbench verify`: a record held against its cell measured again, and where its files are to be found."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import tiny_tasks
+from sample_records import record, right
+
+from attnbench import record as records
+from attnbench import runner
+from attnbench.cli import main
+from attnbench.pocket.text import documents
+
+DATA = """
+def documents(split):
+    first = 0 if split == "validation" else 40
+    return [{"sentence": f"w{k} w{k % 7}", "label": k % 2} for k in range(first, first + 12)]
+"""
+MADE = {
+    "class": "!function attnbench.backends.classification.Classify",
+    "custom_dataset": "!function made_up.documents",
+    "validation_split": "validation",
+    "doc_to_text": "sentence",
+    "doc_to_target": "label",
+    "doc_to_choice": '["no", "yes"]',
+    "metric_list": "[{metric: acc}]",
+    "metadata": "{calibration: {split: train, samples: 8}}",
+}
+
+
+def _write(path, split, first, count=24):
+    docs = documents("sentiment", split, first + count)[first:]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *((doc["text"], doc["label"]) for doc in docs)])
+    return str(path)
+
+
+def test_verify_measures_a_record_again(tmp_path, capsys):
+    suite = tmp_path / "s.toml"
+    suite.write_text(
+        'models = ["pocket-bert"]\ntasks = ["pocket-sentiment"]\n'
+        'methods = ["prune80:random", "heads10:random", "logquant3:on=cross"]\nrepeats = 1\nlimit = 24\n',
+        encoding="utf-8",
+    )
+    assert main(["run", str(suite)]) == 0
+    place = tmp_path / "records" / "s" / "pocket-bert" / "pocket-sentiment"
+    capsys.readouterr()
+    assert main(["verify", str(place / "prune80,random.json"), "--sample", "16"]) == 0
+    assert "16 samples" in capsys.readouterr().out
+    assert main(["verify", str(place / "logquant3,on=cross.json")]) == 0
+    assert "recorded as not applicable, now not applicable" in capsys.readouterr().out
+    item = records.read(place / "prune80,random.json")
+    item.scores["acc"] = 1 - item.scores["acc"]
+    item.metrics["acc"]["value"] = 1 - item.metrics["acc"]["value"]
+    item.provenance["fingerprints"]["checkpoint"] = "0" * 64
+    item.provenance["code"] = "0" * 64
+    path = records.write(tmp_path / "forged", item)
+    assert main(["verify", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "24 differ: DISAGREES" in out and "weights are others" in out and "code has changed" in out
+
+
+def test_verify_names_mistakes(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ATTNBENCH_MODELS", raising=False)
+    assert main(["verify", str(tmp_path / "none.json")]) == 2
+    item = record("prune80", acc=right(10, 1))
+    item.provenance = {"source": "folder"}
+    path = records.write(tmp_path, item)
+    assert main(["verify", str(path)]) == 2
+    assert "--model PATH/tiny" in capsys.readouterr().err
+    path.write_text(json.dumps({"schema": 3}), encoding="utf-8")
+    assert main(["verify", str(path)]) == 2
+    assert "schema 3" in capsys.readouterr().err
+
+
+def _verify(capsys, *arguments):
+    status = main(["verify", *map(str, arguments)])
+    told = capsys.readouterr()
+    return status, told.out + told.err
+
+
+def test_own_data_are_found_where_the_user_says(tmp_path, tiny_folder, capsys):
+    folder = tmp_path / "records"
+    mine = _write(tmp_path / "mine.csv", "validation", 0)
+    learned = _write(tmp_path / "learn.csv", "train", 0)
+    runner.run(
+        tiny_folder, ["heads50:entropy"], mine, records=str(folder), calibration=learned, repeats=1, limit=20
+    )
+    path = folder / "tiny" / "mine" / "heads50,entropy.json"
+    model = ("--model", tiny_folder, "--sample", 8)
+    status, told = _verify(capsys, path, *model)
+    assert status == 2 and f"attnbench verify {path} --calibration PATH/learn.csv" in told
+    learned = ("--calibration", learned)
+    status, told = _verify(capsys, path, *model, *learned)
+    assert status == 2 and f"attnbench verify {path} --task PATH/mine.csv" in told
+    assert told.count("\n") == 1
+    status, told = _verify(capsys, path, *model, *learned, "--task", mine)
+    assert status == 0 and "on the same 8 samples" in told and "agrees" in told
+    (tmp_path / "moved").mkdir()
+    status, told = _verify(
+        capsys, path, *model, *learned, "--task", _write(tmp_path / "moved/m.csv", "validation", 0)
+    )
+    assert status == 0, told
+    other = _write(tmp_path / "moved" / "mine.csv", "validation", 30)
+    status, told = _verify(capsys, path, *model, *learned, "--task", other)
+    assert status == 2 and f"'{other}' is not what was measured" in told
+    learned = ("--calibration", _write(tmp_path / "moved" / "learn.csv", "train", 40))
+    status, told = _verify(capsys, path, *model, *learned, "--task", mine)
+    assert status == 1 and "the method has learned from others" in told
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A task of the user's own in a folder, and a model that fits it."""
+    (tmp_path / "tasks").mkdir()
+    tiny_tasks.checkpoint(tmp_path / "tiny")
+    return tiny_tasks.write(tmp_path / "tasks", DATA, MADE), str(tmp_path / "tiny")
+
+
+def test_tasks_of_a_users_folder(made, tmp_path, capsys):
+    folder, model = made
+    place = tmp_path / "records"
+    runner.run(model, ["prune50"], "made", include_path=folder, records=str(place))
+    path = place / "tiny" / "made" / "prune50.json"
+    status, told = _verify(capsys, path, "--model", model)
+    assert status == 2 and f"attnbench verify {path} --task PATH/made.csv (or .jsonl, .yaml)" in told
+    for found in (("--include-path", folder), ("--task", f"{folder}/made.yaml")):
+        status, told = _verify(capsys, path, "--model", model, *found)
+        assert status == 0 and "agrees" in told
+    status, told = _verify(capsys, path, "--model", model, "--include-path", tmp_path / "none")
+    assert status == 2 and "is not a folder" in told
+    tiny_tasks.write(tmp_path / "tasks", DATA, {**MADE, "validation_split": "other"})
+    status, told = _verify(capsys, path, "--model", model, "--include-path", folder)
+    assert status == 2 and "'made' is not what was measured" in told
+
+
+def test_heads_and_export_take_a_users_folder(made, tmp_path, capsys):
+    folder, model = made
+    scored = [
+        "heads",
+        "--models",
+        model,
+        "--tasks",
+        "made",
+        "--by",
+        "entropy",
+        "--output",
+        str(tmp_path / "h"),
+    ]
+    assert main(scored) == 2
+    assert "unknown task 'made'" in capsys.readouterr().err
+    assert main([*scored, "--include-path", folder]) == 0
+    assert "tiny on made: heads by importance" in capsys.readouterr().out
+    smaller = ["export", "--model", model, "--task", "made", "--method", "heads50:entropy"]
+    assert main([*smaller, str(tmp_path / "small"), "--include-path", folder]) == 0
+    assert f"--tasks made --include-path {folder}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "small" / "attnbench.json").read_text())["task"] == "made"
