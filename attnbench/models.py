@@ -162,7 +162,9 @@ class _Readable:
         from safetensors import SafetensorError
 
         if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)):
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
+                first = 'its tokenizer needs sentencepiece. Next: pip install "attnbench[sentencepiece]"'
             raise UserError(f"model '{self.checkpoint.path}' cannot be read: {first}") from error
 
 

@@ -485,6 +485,21 @@ def test_a_task_that_is_none_of_ours(checkpoint, tmp_path):
         _prepare(str(tmp_path), checkpoint())
 
 
+def test_a_tokenizer_that_needs_sentencepiece_says_what_to_install(tiny_folder, monkeypatch):
+    import transformers
+
+    def missing(*_, **__):
+        raise ImportError(
+            "\nMarianTokenizer requires the SentencePiece library but it was not found in\nyour"
+        )
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", missing)
+    with pytest.raises(
+        UserError, match=r'needs sentencepiece. Next: pip install "attnbench\[sentencepiece\]"$'
+    ):
+        Checkpoint("opus", tiny_folder, "folder").tokenizer()
+
+
 def test_data_that_cannot_be_had_says_what_to_set(checkpoint, task, monkeypatch):
     import datasets
 
