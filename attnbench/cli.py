@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,10 @@ EPILOG = """examples:
   attnbench new-method my-method
   attnbench check my-method --plugin my_method.py
 """
+HANDED_OVER = {
+    "lm-eval": "Hand over to lm-eval's own command line, with --model attnbench known to it.",
+    "lighteval": "Hand over to lighteval's own command line, with attnbench known to it as a custom model.",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -175,13 +180,9 @@ def parser() -> argparse.ArgumentParser:
     for each in (run, verify, scores, smaller, tasks):
         each.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
 
-    lm_eval = commands.add_parser(
-        "lm-eval",
-        help="Hand over to lm-eval's own command line, with --model attnbench known to it.",
-        add_help=False,
-        prefix_chars="\0",
-    )
-    lm_eval.add_argument("rest", nargs=argparse.REMAINDER)
+    for name, text in HANDED_OVER.items():
+        whole = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
+        whole.add_argument("rest", nargs=argparse.REMAINDER)
     return top
 
 
@@ -214,10 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["lm-eval"]:
-        from attnbench.backends import lm_eval_cli
-
-        return lm_eval_cli.main(arguments[1:])
+    if arguments and arguments[0] in HANDED_OVER:
+        framework = importlib.import_module(f"attnbench.backends.{arguments[0].replace('-', '_')}_cli")
+        return int(framework.main(arguments[1:]))
     options = parser().parse_args(arguments)
     if options.version:
         from attnbench import __version__

@@ -17,7 +17,7 @@ def test_the_document_is_up_to_date():
 
 def test_every_argument_is_explained():
     commands = manual.subcommands(parser())
-    assert {"run", "leaderboard", "methods", "check", "lm-eval"} <= set(commands)
+    assert {"run", "leaderboard", "methods", "check", "lm-eval", "lighteval"} <= set(commands)
     text = manual.render()
     for name, command in commands.items():
         assert f"\n## attnbench {name}\n" in text

@@ -1,0 +1,127 @@
+"""A causal checkpoint with a method that answers another framework's requests by lm-eval's three verbs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from attnbench import models, spec
+from attnbench.backends.kinds import kind
+from attnbench.errors import NotApplicable, UserError, unknown
+from attnbench.method import needs_fit
+
+KNOWN = {
+    "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",
+    "batch_size": "32", "device": "cpu", "dtype": "float32", "seed": "0", "trust_remote_code": "False",
+}  # fmt: skip
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+class CausalServer:
+    """What `pretrained=gpt,method=prune80` names, its weights loaded and its method fitted when first asked.
+
+    `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
+    fitted on the calibration split of `task`, one of `attnbench run`'s, or on `calibration`, DATASET:SPLIT.
+    Raises UserError for an argument, a method or a model that is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        given = dict(part.partition("=")[::2] for part in text.split(",") if part)
+        for name in given:
+            if name not in KNOWN:
+                raise unknown("model argument", name, KNOWN, f"Known: {', '.join(KNOWN)}.")
+        given = KNOWN | given
+        self.name, self.task = given["pretrained"], given["task"]
+        self.device, self.dtype = given["device"], given["dtype"]
+        self._calibration, self._include_path = given["calibration"] or None, given["include_path"] or None
+        self.trust_remote_code = given["trust_remote_code"] == "True"
+        self.batch_size, self.seed = (_number(name, given[name]) for name in ("batch_size", "seed"))
+        if not self.name:
+            raise UserError(f"'{text}' names no model: give pretrained=MODEL, as in pretrained=gpt")
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES, f"Known: {', '.join(DTYPES)}.")
+        self.methods = spec.parse(given["method"])
+        learning = [method for method in self.methods if needs_fit(method)]
+        if learning and not self.task:
+            raise UserError(
+                f"method '{spec.format(learning)}' is fitted: name a task whose calibration split it learns "
+                "from, as in task=pocket-agreement"
+            )
+        try:
+            of = self.task or next(iter(models.tasks_of(self.name)), "")
+            self.checkpoint = models.find(self.name, of, self.trust_remote_code)
+        except NotApplicable as reason:
+            raise UserError(str(reason)) from reason
+        config = self.checkpoint.config()
+        if kind(config) != "causal":
+            found = ", ".join(config.architectures or [config.model_type])
+            raise UserError(
+                f"model '{self.name}' is a {found}, no causal language model: it would see what it has to "
+                "predict. `attnbench run` measures it."
+            )
+
+    @functools.cached_property
+    def lm(self) -> Any:
+        """The tokenised requests, of which a model is asked."""
+        from attnbench.backends.causal_lm import CausalLM
+
+        return CausalLM(self.checkpoint.config(), self.checkpoint.tokenizer())
+
+    @functools.cached_property
+    def _fitted(self) -> tuple[Any, set[str]]:
+        """Load the model and fit the methods. Returns it and the texts they have learnt from."""
+        import torch
+
+        from attnbench.bench import Bench, Settings, fit
+
+        torch.manual_seed(self.seed)
+        if not any(map(needs_fit, self.methods)):
+            return self.checkpoint.load("causal-lm", self.device, self.dtype), set()
+        settings = Settings(
+            limit=1,  # of what the task evaluates nothing is asked
+            seed=self.seed,
+            device=self.device,
+            dtype=self.dtype,
+            calibration=self._calibration,
+            include_path=self._include_path,
+            trust_remote_code=self.trust_remote_code,
+        )
+        try:
+            bench = Bench(self.name, self.task, settings)
+            fit(bench.model, self.methods, bench.calibration())
+        except NotApplicable as reason:
+            raise UserError(str(reason)) from reason
+        return bench.model, {_text(texts) for texts in bench.prepared.calibration_documents()}
+
+    def ask(self, verb: str, requests: Sequence[Any]) -> list[Any]:
+        """Answer lm-eval's requests with the method applied.
+
+        Raises UserError where one is what the method was fitted on, RuntimeError where the method missed a
+        place of the model.
+        """
+        from attnbench.attention import apply
+
+        model, learnt = self._fitted
+        shared = [request for request in requests if _text(request.args) in learnt]
+        if shared:
+            raise UserError(
+                f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
+                f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
+            )
+        options = {"batch_size": self.batch_size, "device": self.device}
+        with apply(model, *self.methods) as applied, self.lm.serving(model, **options) as lm:
+            found = getattr(lm, verb)(requests)
+        if applied.hit < applied.expected:
+            raise RuntimeError(f"the method ran at {applied.hit} of {applied.expected} sites of {self.name}")
+        return list(found)
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{name}={text} is no whole number, as {name}={KNOWN[name]} is")
+    return int(text)
+
+
+def _text(arguments: Sequence[Any]) -> str:
+    return " ".join(" ".join(part for part in arguments if isinstance(part, str)).split())
