@@ -82,6 +82,7 @@ TASKS_TABLE = [
     task("pages", Metrics.word_perplexity, page),
     task("written", Metrics.exact_match, last, generation_size=8, stop_sequence=["."]),
     task("learnt", Metrics.loglikelihood_acc, pair, folder={learnt!r}),
+    task("absent", Metrics.loglikelihood_acc, pair, folder="no-one/nothing"),
     task("sampled", Metrics.avg_at_n(sample_params={{"n": 2}}), last, generation_size=8),
 ]
 """
@@ -136,8 +137,10 @@ def said(folder):
     ]
     fitted = f"pretrained=gpt,{METHODS['heads50:gradient']}"
     commands += [command(fitted, "no", "learnt|0"), command("pretrained=gpt", "no", "sampled|0")]
-    commands += [command("pretrained=gpt", "no", "no-such-task")]
+    commands += [command("pretrained=gpt", "no", "no-such-task"), command("pretrained=gpt", "no", "absent|0")]
     commands += [["lighteval", "custom", "pretrained=gpt", "attnbench", "x", "--custom-tasks", "gone.py"]]
+    own = f"model_name={find('gpt', 'pocket-agreement').path},dtype=float32,batch_size=8"
+    commands += [["lighteval", "accelerate", own, *command("", "own", "endings|0,written|0")[4:]]]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands)], capture_output=True, text=True, cwd=folder,
         env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"},
@@ -197,6 +200,17 @@ def test_lighteval_and_lm_eval_agree(task, method, folder, said, gpt):
 
 
 @needs_lighteval
+@pytest.mark.parametrize("task", ["endings", "written"])  # its own model takes no empty context
+def test_dense_numbers_are_those_of_lightevals_own_model(task, folder, said):
+    (score, answers), (expected, own) = (_by_lighteval(folder, name, task) for name in ("dense", "own"))
+    assert score == expected
+    for answer, other in zip(answers, own, strict=True):
+        assert list(answer["text"]) == list(other["text"])
+        values = [np.array(each["logprobs"], dtype=float) for each in (answer, other)]
+        np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-4)
+
+
+@needs_lighteval
 def test_a_method_changes_what_lighteval_measures(folder, said):
     found = {
         method: [_by_lighteval(folder, method, task)[0] for task in ("pairs", "pages", "written")]
@@ -208,14 +222,15 @@ def test_a_method_changes_what_lighteval_measures(folder, said):
 
 @needs_lighteval
 def test_what_goes_wrong_within_lighteval_is_one_line(said):
-    assert [status for status, _ in said] == [0, 0, 0, 2, 2, 2, 2]
-    lines = [text.strip().splitlines()[-1] for _, text in said[3:]]
+    assert [status for status, _ in said] == [0, 0, 0, 2, 2, 2, 2, 2, 0]
+    lines = [text.strip().splitlines()[-1] for _, text in said[3:8]]
     assert lines[0].startswith(
         f"attnbench: {SAMPLES} of {2 * SAMPLES} requests are calibration samples of task 'pocket-agreement'"
     )
     assert lines[1].startswith("attnbench: task 'sampled|0' asks for 2 samples of an answer")
     assert lines[2].startswith("attnbench: Cannot find task no-such-task")
-    assert lines[3].startswith("attnbench: lighteval: No module named 'gone")
+    assert lines[3].startswith("attnbench: lighteval: ") and "no-one/nothing" in lines[3]
+    assert lines[4].startswith("attnbench: lighteval: No module named 'gone")
 
 
 @pytest.mark.parametrize(

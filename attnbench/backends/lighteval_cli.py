@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> int:
 
             CausalServer(before)  # importing lighteval takes long: what is wrong is said before
             arguments[place] = str(MODEL)
-            with _tasks_that_load():
-                return _handed_over(arguments)
-    return _handed_over(arguments)
+            break
+    with _tasks_that_load():
+        return _handed_over(arguments)
 
 
 @contextlib.contextmanager
@@ -79,6 +79,11 @@ def _handed_over(arguments: Sequence[str]) -> int:
         if not str(error).startswith("Cannot find task"):
             raise
         raise UserError(f"{error}. `attnbench lighteval tasks list` lists them.") from error
+    except (ConnectionError, FileNotFoundError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"lighteval: {reason}. Set HF_HOME to a home that has the data (with HF_HUB_OFFLINE=1)."
+        ) from error
     except ModuleNotFoundError as error:
         raise UserError(f"lighteval: {error}. --custom-tasks takes the path of a Python file.") from error
     except SystemExit as left:

@@ -1,4 +1,4 @@
-"""attnbench as lighteval's custom model: `lighteval custom pretrained=gpt,method=prune80 THIS_FILE TASK`."""
+"""attnbench as lighteval's custom model, the file that `attnbench lighteval custom … attnbench …` names."""
 
 from __future__ import annotations
 
