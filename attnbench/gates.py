@@ -37,7 +37,7 @@ class TokenGates(Method):
 def head_sensitivity(
     model: nn.Module, batches: list[dict[str, Tensor]], selected: Callable[[Site], bool]
 ) -> dict[tuple[str, int], Tensor]:
-    """Sum |dL/dgate| over examples and tokens: (kind, layer) -> (heads,), with L summed over the examples.
+    """Sum |dL/dgate| over examples and tokens: (kind, layer) -> (heads,), L a batch's loss times its size.
 
     Raises NotApplicable where the batches carry no labels.
     """

@@ -18,9 +18,9 @@ class Uniform(Method):
     """Weight every visible key equally: the floor that every method should stay above.
 
     p[q, k] = 1 / n for each of the n keys that query q may see and no earlier method hides; shapes (batch,
-    heads, queries, keys). With no selection left, the model is a bag of words per layer. Source: the control
-    proposed in Jain and Wallace 2019, https://aclanthology.org/N19-1357/; theirs is trained so, ours replaces
-    the weights of a trained model.
+    heads, queries, keys). With no selection left, the model is a bag of words per layer. Source: the uniform
+    baseline of Wiegreffe and Pinter 2019, https://aclanthology.org/D19-1002/; theirs is trained so, ours
+    replaces the weights of a trained model.
     """
 
     name = "uniform"

@@ -28,7 +28,8 @@ class GatesL0(Removal):
     https://arxiv.org/abs/1905.09418, the constants of its code
     https://github.com/lena-voita/the-story-of-heads. Differs: the penalty is the paper's sum over heads (the
     code divides by the number of attention modules); gates begin open at a = ln 11 (there around 0, where
-    every head is halved at once); in the end they are exactly 0 or 1 (there they stay fractions).
+    every head is halved at once); in the end they are exactly 0 or 1 (there they may stay fractions); weights
+    are frozen unless asked for (there they are trained along and stay so).
     """
 
     name = "gates:l0"

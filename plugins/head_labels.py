@@ -27,8 +27,9 @@ class HeadsGradient(Heads):
     layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
     heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
     Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
-    Differs from their code: L is the sum over examples, not the batch mean, so that scores do not depend on
-    the batch size; the per-layer denominators drop out.
+    Differs from their code: L is the batch's mean loss times its examples, so that the scores of a classifier
+    do not depend on the batch (the loss of a language model or a translation is a mean over the batch's
+    tokens: in a batch of long examples each token weighs less); the per-layer denominators drop out.
     """
 
     name = "heads:gradient"
@@ -51,7 +52,8 @@ class HeadsProbe(Heads):
     accuracy: the earlier layer's goes first. Needs class labels. Shapes: context (batch, heads, queries,
     head_dim), scores_ (heads,) per layer. Source: Jo and Myaeng 2020,
     https://aclanthology.org/2020.acl-main.311. Differs: averaged over tokens for every architecture (there
-    the first token, or for causal models the first padding), one fixed split, no search for the penalty.
+    the first token, or for causal models the first padding), one fixed split, no search for the penalty; the
+    worst heads are removed (there the best are joined as features and the model stays whole).
     """
 
     name = "heads:probe"

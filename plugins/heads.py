@@ -117,7 +117,7 @@ class HeadsRandom(Heads):
     """Remove heads drawn at random: the control for every criterion at the same number of heads.
 
     Importance ~ U(0, 1) per head. Shapes: context (batch, heads, queries, head_dim), scores_ (heads,) per
-    layer. Source: the control of Michel et al. 2019, https://arxiv.org/abs/1905.10650.
+    layer. Source: none of Michel et al. 2019 (https://arxiv.org/abs/1905.10650); the control its claim needs.
     """
 
     name = "heads:random"

@@ -68,8 +68,9 @@ class Mask(Method):
     entries seen (live) and that of the whole table where the others count as hidden (nominal, the paper's).
     Source: Rugina et al. 2020, https://arxiv.org/abs/2012.02030. Differs: padding and the structural zeros
     of causal attention are left out of the percentile (there they count, so that 40 % hides nothing of a
-    causal pattern), and exactly the asked share is hidden (there every entry equal to the threshold, a
-    constant pattern entirely).
+    causal pattern), exactly the asked share is hidden (there every entry equal to the threshold, a constant
+    pattern entirely, and all beyond the pattern's length), and the model is not trained with the mask, unless
+    `finetune` follows.
     """
 
     name = "mask"

@@ -63,9 +63,10 @@ class PruneRandom(Prune):
 class PruneGlobal(Prune):
     """Zero every attention probability up to one threshold, the same for the whole model.
 
-    x survives where x > threshold_, which is calibrated so that p % of the visible probabilities of all
-    selected layers and heads do not, to 1 part in 8,192 of its value. Shapes: probs (batch, heads, queries,
-    keys). Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
+    x survives where x > threshold_, which is calibrated so that at least p % of the visible probabilities of
+    all selected layers and heads do not, to 1 part in 8,192 of its value; equal values go together, as do the
+    exact 1.0 of queries that see one key, and a query may lose all of its keys. Shapes: probs (batch, heads,
+    queries, keys). Source: Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
     Differs: the threshold comes from calibration data; the paper tries a list of thresholds and reports the
     sparsity of each.
     """

@@ -128,7 +128,7 @@ class LinQuantMid(Quantiser):
 class LinQuantPruned(Quantiser):
     """Quantise attention on a linear scale from 0.001 to 1, to the nearest edge of a bin.
 
-    D = (1 - m) / (2^b - 1); y = D floor((x - m) / D + 1/2) + m with m = 0.001; 0 where x <= m + D / 2.
+    D = (1 - m) / (2^b - 1); y = D floor((x - m) / D + 1/2) + m with m = 0.001; 0 where x < m + D / 2.
     Shapes: probs (batch, heads, queries, keys).
     Source: function 3 of Ji et al. 2021, Findings of ACL, https://aclanthology.org/2021.findings-acl.363/.
     """
