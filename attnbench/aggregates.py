@@ -18,7 +18,10 @@ from scipy import stats
 Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
-CHUNK = 4_000_000  # counts held at once: 32 MB
+CHUNK = 4_000_000  # draws held at once
+CACHED = 400000  # counts held at once
+BLOCK = 16
+TRIANGLE = np.triu(np.ones((BLOCK, BLOCK)))
 
 
 def _ratio(over: Array, under: Array) -> Array:
@@ -135,35 +138,54 @@ def _counts(population: Array, rng: np.random.Generator) -> Iterator[Array]:
     step = max(1, CHUNK // n)
     for start in range(0, RESAMPLES, step):
         drawn = rng.integers(0, n, size=(min(step, RESAMPLES - start), n), dtype=kind)
-        counts = np.empty(drawn.shape)
-        for line, out in zip(drawn, counts, strict=True):
-            out[:] = np.bincount(line, minlength=n)
-        yield counts
+        counts = np.empty((max(1, CACHED // n), n))
+        for top in range(0, len(drawn), len(counts)):
+            lines = drawn[top : top + len(counts)]
+            for line, out in zip(lines, counts, strict=False):
+                out[:] = np.bincount(line, minlength=n)
+            yield counts[: len(lines)]
 
 
 class _Spearman:
-    """Correlates the ranks of (rows, 2) arrays in resamples of their rows."""
+    """Correlates the ranks of (rows, 2) arrays in resamples of their rows, which draw `total` samples."""
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
-        self.columns = {column.tobytes(): _Ranker(column) for array in arrays for column in array.T}
+    def __init__(self, arrays: Sequence[Array], total: float) -> None:
+        self.total = total
+        self.columns = {column.tobytes(): _Column(column) for array in arrays for column in array.T}
         self.pairs = [(x.tobytes(), y.tobytes()) for x, y in (array.T for array in arrays)]
         self.seconds = {y for _, y in self.pairs}
 
     def __call__(self, counts: Array) -> Array:
-        """Return (arrays, resamples) of counts (resamples, rows)."""
+        """Return (arrays, resamples) of counts (resamples, rows).
+
+        With t of N drawn at each value, in order, the mid-ranks less their mean are cumsum(t) - (t + N) / 2
+        and their squares sum to (N^3 - sum t^3) / 12. The other column's, v, sum to 0, so N falls out.
+        """
         out = np.zeros((len(self.pairs), len(counts)))
         for position, weights in enumerate(counts):  # a row at a time stays in the cache
-            ranks = {key: ranker(weights) for key, ranker in self.columns.items()}
-            weighted = {key: weights * ranks[key][0] for key in self.seconds}
+            ranked = {key: self._weighted_ranks(self.columns[key], weights) for key in self.seconds}
             for array, (x, y) in enumerate(self.pairs):
-                spread = ranks[x][1] * ranks[y][1]
+                column, (ranks, spread) = self.columns[x], ranked[y]
+                size = column.by_value(weights, 0)
+                spread *= self._spread(size)
                 if spread > 0:
-                    out[array, position] = (weighted[y] @ ranks[x][0]) / math.sqrt(spread)
+                    v = column.by_value(ranks, 1)
+                    covariance = _below(v, size) - 0.5 * (v @ size)
+                    out[array, position] = 12 * covariance / math.sqrt(spread)
         return out
 
+    def _weighted_ranks(self, column: _Column, weights: Array) -> tuple[Array, float]:
+        """Return each row's mid-rank less the mean rank, times its weight, and 12 times their squares."""
+        size = column.by_value(weights, 0)
+        ranks = np.cumsum(size) - 0.5 * (size + self.total)
+        return weights * ranks.take(column.group, mode="clip"), self._spread(size)
 
-class _Ranker:
-    """Ranks the rows of a column, sorted once, in resamples of it."""
+    def _spread(self, size: Array) -> float:
+        return self.total**3 - float((size * size) @ size)
+
+
+class _Column:
+    """Sums over the rows of a column by its values, which are sorted once."""
 
     def __init__(self, column: Array) -> None:
         self.order = np.argsort(column, kind="stable")
@@ -171,19 +193,28 @@ class _Ranker:
         self.starts = None if first.all() else np.flatnonzero(first)
         self.group = np.empty_like(self.order)
         self.group[self.order] = np.cumsum(first) - 1
-        self.drawn, self.found = np.empty((2, len(column)))
-        self.below, self.scratch = np.empty((2, int(first.sum())))
+        self.rows = np.empty(len(column))
+        self.values = np.zeros((2, -(-int(first.sum()) // BLOCK) * BLOCK))
 
-    def __call__(self, weights: Array) -> tuple[Array, float]:
-        """Return each row's mid-rank less the mean rank, and the sum of their squares over the resample."""
-        size = weights.take(self.order, out=self.drawn, mode="clip")
-        if self.starts is not None:
-            size = np.add.reduceat(size, self.starts)
-        ranks = np.cumsum(size, out=self.below)
-        ranks -= ranks[-1] / 2
-        ranks -= np.multiply(size, 0.5, out=self.scratch)
-        spread = np.multiply(size, ranks, out=self.scratch) @ ranks
-        return ranks.take(self.group, out=self.found, mode="clip"), float(spread)
+    def by_value(self, numbers: Array, place: int) -> Array:
+        """Sum numbers, one a row, over the rows of each value, values ascending, then zeros.
+
+        The array is one of two that this object keeps and writes again.
+        """
+        out = self.values[place]
+        if self.starts is None:
+            numbers.take(self.order, out=out[: len(numbers)], mode="clip")
+        else:
+            numbers.take(self.order, out=self.rows, mode="clip")
+            np.add.reduceat(self.rows, self.starts, out=out[: len(self.starts)])
+        return out
+
+
+def _below(v: Array, size: Array) -> float:
+    """Return v @ cumsum(size), of a multiple of BLOCK numbers: a block at a time, as np.cumsum is slow."""
+    sums = size.reshape(-1, BLOCK) @ TRIANGLE
+    ends = sums[:, -1]
+    return float(v @ sums.reshape(-1) + (v.reshape(-1, BLOCK) @ TRIANGLE[0]) @ (np.cumsum(ends) - ends))
 
 
 def resampled(name: str, arrays: Sequence[Array]) -> Array:
@@ -200,7 +231,7 @@ def resampled(name: str, arrays: Sequence[Array]) -> Array:
     blocks = [columns(np.asarray(scores, float))[chosen] for scores in arrays]
     edges = np.cumsum([0, *(block.shape[1] for block in blocks)])
     table = np.concatenate(blocks, 1)
-    found, correlate = [], _Spearman(blocks) if name == "spearman" else None
+    found, correlate = [], _Spearman(blocks, n) if name == "spearman" else None
     for counts in _counts(population, np.random.default_rng([n, RESAMPLES])):
         if correlate is not None:
             found.append(correlate(counts))

@@ -138,7 +138,7 @@ def test_ranks_of_a_resample_are_exact():
     draws = rng.integers(0, 30, (20, 30))
     weights = np.stack([np.bincount(draw, minlength=30) for draw in draws]).astype(float)
     expected = [scipy_stats.spearmanr(*pairs[draw].T).statistic for draw in draws]
-    assert aggregates._Spearman([pairs])(weights)[0] == pytest.approx(np.array(expected))
+    assert aggregates._Spearman([pairs], 30)(weights)[0] == pytest.approx(np.array(expected))
 
 
 def test_few_distinct_rows_are_drawn_by_multinomial_counts_with_the_same_spread():
