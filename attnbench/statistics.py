@@ -5,7 +5,9 @@ Two intervals, chosen by simulating their coverage (tests/test_statistics.py):
 * 0/1 scores: Tango's score interval. Only discordant pairs matter there, and with the handful that a mild
   method makes, a bootstrap of any kind covers far less than it says.
 * all else: a BCa paired bootstrap, with one pseudo-pair each way for the same reason (as Agresti and Min add
-  to 0/1 scores): it widens the interval where few samples differ and vanishes where many do.
+  to 0/1 scores): it widens the interval where few samples differ and vanishes where many do. Where those
+  differ by unequal amounts their variance is itself unsure, so quantiles are Student's, as Hesterberg (2015)
+  expands percentile intervals, with Satterthwaite's degrees of freedom.
 
 Perplexities are compared on their logarithm. Draws are seeded by the number of samples and of seeds.
 """
@@ -23,6 +25,7 @@ from scipy import special
 from attnbench.aggregates import RESAMPLES, Array, aggregate, influence, is_fraction, resampled, working
 
 Z95 = -float(special.ndtri(0.025))
+MANY = 1e6  # degrees of freedom: as good as normal
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ def _bootstrap(
     for scores in seeds:
         for other in base:
             differs |= (scores != other).reshape(n, -1).any(1)
-    size = _pseudo_pair(name, [*base, *seeds], (share + estimate)[differs])
+    differing = (share + estimate)[differs]
+    size, degrees = _pseudo_pair(name, [*base, *seeds], differing), _degrees(differing)
     drawn = drawn + size * (rng.poisson(1, RESAMPLES) - rng.poisson(1, RESAMPLES)) / n
     spread = math.sqrt(variance)
     if spread:
@@ -178,17 +182,28 @@ def _bootstrap(
     bias = float(special.ndtri(np.clip(below, 0.001, 0.999)))
     share, size, spread = share / (n * error), size / (n * error), spread / error
     acceleration = float((share**3).sum() / (6 * ((share**2).sum() + 2 * size**2 + spread**2) ** 1.5))
-    z = bias + special.ndtri([0.025, 0.975])
+    z = bias + special.stdtrit(degrees, [0.025, 0.975])
     low, high = np.quantile(drawn, special.ndtr(bias + z / (1 - acceleration * z)))
     limit = -margin if higher_is_better else margin
     beyond = float(np.mean(drawn < limit) + 0.5 * np.mean(drawn == limit))
     if 0 < beyond < 1:
         u = float(special.ndtri(beyond)) - bias
-        p = float(special.ndtr(u / max(1 + acceleration * u, 0.1) - bias))
+        p = float(special.stdtr(degrees, u / max(1 + acceleration * u, 0.1) - bias))
     else:  # past the last resample: as far as the standard error says
-        p = min(float(special.ndtr(-abs(limit - estimate) / error)), 0.5 / RESAMPLES)
+        p = min(float(special.stdtr(degrees, -abs(limit - estimate) / error)), 0.5 / RESAMPLES)
         p = 1 - p if beyond else p
     return Paired(estimate, float(low), float(high), p if higher_is_better else 1 - p)
+
+
+def _degrees(differing: Array) -> float:
+    """Return the degrees of freedom of m differences' variance: 2 (m - 1) / (kurtosis - 1), about zero.
+
+    Of normal ones m - 1; of some that are all as large no end, as their number alone is unsure.
+    """
+    squares = differing**2
+    mean = float(squares.mean()) if len(squares) else 0.0
+    beyond = float((squares**2).mean()) / mean**2 - 1 if mean > 0 else 0.0
+    return min(2 * (len(squares) - 1) / beyond, MANY) if beyond > 1 / MANY and len(squares) > 1 else MANY
 
 
 def _pseudo_pair(name: str, arrays: Sequence[Array], differing: Array) -> float:

@@ -83,8 +83,10 @@ CASES: list[tuple[str, Callable[[np.random.Generator, int, float], Pair], int, f
     *(("mean", accuracy, n, flips) for n in (100, 872) for flips in (0.005, 0.01, 0.02, 0.04)),
     *(("f1", f1, n, flips) for n in (408, 1821) for flips in (0.01, 0.02, 0.04)),
     *(("bleu", bleu, n, flips) for n in (200, 1000) for flips in (0.05, 0.2, 1.0)),
-    ("spearman", correlation, 400, 0.2),
-    ("perplexity", perplexity, 400, 0.2),
+    *(("mcc", f1, n, flips) for n in (408, 1821) for flips in (0.01, 0.04)),
+    *(("pearson", correlation, n, 0.2) for n in (200, 1500)),
+    *(("spearman", correlation, n, 0.2) for n in (200, 1500)),
+    *(("perplexity", perplexity, n, flips) for n in (100, 400) for flips in (0.2, 1.0)),
 ]  # fmt: skip
 
 
