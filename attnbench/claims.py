@@ -5,8 +5,8 @@
     where = "on" task
 
 Points are percent of a perplexity. A claim holds or fails where the paired 95 % interval lies wholly on one
-side, and is undecided otherwise. On pocket models, which are no evidence, only the estimate is asked: has it
-the claimed shape?
+side, and is undecided otherwise. Pocket models, which are no evidence, have the claimed shape by the same
+rule, yes or no; where the interval does not tell, the estimate alone is told with a question mark.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ class Outcome:
     verdict: str
     intervals: tuple[str, ...] = ()
     pocket: bool = False
-    same_shape: bool | None = None
+    same_shape: bool | None = None  # of the estimates alone
+
+    @property
+    def shape(self) -> str:
+        """One of yes, no, yes? and no?; empty where nothing was measured."""
+        if self.same_shape is None:
+            return ""
+        return {"holds": "yes", "fails": "no"}.get(self.verdict, "yes?" if self.same_shape else "no?")
 
 
 def parse(text: str) -> Claim:
@@ -136,13 +143,13 @@ def table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
             row.append("" if each.pocket and decided else each.verdict)
         row.append("; ".join(each.intervals) or each.verdict)
         if pockets:
-            row.append(("yes" if each.same_shape else "no") if each.pocket and decided else "")
+            row.append(each.shape if each.pocket else "")
         rows.append(row)
     return header, rows
 
 
-def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield one line on real models and one on pocket models."""
+def notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield one line on real models, one on pocket models, and what the words stand for."""
     real = [each for each in outcomes if not each.pocket and each.same_shape is not None]
     if real:
         counts = {
@@ -152,5 +159,17 @@ def summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield f"Of {len(real)} checks {told}."
     pocket = [each for each in outcomes if each.pocket and each.same_shape is not None]
     if pocket:
-        same = sum(bool(each.same_shape) for each in pocket)
-        yield f"On pocket models {same} of {len(pocket)} have the same shape, which is no evidence."
+        words = [each.shape for each in pocket]
+        yes, no, rather, hardly = (words.count(word) for word in ("yes", "no", "yes?", "no?"))
+        yield (
+            f"On pocket models {yes} of {len(pocket)} have the same shape and {no} have not; "
+            f"{rather + hardly} stay open, {rather} of which lean to it. None of it is evidence."
+        )
+    told = "where the paired 95 % interval is on one side, uncorrected"
+    if real:
+        yield f"A claim holds or fails {told}."
+    if pocket:
+        yield (
+            f"Same shape: yes or no {told}; yes? or no? by the estimate alone, as the "
+            "interval has both sides."
+        )

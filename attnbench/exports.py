@@ -89,7 +89,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
     if row.status != "measured":
         return [method, "--", tex(footnotes.reason(row), footnotes.CUT), *[""] * (len(names) + 2)]
     score = row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if row.stderr is not None else "")
-    kept = "" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%")
+    kept = "" if row.kept is None else leaderboard.kept(row)
     found = leaderboard.costs(row)
     costs = [found[name] if row.primary else "" for name in names]
-    return [method, *map(tex, (score, row.interval, row.mark, kept.replace("-", "−"), *costs))]
+    return [method, *map(tex, (score, row.interval, row.mark, kept, *costs))]

@@ -80,9 +80,7 @@ def _claims(found: Board, markdown: bool) -> list[str]:
     header, rows = claims.table(outcomes)
     body = [[show(cell, 200) for cell in row] for row in rows]
     table = tabulate(body, header, tablefmt="github" if markdown else "plain", disable_numparse=True)
-    told = "A claim holds or fails where the paired 95 % interval is on one side, uncorrected."
-    lines = [*claims.summary(outcomes), told]
-    return ["## Claims" if markdown else "Claims", table, "\n".join(lines)]
+    return ["## Claims" if markdown else "Claims", table, "\n".join(claims.notes(outcomes))]
 
 
 def to_json(records: Iterable[Record], margin: float = compare.MARGIN) -> list[dict[str, Any]]:
@@ -199,12 +197,20 @@ def cells(row: Row, show: Show) -> dict[str, str]:
         "score": score,
         DIFFERENCE: row.interval,
         "": row.mark,
-        "kept": "–" if row.kept is None else f"{100 * row.kept + 0.0:.0f}%".replace("-0%", "0%"),
+        "kept": kept(row),
         **costs(row),
         "divergence": "" if row.divergence is None else f"{row.divergence:.3f}",
         "seconds": "" if row.seconds is None else f"{row.seconds:.1f}",
     }
     return cells if row.primary else cells | dict.fromkeys(COSTS, "")
+
+
+def kept(row: Row) -> str:
+    """Write what a row keeps, to a percent."""
+    if row.kept is None:
+        return "–"
+    text = f"{100 * row.kept:.0f}%"
+    return "0%" if text == "-0%" else text.replace("-", "−")
 
 
 def costs(row: Row) -> dict[str, str]:

@@ -168,5 +168,7 @@ def inside(values: Any, path: str) -> Any:
 
 
 def _signed(value: float, digits: int) -> str:
-    text = f"{value:+.{digits}f}" if abs(value) < 1000 else f"{value:+.2g}"
-    return text[1:] if float(text) == 0 else text
+    text = f"{value:+.{digits}f}" if abs(value) < 1000 else f"{value:+,.0f}"
+    if float(text.replace(",", "")) == 0 and abs(value) >= 1e-4:
+        text = f"{value:+.1g}"  # which side of zero it is on decides the verdict
+    return text[1:] if float(text.replace(",", "")) == 0 else text

@@ -108,13 +108,34 @@ def test_pocket_models_only_show_a_shape():
     assert header == ["claim", "model", "task", "verdict", "difference [95 %]", "same shape"]
     table = {(row[0], row[1]): (row[3], row[5]) for row in rows}
     assert table[texts[0], "tiny"] == ("holds", "") and table[texts[0], "pocket-bert"] == ("", "yes")
-    assert table[texts[1], "pocket-bert"] == ("", "no") and table[texts[2], "pocket-bert"] == ("", "no")
-    assert list(claims.summary(claims.evaluate(found))) == [
+    assert table[texts[1], "pocket-bert"] == ("", "no?") and table[texts[2], "pocket-bert"] == ("", "no")
+    told = "where the paired 95 % interval is on one side, uncorrected"
+    assert list(claims.notes(claims.evaluate(found))) == [
         "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
-        "On pocket models 1 of 3 have the same shape, which is no evidence.",
+        "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "
+        "None of it is evidence.",
+        f"A claim holds or fails {told}.",
+        f"Same shape: yes or no {told}; yes? or no? by the estimate alone, as the interval has both sides.",
     ]
     only = board.build(items("pocket-bert"), asked(*texts, models=("pocket-bert",)))
     assert "verdict" not in claims.table(claims.evaluate(only))[0]
+
+
+@pytest.mark.parametrize(
+    "text, shape",
+    [
+        ("prune80 > prune95", "yes"),
+        ("prune95 > prune80", "no"),
+        ("prune80 within 0.9 of dense", "yes?"),  # -0.8, and the interval has the margin inside
+        ("prune80 within 0.7 of dense", "no?"),
+        ("dense > prune80 > prune95", "yes"),
+        ("dense > prune50 > prune95", "no?"),
+    ],
+)
+def test_a_shape_is_told_plainly_only_where_the_interval_is_on_one_side(text, shape):
+    found = board.build(items("pocket-bert"), asked(text, models=("pocket-bert",)))
+    (outcome,) = claims.evaluate(found)
+    assert outcome.shape == shape and claims.table([outcome])[1][0][-1] == shape
 
 
 def test_claims_stand_on_the_board():
