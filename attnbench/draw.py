@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from attnbench import draw_heads, labels
 from attnbench.footnotes import clean
-from attnbench.grids import Grid
 from attnbench.pictures import Panel, Picture, Point
 
 # eight colours that stay apart for colour-blind readers; marker and line tell families apart without them
@@ -17,8 +17,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 CONTROL_LINE = ":"
 LONGEST = 32
-ACROSS = 4  # grids of heads
-LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
 LOST = -0.5  # of what attention adds: worse than uniform by half of that is not told apart
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -40,7 +38,7 @@ def draw(picture: Picture) -> dict[str, bytes]:
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": picture.name}):
         if picture.grids:
-            return _saved(_heads(picture), picture)
+            return _saved(draw_heads.draw(picture), picture)
         panels = picture.panels
         across = min(len(panels), 3)
         down = math.ceil(len(panels) / across)
@@ -62,7 +60,11 @@ def draw(picture: Picture) -> dict[str, bytes]:
             grid[place // across][place % across].set_visible(False)
         figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         figure.tight_layout(rect=(0, 0, 1 - legend / figure.get_figwidth(), 0.98))
-        _hide_crossing(figure)
+        figure.draw_without_rendering()
+        for place, panel in enumerate(panels):
+            named = [point for point in panel.points if point.front and _seen(picture, point)]
+            written = [(_short(p.method), p.x, p.y * _factor(panel)) for p in named]
+            labels.place(grid[place // across][place % across], written, fontsize=7)
         names = [name for name in ("Pareto front", *sorted(styles), "dense", "uniform") if name in lines]
         figure.legend(
             [lines[name] for name in names], [_short(name) for name in names], loc="center left",
@@ -79,58 +81,6 @@ def _saved(figure: Any, picture: Picture) -> dict[str, bytes]:
         figure.savefig(buffer, format=kind, dpi=150, metadata={**metadata, "Description": picture.digest})
         out[kind] = buffer.getvalue()
     return out
-
-
-def _heads(picture: Picture) -> Any:
-    """Draw grids of heads, a line of them for each model and task."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns: dict[tuple[str, str], list[Grid]] = {}
-    for grid in picture.grids:
-        columns.setdefault((grid.model, grid.task), []).append(grid)
-    lines = [
-        (names, grids[start : start + ACROSS])
-        for names, grids in columns.items()
-        for start in range(0, len(grids), ACROSS)
-    ]
-    across = max(len(grids) for _, grids in lines)
-    heads = max(len(row) for grid in picture.grids for row in grid.rows)
-    layers = max(len(grid.rows) for grid in picture.grids)
-    size = ((max(1.5, 0.19 * heads) + 0.9) * across, (max(0.8, 0.19 * layers) + 0.75) * len(lines) + 0.4)
-    figure = Figure(figsize=(max(size[0], 4.5), size[1]), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid_of_axes = figure.subplots(len(lines), across, squeeze=False)
-    for axes_of_line, (names, grids) in zip(grid_of_axes, lines, strict=True):
-        for axes in axes_of_line[len(grids) :]:
-            axes.set_visible(False)
-        for axes, grid in zip(axes_of_line, grids, strict=False):
-            _grid(axes, grid)
-        axes_of_line[0].set_ylabel("\n".join(map(_short, names)), fontsize=7)
-    figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return figure
-
-
-def _grid(axes: Any, grid: Grid) -> None:
-    widest = max(map(len, grid.rows))
-    finite = [value for row in grid.rows for value in row if math.isfinite(value)]
-    low, spread = min(finite, default=0.0), (max(finite, default=1.0) - min(finite, default=0.0)) or 1.0
-    shades = [[(value - low) / spread for value in row] + [0.0] * (widest - len(row)) for row in grid.rows]
-    across, down = ([place - 0.5 for place in range(count + 1)] for count in (widest, len(shades)))
-    axes.pcolormesh(across, down, shades, cmap="Greys", vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.3)
-    axes.invert_yaxis()
-    for layer, head in sorted(grid.gone):
-        dark = shades[layer][head] > 0.5
-        axes.plot(head, layer, "x", color="white" if dark else "black", markersize=5, markeredgewidth=1.2)
-    axes.set_title(_short(grid.method), fontsize=8, loc="left")
-    axes.set_xticks(range(0, widest, max(1, widest // 4)))
-    axes.set_yticks(range(len(grid.layers)))
-    kinds = {name.partition(" ")[0] for name in grid.layers}
-    shown = [name if len(kinds) > 1 else name.rpartition(" ")[2] for name in grid.layers]
-    axes.set_yticklabels([_short(name) for name in shown])
-    axes.tick_params(labelsize=6, length=2)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(True)
 
 
 def _short(text: str) -> str:
@@ -151,10 +101,9 @@ def _style(place: int, name: str) -> dict[str, Any]:
 
 
 def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    from matplotlib.ticker import MultipleLocator
+    from matplotlib.ticker import LogLocator, MultipleLocator, NullFormatter
 
-    percent = panel.scale == "fraction"
-    factor = 100 if percent else 1
+    factor = _factor(panel)
     lines: dict[str, Any] = {}
     for name, level, style in (("dense", panel.dense, (0, (8, 2))), ("uniform", panel.uniform, (0, (1, 2)))):
         if level is not None:
@@ -164,7 +113,8 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
     for family, points in _by_family(panel.points):
         xs, ys = [point.x for point in points], [point.y * factor for point in points]
         line = axes.plot(xs, ys, zorder=3, **styles[family])[0]
-        lines[family] = line
+        if any(_seen(picture, point) for point in points):
+            lines[family] = line
         if picture.y.startswith("score"):
             bars = [[(p.y - p.low) * factor for p in points], [(p.high - p.y) * factor for p in points]]
             axes.errorbar(
@@ -178,22 +128,17 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
             [point.x for point in front], [point.y * factor for point in front], drawstyle=steps,
             color="#d0d0d0", linewidth=6, solid_capstyle="round", zorder=0.5,
         )[0]  # fmt: skip
-        left = picture.name.endswith("sparsity")
-        for point in front:
-            if picture.y.startswith("kept") and point.y < LOST:
-                continue
-            before = left and point.x > 0.3
-            axes.annotate(
-                _short(point.method), (point.x, point.y * factor), (-5 if before else 7, -6),
-                textcoords="offset points", ha="right" if before else "left", va="top", fontsize=7, zorder=4,
-                bbox=LABEL,
-            )  # fmt: skip
     axes.set_title(f"{_short(panel.model)}, {_short(panel.task)}", fontsize=9, loc="left")
     axes.set_xlabel(picture.x)
-    unit = " %" if percent else ""
-    axes.set_ylabel("kept %" if picture.y.startswith("kept") else f"{_short(panel.metric)}{unit}")
+    unit = " %" if panel.scale == "fraction" else ""
+    score = f"{_short(panel.metric)}{unit} ± standard error"
+    axes.set_ylabel("kept %" if picture.y.startswith("kept") else score)
     if panel.scale == "log":
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     _floor(axes, picture, panel, factor)
     kind = picture.name.rpartition("-")[2]
     if kind == "bits":
@@ -211,28 +156,26 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
     return lines
 
 
+def _factor(panel: Panel) -> int:
+    return 100 if panel.scale == "fraction" else 1
+
+
+def _seen(picture: Picture, point: Point) -> bool:
+    return not picture.y.startswith("kept") or point.y >= LOST
+
+
 def _floor(axes: Any, picture: Picture, panel: Panel, factor: int) -> None:
     """Cut a picture of what is kept where it is lost altogether, and say what lies below."""
-    below = sum(point.y < LOST for point in panel.points)
-    if not picture.y.startswith("kept") or not below:
+    if not picture.y.startswith("kept"):
         return
-    top = max(*(point.y for point in panel.points), 1.0)
-    axes.set_ylim(LOST * factor, (top + 0.08) * factor)
-    told = f"{below} below {LOST:.0%}"
+    top, bottom = max(*(point.y for point in panel.points), 1.0), min(point.y for point in panel.points)
+    below = sum(not _seen(picture, point) for point in panel.points)
+    floor = LOST if below else min(bottom, 0.0) - 0.06
+    axes.set_ylim(floor * factor, (top + 0.12 * (top - floor)) * factor)  # with room for names above
+    if not below:
+        return
+    told = f"{below} below −{-LOST:.0%}"
     axes.text(0.01, 0.01, told, transform=axes.transAxes, fontsize=7, va="bottom", ha="left", zorder=5)
-
-
-def _hide_crossing(figure: Any) -> None:
-    """Hide labels that would lie on one already there: the table beside the picture has them all."""
-    figure.canvas.draw()
-    for axes in figure.axes:
-        placed: list[Any] = []
-        for label in reversed(axes.texts):
-            box = label.get_window_extent()
-            if any(box.overlaps(other) for other in placed):
-                label.set_visible(False)
-            else:
-                placed.append(box)
 
 
 def _by_family(points: Iterable[Point]) -> list[tuple[str, list[Point]]]:

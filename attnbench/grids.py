@@ -13,6 +13,8 @@ from attnbench.footnotes import clean
 if TYPE_CHECKING:
     from attnbench.record import Record
 
+KINDS = ("encoder", "decoder", "cross")
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -41,17 +43,29 @@ def grids(records: Sequence[Record]) -> list[Grid]:
             table = _table(state, "scores_") or _table(state, "gates_")
             if DRAWN in name.split(":") or not table:
                 continue
-            alive = _table(state, "alive_").values()
-            gone = {(k, head) for k, row in enumerate(alive) for head, value in enumerate(row) if value == 0}
+            layers, alive = sorted(table, key=_order), _table(state, "alive_")
+            rows = tuple(tuple(map(float, table[layer])) for layer in layers)
+            gone = {
+                (place, head)
+                for place, layer in enumerate(layers)
+                for head, value in enumerate(alive.get(layer, []))
+                if value == 0
+            }
             model, task = item.cell["model"], item.cell["task"]
-            rows = tuple(tuple(map(float, row)) for row in table.values())
-            grid = Grid(model, task, name, tuple(table), rows, frozenset(gone))
+            grid = Grid(model, task, name, tuple(layers), rows, frozenset(gone))
             found[model, task, family(name)] = grid
     # one score under two names is shown once
     first: dict[tuple[object, ...], Grid] = {}
     for grid in found.values():
         first.setdefault((grid.model, grid.task, grid.rows), grid)
     return sorted(first.values(), key=lambda grid: (grid.model, grid.task, family(grid.method)))
+
+
+def _order(layer: str) -> tuple[int, int]:
+    """Sort "encoder 0" before "decoder 0" before "cross 0", each by its number; the rest stay as they are."""
+    kind, _, number = layer.partition(" ")
+    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return place, int(number) if number.isdecimal() else 0
 
 
 def _table(state: Any, key: str) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ from attnbench.grids import Grid, grids
 from attnbench.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
-DRAWING = 2  # raise by hand when the drawing changes: pictures drawn before are then stale
+DRAWING = 3  # raise by hand when the drawing changes: pictures drawn before are then stale
 
 
 @dataclass(frozen=True)
