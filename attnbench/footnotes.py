@@ -20,6 +20,7 @@ Show = Callable[..., str]  # (text, longest) -> the text made safe for its surro
 WIDTH = 118
 LONGEST = 60
 CUT = 24  # of a failure's reason in the table; the whole stands below
+VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
 DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
 HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
@@ -61,6 +62,17 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
             said.append(f"changed nothing on {', '.join(idle)}")
         out.append(f"{show(method)}: {'; '.join(said)}.")
     return out
+
+
+def counts(rows: Sequence[Row]) -> str:
+    """Write in one sentence how many comparisons by a primary metric came out how."""
+    words: dict[str, int] = {}
+    for row in rows:
+        if row.primary and row.verdict:
+            words[row.verdict] = words.get(row.verdict, 0) + 1
+    told = {"within": "within the margin of dense", "not applicable": "not applicable"}
+    said = [f"{words[word]} {told.get(word, word)}" for word in VERDICTS if word in words]
+    return f"Of {sum(words.values())} comparisons with dense: {', '.join(said)}." if said else ""
 
 
 def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:

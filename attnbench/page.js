@@ -43,6 +43,7 @@ function filter(words) {
 }
 
 function plain(value) {
+  if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(6)));
   return value === null ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 

@@ -108,6 +108,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     names = [name for name in names if name not in dropped]
     same = {name for name in ("model", "task") if len({line[name] for line in lines}) == 1}
     told = ", ".join(safe(lines[0][name]) for name in ("model", "task") if name in same)
+    told = f'<p class="told">{told}</p>\n' if told else ""
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for (model, task, method), place in places.items():
         for name in {method, compare.name_without_seed(method)}:
@@ -127,10 +128,11 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     )
     return (
         f"<h2>{safe(section.title, 200)}</h2>\n"
-        f'<p class="told">{told}</p>\n'
+        f"{told}"
         f'<div class="wide"><table class="board"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
-        f"<details open><summary>Verdict</summary><ul>{verdicts}</ul></details>\n"
+        f"<p>{safe(footnotes.counts(rows), 1000)}</p>\n"
+        f"<details><summary>Verdict of each method</summary><ul>{verdicts}</ul></details>\n"
         f'<div class="notes">{notes}</div>'
     )
 
@@ -141,9 +143,9 @@ def _names(row: Row) -> dict[str, str]:
 
 
 def _class(name: str, same: set[str]) -> str:
-    """Name a header's classes: the same in every row is not repeated where there is little room."""
+    """Name a header's classes: what is the same in every row stands above the table instead."""
     kinds = [*(["text"] if name not in NUMBERS else []), *(["same"] if name in same else [])]
-    kinds += ["method"] if name == "method" else []
+    kinds += ["method"] if name == "method" else ["where"] if name in ("model", "task") else []
     return f' class="{" ".join(kinds)}"' if kinds else ""
 
 
@@ -157,7 +159,9 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
             if places:
                 chosen = " ".join(map(str, sorted(places)))
                 text = f'<button type="button" data-records="{chosen}">{text}</button>'
-            cells.append(f'<td class="text method">{text}</td>')
+            where = " · ".join(safe(line[each]) for each in ("model", "task") if each not in same)
+            where = f' data-where="{where}"' if where else ""
+            cells.append(f'<td class="text method"{where}>{text}</td>')
         elif name in NUMBERS:
             value = getattr(row, NUMBERS[name])
             number = "" if value is None or not (row.primary or name in list(NUMBERS)[:2]) else f"{value:.6g}"
@@ -171,7 +175,7 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
 
 def _claims(board: Board) -> list[str]:
     outcomes = claims.evaluate(board)
-    return [_table("Claims", *claims.table(outcomes), claims.summary(outcomes))] if outcomes else []
+    return [_table("Claims", *claims.table(outcomes), claims.notes(outcomes))] if outcomes else []
 
 
 def _choices(board: Board) -> list[str]:
