@@ -108,3 +108,10 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
                 except Exception as error:
                     error.add_note(f"{method.name}.fit")
                     raise
+
+
+def default_device() -> str:
+    """Return cuda where there is one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from attnbench import heads, reports, sidecar
+from attnbench import heads, reports, running, sidecar
 from attnbench.errors import UserError
 
 EPILOG = """examples:
@@ -63,87 +63,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
 
     run = command("run", "Measure models with methods on tasks and print the comparison.")
-    run.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
-    )
-    run.add_argument(
-        "--models",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="bert, roberta, a Hub id, or a folder; comma lists work",
-    )
-    run.add_argument(
-        "--methods",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="SPEC",
-        help="as in logquant3,prune80+logquant3; dense and uniform are always measured",
-    )
-    run.add_argument(
-        "--tasks",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="TASK",
-        help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
-    )
-    run.add_argument("--limit", type=_positive, metavar="N", help="the first N samples of each task only")
-    run.add_argument(
-        "--batch-size",
-        type=_positive,
-        default=32,
-        metavar="N",
-        help="samples a forward pass (32); results do not depend on it",
-    )
-    run.add_argument(
-        "--batch-tokens",
-        type=_positive,
-        metavar="N",
-        help="tokens a forward pass, padding included, instead of samples",
-    )
-    run.add_argument("--seed", type=int, metavar="N", help="first seed of what draws (0)")
-    run.add_argument(
-        "--repeats",
-        type=_positive,
-        metavar="N",
-        help="seeds a method that draws is measured with (3)",
-    )
-    run.add_argument(
-        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
-    )
-    run.add_argument(
-        "--dtype",
-        default="float32",
-        choices=["float32", "float64", "bfloat16", "float16"],
-        help="of weights and activations (float32)",
-    )
-    run.add_argument(
-        "--calibration",
-        metavar="DATASET:SPLIT",
-        help="or FILE.csv: what fitted methods learn from, where the task names no split that is to be had",
-    )
-    run.add_argument(
-        "--records",
-        metavar="DIR",
-        help="where records are kept (attnbench-records; a suite's: records/NAME beside it)",
-    )
-    run.add_argument("--force", action="store_true", help="measure again what is recorded")
-    run.add_argument(
-        "--measure",
-        action="store_true",
-        help="FLOPs too, and latency and peak memory of attention where a method is realised",
-    )
-    run.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
-    run.add_argument("--dry-run", action="store_true", help="print the cells and stop")
-    run.add_argument(
-        "--json", action="store_true", help="print the records as one JSON array instead of the table"
-    )
-    run.add_argument(
-        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
-    )
+    running.add_run(run, _positive)
 
     reports.add_leaderboard(command("leaderboard", "Render records as tables, pictures or a page."))
     reports.add_compare(command("compare", "Compare two recorded methods on the same samples."))

@@ -3,141 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
-import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
-from attnbench import console, estimate, models, plan
+from attnbench import console, models, plan
+from attnbench.bench import default_device
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
-from attnbench.reports import RECORDS, compare, leaderboard, verify
+from attnbench.reports import compare, leaderboard, verify
+from attnbench.running import run
 
-if TYPE_CHECKING:
-    from attnbench import runner
-    from attnbench.record import Record
-
-REPEATS = 3
-__all__ = ["compare", "leaderboard", "verify"]
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
-    if options.suites:
-        return _run_suites(options)
-    repeats, seed = options.repeats or REPEATS, options.seed or 0
-    cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed, options.include_path)
-    if options.dry_run:
-        for cell in cells:
-            print(f"{models.label(cell.model)} {cell.task} {cell.method}")
-        print(f"{len(cells)} cells", file=sys.stderr)
-        return 0
-    console.quiet(options.verbose)
-    for name in plan.split(options.models):
-        _say_what_a_short_name_is(name)
-    folder = options.records or RECORDS
-    with _listening() as listener:
-        result = _measure(
-            options, listener, options.models, options.methods, options.tasks, folder,
-            repeats=repeats, seed=seed, limit=options.limit, calibration=options.calibration,
-            measure=options.measure,
-        )  # fmt: skip
-    _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
-    return 1 if result.failed else 0
-
-
-def _run_suites(options: argparse.Namespace) -> int:
-    from attnbench import suite
-
-    suites = [suite.load(path) for path in options.suites]
-    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration"):
-        if getattr(options, name) and not (name in ("limit", "repeats") and options.records):
-            also = " unless --records keeps the trial apart" if name in ("limit", "repeats") else ""
-            raise UserError(f"--{name}: a suite holds its own{also}. Change {options.suites[0]}.")
-    given = plan.split(options.models)
-    if options.dry_run:
-        for each in suites:
-            known = [column for part in suite.chosen(each, given, locate=False) for column in part.columns()]
-            cells = [(model, task, method) for model, task in known for method in each.specs()]
-            for cell in cells:
-                print(*cell)
-            told = estimate.describe(options.records or each.records, cells)
-            print(f"{each.path}: {told}", file=sys.stderr)
-        return 0
-    console.quiet(options.verbose)
-    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
-    failed = False
-    for each, part in parts:
-        folder = str(options.records or each.records)
-        with _listening() as listener:
-            result = _measure(
-                options, listener, part.models, each.methods, part.tasks, folder,
-                repeats=options.repeats or each.repeats, seed=each.seed,
-                limit=options.limit or part.limit, calibration=each.calibration,
-                measure=options.measure or each.measure,
-            )  # fmt: skip
-        table = functools.partial(result.table, margin=each.margin)
-        board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
-        _show(options, result.records, table, board)
-        failed |= bool(result.failed)
-    return 1 if failed else 0
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[console.Console]:
-    listener = console.Console()
-    try:
-        yield listener
-    finally:
-        listener.close()
-
-
-def _measure(
-    options: argparse.Namespace, listener: console.Console, models_: Sequence[str], methods: Sequence[str],
-    tasks: Sequence[str], folder: str, **settings: Any,
-) -> runner.Run:  # fmt: skip
-    from attnbench import runner
-
-    return runner.run(
-        models_, methods, tasks,
-        records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
-        listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
-        device=options.device or _device(),
-        dtype=options.dtype, trust_remote_code=options.trust_remote_code,
-        include_path=options.include_path, **settings,
-    )  # fmt: skip
-
-
-def _show(options: argparse.Namespace, records: list[Record], table: Callable[[], str], board: str) -> None:
-    if options.json:
-        from attnbench import leaderboard
-
-        print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
-    else:
-        print(table())
-        print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
-
-
-def _say_what_a_short_name_is(name: str) -> None:
-    shown = models.label(name)
-    if shown.startswith("pocket-") and shown != name:
-        cards = [
-            json.loads((folder / "card.json").read_text(encoding="utf-8"))
-            for folder in models.pocket_families()[name].values()
-        ]
-        size = max(card["parameters"] for card in cards) / 1e6
-        published = (
-            f" The published model: --models {name}-base" if f"{name}-base" in models.PUBLISHED else ""
-        )
-        print(f"{name} → {shown}: {size:.1f}M parameters, generated text.{published}", file=sys.stderr)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+__all__ = ["compare", "leaderboard", "run", "verify"]
 
 
 def heads(options: argparse.Namespace) -> int:
@@ -157,13 +32,13 @@ def heads(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     failed, first = 0, True
     for name, tasks in wanted.items():
-        _say_what_a_short_name_is(name)
+        console.introduce(name)
         for task in tasks:
             try:
                 found = importance.study(
                     name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
-                    seed=options.seed, device=options.device or _device(), calibration=options.calibration,
-                    include_path=options.include_path,
+                    seed=options.seed, device=options.device or default_device(),
+                    calibration=options.calibration, include_path=options.include_path,
                 )  # fmt: skip
             except NotApplicable as reason:
                 print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)
@@ -217,7 +92,7 @@ def export(options: argparse.Namespace) -> int:
     from attnbench import sidecar
 
     console.quiet(options.verbose)
-    _say_what_a_short_name_is(options.model)
+    console.introduce(options.model)
     content = sidecar.export(
         options.model, options.task, options.method, options.folder,
         seed=options.seed, device=options.device, calibration=options.calibration,

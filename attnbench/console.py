@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -79,6 +80,23 @@ def describe(record: Record, reused: bool = False) -> str:
     if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
         text += ", no effect"
     return text
+
+
+def introduce(name: str) -> None:
+    """Say on stderr which model a short name stands for."""
+    from attnbench import models
+
+    shown = models.label(name)
+    if shown.startswith("pocket-") and shown != name:
+        cards = [
+            json.loads((folder / "card.json").read_text(encoding="utf-8"))
+            for folder in models.pocket_families()[name].values()
+        ]
+        size = max(card["parameters"] for card in cards) / 1e6
+        published = (
+            f" The published model: --models {name}-base" if f"{name}-base" in models.PUBLISHED else ""
+        )
+        print(f"{name} → {shown}: {size:.1f}M parameters, generated text.{published}", file=sys.stderr)
 
 
 def quiet(verbose: bool) -> None:

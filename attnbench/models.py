@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import sidecar, tasks
+from attnbench import hub, sidecar, tasks
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.published import PUBLISHED
 
@@ -80,7 +79,8 @@ class Checkpoint:
                     f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`."
                 )
             return self.path
-        return _download(self.path)
+        families = ", ".join(f"pocket-{family}" for family in pocket_families())
+        return hub.download(self.path, ["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS], families)
 
     def config(self) -> Any:
         from transformers import AutoConfig
@@ -174,41 +174,6 @@ def _has_sdpa(config: Any) -> bool:
     names = getattr(config, "architectures", None) or []
     classes = [getattr(transformers, name, None) for name in names]
     return all(getattr(cls, "_supports_sdpa", False) for cls in classes if cls is not None)
-
-
-def _download(repository: str) -> str:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return snapshot_download(repository, local_files_only=True)
-    except LocalEntryNotFoundError:
-        pass
-    families = ", ".join(f"pocket-{family}" for family in pocket_families())
-    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
-        raise UserError(
-            f"model '{repository}' is not in {constants.HF_HUB_CACHE} and the Hub cannot be reached. "
-            f"Set HF_HOME to a home that has it, or use {families}."
-        )
-    try:
-        return snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS])
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
-
-
-def reachable(url: str, seconds: float = 3.0) -> bool:
-    """Tell whether a host answers at all, so that no library has to find out by retrying."""
-    import socket
-    from urllib.parse import urlsplit
-
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=seconds).close()
-    except OSError:
-        return False
-    return True
 
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:

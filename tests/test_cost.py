@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from attnbench import Method, apply, cost, parse, record, runner
+from attnbench import Method, apply, cost, parse, peak, record, runner
 from attnbench.cli import main
 
 WIDTH, LAYERS, HEADS, INNER = 32, 2, 4, 64
@@ -149,7 +149,7 @@ def test_memory_is_what_a_module_holds_beside_its_inputs(bert):
             return self.second(self.first(input_ids)) + before[0]
 
     model = Model()
-    found = cost._by_profiler(model, [model.second], {"input_ids": torch.zeros(1, 250_000)})
+    found = peak._by_profiler(model, [model.second], {"input_ids": torch.zeros(1, 250_000)})
     assert 10_000_000 <= found < 10_100_000
 
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attnbench import models
+from attnbench import hub
 from attnbench.errors import UserError
 
 
@@ -67,7 +67,7 @@ def offline_if_unreachable() -> Iterator[None]:
 def _hub_answers() -> bool:
     from huggingface_hub import constants
 
-    return models.reachable(constants.ENDPOINT)
+    return hub.reachable(constants.ENDPOINT)
 
 
 def _line(error: BaseException) -> str:

@@ -1,0 +1,205 @@
+"""The command that measures: a matrix given by its options, or suites."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attnbench import console, estimate, models, plan
+from attnbench.bench import default_device
+from attnbench.errors import UserError
+from attnbench.reports import RECORDS
+
+if TYPE_CHECKING:
+    from attnbench import runner
+    from attnbench.record import Record
+
+REPEATS = 3
+
+
+def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
+    """Add the options of `attnbench run`."""
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="bert, roberta, a Hub id, or a folder; comma lists work",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SPEC",
+        help="as in logquant3,prune80+logquant3; dense and uniform are always measured",
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK",
+        help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples of each task only")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="samples a forward pass (32); results do not depend on it",
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=positive,
+        metavar="N",
+        help="tokens a forward pass, padding included, instead of samples",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="first seed of what draws (0)")
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        metavar="N",
+        help="seeds a method that draws is measured with (3)",
+    )
+    parser.add_argument(
+        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "float64", "bfloat16", "float16"],
+        help="of weights and activations (float32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="DATASET:SPLIT",
+        help="or FILE.csv: what fitted methods learn from, where the task names no split that is to be had",
+    )
+    parser.add_argument(
+        "--records",
+        metavar="DIR",
+        help="where records are kept (attnbench-records; a suite's: records/NAME beside it)",
+    )
+    parser.add_argument("--force", action="store_true", help="measure again what is recorded")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="FLOPs too, and latency and peak memory of attention where a method is realised",
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
+    parser.add_argument(
+        "--json", action="store_true", help="print the records as one JSON array instead of the table"
+    )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
+    if options.suites:
+        return _run_suites(options)
+    repeats, seed = options.repeats or REPEATS, options.seed or 0
+    cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed, options.include_path)
+    if options.dry_run:
+        for cell in cells:
+            print(f"{models.label(cell.model)} {cell.task} {cell.method}")
+        print(f"{len(cells)} cells", file=sys.stderr)
+        return 0
+    console.quiet(options.verbose)
+    for name in plan.split(options.models):
+        console.introduce(name)
+    folder = options.records or RECORDS
+    with _listening() as listener:
+        result = _measure(
+            options, listener, options.models, options.methods, options.tasks, folder,
+            repeats=repeats, seed=seed, limit=options.limit, calibration=options.calibration,
+            measure=options.measure,
+        )  # fmt: skip
+    _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+    return 1 if result.failed else 0
+
+
+def _run_suites(options: argparse.Namespace) -> int:
+    from attnbench import suite
+
+    suites = [suite.load(path) for path in options.suites]
+    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration"):
+        if getattr(options, name) and not (name in ("limit", "repeats") and options.records):
+            also = " unless --records keeps the trial apart" if name in ("limit", "repeats") else ""
+            raise UserError(f"--{name}: a suite holds its own{also}. Change {options.suites[0]}.")
+    given = plan.split(options.models)
+    if options.dry_run:
+        for each in suites:
+            chosen = suite.chosen(each, given, locate=False)
+            known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
+            cells = [(model, task, method) for model, task, specs in known for method in specs]
+            for cell in cells:
+                print(*cell)
+            told = estimate.describe(options.records or each.records, cells)
+            print(f"{each.path}: {told}", file=sys.stderr)
+        return 0
+    console.quiet(options.verbose)
+    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
+    failed = False
+    for each, part in parts:
+        folder = str(options.records or each.records)
+        with _listening() as listener:
+            result = _measure(
+                options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
+                repeats=options.repeats or each.repeats, seed=each.seed,
+                limit=options.limit or part.limit, calibration=each.calibration,
+                measure=options.measure or each.measure,
+            )  # fmt: skip
+        table = functools.partial(result.table, margin=each.margin)
+        board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
+        _show(options, result.records, table, board)
+        failed |= bool(result.failed)
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[console.Console]:
+    listener = console.Console()
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def _measure(
+    options: argparse.Namespace, listener: console.Console, models_: Sequence[str], methods: Sequence[str],
+    tasks: Sequence[str], folder: str, **settings: Any,
+) -> runner.Run:  # fmt: skip
+    from attnbench import runner
+
+    return runner.run(
+        models_, methods, tasks,
+        records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
+        listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
+        device=options.device or default_device(),
+        dtype=options.dtype, trust_remote_code=options.trust_remote_code,
+        include_path=options.include_path, **settings,
+    )  # fmt: skip
+
+
+def _show(options: argparse.Namespace, records: list[Record], table: Callable[[], str], board: str) -> None:
+    if options.json:
+        from attnbench import leaderboard
+
+        print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
+    else:
+        print(table())
+        print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
