@@ -7,9 +7,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from attnbench import heads, reports, running, sidecar
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80
@@ -27,7 +28,21 @@ HANDED_OVER = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{message}. `{self.prog} --help` shows what there is.")
+        raise UserError(f"{message}. {self._next()}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            raise unknown("argument", rest[0].partition("=")[0], self._option_string_actions, self._next())
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = (action.metavar or action.dest) if action.metavar != "COMMAND" else "command"
+            raise unknown(str(kind), str(value), action.choices, self._next())
+
+    def _next(self) -> str:
+        return f"`{self.prog} --help` shows what there is."
 
 
 def parser() -> argparse.ArgumentParser:

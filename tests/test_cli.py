@@ -44,16 +44,17 @@ MISTAKES = {
     "run --models brt --methods uniform": "unknown model 'brt'. Did you mean bert",
     "run --models bert --methods prone80": "unknown method 'prone'. Did you mean prune",
     "run --models bert --tasks pocket-sentimnt": "Did you mean pocket-sentiment",
-    "run --models bert --method uniform": "--method",
+    "run --models bert --method uniform": "unknown argument '--method'. Did you mean --methods",
+    "run --models bert --limt=3": "unknown argument '--limt'. Did you mean --limit? `attnbench run --help`",
     "run --models bert --limit 0": "not a positive number",
     "run --models bert --limit x": "--limit",
     "run --models ./nowhere --tasks sst2": "no config.json",
     "run --models ./nowhere": "give --tasks",
     "run --models bert --plugin none.py": "no such file",
-    "run --models bert --dtype int8": "--dtype",
+    "run --models bert --dtype float23": "unknown dtype 'float23'. Did you mean float32",
     "leaderboard --records nowhere": "no such folder",
     "methods prone": "Did you mean prune",
-    "rum": "rum",
+    "rum": "unknown command 'rum'. Did you mean run? `attnbench --help`",
 }
 
 
