@@ -469,24 +469,30 @@ def test_an_unfitted_method_is_refused():
         pass
 
 
-def test_the_global_threshold_is_a_percentile():
-    model = tiny("bert")
+@pytest.mark.parametrize("percent", [0, 10, 50, 80, 97, 100])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
+def test_the_global_threshold_is_a_percentile_of_what_is_visible(name, percent):
+    model = tiny(name)
     batches = [padded(model), padded(model, examples=3)]
-    (method,) = parse("prune80:global")
+    (method,) = parse(f"prune{percent}:global")
     method.fit(model, batches)
-    values = []
-    with watch(model, probs=lambda probs, site: values.append(probs.flatten().clone())):
-        for batch in batches:
-            forward(model, batch)
-    expected = torch.cat(values).double().quantile(0.8).item()
-    assert method.threshold_ == pytest.approx(expected, rel=1e-3)
-    zeros = []
-    with (
-        apply(model, method),
-        watch(model, probs=lambda probs, site: zeros.append((probs == 0).float().mean() * probs.numel())),
-    ):
+    values = []  # of every example alone: nothing is padding, the future lies above the diagonal
+    for batch in batches:
+        for example, mask in enumerate(batch["attention_mask"].bool()):
+            alone = {key: value[example : example + 1] for key, value in batch.items()}
+            alone |= {key: alone[key][:, mask] for key in ("input_ids", "attention_mask")}
+            with watch(model, probs=lambda p, site: values.append((site.kind, p[0].double()))):
+                forward(model, alone)
+    seen = [p[..., torch.ones(p.shape[1:]).tril().bool()] if kind == "decoder" else p for kind, p in values]
+    every = torch.cat([p.flatten() for p in seen]).sort().values
+    wanted = every[max(0, -(-len(every) * percent // 100) - 1)].item()
+    assert method.threshold_ == pytest.approx(wanted if percent else 0.0, rel=2 / 8192)
+    assert ((every <= method.threshold_).sum() >= len(every) * percent / 100 - 3) or not percent
+    zeroed = []
+    shown = watch(model, probs=lambda p, site: zeroed.append(p[(p > 0) & (p <= method.threshold_)]))
+    with apply(model, method), shown:
         forward(model, batches[0])
-    assert 0.5 < sum(zeros) / torch.cat(values[: len(zeros)]).numel() < 0.95
+    assert zeroed and not torch.cat(zeroed).numel()
 
 
 def test_transform_leaves_its_input_alone():

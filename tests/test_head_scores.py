@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from fractions import Fraction
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import padded, tiny
 
 import attnbench
-from attnbench import parse, tiles
+from attnbench import parse, slicing, tiles
 from attnbench.errors import NotApplicable, UserError
+from attnbench.sites import discover, implementation
 
 HEADS, DIM = 4, 8
 
@@ -140,13 +149,14 @@ def test_scores_depend_neither_on_batches_nor_on_tiles(criterion, model, batches
         for k in range(len(batch["labels"]))
     ]
     np.testing.assert_allclose(_scores(spec, model, alone), whole, rtol=2e-4)
-    monkeypatch.setitem(tiles.TILE_BYTES, "cpu", HEADS * 4 * 12 * 3)  # tiles of three queries
-    np.testing.assert_allclose(_scores(spec, model, batches), whole, rtol=2e-4)
+    monkeypatch.setitem(tiles.TILE_BYTES, "cpu", 100)  # a few queries a tile
+    offsets = set()
+    with attnbench.watch(model, probs=lambda _, site: offsets.add(site.offset)):
+        np.testing.assert_allclose(_scores(spec, model, batches), whole, rtol=2e-4)
+    assert len(offsets) > 2
 
 
 def test_scores_hold_on_causal_attention():
-    from tiny_models import padded, tiny
-
     causal = tiny("gpt2")
     batch = padded(causal, examples=3, tokens=9)
     with torch.no_grad():
@@ -166,6 +176,151 @@ def test_scores_hold_on_causal_attention():
     scores = parse("heads50:entropy")[0].importance(causal, [batch])
     found = np.stack([scores["decoder", layer].numpy() for layer in range(2)])
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def _alone(batch):
+    """Each example by itself, without its padding."""
+    for example, mask in enumerate(batch["attention_mask"].bool()):
+        one = {key: value[example : example + 1] for key, value in batch.items()}
+        yield one | {key: one[key][:, mask] for key in ("input_ids", "attention_mask")}
+
+
+def _eager_by_kind(model, batch):
+    """Return eager attention, (kind, layer) -> one (heads, queries, keys) an example, the future cut off."""
+    names = {"encoder_attentions": "encoder", "decoder_attentions": "decoder", "cross_attentions": "cross"}
+    if not model.config.is_encoder_decoder:
+        names = {"attentions": discover(model)[0].kind}
+    found = {}
+    with torch.no_grad(), implementation(model, "eager"):
+        for one in _alone(batch):
+            output = model(**one, output_attentions=True)
+            for name, kind in names.items():
+                for layer, attention in enumerate(output[name]):
+                    found.setdefault((kind, layer), []).append(attention[0].double().numpy())
+    return found
+
+
+def _rows_of_kind(kind, matrix):
+    return [row[: q + 1] if kind == "decoder" else row for q, row in enumerate(matrix)]
+
+
+@pytest.mark.parametrize("name", ["distilbert", "gpt2", "llama", "t5", "bart"])
+def test_criteria_are_their_formulas_on_every_kind(name, monkeypatch):
+    model = tiny(name)
+    batch = padded(model, examples=4, tokens=11)
+    attentions = _eager_by_kind(model, batch)
+    by_row = {
+        "entropy": (2, _entropy),
+        "variance": (2, lambda row: row.var() * len(row) ** 2 / (len(row) - 1)),
+        "confidence": (1, max),
+    }
+    for size in (1 << 20, 100):
+        monkeypatch.setitem(tiles.TILE_BYTES, "cpu", size)
+        for criterion in ("entropy", "variance", "confidence", "l2"):
+            scores = parse(f"heads50:{criterion}")[0].importance(model, [batch])
+            assert scores.keys() == attentions.keys()
+            for key, examples in attentions.items():
+                for head in range(HEADS):
+                    if criterion == "l2":
+                        expected = np.mean([np.linalg.norm(example[head]) for example in examples])
+                    else:
+                        least, score = by_row[criterion]
+                        every = [row for one in examples for row in _rows_of_kind(key[0], one[head])]
+                        expected = np.mean([score(row) for row in every if len(row) >= least])
+                    assert scores[key][head].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "gpt2", "llama", "t5", "marian"])
+def test_the_gradient_is_what_an_output_projection_gets_on_every_kind(name):
+    model = copy.deepcopy(tiny(name))
+    model.loss_type = None if model.config.is_encoder_decoder else getattr(model, "loss_type", None)
+    sites, draw = discover(model), torch.Generator().manual_seed(4)
+    examples = list(_alone(padded(model, examples=3, tokens=9)))
+    for one in examples:
+        if sites[0].kind == "decoder":
+            one["labels"] = one["input_ids"]
+        else:
+            shape = (1, 5) if model.config.is_encoder_decoder else (1,)
+            one["labels"] = torch.randint(0, 2, shape, generator=draw)
+    expected = {(site.kind, site.layer): np.zeros(HEADS) for site in sites}
+    for one in examples:
+        contexts = {}
+
+        def keep(key, contexts=contexts):
+            def hook(_, args):
+                args[0].retain_grad()
+                contexts[key] = args[0]
+
+            return hook
+
+        handles = [
+            slicing.find(model, site.path).output.register_forward_pre_hook(keep((site.kind, site.layer)))
+            for site in sites
+        ]
+        with implementation(model, "eager"):
+            model(**one).loss.backward()
+        for handle in handles:
+            handle.remove()
+        for key, context in contexts.items():
+            product = (context * context.grad)[0].detach().double().numpy()  # (tokens, heads * head_dim)
+            expected[key] += np.abs(product.reshape(len(product), HEADS, -1).sum(-1)).sum(0)
+    model.zero_grad()
+    scores = parse("heads50:gradient")[0].importance(model, examples)
+    assert scores.keys() == expected.keys()
+    for key, sums in expected.items():
+        np.testing.assert_allclose(scores[key].numpy(), sums / np.linalg.norm(sums), rtol=1e-3, atol=1e-5)
+    kind = sites[-1].kind
+    chosen = parse(f"heads50:gradient:on={kind}:layers=1")[0].importance(model, examples)
+    assert list(chosen) == [(kind, 1)]
+    torch.testing.assert_close(chosen[kind, 1], scores[kind, 1])
+
+
+def _removed_by_hand(tables, percent, per_layer, least):
+    """Take heads away one step after the other, as the fields say; a table a step, (layers, heads)."""
+    layers, heads = tables[0].shape
+    gone, score = set(), {}
+    for step, table in enumerate(tables, start=1):
+        score |= {
+            (layer, head): table[layer, head]
+            for layer in range(layers)
+            for head in range(heads)
+            if (layer, head) not in gone
+        }
+        share = Fraction(percent) * step / len(tables) / 100
+        for head in sorted(set(score) - gone, key=lambda head: (score[head], head)):
+            own = sum(other[0] == head[0] for other in gone)
+            budget = int(heads * share) if per_layer else int(layers * heads * share)
+            used = own if per_layer else len(gone)
+            if used < budget and heads - own > least:
+                gone.add(head)
+    return gone
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 4)),
+    percent=st.sampled_from([0, 10, 25, 29, 50, 57, 80, 99, 100]),
+    per_layer=st.booleans(),
+    least=st.integers(0, 3),
+    seed=st.integers(0, 10**6),
+)
+def test_which_heads_go_is_a_greedy_choice_by_hand(shape, percent, per_layer, least, seed):
+    layers, heads, steps = shape
+    draw = np.random.default_rng(seed)
+    tables = [draw.permutation(layers * heads).reshape(layers, heads) + 1.0 for _ in range(steps)]
+    spec = f"heads{percent}:entropy:min-per-layer={least}:steps={steps}" + ":per-layer" * per_layer
+    (method,) = parse(spec)
+    waiting = iter([{("encoder", k): torch.tensor(row) for k, row in enumerate(table)} for table in tables])
+    method.importance = lambda *_: next(waiting)
+    with mock.patch("attnbench.apply", lambda *_: contextlib.nullcontext()):
+        method.fit(None, [])
+    found = {
+        (layer, head)
+        for (_, layer), alive in method.alive_.items()
+        for head, stays in enumerate(alive.tolist())
+        if not stays
+    }
+    assert found == _removed_by_hand(tables, percent, per_layer, least)
 
 
 def _told_apart(labels):
@@ -294,8 +449,6 @@ def test_fixed_is_refused_when_it_names_no_head(spec):
 
 
 def test_fixed_acts_on_the_kinds_it_is_given():
-    from tiny_models import padded, tiny
-
     pair = tiny("bart")
     batch, zeros = padded(pair, examples=2), {}
     watching = attnbench.watch(

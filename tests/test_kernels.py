@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -138,6 +139,23 @@ def test_thresholds_are_strict():
     assert transform("prune50", probs).tolist() == [[0, 0, probs[0, 2], probs[0, 3]], [0, 0, 0.25, 0.25]]
 
 
+@settings(max_examples=100, deadline=None)
+@given(rows, st.floats(0, 1, width=32), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_thresholds_are_comparisons(shape, tau, dtype):
+    probs = rows_of(*shape).to(dtype)
+    bound = torch.tensor(tau, dtype=dtype)  # a number is compared in the tensor's own precision
+    spec = f"threshold{Decimal(tau):f}"
+    np.testing.assert_array_equal(
+        transform(spec, probs).double(), np.where(probs.double() > bound.double(), probs.double(), 0)
+    )
+    x = probs.double().numpy()
+    found = transform(f"{spec}:row", probs).double().numpy()
+    share = x / np.maximum(x.max(-1, keepdims=True), 1e-300)
+    assert np.isin(found, [0, *np.unique(x)]).all() and ((found == 0) | (found == x)).all()
+    sure = np.abs(share - tau) > 2 * torch.finfo(dtype).eps
+    np.testing.assert_array_equal((found > 0)[sure], ((share > tau) & (x > 0))[sure])
+
+
 @pytest.mark.parametrize("spec", GRADIENT)
 def test_gradients_flow_and_values_agree(spec):
     probs = rows_of("random", 6, 40, 1)
@@ -165,9 +183,17 @@ def test_random_draws_depend_on_the_place_alone():
 def test_other_dtypes(dtype):
     probs = rows_of("random", 5, 30, 2).to(dtype)
     assert ((kernels.drop_smallest(probs.clone(), 80) == 0).sum(-1) == 24).all()
-    for spec in ("logquant3", "logquant6", "linquant3", "threshold0.01"):
+    for spec in ("logquant3", "logquant6", "logquant3:edge", "logquant8:unpruned", "threshold0.01"):
         found = transform(spec, probs)
-        assert found.dtype == dtype and found.isfinite().all()
+        assert found.dtype == dtype
+        assert torch.equal(found, transform(spec, probs.float()).to(dtype))  # rounded once, at the end
+    for variant in ("", ":mid", ":pruned", ":mid:pruned"):  # computed in it: by a bin's edge, the next bin
+        for bits in (2, 3, 4):
+            found = transform(f"linquant{bits}{variant}", probs).double()
+            exact = transform(f"linquant{bits}{variant}", probs.double())
+            step = 1 / (2**bits - ("mid" not in variant))
+            assert (found - exact).abs().max() <= 2.6 * step  # from 0 to the first level is 1.5 steps
+            assert ((found - exact).abs() > 0.02 * step + 2**-8).double().mean() < 0.05
 
 
 @pytest.mark.parametrize("spec", ["prune101", "threshold2", "logquant0", "linquant17"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
 
 import attnbench.sites
-from attnbench import parse, realised
+from attnbench import parse, realised, slicing
 from attnbench.conformance.integrity import difference, snapshot
 from attnbench.errors import NotApplicable, UserError
 
@@ -32,6 +34,18 @@ def _masked(model, spec, batch):
         return _outputs(model, batch)
 
 
+def _unread(model, batch):
+    """Return the outputs of a copy whose output projections do not read the heads that SOME names."""
+    model = copy.deepcopy(model)
+    for site in attnbench.sites.discover(model):
+        closed = {0: (2, 3), 1: range(site.heads)}.get(site.layer, ())
+        weight = slicing.find(model, site.path).output.weight.data
+        for head in closed:  # columns of a Linear's weight, rows of a Conv1D's
+            part = slice(head * site.head_dim, (head + 1) * site.head_dim)
+            weight[(part, slice(None)) if model.config.model_type == "gpt2" else (slice(None), part)] = 0
+    return _outputs(model, batch)
+
+
 def _methods(spec):
     return parse(spec) if isinstance(spec, str) else spec
 
@@ -49,6 +63,7 @@ def test_removed_equals_masked(name):
         assert smaller is model and _sizes(model) < size
         found = _outputs(model, batch)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, _unread(model, batch), rtol=1e-5, atol=1e-5)
     assert (found - dense).abs().max() > 1e-3
     assert difference(before, snapshot(model)) is None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
 
 import attnbench.method
 import attnbench.tiles
@@ -130,10 +132,7 @@ def test_finetuning_recovers_what_a_mask_loses(model, batches):
 
 @pytest.mark.parametrize("method", ["logquant3", "prune80", "binary", "hidden-quant8", "uniform"])
 def test_gradients_pass_what_is_flat(method, model, batches):
-    try:
-        earlier = parse(method)
-    except UserError:
-        pytest.skip(f"no {method} here")
+    earlier = parse(method)
     layer = model.bert.encoder.layer[0]
     with attnbench.apply(model, *earlier):
         loss = model(**batches[0]).loss
@@ -203,17 +202,80 @@ def test_sampled_gates_open_as_often_as_the_penalty_says():
 
 
 def test_one_sample_serves_a_whole_forward_pass(model, monkeypatch):
-    monkeypatch.setitem(attnbench.tiles.TILE_BYTES, "cpu", 400)
-    hard = gates.HardConcrete({("encoder", 0): 4, ("encoder", 1): 4}, seed=0, device="cpu")
-    for log in hard.log_alpha.values():
-        log.data.zero_()
-    seen, inputs = [], tiny.batch("bert", tiny.samples("bert", (12, 12, 9)))
-    with torch.no_grad(), hard.sampled(model):
+    monkeypatch.setitem(attnbench.tiles.TILE_BYTES, "cpu", 1)  # many tiles a pass
+    logs = {("encoder", 0): torch.tensor([0.3, -1.0, 2.0, 0.0]), ("encoder", 1): torch.zeros(4)}
+    hard = gates.HardConcrete(dict.fromkeys(logs, 4), seed=0, device="cpu")
+    for key, log in hard.log_alpha.items():
+        log.data.copy_(logs[key])
+    before, after, passes = [], [], []
+    inputs = tiny.batch("bert", tiny.samples("bert", (12, 12, 9)))
+    first = attnbench.watch(model, context=lambda c, site: before.append((site.layer, c.clone())))
+    last = attnbench.watch(model, context=lambda c, site: after.append(c.clone()))
+    rows = attnbench.watch(model, probs=lambda p, site: None)  # what is on scores is cut into rows
+    with torch.no_grad(), rows, first, hard.sampled(model), last:
         for _ in range(2):
+            before.clear(), after.clear()
             model(**inputs)
-            seen.append({key: gate.clone() for key, gate in hard._gates.items()})
-    assert not torch.equal(seen[0]["encoder", 0], seen[1]["encoder", 0])
-    assert not torch.equal(seen[0]["encoder", 0], seen[0]["encoder", 1])
+            passes.append([(layer, x, y) for (layer, x), y in zip(before, after, strict=True)])
+    draw = torch.Generator().manual_seed(0)
+    for tiles_of_pass in passes:
+        assert len(tiles_of_pass) > 20
+        for layer, log in ((layer, log.double().numpy()) for (_, layer), log in logs.items()):
+            u = torch.rand(4, generator=draw).double().numpy()
+            gate = np.clip(_sigmoid((np.log(u) - np.log(1 - u) + log) / 0.33) * 1.2 - 0.1, 0, 1)
+            assert len({*gate.round(3)}) > 1
+            for _, x, y in (tile for tile in tiles_of_pass if tile[0] == layer):
+                np.testing.assert_allclose(y.numpy(), x.numpy() * gate[:, None, None], atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["gates:l0:penalty=0.25", "gates:l0:penalty=0.25:layers=1"])
+def test_the_penalty_is_a_sum_over_heads(spec, model, batches, monkeypatch):
+    asked = []
+
+    def once(model, batches, groups, extra_loss, **_):
+        asked.append(extra_loss())
+        for group in groups:
+            for log in group["params"]:
+                log.data.fill_(-0.7913)
+        asked.append(extra_loss())
+        return []
+
+    monkeypatch.setattr("attnbench.training.train", once)
+    (method,) = _fit(model, spec, batches)
+    heads = 4 if "layers" in spec else 8
+    assert sum(len(alive) for alive in method.alive_.values()) == heads
+    assert asked[0].item() == pytest.approx(0.25 * heads * _sigmoid(np.log(11) + 0.33 * np.log(11)), rel=1e-5)
+    assert asked[1].item() == pytest.approx(0.25 * heads * 0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["logquant3", "linquant3:mid:pruned", "quantile3", "binary"])
+def test_a_quantisers_gradient_is_a_straight_through_models(spec, model, batches):
+    def straight_through(module, query, key, value, mask, scaling=None, **_):
+        probs = (query @ key.mT * scaling + (0 if mask is None else mask)).softmax(-1)
+        real = [probs.shape[-1]] * len(probs) if mask is None else (mask[:, 0, 0] == 0).sum(-1).tolist()
+        rounded = torch.zeros_like(probs)  # padding, right of the real tokens, attends to nothing
+        for example, n in enumerate(real):
+            block = probs.detach()[example : example + 1, :, :n, :n]
+            rounded[example : example + 1, :, :n, :n] = attnbench.transform(spec, block)
+        return ((probs + (rounded - probs).detach()) @ value).transpose(1, 2).contiguous(), None
+
+    weights = dict(model.bert.encoder.named_parameters())
+    inputs = {key: value[:3] for key, value in batches[0].items()}
+    with attnbench.apply(model, spec):
+        found = torch.autograd.grad(model(**inputs).loss, list(weights.values()))
+    AttentionInterface.register("straight-through", straight_through)
+    AttentionMaskInterface.register("straight-through", eager_mask)
+    try:
+        model.set_attn_implementation("straight-through")
+        expected = torch.autograd.grad(model(**inputs).loss, list(weights.values()))
+    finally:
+        for interface in (AttentionInterface, AttentionMaskInterface):
+            del interface._global_mapping["straight-through"]
+    for name, ours, theirs in zip(weights, found, expected, strict=True):
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-3, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}"
+        )
+    assert max(gradient.abs().max() for gradient in expected) > 1e-2
 
 
 def _open(method):
