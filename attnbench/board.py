@@ -74,8 +74,9 @@ def _of_suite(records: Sequence[Record], suite: Suite) -> tuple[list[Record], li
     found: dict[Cell, list[Record]] = {}
     for item in records:
         found.setdefault(cell_of(item), []).append(item)
-    chosen, absent, specs = [], [], suite.specs()
-    for column in (column for part in suite.parts for column in part.columns()):
+    chosen, absent = [], []
+    columns = [(column, suite.specs(part)) for part in suite.parts for column in part.columns()]
+    for column, specs in columns:
         cells = {spec: found.get((*column, spec), []) for spec in specs}
         if not any(cells.values()):
             absent.append(f"{' on '.join(column)}: not measured.")

@@ -140,8 +140,8 @@ def _finite(name: str, values: dict[str, Any]) -> Iterable[str]:
 
 def _of_suite(item: Record, suite: Suite) -> Iterator[str]:
     model, task, method = board.cell_of(item)
-    part = next((part for part in suite.parts if (model, task) in part.columns()), None)
-    if part is None or method not in suite.specs():
+    part = suite.part_of(model, task)
+    if part is None or method not in suite.specs(part):
         yield f"is no cell of {suite.path.name}"
     elif "limit" in item.settings:
         wanted = {"limit": part.limit, "calibration": suite.calibration}

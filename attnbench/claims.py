@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attnbench.board import Board
     from attnbench.pairs import Difference
     from attnbench.record import Record
+    from attnbench.suite import Suite
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -97,9 +98,15 @@ def evaluate(board: Board) -> list[Outcome]:
     for claim in map(parse, board.suite.claims if board.suite else ()):
         for section in board.sections:
             for (model, task), methods in pairs.groups(section.records).items():
-                if claim.task in (None, task):
+                if claim.task in (None, task) and _asked(board.suite, claim, model, task):
                     out.append(_decide(claim, model, task, methods, section.pocket))
     return out
+
+
+def _asked(suite: Suite | None, claim: Claim, model: str, task: str) -> bool:
+    part = suite.part_of(model, task) if suite else None
+    known = suite.specs(part) if suite and part else []
+    return all(name in known for pair in claim.pairs for name in pair)
 
 
 def _decide(claim: Claim, model: str, task: str, methods: dict[str, list[Record]], pocket: bool) -> Outcome:

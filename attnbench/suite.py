@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +23,15 @@ PART = ("models", "tasks", "limit")
 
 @dataclass(frozen=True)
 class Part:
-    """Models on tasks, all with the first `limit` samples; no tasks are those that a model names itself."""
+    """Models on tasks, all with the first `limit` samples; no tasks are those that a model names itself.
+
+    `methods` are measured here beside the suite's.
+    """
 
     models: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     limit: int | None = None
+    methods: tuple[str, ...] = ()
 
     def columns(self) -> Iterator[tuple[str, str]]:
         """Yield (model, task) by the names that records have."""
@@ -61,11 +66,16 @@ class Suite:
         """Return the folder that its records are kept in: `records/NAME` beside the file."""
         return self.path.parent / "records" / self.name
 
-    def specs(self) -> list[str]:
-        """List the canonical specs of a column, dense and uniform first, a draw once a seed."""
+    def part_of(self, model: str, task: str) -> Part | None:
+        """Return the part that a column belongs to, by the names that records have."""
+        return next((part for part in self.parts if (model, task) in part.columns()), None)
+
+    def specs(self, part: Part | None = None) -> list[str]:
+        """List the canonical specs of a part, or of all, dense and uniform first, a draw once a seed."""
+        parts = self.parts if part is None else (part,)
         texts = [
             text
-            for method in (*plan.CONTROLS, *self.methods)
+            for method in (*plan.CONTROLS, *self.methods, *(name for each in parts for name in each.methods))
             for text in plan.seeded(spec.parse(method), self.repeats, self.seed)
         ]
         return list(dict.fromkeys(texts))
@@ -95,15 +105,14 @@ def load(path: str | Path) -> Suite:
             raise UserError(f"{where}: {key} is true or false")
     for key in LISTS:
         body[key] = _list(where, key, body.get(key, []))
-    if not body["methods"]:
+    if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
     for key, kind in (("repeats", int), ("seed", int), ("margin", float)):
         value = body.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < (key == "repeats"):
             raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
-    suite = Suite(
-        path=path, parts=tuple(_part(where, part) for part in parts), **{"title": path.stem, **body}
-    )
+    found = tuple(_part(where, part) for part in parts)
+    suite = Suite(path=path, parts=found, **{"title": path.stem, **body})
     columns = [column for part in suite.parts for column in part.columns()]
     for column in columns:
         if columns.count(column) > 1:
@@ -121,12 +130,13 @@ def load(path: str | Path) -> Suite:
 
 def _part(where: str, body: Any) -> Part:
     if not isinstance(body, dict):
-        raise UserError(f"{where}: a part is a table with models, tasks and limit")
-    _check_keys(where, body, PART)
+        raise UserError(f"{where}: a part is a table with models, tasks, limit and methods")
+    _check_keys(where, body, (*PART, "methods"))
     names = _list(where, "models", body.get("models", []))
     if not names:
         raise UserError(f"{where}: names no model: models = [...]")
-    part = Part(names, _list(where, "tasks", body.get("tasks", [])), body.get("limit"))
+    tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
+    part = Part(names, tasks_, body.get("limit"), methods)
     if part.limit is not None and (not isinstance(part.limit, int) or part.limit < 1):
         raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
     for name in names:
@@ -188,7 +198,7 @@ def chosen(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part
         if locate:
             found = tuple(_place(suite, name, wanted.get(shown(name))) for name in found)
         if found:
-            parts.append(Part(found, part.tasks, part.limit))
+            parts.append(dataclasses.replace(part, models=found))
     return parts
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sample_records import record as sample
+from sample_records import right
 
-from attnbench import record, suite
+from attnbench import board, checks, claims, record, suite
 from attnbench.cli import main
 from attnbench.errors import UserError
 
@@ -56,6 +58,47 @@ def test_parts_have_their_own_limit_and_models_their_own_tasks(tmp_path):
         ("someone/model", "sst2"),
         ("mine", "sst2"),
     ]
+
+
+OWN = """
+methods = ["prune80"]
+claims = ["prune80 > heads50:gradient:on=cross"]
+[[part]]
+models = ["tiny"]
+tasks = ["sst2"]
+[[part]]
+models = ["other"]
+tasks = ["translation"]
+methods = ["heads50:gradient:on=cross", "prune80"]
+"""
+
+
+def test_a_part_has_methods_of_its_own_beside_the_suites(tmp_path):
+    found = suite.load(write(tmp_path, OWN))
+    first, second = found.parts
+    cross = "heads50:gradient:on=cross"
+    assert found.specs(first) == ["dense", "uniform", "prune80"]
+    assert found.specs(second) == found.specs() == ["dense", "uniform", "prune80", cross]
+    items = [
+        sample(method, model=model, task=task, acc=right(100, 9))
+        for model, task in (("tiny", "sst2"), ("other", "translation"))
+        for method in ("dense", "uniform", "prune80", cross)
+    ]
+    made = board.build(items, found)
+    shown = [(item.cell["model"], item.cell["method"]) for item in made.records]
+    assert ("other", cross) in shown and ("tiny", cross) not in shown and not made.absent
+    assert [each.model for each in claims.evaluate(made)] == ["other"]
+    found_wrong = [list(checks._of_suite(item, found)) for item in items]
+    assert [bool(lines) for lines in found_wrong].index(True) == 3 and sum(map(bool, found_wrong)) == 1
+
+
+def test_the_parts_methods_may_be_all(tmp_path):
+    text = OWN.replace('methods = ["prune80"]\n', "", 1)
+    with pytest.raises(UserError, match="names no method"):
+        suite.load(write(tmp_path, text))
+    both = text.replace('tasks = ["sst2"]', 'tasks = ["sst2"]\nmethods = ["window4"]')
+    specs = suite.load(write(tmp_path, both)).specs()
+    assert specs[2:] == ["window4", "heads50:gradient:on=cross", "prune80"]
 
 
 MISTAKES = {
