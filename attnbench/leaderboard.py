@@ -24,6 +24,7 @@ COSTS = (
 )  # fmt: skip
 OPTIONAL = ("metric", "", *COSTS)
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
+FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
 WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
 
@@ -109,7 +110,11 @@ def _section(section: Section, markdown: bool) -> str:
     verdicts = footnotes.verdicts(section.rows, show)
     notes = footnotes.footnotes(section.rows, section.records, show)
     if markdown:
-        body = [f"## {section.title}", "", _markdown(section.rows), "", *(f"- {line}" for line in verdicts)]
+        listed = [f"- {line}" for line in verdicts]
+        if len(listed) > FOLDED:
+            summary = "<details><summary>Verdict of each method</summary>"
+            listed = [footnotes.counts(section.rows), "", summary, "", *listed, "", "</details>"]
+        body = [f"## {section.title}", "", _markdown(section.rows), "", *listed]
         return "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
     lines = [*verdicts, "", *notes] if verdicts else notes
     return "\n".join([section.title, "", _text(section.rows), "", *map(footnotes.wrap, lines)]).rstrip()

@@ -84,6 +84,18 @@ def test_hostile_names_leave_the_markdown_whole(name):
     assert len(render(items, format="text").splitlines()) < 40
 
 
+def test_many_verdicts_are_counted_and_folded():
+    items = [record("dense", acc=right(1000, 80)), missing("heads50:l1", "failed", "x")]
+    items += [record(f"prune{amount}", acc=right(1000, 80 + 5 * amount)) for amount in range(1, 21)]
+    text = render(items)
+    html = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").render(text)
+    assert html.count("<details>") == html.count("</details>") == 1 and html.count("<li>") == 21
+    assert html.index("<details>") < html.index("<li>") < html.index("</details>")
+    told = re.search(r"Of 21 comparisons with dense: (.*)\.\n", text)
+    assert told and sum(map(int, re.findall(r"\d+", told.group(1)))) == 21 and "1 failed" in told.group(1)
+    assert "<details>" not in render(items, format="text") and "<details>" not in render(board())
+
+
 def test_perplexity_reads_in_percent():
     rng = np.random.default_rng(0)
     base = np.stack([-rng.gamma(9, 2, 500), np.full(500, 6.0)], 1)
