@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import attnbench
-from attnbench import parse
+from attnbench import parse, sites, tiles
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,115 @@ def test_a_mask_hides_the_smallest_average_entries(percent, model, batches):
     for layer, expected in enumerate(_hidden_by_hand(model, batches, percent)):
         found = method.hide_["encoder", layer].numpy()
         assert found.sum() == expected.sum()
-        assert (found != expected).mean() < 0.01  # entries that tie to the last bit may change places
+        assert (found != expected).sum() <= 2  # two entries that tie to the last bit may change places
+
+
+def _pattern(model, batch):
+    """Average eager attention over the examples that have an entry: (kind, layer) -> mean, entries seen."""
+    pair = model.config.is_encoder_decoder
+    names = {"encoder_attentions": "encoder", "decoder_attentions": "decoder", "cross_attentions": "cross"}
+    if not pair:
+        names = {"attentions": sites.discover(model)[0].kind}
+    total, count = {}, {}
+    with torch.no_grad(), sites.implementation(model, "eager"):
+        for example, mask in enumerate(batch["attention_mask"].bool()):
+            alone = {key: value[example : example + 1] for key, value in batch.items()}
+            alone |= {key: alone[key][:, mask] for key in ("input_ids", "attention_mask")}
+            if "position_ids" in alone:
+                alone["position_ids"] = alone["position_ids"][:, mask]
+            output = model(**alone, output_attentions=True)
+            for name, kind in names.items():
+                for layer, attention in enumerate(output[name]):
+                    probs = attention[0].double().numpy()
+                    heads, queries, keys = probs.shape
+                    longest = (
+                        5 if kind != "encoder" and pair else 13,
+                        5 if kind == "decoder" and pair else 13,
+                    )
+                    live = np.tri(queries, keys) if kind == "decoder" else np.ones((queries, keys))
+                    key = kind, layer
+                    total.setdefault(key, np.zeros((heads, *longest)))[:, :queries, :keys] += probs * live
+                    count.setdefault(key, np.zeros(longest))[:queries, :keys] += live
+    return {key: (sums / np.maximum(count[key], 1), count[key] > 0) for key, sums in total.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("distilbert", "right"),
+        ("gpt2", "right"),
+        ("gpt2", "left"),
+        ("llama", "left"),
+        ("t5", "right"),
+        ("bart", "right"),
+    ],
+)
+def test_a_mask_hides_the_smallest_entries_of_every_kind(name, side, monkeypatch):
+    from tiny_models import padded, tiny
+
+    model = tiny(name)
+    batch = padded(model, side, examples=6, tokens=13)
+    if name == "gpt2":
+        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    patterns = _pattern(model, batch)
+    for size in (1 << 20, 1):
+        monkeypatch.setitem(tiles.TILE_BYTES, "cpu", size)
+        halves = [{key: value[k : k + 3] for key, value in batch.items()} for k in (0, 3)]
+        method, control = (_fitted(spec, model, halves) for spec in ("mask70", "mask70:random"))
+        assert method.hide_.keys() == patterns.keys()
+        for key, (average, live) in patterns.items():
+            found = method.hide_[key].numpy()
+            seen = np.broadcast_to(live, average.shape)
+            count = int(seen.sum()) * 70 // 100
+            assert found.shape == average.shape and found.sum() == count and not found[~seen].any()
+            assert average[found].max() <= average[seen & ~found].min() + 1e-6
+            assert method.sparsity_[key]["live"] == pytest.approx(count / seen.sum())
+            assert method.sparsity_[key]["nominal"] == pytest.approx((count + (~seen).sum()) / seen.size)
+            drawn = control.hide_[key].numpy()
+            assert drawn.sum() == count and not drawn[~seen].any()
+        # hidden entries weigh nothing, the others sum to one, a query with none left sees its keys alike
+        shown = []
+        watching = attnbench.watch(
+            model, probs=lambda probs, site, to=shown: to.append((site, probs.clone()))
+        )
+        with torch.no_grad(), attnbench.apply(model, method), watching:
+            model(**batch)
+        for site, probs in shown:
+            queries, keys = probs.shape[2:]
+            hide = method.hide_[site.kind, site.layer][:, site.offset : site.offset + queries, :keys]
+            visible = (
+                torch.ones(1, 1, queries, keys, dtype=torch.bool) if site.visible is None else site.visible
+            )
+            kept = visible & ~hide
+            empty = ~kept.any(-1, keepdim=True)
+            assert not probs[(~kept & ~empty).expand_as(probs)].any()
+            alike = (visible / visible.sum(-1, keepdim=True)).expand_as(probs)
+            torch.testing.assert_close(probs.where(empty, alike), alike.where(empty, alike))
+            torch.testing.assert_close(probs.sum(-1), torch.ones(probs.shape[:-1]))
+
+
+def test_the_random_mask_is_drawn_evenly():
+    average = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    live = torch.ones(2, 8, 8, dtype=torch.bool)
+    informed = parse("mask50")[0]._hide(average, live, ("encoder", 0))
+    drawn = torch.zeros(2, 8, 8)
+    for seed in range(500):
+        drawn += parse(f"mask50:random:seed={seed}")[0]._hide(average, live, ("encoder", 0)) / 500
+    needs = torch.maximum(torch.arange(8)[:, None], torch.arange(8))
+    for longest in range(8):
+        share = informed[:, needs == longest].double().mean()
+        assert (drawn[:, needs == longest] - share).abs().max() < 0.12  # 5 standard deviations
+
+
+def test_entries_beyond_the_calibrated_length_are_kept_in_a_model(model, batches):
+    short = [
+        {key: value[:, :4] if value.dim() == 2 else value for key, value in batch.items()}
+        for batch in batches
+    ]
+    method = _fitted("mask90", model, short)
+    for probs in _seen(model, method, batches[0])[::3]:  # layer by layer, the example of nine tokens
+        assert probs.shape[-1] == 9 and (probs[..., 4:, :] > 0).all() and (probs[..., 4:] > 0).any()
+        assert (probs[0, :, :4, :4] == 0).any() and (probs[0, :, :4, 4:] > 0).all()
 
 
 def test_a_mask_hides_before_the_softmax_and_keeps_what_it_never_saw(model, batches):
