@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from attnbench import tasks
 from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
 from attnbench.backends.causal_inputs import Row
-from attnbench.backends.causal_lm import BATCH_SIZE, CausalLM
+from attnbench.backends.causal_lm import CausalLM
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
+from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock import Stock
 from attnbench.errors import NotApplicable, UserError
 from attnbench.statistics import standard_error
@@ -65,24 +66,12 @@ class PreparedCausal:
                 f"task '{self.file.name}' it would see what it has to predict."
             )
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> Measurement:
-        """Measure the model as it is now. `progress` gets the number of samples done after every batch.
-
-        Raises ArithmeticError where a log-likelihood is not finite.
-        """
-        share = self.samples / len(self.task.instances)
-        heard = None if progress is None else lambda requests: progress(int(requests * share))
-        with self.serving(
-            model, batch_size=batch_size, batch_tokens=batch_tokens, device=device, progress=heard
-        ) as lm:
+    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
+        """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""
+        share, progress = self.samples / len(self.task.instances), options.get("progress")
+        if progress is not None:
+            options["progress"] = lambda requests: progress(int(requests * share))
+        with self.serving(model, **options) as lm:
             found = self.task.evaluate(lm)
         scores = {"doc_id": self.task.ids(), **{name: each.pop("scores") for name, each in found.items()}}
         return Measurement(
@@ -95,7 +84,7 @@ class PreparedCausal:
         )
 
     @contextlib.contextmanager
-    def serving(self, model: nn.Module, **options: Any) -> Iterator[CausalLM]:
+    def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[CausalLM]:
         """Give lm-eval's evaluator this model until the block ends."""
         with self._lm.serving(model, **options) as lm:
             yield lm

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from attnbench.backends.causal_inputs import Inputs, Row
+from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import UserError
 
-BATCH_SIZE = 32
 LOGITS = 1 << 28  # in one batch at most: 1 GB
 
 
@@ -38,20 +38,13 @@ class CausalLM(HFLM):
         self._shortens = False
 
     @contextlib.contextmanager
-    def serving(
-        self,
-        model: Any,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> Iterator[CausalLM]:
+    def serving(self, model: Any, **options: Unpack[Serving]) -> Iterator[CausalLM]:
         """Answer with a model until the block ends. `progress` gets the number of requests answered."""
         if model.training:
             raise RuntimeError("the model is in training mode: its dropout would be measured too")
-        self._model, self._device = model, torch.device(device)
-        self.batch_size_per_gpu, self.batch_tokens, self.progress = batch_size, batch_tokens, progress
+        self._model, self._device = model, torch.device(options.get("device", "cpu"))
+        self.batch_size_per_gpu = options.get("batch_size", BATCH_SIZE)
+        self.batch_tokens, self.progress = options.get("batch_tokens"), options.get("progress")
         self._shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._done = 0
         try:

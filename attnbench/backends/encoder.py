@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from lm_eval.evaluator import evaluate
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from attnbench import statistics, tasks
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, Regress, own_task
-from attnbench.backends.encoder_lm import BATCH_SIZE, EncoderLM, label_order, one_output
+from attnbench.backends.encoder_lm import EncoderLM, label_order, one_output
 from attnbench.backends.encoder_tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
+from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import NotApplicable, TaskMistake, UserError
 
 ARCHITECTURES = {
@@ -69,48 +70,19 @@ class Prepared:
             label_order(model.config, self.task.labels)
         if isinstance(self.task, Regress):
             one_output(model.config)
-        self._lm.model = model
-        try:
-            self._lm.check(self.task.instances)
-        finally:
-            self._lm.model = None
+        with self.serving(model) as lm:
+            lm.check(self.task.instances)
 
     @contextlib.contextmanager
-    def serving(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> Iterator[Any]:
+    def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:
         """Give lm-eval's evaluator this model until the block ends. Yields the lm-eval model."""
-        lm = self._lm
-        lm.model, lm.batch_size, lm.batch_tokens = model, batch_size, batch_tokens
-        lm.progress, lm._device = progress, device
-        try:
+        with self._lm.serving(model, **options) as lm:
             yield lm
-        finally:
-            lm.model = lm.progress = None
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> Measurement:
-        """Measure the model as it is now. `progress` gets the number of samples done after every batch.
-
-        A batch holds `batch_size` inputs or, where given, `batch_tokens` tokens with padding. Raises
-        ArithmeticError where the model's output is not finite.
-        """
+    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
+        """Measure the model as it is now. Raises ArithmeticError where its output is not finite."""
         task, name = self.task, self.task.task_name
-        options: dict[str, Any] = {"batch_tokens": batch_tokens, "device": device}
-        with self.serving(model, batch_size=batch_size, progress=progress, **options) as lm:
+        with self.serving(model, **options) as lm:
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
                 lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api.model import LM
 from torch import Tensor, nn
 
 from attnbench.backends.encoder_inputs import Inputs, Row, cuts
+from attnbench.backends.served import ServedLM
 from attnbench.errors import UserError
 
-BATCH_SIZE = 32
 
-
-class EncoderLM(Inputs, LM):
+class EncoderLM(Inputs, ServedLM):
     """An encoder for lm-eval's evaluator."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        model: nn.Module | None = None,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        LM.__init__(self)
+    def __init__(self, tokenizer: Any) -> None:
+        ServedLM.__init__(self)
         Inputs.__init__(self, tokenizer)
-        self.model = model
-        self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
-        self.progress = progress
-        self._device = device
 
     # the verbs
 

@@ -11,8 +11,8 @@ import torch
 from lm_eval.api.model import LM
 
 from attnbench import models, spec
-from attnbench.backends.encoder_lm import BATCH_SIZE
 from attnbench.backends.lm_eval import prepare
+from attnbench.backends.served import BATCH_SIZE
 from attnbench.bench import fit, placed
 from attnbench.errors import UserError
 from attnbench.method import needs_fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from attnbench import tasks
 from attnbench.backends import encoder, kinds
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, of_texts
-from attnbench.backends.seq2seq_lm import BATCH_SIZE, Seq2SeqLM
+from attnbench.backends.seq2seq_lm import Seq2SeqLM
+from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import TaskMistake, UserError
 
 GENERATION = {"max_new_tokens": 128, "num_beams": 1}
@@ -78,13 +79,10 @@ class PreparedSeq2Seq(encoder.Prepared):
                 f"model '{self._checkpoint.name}' does not fit task '{self.file.name}': it is a "
                 f"{type(model).__name__}, the task needs an encoder-decoder."
             )
-        self._lm.model = model
-        try:
-            self._lm.check(self.task.instances)
-        finally:
-            self._lm.model = None
+        with self.serving(model) as lm:
+            lm.check(self.task.instances)
 
-    def evaluate(self, model: nn.Module, **options: Any) -> Measurement:
+    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. `outputs` stand for the translations."""
         found = super().evaluate(model, **options)
         found.outputs = [of_texts(instance.resps) for instance in self.task.instances]

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api.model import LM
 from torch import Tensor
 
 from attnbench.backends.encoder_inputs import cuts
+from attnbench.backends.served import ServedLM
 from attnbench.errors import UserError
 
-BATCH_SIZE = 32
 IGNORED = -100  # of a loss: transformers' own
 
 
-class Seq2SeqLM(LM):
+class Seq2SeqLM(ServedLM):
     """An encoder-decoder for lm-eval's evaluator. Tokenised sources are kept for the methods that follow."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        model: Any = None,
-        *,
-        batch_size: int = BATCH_SIZE,
-        batch_tokens: int | None = None,
-        device: str = "cpu",
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.model = model
-        self.batch_size, self.batch_tokens = batch_size, batch_tokens
-        self.progress = progress
-        self._device = device
         self._ids: dict[tuple[str, bool], list[int]] = {}
 
     def translate(self, requests: Sequence[Any]) -> list[str]:

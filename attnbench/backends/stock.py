@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import lm_eval.api.task
-import lm_eval.utils
 import numpy as np
 from lm_eval.api import metrics as lm_metrics
-from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 
 from attnbench import aggregates, tasks
-from attnbench.backends.data import offline_if_unreachable
 from attnbench.backends.measurement import code_of, hash_of
+from attnbench.backends.stock_files import building, keep_documents, load
 from attnbench.errors import NotApplicable, UserError
 
 Document = dict[str, Any]
@@ -53,10 +47,10 @@ class Stock:
     def __init__(self, file: tasks.TaskFile, limit: int | None) -> None:
         self.name, self.limit = file.name, limit
         self.items: dict[str, list[dict[str, Any]]] = {}
-        with _building():
+        with building():
             self.tasks: dict[str, Any] = load(file)
             for task in self.tasks.values():
-                _keep_documents(task)
+                keep_documents(task)
                 task.build_all_requests(limit=limit)
                 task.build_all_requests = _built  # lm-eval would build them again at every evaluation
                 self._listen(task)
@@ -159,7 +153,7 @@ class Stock:
     def learnable(self, split: str) -> list[Any]:
         """Return the requests of a split's documents, of each the one with the right answer."""
         found = []
-        with _building():
+        with building():
             for task in self.tasks.values():
                 if split not in task.dataset:
                     raise UserError(
@@ -169,43 +163,6 @@ class Stock:
                 docs = task.config.process_docs(docs) if task.config.process_docs else docs
                 found += [_right(task, doc) for doc in docs]
         return found
-
-
-def load(file: tasks.TaskFile) -> dict[str, Any]:
-    """Load a task, or every task of a group, by lm-eval. Raises UserError where the data is not to be had."""
-    path = Path(file.path)
-    with _reading(file):
-        if "group" in tasks.read_yaml(path):
-            manager = TaskManager(include_path=str(path.parent), include_defaults=False)
-            if not _complete(manager, path):
-                manager = TaskManager()
-            return dict(manager.load([file.name])["tasks"])
-        return dict(TaskManager(include_defaults=False).load([file.path])["tasks"])
-
-
-@contextlib.contextmanager
-def _reading(file: tasks.TaskFile) -> Iterator[None]:
-    import datasets
-
-    try:
-        with offline_if_unreachable():
-            yield
-    except (ConnectionError, FileNotFoundError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"the data of task '{file.name}' ({file.dataset}) is neither in the cache nor to be had: "
-            f"{reason}. Set HF_HOME to a home that has it (with HF_HUB_OFFLINE=1), or use pocket-agreement."
-        ) from error
-    except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"task '{file.name}' ({file.path}) cannot be loaded: {reason}") from error
-
-
-def _complete(manager: TaskManager, path: Path) -> bool:
-    named = tasks.read_yaml(path).get("task")
-    return isinstance(named, list) and all(
-        isinstance(name, str) and name in manager.all_tasks for name in named
-    )
 
 
 def _same(scores: np.ndarray, others: np.ndarray) -> bool:
@@ -219,46 +176,6 @@ def _offsets(loaded: dict[str, Any]) -> dict[str, int]:
 
 def _built(**options: Any) -> None:
     return None
-
-
-def _keep_documents(task: Any) -> None:
-    """Keep a task's documents and what its templates make of them: lm-eval renders all again at each turn."""
-    found = task.eval_docs
-    docs = found.to_list() if hasattr(found, "to_list") else list(found)
-    own = {id(doc) for doc in docs}
-    task.test_docs = task.validation_docs = lambda: docs
-    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-        setattr(task, name, _remembering(getattr(task, name), own))
-
-
-def _remembering(function: Callable[..., Any], own: set[int]) -> Callable[..., Any]:
-    found: dict[int, Any] = {}
-
-    @functools.wraps(function)
-    def remembered(doc: Document, *others: Any, **options: Any) -> Any:
-        key = id(doc)
-        if key not in own or any(value is not None for value in (*others, *options.values())):
-            return function(doc, *others, **options)
-        if key not in found:
-            found[key] = function(doc)
-        return found[key]
-
-    return remembered
-
-
-@contextlib.contextmanager
-def _building() -> Iterator[None]:
-    """Spare lm-eval compiling templates for every document and reading examples that no prompt shows."""
-    examples, shown = ConfigurableTask.fewshot_docs, lm_eval.api.task.tqdm
-    environment = lm_eval.utils.env
-    environment.from_string = functools.cache(environment.from_string)
-    lm_eval.api.task.tqdm = lambda items, **options: items
-    ConfigurableTask.fewshot_docs = lambda task: examples(task) if task.config.num_fewshot else None
-    try:
-        yield
-    finally:
-        del environment.from_string
-        lm_eval.api.task.tqdm, ConfigurableTask.fewshot_docs = shown, examples
 
 
 def _right(task: Any, doc: Document) -> Any:

@@ -1,0 +1,48 @@
+"""What the lm-eval models of ours share: the model they answer with is lent to them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Self, TypedDict, Unpack
+
+from lm_eval.api.model import LM
+
+BATCH_SIZE = 32
+
+
+class Serving(TypedDict, total=False):
+    """How a model is asked, on which no number depends.
+
+    A batch holds `batch_size` inputs or, where given, `batch_tokens` tokens with padding. `progress` gets the
+    number of samples done after every batch.
+    """
+
+    batch_size: int
+    batch_tokens: int | None
+    device: str
+    progress: Callable[[int], None] | None
+
+
+class ServedLM(LM):
+    """An lm-eval model that answers with the model it is lent, and keeps its inputs for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = None
+        self.batch_size = BATCH_SIZE
+        self.batch_tokens: int | None = None
+        self.progress: Callable[[int], None] | None = None
+        self._device = "cpu"
+
+    @contextlib.contextmanager
+    def serving(self, model: Any, **options: Unpack[Serving]) -> Iterator[Self]:
+        """Answer with a model until the block ends."""
+        self.model, self._device = model, options.get("device", "cpu")
+        self.batch_size = options.get("batch_size", BATCH_SIZE)
+        self.batch_tokens = options.get("batch_tokens")
+        self.progress = options.get("progress")
+        try:
+            yield self
+        finally:
+            self.model = self.progress = None
