@@ -66,22 +66,21 @@ def _choices(found: Board, markdown: bool) -> list[str]:
     choices = choice.choose(found)
     if not choices:
         return []
-    show = escape if markdown else clean
-    header, rows = choice.table(choices)
-    body = [[show(cell, 200) for cell in line] for line in rows]
-    table = tabulate(body, header, tablefmt="github" if markdown else "plain", disable_numparse=True)
-    return ["## How far each can go" if markdown else "How far each can go", table, choice.NOTE]
+    return [*_titled("How far each can go", *choice.table(choices), markdown), choice.NOTE]
 
 
 def _claims(found: Board, markdown: bool) -> list[str]:
     outcomes = claims.evaluate(found)
     if not outcomes:
         return []
+    return [*_titled("Claims", *claims.table(outcomes), markdown), "\n".join(claims.notes(outcomes))]
+
+
+def _titled(title: str, header: list[str], rows: list[list[str]], markdown: bool) -> list[str]:
     show = escape if markdown else clean
-    header, rows = claims.table(outcomes)
     body = [[show(cell, 200) for cell in row] for row in rows]
     table = tabulate(body, header, tablefmt="github" if markdown else "plain", disable_numparse=True)
-    return ["## Claims" if markdown else "Claims", table, "\n".join(claims.notes(outcomes))]
+    return [f"## {title}" if markdown else title, table]
 
 
 def to_json(records: Iterable[Record], margin: float = compare.MARGIN) -> list[dict[str, Any]]:
