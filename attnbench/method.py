@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -128,7 +127,3 @@ def fitted(method: Method) -> dict[str, Any]:
     return {
         key: value for key, value in vars(method).items() if key.endswith("_") and not key.startswith("_")
     }
-
-
-def rows_all(methods: Sequence[Method]) -> bool:
-    return any(method.rows == "all" for method in methods)

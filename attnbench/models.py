@@ -14,7 +14,6 @@ from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.published import PUBLISHED
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POCKET = Path(__file__).parent / "pocket" / "weights"
@@ -141,9 +140,6 @@ class Checkpoint:
     @functools.cached_property
     def weight_format(self) -> str:
         return "safetensors" if any(Path(self.folder).glob("*.safetensors")) else "bin"
-
-    def parameters(self, model: torch.nn.Module) -> int:
-        return sum(parameter.numel() for parameter in model.parameters())
 
     def _readable(self) -> _Readable:
         return _Readable(self)

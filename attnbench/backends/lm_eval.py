@@ -8,10 +8,10 @@ from attnbench import tasks
 from attnbench.backends import encoder
 from attnbench.backends.encoder import Prepared
 from attnbench.backends.kinds import kind
-from attnbench.backends.measurement import Measurement, standard_error
+from attnbench.backends.measurement import Measurement
 from attnbench.errors import UserError
 
-__all__ = ["Measurement", "Prepared", "prepare", "standard_error"]
+__all__ = ["Measurement", "Prepared", "prepare"]
 
 
 def prepare(

@@ -29,11 +29,6 @@ class Measurement:
     outputs: list[np.ndarray]
 
 
-def standard_error(scores: Sequence[float] | np.ndarray) -> float:
-    """Return the standard error of a mean: sample standard deviation / sqrt(n); NaN for one sample."""
-    return float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else float("nan")
-
-
 def hash_of(content: Iterable[Any]) -> str:
     """Hash parts as JSON, in order: sha256."""
     digest = hashlib.sha256()
