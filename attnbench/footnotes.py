@@ -36,8 +36,11 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
         return " ".join(show(name) for name in names if name)
 
     out = []
-    for method in dict.fromkeys(row.method for row in rows if row.method not in CONTROLS):
-        mine = [row for row in rows if row.method == method]
+    methods: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.method not in CONTROLS:
+            methods.setdefault(row.method, []).append(row)
+    for method, mine in methods.items():
         by: dict[str, list[Row]] = {}
         for row in mine:
             by.setdefault(row.verdict, []).append(row)
@@ -201,8 +204,10 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
 def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
     """Say what the ratios to dense are of, where costs were measured."""
     out = []
-    for model, task in dict.fromkeys((item.cell["model"], item.cell["task"]) for item in records):
-        mine = [item.measured for item in records if (item.cell["model"], item.cell["task"]) == (model, task)]
+    columns: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for item in records:
+        columns.setdefault((item.cell["model"], item.cell["task"]), []).append(item.measured)
+    for (model, task), mine in columns.items():
         told = []
         flops, memory, seconds, samples, tokens = (
             [value for found in mine if isinstance(value := inside(found, path), (int, float))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ class Row:
         return "within" if self.within else "worse" if self.worse else "undecided"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "mark": self.mark, "verdict": self.verdict}
+        return {**vars(self), "mark": self.mark, "verdict": self.verdict}
 
     def amount(self, value: float | None, digits: int = 4) -> str:
         """Write a score: percent for a fraction, `digits` significant where the scale is open."""

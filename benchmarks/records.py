@@ -1,0 +1,82 @@
+"""Measure what a leaderboard of 10,000 records takes: reading, comparing, rendering, in CPU seconds.
+
+python benchmarks/records.py                  # 25 models x 4 tasks x 100 methods of 872 samples, 0/1 scores
+
+Records are made anew in a temporary folder, which is not counted; imports are not counted either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from attnbench import board, leaderboard, page, record
+
+MODELS, TASKS, METHODS = 25, 4, 100
+
+
+def make(folder: Path, samples: int) -> int:
+    """Write records of methods that lose 0 to 20 % of what dense has right; return how many."""
+    rng = np.random.default_rng(0)
+    names = ["dense", "uniform", *(f"prune{amount}" for amount in range(1, METHODS - 1))]
+    for model in range(MODELS):
+        for task in range(TASKS):
+            dense = (rng.random(samples) < 0.9).astype(float)
+            for place, name in enumerate(names):
+                scores = np.where(rng.random(samples) < 0.2 * place / METHODS, 1 - dense, dense)
+                value, stderr = scores.mean(), scores.std(ddof=1) / np.sqrt(samples)
+                metric = {"value": float(value), "stderr": float(stderr), "higher_is_better": True}
+                item = record.Record(
+                    {"model": f"model-{model}", "task": f"task-{task}", "method": name}, "measured",
+                    metrics={"acc": {**metric, "aggregate": "mean"}},
+                    scores={"doc_id": np.arange(samples), "acc": scores},
+                    receipt={"sites_expected": 6, "sites_hit": 6, "changed": 0.5, "effect": "applied"},
+                    measured={"sparsity": place / METHODS}, settings={"limit": None, "dtype": "float32"},
+                    provenance={"command": "attnbench run --models all --methods prune"},
+                    environment={"versions": {"attnbench": "0.1.0"}, "cores": 2},
+                    seconds={"evaluate": 2.0}, date="2026-11-20T10:00:00+00:00",
+                )  # fmt: skip
+                record.write(folder, item)
+    return MODELS * TASKS * METHODS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=872, help="of each record (872)")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        count = make(Path(folder), options.samples)
+        profile = cProfile.Profile()
+        if options.profile:
+            profile.enable()
+        print("| step | CPU seconds |\n|---|---|")
+        started = time.process_time()
+        items = list(record.read_all(folder))
+        marks = [("read", time.process_time())]
+        found = board.build(items)
+        marks.append(("compare", time.process_time()))
+        text = leaderboard.write(found)
+        marks.append(("write markdown", time.process_time()))
+        html = page.to_html(found)
+        marks.append(("write the page", time.process_time()))
+        before = started
+        for name, now in marks:
+            print(f"| {name} | {now - before:.2f} |")
+            before = now
+        print(f"\n{count:,} records, {len(text) / 1e6:.1f} MB of markdown, {len(html) / 1e6:.1f} MB of page")
+        if options.profile:
+            profile.disable()
+            pstats.Stats(profile).sort_stats("cumulative").print_stats(30)
+
+
+if __name__ == "__main__":
+    main()
