@@ -12,7 +12,7 @@ import pytest
 from sample_records import board as sample
 from sample_records import missing, record, right
 
-from attnbench import board, draw, page, pictures
+from attnbench import board, draw, leaderboard, page, pictures, suite
 
 VOID = {"meta", "input", "br"}
 
@@ -125,6 +125,26 @@ def test_hostile_names_leave_the_page_whole(name):
     assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
     assert embedded(parser)[1]["cell"]["model"] == name
     assert max(len(data) for tag, data in parser.text if tag not in ("script", "style")) < 6000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_suite_of_hostile_texts_leaves_page_and_markdown_whole(name):
+    part = suite.Part((name, "other"), (name,))
+    asked = suite.Suite(
+        suite.Path("x.toml"), name, ("prune80",), (part,), ("prune80 > uniform",), about=f"{name}\n\n{name}"
+    )
+    wrong = {"dense": 5, "uniform": 40, "prune80": 9}
+    model, task = next(part.columns())
+    items = [record(method, model=model, task=task, acc=right(100, count)) for method, count in wrong.items()]
+    found = board.build(items, asked)
+    assert len(found.absent) == 1 and "other" in found.absent[0]
+    parser = parsed(page.to_html(found))
+    assert parser.tags.count("script") == 2 and "a" not in parser.tags
+    assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    html = markdown.render(leaderboard.write(found))
+    assert html.count("<table>") == 2 and html.count("<tr>") == 6
+    assert not re.search(r"<(script|a |img)", html)
 
 
 ACTIONS = """

@@ -176,6 +176,51 @@ def test_the_same_points_are_the_same_bytes(drawn):
     assert draw.draw(each) == files
 
 
+def test_names_keep_clear_of_each_other_and_of_points():
+    figure_of = pytest.importorskip("matplotlib.figure")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from attnbench import labels
+
+    figure = figure_of.Figure(figsize=(5, 4))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    xs, ys = [0.5, 0.51, 0.52, 0.9], [1.0, 1.01, 0.99, 0.2]
+    axes.plot(xs, ys, "o")
+    figure.draw_without_rendering()
+    labels.place(
+        axes, [(f"method{k}", x, y) for k, (x, y) in enumerate(zip(xs, ys, strict=True))], fontsize=7
+    )
+    assert len(axes.texts) == 4
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    for place, label in enumerate(axes.texts):
+        text = label.get_bbox_patch().get_window_extent()
+        assert frame.x0 <= text.x0 + 2 and text.x1 - 2 <= frame.x1
+        for x, y in zip(xs, ys, strict=True):
+            assert not text.contains(*axes.transData.transform((x, y)))
+        others = [each.get_bbox_patch().get_window_extent() for each in axes.texts[:place]]
+        assert not any(text.padded(-1).overlaps(other.padded(-1)) for other in others)
+
+
+def test_log_ticks_read_plainly_and_long_specs_are_not_cut():
+    draw_heads = pytest.importorskip("attnbench.draw_heads")
+    spec = "gates:l0:lr=0.15:on=encoder:penalty=0.01:seed=1:steps=100"
+    lines = draw_heads.wrapped(spec).split("\n")
+    assert "".join(line.strip() for line in lines) == spec and max(map(len, lines)) <= draw_heads.LINE + 2
+    from matplotlib.figure import Figure
+
+    from attnbench import draw
+
+    axes = Figure().subplots()
+    points = [pictures.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
+    panel = pictures.Panel("m", "t", "perplexity", "log", points, 5.0, None)
+    picture = pictures.Picture("score-sparsity", "", "x", "score ± standard error", [panel])
+    draw._panel(axes, picture, panel, {"prune": draw._style(0, "prune")})
+    ticks = [axes.yaxis.get_major_formatter()(value, 0) for value in (10.0, 1000.0, 100000.0)]
+    assert ticks == ["10", "1,000", "100,000"]
+
+
 def test_no_two_families_share_colour_marker_and_line(drawn):
     draw = drawn[2]
     styles = [tuple(map(str, draw._style(place, "f").values())) for place in range(24)]

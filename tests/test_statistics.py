@@ -288,6 +288,23 @@ def ratio(rng, n):
     return np.stack([dense, length], 1), [np.stack([method, length], 1)], 0.01
 
 
+def test_unequal_differences_have_fewer_degrees_of_freedom():
+    rng = np.random.default_rng(3)
+    assert statistics._degrees(rng.normal(0, 2, 100_000)) == pytest.approx(99_999, rel=0.02)
+    assert statistics._degrees(np.array([1.0, -1, 1, 1])) == statistics.MANY  # their number alone is unsure
+    assert statistics._degrees(np.array([3.0])) == statistics._degrees(np.array([])) == statistics.MANY
+    assert statistics._degrees(np.array([5.0, 0.001])) == pytest.approx(2, rel=1e-3)
+    # of many draws of ten the variance varies as much as these degrees of freedom say
+    found = [statistics._degrees(rng.normal(size=10)) for _ in range(4000)]
+    assert 9 < np.median(found) < 16
+
+
+def few_sentences(rng, n):
+    dense = rng.random(n)
+    changed = rng.random(n) < 0.05
+    return dense, [dense + changed * rng.normal(-0.02, 0.3, n)], -0.001
+
+
 def three_seeds(rng, n):
     dense = rng.random(n)
     shared = rng.normal(-0.01, 0.05, n)
@@ -296,7 +313,8 @@ def three_seeds(rng, n):
 
 @pytest.mark.parametrize(
     ("name", "draw", "n"),
-    [("mean", sparse_f1, 100), ("mean", sparse_f1, 872), ("f1", f1_counts, 872), ("perplexity", ratio, 100),
+    [("mean", few_sentences, 200),
+     ("mean", sparse_f1, 100), ("mean", sparse_f1, 872), ("f1", f1_counts, 872), ("perplexity", ratio, 100),
      ("mean", three_seeds, 100)],
 )  # fmt: skip
 def test_bootstrap_covers(name, draw, n, monkeypatch):
