@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 TEMPERATURE, LOW, HIGH, EPSILON = 0.33, -0.1, 1.1, 1e-6
+IGNORED = -100  # of a loss: transformers' own
 OPEN = math.log((1 - LOW) / (HIGH - 1))  # from here on a test gate is 1
 
 
@@ -37,15 +38,18 @@ class TokenGates(Method):
 def head_sensitivity(
     model: nn.Module, batches: list[dict[str, Tensor]], selected: Callable[[Site], bool]
 ) -> dict[tuple[str, int], Tensor]:
-    """Sum |dL/dgate| over examples and tokens: (kind, layer) -> (heads,), L a batch's loss times its size.
+    """Sum |dL/dgate| over examples and tokens: (kind, layer) -> (heads,).
 
+    L is the sum of the losses that a batch's loss is the mean of: of examples, or of tokens with a label.
     Raises NotApplicable where the batches carry no labels.
     """
     import torch
 
     from attnbench.attention import apply
+    from attnbench.sites import discover
 
     gates = TokenGates(selected)
+    causal = {site.kind for site in discover(model)} == {"decoder"}
     sums: dict[tuple[str, int], Tensor] = {}
     with apply(model, gates), torch.enable_grad():
         for batch in batches:
@@ -57,13 +61,22 @@ def head_sensitivity(
                 )
             if not gates.gates:
                 break
-            gradients = torch.autograd.grad(loss * len(batch["input_ids"]), [gate for _, gate in gates.gates])
+            total = loss * _losses(batch, causal)
+            gradients = torch.autograd.grad(total, [gate for _, gate in gates.gates])
             for (key, _), gradient in zip(gates.gates, gradients, strict=True):
                 sums[key] = (
                     sums.get(key, torch.zeros((), dtype=torch.float64))
                     + gradient.abs().sum((0, 2, 3)).double().cpu()
                 )
     return {key: total.float() for key, total in sums.items()}
+
+
+def _losses(batch: dict[str, Tensor], causal: bool) -> int:
+    """Count what a batch's loss is the mean of; a causal model has nothing to say of the first token."""
+    labels = batch.get("labels")
+    if labels is None or labels.dim() != 2 or labels.is_floating_point():
+        return len(batch["input_ids"])
+    return int((labels[:, causal:] != IGNORED).sum())
 
 
 class HardConcrete(Method):

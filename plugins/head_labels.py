@@ -27,9 +27,8 @@ class HeadsGradient(Heads):
     layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
     heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
     Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
-    Differs from their code: L is the batch's mean loss times its examples, so that the scores of a classifier
-    do not depend on the batch (the loss of a language model or a translation is a mean over the batch's
-    tokens: in a batch of long examples each token weighs less); the per-layer denominators drop out.
+    Differs from their code: L is the sum over examples, in a language model or a translation over tokens
+    (there the batch's mean), so that scores do not depend on the batch; the per-layer denominators drop out.
     """
 
     name = "heads:gradient"
@@ -68,10 +67,13 @@ class HeadsProbe(Heads):
         if any(label is None or label.dim() != 1 or label.is_floating_point() for label in labels):
             raise NotApplicable(f"{self.name} needs a class label for every example, and this task has none")
 
-        def mean(context: Tensor, site: Site) -> Tensor:
-            return context.mean(2)  # (batch, heads, head_dim)
+        def total(context: Tensor, site: Site) -> Tensor:
+            # (batch, heads, head_dim + 1): a long example comes in parts
+            tokens = context.new_full((*context.shape[:2], 1), context.shape[2])
+            return torch.cat([context.sum(2), tokens], -1)
 
-        features = by_example(self, model, batches, "context", mean)
+        totals = by_example(self, model, batches, "context", total)
+        features = {key: values[..., :-1] / values[..., -1:] for key, values in totals.items()}
         target = torch.cat(labels).cpu().numpy()  # type: ignore[arg-type]
         place = [
             zlib.crc32(ids[mask.bool()].cpu().numpy().astype("<i8").tobytes())

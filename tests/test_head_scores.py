@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import padded, tiny
+from torch import nn
 
 import attnbench
 from attnbench import parse, slicing, tiles
@@ -230,6 +231,20 @@ def test_criteria_are_their_formulas_on_every_kind(name, monkeypatch):
                     assert scores[key][head].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def _joined(examples):
+    """One padded batch of examples that stand alone, their labels -100 where there is nothing."""
+
+    def filled(key, value):
+        rows = [one[key] for one in examples]
+        if rows[0].dim() == 1 or key.startswith("decoder"):
+            return torch.cat(rows)
+        longest = max(row.shape[1] for row in rows)
+        return torch.cat([nn.functional.pad(row, (0, longest - row.shape[1]), value=value) for row in rows])
+
+    assert len({one["input_ids"].shape for one in examples}) > 1
+    return [{key: filled(key, -100 if key == "labels" else 0) for key in examples[0]}]
+
+
 @pytest.mark.parametrize("name", ["distilbert", "gpt2", "llama", "t5", "marian"])
 def test_the_gradient_is_what_an_output_projection_gets_on_every_kind(name):
     model = copy.deepcopy(tiny(name))
@@ -257,8 +272,9 @@ def test_the_gradient_is_what_an_output_projection_gets_on_every_kind(name):
             slicing.find(model, site.path).output.register_forward_pre_hook(keep((site.kind, site.layer)))
             for site in sites
         ]
+        terms = one["labels"].numel() - (sites[0].kind == "decoder")  # what the loss is the mean of
         with implementation(model, "eager"):
-            model(**one).loss.backward()
+            (model(**one).loss * terms).backward()
         for handle in handles:
             handle.remove()
         for key, context in contexts.items():
@@ -269,6 +285,9 @@ def test_the_gradient_is_what_an_output_projection_gets_on_every_kind(name):
     assert scores.keys() == expected.keys()
     for key, sums in expected.items():
         np.testing.assert_allclose(scores[key].numpy(), sums / np.linalg.norm(sums), rtol=1e-3, atol=1e-5)
+    together = _joined(examples)
+    for key, joined in parse("heads50:gradient")[0].importance(model, together).items():
+        torch.testing.assert_close(joined, scores[key], rtol=1e-3, atol=1e-5)
     kind = sites[-1].kind
     chosen = parse(f"heads50:gradient:on={kind}:layers=1")[0].importance(model, examples)
     assert list(chosen) == [(kind, 1)]
@@ -361,6 +380,26 @@ def test_the_probe_is_a_logistic_regressions_accuracy_on_a_fifth(model):
             )
     split = [{key: value[k : k + 7] for key, value in batches[0].items()} for k in range(0, 40, 7)]
     np.testing.assert_allclose(_scores("heads50:probe", model, split), found)
+
+
+def test_the_probe_reads_long_examples_whole_after_another_method(model, batches, monkeypatch):
+    long = _told_apart([k % 2 for k in range(40)])
+    draw = torch.Generator().manual_seed(2)
+    long[0]["input_ids"] = torch.randint(4, 60, (40, 20), generator=draw)
+    long[0]["attention_mask"] = torch.ones(40, 20, dtype=torch.long)
+
+    def features():
+        seen = []
+        probe = mock.patch(
+            "attnbench_plugins.head_labels._accuracy", lambda read, *_: seen.append(read) or 0.0
+        )
+        with probe, attnbench.apply(model, "prune50"):
+            parse("heads50:probe")[0].importance(model, long)
+        return np.stack(seen)
+
+    whole = features()
+    monkeypatch.setitem(tiles.TILE_BYTES, "cpu", 100)
+    np.testing.assert_allclose(features(), whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("criterion", ["probe", "gradient"])
