@@ -122,7 +122,6 @@ class Engine:
             if stage in changed:
                 getattr(stages, stage).append(Guard(method, stage))
         stages.whole |= method.rows == "all" and bool(ATTENTION & set(changed))
-        stages.uniform |= method.empty == "uniform" and "scores" in changed
 
     def __call__(
         self,

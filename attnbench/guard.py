@@ -19,11 +19,12 @@ class StageError(Exception):
 class Guard:
     """One stage of one method. Raises StageError; what the stage itself raises gets a note with its site."""
 
-    __slots__ = ("call", "name")
+    __slots__ = ("call", "name", "uniform")
 
     def __init__(self, method: Method, stage: str) -> None:
         self.call: Stage = getattr(method, stage)
         self.name = f"{method.name or type(method).__name__}.{stage}"
+        self.uniform = method.empty == "uniform"
 
     def __call__(self, tensor: Tensor, site: Site) -> Tensor:
         shape, dtype = tensor.shape, tensor.dtype

@@ -78,6 +78,8 @@ def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top
 
     if probs.requires_grad:
         return probs + (quantise_linear(probs.detach().clone(), step, shift, offset, top) - probs).detach()
+    if probs.dtype.itemsize < 4:
+        return probs.copy_(quantise_linear(probs.float(), step, shift, offset, top))
     for piece in _pieces(probs):
         piece.div_(step).add_(shift).floor_().mul_(step).add_(offset)
         torch.threshold_(piece, offset + step / 2, 0.0).clamp_(max=top)
@@ -155,5 +157,5 @@ def _scramble(state: Tensor) -> Tensor:
 
 def _amount(percent: float, visible: Tensor) -> Tensor:
     """Return min(floor(n percent / 100), n - 1) of integers n, exactly."""
-    share = Fraction(str(percent)) / 100
+    share = (Fraction(str(percent)) / 100).limit_denominator(10**12)  # times n it has to fit into 64 bits
     return (visible * share.numerator // share.denominator).minimum(visible - 1).clamp(min=0)

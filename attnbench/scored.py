@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attnbench.guard import Guard
 from attnbench.method import Site
 
 Stage = Callable[[Tensor, Site], Tensor]
@@ -19,12 +20,16 @@ Stage = Callable[[Tensor, Site], Tensor]
 class Stages:
     """What the methods of one site do, in order."""
 
-    scores: list[Stage] = field(default_factory=list)
+    scores: list[Guard] = field(default_factory=list)
     normalize: Stage | None = None
     probs: list[Stage] = field(default_factory=list)
     context: list[Stage] = field(default_factory=list)
     whole: bool = False  # a method wants all query rows at once
-    uniform: bool = False  # a query with nothing left attends uniformly
+
+    @property
+    def uniform(self) -> bool:
+        """Tell whether a query with nothing left attends uniformly: no method would have it otherwise."""
+        return bool(self.scores) and all(stage.uniform for stage in self.scores)
 
     def on_scores(self) -> bool:
         return bool(self.scores or self.normalize or self.probs)
@@ -94,9 +99,7 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
     else:
         if seen is not None:
             scores.add_((1 - seen) * lowest)  # a finite bound: a stage may scale scores
-        for stage in stages.scores:
-            scores = stage(scores, site)
-        scores = scores.contiguous()
+        scores = _staged(stages, scores, site).contiguous()
         if seen is not None:
             scores = torch.minimum(scores, (seen - 0.5) * torch.inf, out=scores)
         top = scores.amax(-1)
@@ -121,6 +124,24 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
     for stage in stages.probs:
         probs = _keep(stage(probs, site), kept)
     return probs
+
+
+def _staged(stages: Stages, scores: Tensor, site: Site) -> Tensor:
+    """Run the stages on scores.
+
+    Among others, a method whose empty queries attend uniformly has them do so at once, to all that was left
+    to it, and the later ones hide of that.
+    """
+    mixed = len({stage.uniform for stage in stages.scores}) > 1
+    for stage in stages.scores:
+        left = ~scores.isneginf() if mixed and stage.uniform else None
+        scores = stage(scores, site)
+        if left is not None:
+            if site.visible is not None:
+                left = left & site.visible
+            emptied = (scores.isneginf() | ~left).all(-1, keepdim=True)
+            scores = scores.masked_fill(emptied & left, 0.0)
+    return scores
 
 
 def _indexes(dead: Tensor | None) -> Tensor | None:
@@ -154,8 +175,7 @@ def _traced(tile: Tile) -> Tensor:
     if visible is not None:
         kept = visible.to(scores.dtype)
         scores = _add(scores, (1 - kept) * lowest)
-    for stage in stages.scores:
-        scores = stage(scores, site)
+    scores = _staged(stages, scores, site)
     if stages.scores:
         hidden = scores.isneginf()
         if visible is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -131,6 +132,8 @@ def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
             return {"true": True, "false": False}[text]
         if "int" in kind:
             return int(text)
+        if "float" in kind and not math.isfinite(float(text)):
+            raise ValueError
         return float(text) if "float" in kind else text
     except (ValueError, KeyError):
         wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[

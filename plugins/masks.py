@@ -203,16 +203,20 @@ class MaskBlock(Mask):
         score = self._sums(average * live) / count.clamp(min=1)
         hide = super()._hide(score, count > 0, key)
         for axis in (1, 2):
-            hide = hide.repeat_interleave(self.size, axis).narrow(axis, 0, average.shape[axis])
+            hide = hide.repeat_interleave(self._width(live), axis).narrow(axis, 0, average.shape[axis])
         return hide & live
+
+    def _width(self, table: Tensor) -> int:
+        return min(self.size, max(table.shape[1:]))
 
     def _sums(self, table: Tensor) -> Tensor:
         """Add up each block of (heads, queries, keys)."""
         from torch.nn.functional import pad
 
-        over = [-length % self.size for length in table.shape[1:]]
+        size = self._width(table)
+        over = [-length % size for length in table.shape[1:]]
         whole = pad(table, (0, over[1], 0, over[0]))
-        return whole.unflatten(2, (-1, self.size)).sum(3).unflatten(1, (-1, self.size)).sum(2)
+        return whole.unflatten(2, (-1, size)).sum(3).unflatten(1, (-1, size)).sum(2)
 
 
 def hash_seed(*parts: object) -> int:

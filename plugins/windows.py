@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from attnbench import Site
 
+FURTHEST = 2**31 - 1  # positions have 32 bits
+
 
 class Local(Method):
     """What windows share: self-attention only, where a query and a key have a distance."""
@@ -53,7 +55,7 @@ class Window(Local):
             raise ValueError("a window is at least 1 key wide: the query's own")
 
     def far(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return (queries - keys).abs() >= self.width
+        return (queries - keys).abs() >= min(self.width, FURTHEST)
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Sink(Local):
             raise ValueError("at least 1 first key and a window of at least 1 key, the query's own")
 
     def far(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return ((queries - keys).abs() >= self.window) & (keys >= self.keys)
+        return ((queries - keys).abs() >= min(self.window, FURTHEST)) & (keys >= min(self.keys, FURTHEST))
 
 
 @hookimpl

@@ -443,6 +443,11 @@ def test_the_share_of_a_mask_is_exact_and_ties_go_to_the_first(percent):
     assert chosen.nonzero().flatten().tolist() == sorted(expected)
 
 
+def test_a_block_larger_than_the_pattern_is_the_whole(model, batches):
+    small, large = (_fitted(f"mask50:block:size={size}", model, batches) for size in (12, 3_000_000_000))
+    assert all(torch.equal(hide, large.hide_[key]) for key, hide in small.hide_.items())
+
+
 @pytest.mark.parametrize("spec", ["mask101", "mask50:block:size=0"])
 def test_mask_amounts_out_of_range(spec):
     from attnbench.errors import UserError

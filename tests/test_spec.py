@@ -55,6 +55,8 @@ MISTAKES = {
     "heads50:entorpy": "Did you mean entropy",
     "heads50:entropy:steps=0": "steps is at least 1",
     "logquant2.5": "takes a whole number",
+    "finetune5:lr=inf": "takes a number, not 'inf'",
+    "gates:l0:penalty=nan": "takes a number, not 'nan'",
 }
 
 

@@ -152,6 +152,37 @@ def test_uniform_sees_what_is_visible():
     assert torch.equal(transform("uniform", asked, visible), found)
 
 
+@pytest.mark.parametrize("spec", ["window3000000000", "sink3000000000", "sink1:window=3000000000"])
+def test_a_window_wider_than_any_text_hides_nothing(spec):
+    scores = torch.randn(1, 2, 6, 6)
+    assert torch.equal(transform(spec, scores), scores)
+
+
+def test_a_query_that_a_mask_leaves_nothing_stays_within_the_window():
+    """Whether the window comes later or earlier: it hides of what the query attends to uniformly."""
+    from tiny_models import padded, tiny
+
+    model = tiny("bert")
+    batch = padded(model, examples=2, tokens=9)
+    mask, window = parse("mask50+window2")
+    mask.fit(model, [batch])
+    for hide in mask.hide_.values():
+        hide[:, 4] = True
+    places = torch.arange(9)
+    near = ((4 - places).abs() < 2).float()
+    for methods in ((mask, window), (window, mask)):
+        for grad in (False, True):
+            seen = []
+            watching = attnbench.watch(
+                model, probs=lambda p, site, seen=seen: seen.append(p.detach().clone())
+            )
+            with torch.set_grad_enabled(grad), attnbench.apply(model, *methods), watching:
+                model(**{key: value[1:] for key, value in batch.items()})
+            for probs in seen:
+                torch.testing.assert_close(probs[0, :, 4], (near / near.sum()).expand(4, 9))
+                assert not probs[0][:, (places[:, None] - places).abs() >= 2].any()
+
+
 @pytest.mark.parametrize("spec", ["window0", "sink0", "sink4:window=0"])
 def test_amounts_out_of_range(spec):
     with pytest.raises(UserError, match="at least 1"):
