@@ -256,3 +256,12 @@ def is_fraction(name: str, arrays: Sequence[Array]) -> bool:
     if name == "mean":
         return all(bool(((scores >= 0) & (scores <= 1)).all()) for scores in arrays)
     return name in ("mcc", "f1", "pearson", "spearman")
+
+
+def furthest(name: str, arrays: Sequence[Array]) -> float:
+    """Return how far two values of a metric can lie apart."""
+    if name in ("bleu", "chrf"):
+        return 100.0
+    if not is_fraction(name, arrays):
+        return float("inf")
+    return 2.0 if name in ("mcc", "pearson", "spearman") else 1.0

@@ -22,7 +22,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from attnbench.aggregates import RESAMPLES, Array, aggregate, influence, is_fraction, resampled, working
+from attnbench.aggregates import (
+    RESAMPLES,
+    Array,
+    aggregate,
+    furthest,
+    influence,
+    is_fraction,
+    resampled,
+    working,
+)
 
 Z95 = -float(special.ndtri(0.025))
 MANY = 1e6  # degrees of freedom: as good as normal
@@ -166,11 +175,12 @@ def _bootstrap(
         for other in base:
             differs |= (scores != other).reshape(n, -1).any(1)
     differing = (share + estimate)[differs]
-    size, degrees = _pseudo_pair(name, [*base, *seeds], differing), _degrees(differing)
+    size = _pseudo_pair(name, [*base, *seeds], differing)
     drawn = drawn + size * (rng.poisson(1, RESAMPLES) - rng.poisson(1, RESAMPLES)) / n
-    spread = math.sqrt(variance)
+    spread, degrees = math.sqrt(variance), _degrees(differing)
     if spread:
-        # three seeds have ten different resamples: their part is drawn from Student's t instead
+        # three seeds have ten different resamples: their part is drawn from Student's t, here and not below
+        degrees = MANY
         draws = rng.standard_t(repeats - 1, RESAMPLES // 2)
         drawn = drawn + spread * np.concatenate([draws, -draws])
     error = float(drawn.std())
@@ -183,7 +193,9 @@ def _bootstrap(
     share, size, spread = share / (n * error), size / (n * error), spread / error
     acceleration = float((share**3).sum() / (6 * ((share**2).sum() + 2 * size**2 + spread**2) ** 1.5))
     z = bias + special.stdtrit(degrees, [0.025, 0.975])
-    low, high = np.quantile(drawn, special.ndtr(bias + z / (1 - acceleration * z)))
+    low, high = np.quantile(drawn, special.ndtr(bias + z / np.maximum(1 - acceleration * z, 0.1)))
+    most = furthest(name, [*base, *seeds])
+    low, high = np.clip((low, high), -most, most)
     limit = -margin if higher_is_better else margin
     beyond = float(np.mean(drawn < limit) + 0.5 * np.mean(drawn == limit))
     if 0 < beyond < 1:

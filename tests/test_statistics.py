@@ -441,6 +441,31 @@ def test_seeds_that_disagree_widen_the_interval():
     assert standard_error("mean", apart) > standard_error("mean", agreeing)
 
 
+def test_two_seeds_widen_once():
+    """The seeds' Student's t is not widened by that of the few samples, too."""
+    rng = np.random.default_rng(3)
+    dense = rng.random(100)
+    seeds = [dense.copy(), dense.copy()]
+    seeds[0][:2] -= [0.4, 0.01]
+    seeds[1][:2] -= [0.7, 0.01]
+    found = paired("mean", dense, [seeds], 0.01)[0]
+    assert -0.1 < found.low < found.estimate < found.high < 0.1
+
+
+@pytest.mark.parametrize("kind, most", [("mean", 1.0), ("f1", 1.0), ("mcc", 2.0)])
+def test_no_interval_reaches_past_what_is_possible(kind, most):
+    """Two seeds far apart: Student's t with one degree of freedom knows no bounds, the metric does."""
+    rng = np.random.default_rng(4)
+    right = rng.random(50) < 0.9
+    if kind == "mean":
+        dense, good, bad = right.astype(float), right.astype(float), np.zeros(50)
+    else:
+        dense, good = (np.stack([right, ~right, ~right, right], 1).astype(float) for _ in range(2))
+        bad = 1 - dense
+    found = paired(kind, dense, [[good, bad]], 0.01)[0]
+    assert -most <= found.low < found.estimate < found.high <= most
+
+
 @pytest.mark.parametrize("name", ["mcc", "perplexity"])
 def test_two_methods_that_draw_by_any_metric(name):
     """Of copies of one draw the interval is that of two methods that do not draw, and the sign turns."""
