@@ -82,7 +82,7 @@ def write(folder: str | Path, record: Record) -> Path:
     return path
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, tries: int = 3) -> None:
     # the temporary's name has no .json at its end: a reader never takes it for a record
     temporary = path.with_name(f".{path.stem[:40]}-{os.getpid()}{path.suffix}.part")
     try:
@@ -91,6 +91,12 @@ def _replace(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (
+        FileNotFoundError
+    ):  # another run that began meanwhile took it for a killed run's: see clear_partial
+        if tries == 1:
+            raise
+        _replace(path, data, tries - 1)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -107,7 +113,7 @@ def check_writable(folder: str | Path) -> None:
 
 
 def clear_partial(folder: str | Path) -> None:
-    """Remove temporaries that a killed run left behind."""
+    """Remove temporaries that a killed run left behind; a run that still needs one writes it again."""
     for part in Path(folder).glob("*/*/.*.part"):
         part.unlink(missing_ok=True)
 
