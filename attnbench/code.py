@@ -72,8 +72,9 @@ def _imported(module: str, nodes: Sequence[ast.AST]) -> list[str]:
     package = module.partition(".")[0]
     found: list[str] = []
     for node in (inner for outer in (*heads, *nodes) for inner in ast.walk(outer)):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            base = _absolute(module, node)
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
     return [
@@ -82,6 +83,15 @@ def _imported(module: str, nodes: Sequence[ast.AST]) -> list[str]:
         if name in LEARNING
         or (package != "attnbench" and name.startswith(f"{package}.") and _is_module(name))
     ]
+
+
+def _absolute(module: str, node: ast.ImportFrom) -> str:
+    """Return the module that names come from: `from .maths import f` in pack.methods is pack.maths."""
+    if not node.level:
+        return node.module or ""
+    found = importlib.util.find_spec(module)
+    parts = ((found and found.parent) or "").split(".")
+    return ".".join(filter(None, [*parts[: len(parts) - node.level + 1], node.module or ""]))
 
 
 def _is_module(name: str) -> bool:

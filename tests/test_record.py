@@ -105,6 +105,20 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         record.write(tmp_path / "file", _record())
 
 
+def test_a_run_that_begins_meanwhile_spoils_no_write(tmp_path, monkeypatch):
+    replace, cleared = os.replace, []
+
+    def begin_another(source, target):
+        if not cleared:
+            cleared.append(source)
+            record.clear_partial(tmp_path)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", begin_another)
+    path = record.write(tmp_path, _record())
+    assert cleared and record.read(path).metrics == _record().metrics
+
+
 def _method_file(tmp_path, name, body, doc="One."):
     text = f'''
 from dataclasses import dataclass
@@ -175,11 +189,12 @@ def register_methods(register):
 }
 
 
+@pytest.mark.parametrize("start", ["from packed_plugin.helpers", "from .helpers"])
 @pytest.mark.parametrize(
     "file, old, new",
     [("helpers.py", "SCALE = 2", "SCALE = 4"), ("methods.py", "factor = 3", "factor = 5")],
 )
-def test_code_hash_covers_helpers(file, old, new, tmp_path, monkeypatch):
+def test_code_hash_covers_helpers(file, old, new, start, tmp_path, monkeypatch):
     import importlib
     import sys
 
@@ -199,9 +214,10 @@ def test_code_hash_covers_helpers(file, old, new, tmp_path, monkeypatch):
                     del sys.modules[name]
                 code._source.cache_clear()
 
-    changed = PACKAGE | {file: PACKAGE[file].replace(old, new)}
-    worded = PACKAGE | {file: "# words\n" + PACKAGE[file]}
-    first = hashed(tmp_path / "a", PACKAGE)
+    texts = {name: text.replace("from packed_plugin.helpers", start) for name, text in PACKAGE.items()}
+    changed = texts | {file: texts[file].replace(old, new)}
+    worded = texts | {file: "# words\n" + texts[file]}
+    first = hashed(tmp_path / "a", texts)
     assert hashed(tmp_path / "b", worded) == first
     assert hashed(tmp_path / "c", changed) != first
 
