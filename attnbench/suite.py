@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -109,7 +110,8 @@ def load(path: str | Path) -> Suite:
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
     for key, kind in (("repeats", int), ("seed", int), ("margin", float)):
         value = body.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, kind)) or value < (key == "repeats"):
+        right = type(value) in (int, kind) and math.isfinite(value) and value >= (key == "repeats")
+        if not right:
             raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
     found = tuple(_part(where, part) for part in parts)
     suite = Suite(path=path, parts=found, **{"title": path.stem, **body})
@@ -137,7 +139,7 @@ def _part(where: str, body: Any) -> Part:
         raise UserError(f"{where}: names no model: models = [...]")
     tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
     part = Part(names, tasks_, body.get("limit"), methods)
-    if part.limit is not None and (not isinstance(part.limit, int) or part.limit < 1):
+    if part.limit is not None and (type(part.limit) is not int or part.limit < 1):
         raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
     for name in names:
         try:

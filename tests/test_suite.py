@@ -116,6 +116,8 @@ MISTAKES = {
         "in each \\[\\[part\\]\\]",
     'methods = ["prune80"]\nmodel = ["x"]': "Did you mean models",
     'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nlimit = 0': "limit = 0",
+    'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nlimit = true': "limit = True",
+    'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nmargin = nan': "margin = nan",
     'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nrepeats = 0': "repeats = 0",
     'methods = ["prune80"]\nmodels = ["x"]\ntasks = ["a"]\nmargin = "1"': "margin = '1'",
     'methods = ["prune80"]\ntitle = 3': "title is a text",
