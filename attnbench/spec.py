@@ -122,7 +122,7 @@ def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str
 
 
 def _type(field: dataclasses.Field[Any]) -> str:
-    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
 
 
 def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
@@ -136,9 +136,8 @@ def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
             raise ValueError
         return float(text) if "float" in kind else text
     except (ValueError, KeyError):
-        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[
-            kind.removesuffix(" | None")
-        ]
+        words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+        wanted = next(word for name, word in words.items() if name in kind)
         raise UserError(f"'{term}': {field.name.replace('_', '-')} takes {wanted}, not '{text}'") from None
 
 

@@ -124,6 +124,22 @@ def test_what_is_written_is_read_back(methods):
     assert format(parse(text)) == text
 
 
+def test_a_list_of_numbers_says_what_it_takes(fresh_registry):
+    from attnbench import plugins
+
+    @dataclasses.dataclass
+    class Several(Method):
+        name = "several"
+        taken: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+
+    plugins.registry().methods["several"] = Several
+    for kind in ("tuple[int, ...]", tuple[int, ...]):  # as with and without the import from __future__
+        Several.__dataclass_fields__["taken"].type = kind
+        assert parse("several:taken=1:taken=2")[0].taken == (1, 2)
+    with pytest.raises(UserError, match="taken takes a whole number, not 'x'"):
+        parse("several:taken=x")
+
+
 def test_a_default_that_is_made_is_not_written():
     @dataclasses.dataclass
     class Listed(Method):
