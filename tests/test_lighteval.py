@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -139,7 +140,9 @@ def said(folder):
     commands += [command(fitted, "no", "learnt|0"), command("pretrained=gpt", "no", "sampled|0")]
     commands += [command("pretrained=gpt", "no", "no-such-task"), command("pretrained=gpt", "no", "absent|0")]
     commands += [["lighteval", "custom", "pretrained=gpt", "attnbench", "x", "--custom-tasks", "gone.py"]]
-    own = f"model_name={find('gpt', 'pocket-agreement').path},dtype=float32,batch_size=8"
+    # lighteval's own model keeps its samples inside the checkpoint's folder
+    copy = shutil.copytree(find("gpt", "pocket-agreement").path, folder / "gpt")
+    own = f"model_name={copy},dtype=float32,batch_size=8"
     commands += [["lighteval", "accelerate", own, *command("", "own", "endings|0,written|0")[4:]]]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, json.dumps(commands)], capture_output=True, text=True, cwd=folder,

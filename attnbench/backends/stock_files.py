@@ -56,8 +56,9 @@ def _reading(file: tasks.TaskFile) -> Iterator[None]:
             yield
     except (ConnectionError, FileNotFoundError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        where = f" ({file.dataset})" if file.dataset else ""
         raise UserError(
-            f"the data of task '{file.name}' ({file.dataset}) is neither in the cache nor to be had: "
+            f"the data of task '{file.name}'{where} is neither in the cache nor to be had: "
             f"{reason}. Set HF_HOME to a home that has it (with HF_HUB_OFFLINE=1), or use pocket-agreement."
         ) from error
     except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
