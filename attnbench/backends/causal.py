@@ -197,4 +197,5 @@ def _outputs(documents: Sequence[Sequence[Any]]) -> list[np.ndarray]:
     if isinstance(answers[0][0], str):
         return [of_texts(texts) for texts in answers]
     values = [[each[0] if isinstance(each, tuple) else each for each in found] for found in answers]
-    return [np.array([*found, *[0.0] * (max(map(len, values)) - len(found))]) for found in values]
+    most = max(map(len, values))
+    return [np.array([*found, *[0.0] * (most - len(found))]) for found in values]

@@ -135,7 +135,9 @@ class CausalLM(HFLM):
         targets = torch.tensor([token for row in rows for token in row.targets], device=chosen.device)
         own = chosen.gather(1, targets[:, None])[:, 0]
         values = (own - chosen.logsumexp(1)).double().cpu().numpy()
-        greedy = (chosen.argmax(1) == targets).cpu().numpy()
+        likeliest = own == chosen.amax(1)  # finding where the largest is takes long: only where it may be there
+        likeliest[likeliest.clone()] = chosen[likeliest].argmax(1) == targets[likeliest]
+        greedy = likeliest.cpu().numpy()
         starts = np.cumsum([0, *lengths[:-1]])
         return np.stack([np.add.reduceat(values, starts), np.logical_and.reduceat(greedy, starts)], 1)
 
