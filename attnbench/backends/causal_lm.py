@@ -135,7 +135,8 @@ class CausalLM(HFLM):
         targets = torch.tensor([token for row in rows for token in row.targets], device=chosen.device)
         own = chosen.gather(1, targets[:, None])[:, 0]
         values = (own - chosen.logsumexp(1)).double().cpu().numpy()
-        likeliest = own == chosen.amax(1)  # finding where the largest is takes long: only where it may be there
+        # to find where the largest is takes long: only where it may be the target
+        likeliest = own == chosen.amax(1)
         likeliest[likeliest.clone()] = chosen[likeliest].argmax(1) == targets[likeliest]
         greedy = likeliest.cpu().numpy()
         starts = np.cumsum([0, *lengths[:-1]])
