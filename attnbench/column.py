@@ -53,7 +53,7 @@ class Column:
         source = provenance.of(cell, methods, self.bench.checkpoint, fingerprints, self.settings)
         old = None if force else record.existing(self.records, cell)
         contested = any(method.name in registry().contested for method in methods)
-        if old and not contested and self._holds(old, source["identity"]):
+        if old and not contested and self._holds(old, source):
             if not methods:
                 self.dense_outputs = old.scores.get("outputs")
             return old, True
@@ -84,9 +84,9 @@ class Column:
             self._compare_with_card(item)
         return item, False
 
-    def _holds(self, old: Record, identity: str) -> bool:
+    def _holds(self, old: Record, source: dict[str, Any]) -> bool:
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
-        return old.status != "failed" and old.provenance.get("identity") == identity and not unmeasured
+        return old.status != "failed" and provenance.holds(old.provenance, source) and not unmeasured
 
     @functools.cached_property
     def _costs(self) -> Any:

@@ -25,7 +25,11 @@ HEADS = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = {"safetensors": "*.safetensors", "bin": "pytorch_model*.bin"}  # the first there is is loaded
+BESIDE = (
+    "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
+    "generation_config.json", "*.py",
+)  # fmt: skip
 
 
 def pocket_families() -> dict[str, dict[str, Path]]:
@@ -79,7 +83,7 @@ class Checkpoint:
                 )
             return self.path
         families = ", ".join(f"pocket-{family}" for family in pocket_families())
-        return hub.download(self.path, ["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS], families)
+        return hub.download(self.path, ["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS.values()], families)
 
     def config(self) -> Any:
         from transformers import AutoConfig
@@ -126,11 +130,18 @@ class Checkpoint:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash the config and the weights: sha256 over the files' contents."""
+        """Hash the config and the weights that are loaded: sha256 over the files' contents."""
+        return self._hash_of("config.json", sidecar.NAME, WEIGHTS[self.weight_format])
+
+    @functools.cached_property
+    def companions(self) -> str:
+        """Hash what is read beside them: the tokenizer, generation settings, a checkpoint's own code."""
+        return self._hash_of(*BESIDE)
+
+    def _hash_of(self, *patterns: str) -> str:
         digest = hashlib.sha256()
-        folder = Path(self.folder)
-        for pattern in ("config.json", sidecar.NAME, *WEIGHTS):
-            for file in sorted(folder.glob(pattern)):
+        for pattern in patterns:
+            for file in sorted(Path(self.folder).glob(pattern)):
                 digest.update(file.name.encode())
                 with file.open("rb") as handle:
                     while block := handle.read(1 << 20):
@@ -139,7 +150,7 @@ class Checkpoint:
 
     @functools.cached_property
     def weight_format(self) -> str:
-        return "safetensors" if any(Path(self.folder).glob("*.safetensors")) else "bin"
+        return "safetensors" if any(Path(self.folder).glob(WEIGHTS["safetensors"])) else "bin"
 
     def _readable(self) -> _Readable:
         return _Readable(self)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
+COMPANIONS = "beside the weights"  # a fingerprint that came later: no part of the identity, see `holds`
 
 
 def now() -> str:
@@ -38,9 +39,7 @@ def of(
 ) -> dict[str, Any]:
     """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
     code = code_of(methods)
-    fingerprints = {"checkpoint": checkpoint.fingerprint, **documents}
-    kept = settings.recorded()
-    chosen = {name: kept[name] for name in CHANGES_NUMBERS}
+    fingerprints = {"checkpoint": checkpoint.fingerprint, COMPANIONS: checkpoint.companions, **documents}
     return {
         "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,
         "source": checkpoint.source,
@@ -50,10 +49,26 @@ def of(
         "plugins": sorted({_plugin(type(method)) for method in methods}),
         "code": code,
         "command": command(),
-        "identity": record.identity(
-            {"cell": cell, "fingerprints": fingerprints, "settings": chosen, "code": code}
-        ),
+        "identity": identity(cell, fingerprints, settings.recorded(), code),
     }
+
+
+def identity(
+    cell: dict[str, str], fingerprints: dict[str, Any], settings: dict[str, Any], code: str | None
+) -> str:
+    """Hash what a record says of all that changes its number."""
+    prints = {name: value for name, value in fingerprints.items() if name != COMPANIONS}
+    chosen = {name: settings.get(name) for name in CHANGES_NUMBERS}
+    return record.identity({"cell": cell, "fingerprints": prints, "settings": chosen, "code": code})
+
+
+def holds(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tell whether the provenance of a record is that of a cell to be measured now.
+
+    Records from before a checkpoint's companions were recorded are believed to have had the same.
+    """
+    then, now = (each.get("fingerprints", {}).get(COMPANIONS) for each in (old, new))
+    return old.get("identity") == new["identity"] and then in (None, now)
 
 
 def _plugin(cls: type[Method]) -> str:

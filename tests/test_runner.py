@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import traceback
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import record, runner
+from attnbench import checks, models, provenance, record, runner
 from attnbench.backends import lm_eval
 from attnbench.cli import main
 from attnbench.errors import UserError
@@ -71,6 +73,31 @@ def test_what_changes_a_number_is_measured_again(change, tiny_folder, tmp_path, 
     _run(tiny_folder, tmp_path)
     _run(tiny_folder, tmp_path, **change)
     assert len(evaluations) == 2 * len(CELLS)
+
+
+def test_another_tokenizer_is_measured_again(tiny_folder, tmp_path, evaluations):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    _run(str(folder), tmp_path / "records")
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"great"', '"graet"'), encoding="utf-8")
+    _run(str(folder), tmp_path / "records")
+    assert len(evaluations) == 2 * len(CELLS)
+    for path in (tmp_path / "records").rglob("*.json"):  # as records were before tokenizers were told
+        body = json.loads(path.read_text(encoding="utf-8"))
+        del body["provenance"]["fingerprints"][provenance.COMPANIONS]
+        path.write_text(json.dumps(body), encoding="utf-8")
+    _run(str(folder), tmp_path / "records")
+    assert len(evaluations) == 2 * len(CELLS)
+    assert not list(checks.problems(tmp_path / "records"))
+
+
+def test_a_checkpoint_is_known_by_the_weights_that_are_loaded(tiny_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    before = models.find(str(folder), "pocket-sentiment").fingerprint
+    (folder / "pytorch_model.bin").write_bytes(b"what another machine has in its cache too")
+    assert models.find(str(folder), "pocket-sentiment").fingerprint == before
 
 
 def test_only_the_new_method_is_measured(tiny_folder, tmp_path, evaluations):
@@ -319,8 +346,6 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("damage", UNREADABLE, ids=lambda damage: damage.__name__)
 def test_a_checkpoint_that_does_not_do(damage, tiny_folder, tmp_path):
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     damage(folder)
