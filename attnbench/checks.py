@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from attnbench import board, compare, record, spec
+from attnbench import board, compare, provenance, record, spec
 from attnbench.errors import UserError
 from attnbench.method import overridden
 from attnbench.record import Record
@@ -88,8 +88,19 @@ def _of(item: Record, folder: Path, path: Path) -> Iterator[str]:
         yield from _measured(item)
     elif not item.error or item.metrics:
         yield f"is {item.status}: then it has an error and no metric"
-    if item.status != "not applicable" and not HASH.fullmatch(str(item.provenance.get("identity"))):
-        yield "has no identity"
+    yield from _identity(item)
+
+
+def _identity(item: Record) -> Iterator[str]:
+    source = item.provenance
+    found = source.get("identity")
+    if not HASH.fullmatch(str(found)):
+        if found is not None or item.status != "not applicable":
+            yield "has no identity"
+    elif not isinstance(source.get("fingerprints"), dict) or found != provenance.identity(
+        item.cell, source["fingerprints"], item.settings, source.get("code")
+    ):
+        yield "its identity is of other settings, data or weights, or of older numerics: measure it again"
 
 
 def _measured(item: Record) -> Iterator[str]:

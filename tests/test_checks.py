@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from sample_records import missing, record, right
 
-from attnbench import checks
+from attnbench import checks, provenance
 from attnbench import record as records
 from attnbench.cli import main
 
 SUITE = (
     'models = ["tiny"]\ntasks = ["sst2"]\nmethods = ["prune80", "prune80:random"]\nrepeats = 2\nlimit = 100\n'
 )
+
+
+def identify(item):
+    source = item.provenance
+    source["identity"] = provenance.identity(item.cell, source["fingerprints"], item.settings, source["code"])
 
 
 def good():
@@ -28,7 +33,8 @@ def good():
             "sites_expected": 0 if dense else 2, "sites_hit": 0 if dense else 2,
             "changed": 0.0 if dense else 0.5, "effect": "no effect" if dense else "applied",
         }  # fmt: skip
-        item.provenance = {"identity": "0" * 64, "command": "attnbench run boards/small.toml"}
+        item.provenance = {"fingerprints": {}, "code": "0" * 64, "command": "attnbench run boards/small.toml"}
+        identify(item)
     return {item.cell["method"]: item for item in items}
 
 
@@ -71,6 +77,9 @@ FAULTS = {
     "receipt: 1.5 of the samples changed": changed("receipt", {"changed": 1.5}),
     "receipt: says applied where 0%": changed("receipt", {"changed": 0.0}),
     "100 samples with a limit of 50": changed("settings", {"limit": 50}),
+    "identity is of other settings": changed("settings", {"dtype": "bfloat16"}),
+    "identity is of other": changed("provenance", {"fingerprints": {"checkpoint": "1" * 64}}),
+    "or of older numerics": changed("provenance", {"identity": "1" * 64}),
 }
 
 
@@ -88,6 +97,8 @@ def test_what_only_trains_the_weights_has_no_sites(folder):
 def test_a_fault_is_named(folder, words):
     item = good()["prune80"]
     FAULTS[words](item)
+    if "identity" not in words and "numerics" not in words:
+        identify(item)
     path = folder / "tiny" / "sst2" / "prune80.json"
     body = json.loads(path.read_text(encoding="utf-8"))
     arrays = body["provenance"]["arrays"]
