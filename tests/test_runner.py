@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import checks, models, provenance, record, runner
+from attnbench import checks, hub, models, provenance, record, runner
 from attnbench.backends import lm_eval
 from attnbench.cli import main
 from attnbench.errors import UserError
@@ -365,6 +365,42 @@ def test_a_hub_name_without_network_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"HF_HOME.*pocket-bert|cannot be reached"):
         runner.run("nobody/nothing", "prune80", "pocket-sentiment", records=str(tmp_path))
+
+
+CACHED = {
+    "a tokenizer": ({"tokenizer.json": "{}"}, False),
+    "no weights": ({"config.json": "{}"}, False),
+    "all": ({"config.json": "{}", "model.safetensors": ""}, True),
+    "a shard": (
+        {"config.json": "{}", "a.safetensors": "", "m.index.json": '{"weight_map": {"x": "b.safetensors"}}'},
+        False,
+    ),
+    "its shards": (
+        {"config.json": "{}", "b.safetensors": "", "m.index.json": '{"weight_map": {"x": "b.safetensors"}}'},
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_a_checkpoint_cached_in_part_is_fetched(name, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    files, whole = CACHED[name]
+    for file, text in files.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    fetched = []
+
+    def snapshot(repository, local_files_only=False, **options):
+        if not local_files_only:
+            fetched.append(repository)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub, "reachable", lambda url: True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    assert hub.download("some/model", ["*"], "another") == str(tmp_path)
+    assert fetched == ([] if whole else ["some/model"])
 
 
 def test_to_pandas_has_a_row_a_cell(tiny_folder, tmp_path):
