@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from attnbench import models, spec
+from attnbench import models, record, spec
 from attnbench import tasks as task_files
 from attnbench.errors import UserError
 from attnbench.method import Method
@@ -72,16 +72,18 @@ def plan(
     ]
     labels = {name: models.label(name) for name in names}
     for name, shown in labels.items():
-        twins = [other for other in names if labels[other] == shown and other != name]
+        file = record.file_name(shown)
+        twins = [other for other in names if record.file_name(labels[other]) == file and other != name]
         if twins:
             raise UserError(
-                f"models '{name}' and '{twins[0]}' would share the name '{shown}' in records. Rename one."
+                f"models '{name}' and '{twins[0]}' would share the name '{file}' in records. Rename one."
             )
     cells = []
     for name in names:
         for task in wanted or models.tasks_of(name):
             cells += [Cell(name, task, method) for method in dict.fromkeys(specs)]
         if not wanted and not models.tasks_of(name):
+            models.check_folder(name)
             raise UserError(
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
             )

@@ -53,7 +53,7 @@ def _csv(rows):
         ("text,label,text\na,1,b\n", "line 1: column 'text' stands there twice"),
         (HEAD + "a,1\nb,c,1\n", "line 3: 3 fields, the header has 2: text, label. A text with a comma"),
         (HEAD + '"a\nb",1\nc\n', "line 4: 1 fields, the header has 2"),
-        (HEAD + 'a,1\n"b,1\nc,0\n', "line 3: unexpected end of data"),
+        (HEAD + 'a,1\n"b,1\nc,0\n', "line 3: a quote is never closed"),
         (HEAD + "a,1\n ,0\n", "line 3: text is ' '"),
         (HEAD + ",0\n", "line 2: text is empty"),
         ("text,text2,label\na,b,1\nc,,1\n", "line 3: text2 is empty"),
@@ -182,6 +182,8 @@ def test_names_of_files_are_told_apart(file, tmp_path):
     twins = [file(HEAD, "mine.csv"), file("", "mine.jsonl")]
     with pytest.raises(UserError, match="would share a name in records"):
         plan.plan(["bert"], ["prune80"], twins)
+    with pytest.raises(UserError, match=r"models 'some/model' and './some-model' would share the name"):
+        plan.plan(["some/model", "./some-model"], ["prune80"], ["sst2"])
 
 
 def test_a_file_scores_as_the_task_that_it_was_taken_from(file, tmp_path):
