@@ -34,6 +34,9 @@ class Settings:
     trust_remote_code: bool = False
     measure: bool = False
 
+    def __post_init__(self) -> None:
+        check_device(self.device)
+
     def recorded(self) -> dict[str, Any]:
         """Return what a record keeps: of a file its name, and no folder of this machine."""
         kept = dataclasses.asdict(self)
@@ -108,6 +111,19 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
                 except Exception as error:
                     error.add_note(f"{method.name}.fit")
                     raise
+
+
+def check_device(name: str) -> None:
+    """Raise UserError where torch has no such device on this machine."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise UserError(f"no device '{name}' here. --device takes {', '.join(here)}.") from error
 
 
 def default_device() -> str:

@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     reports.add_verify(verify, _positive)
 
     methods = command("methods", "List the methods, or show one.")
-    methods.add_argument("name", nargs="?", help="as in prune or heads:entropy")
+    methods.add_argument("name", nargs="?", help="as in prune, heads:entropy or a spec, heads50:entropy")
     methods.add_argument(
         "--examples", action="store_true", help="print one comma-separated line of specs to try"
     )
@@ -122,10 +122,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 
-from attnbench import console, models, plan
-from attnbench.bench import default_device
+from attnbench import console, models, plan, spec
+from attnbench.bench import check_device, default_device
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.plugins import registry
 from attnbench.reports import compare, leaderboard, verify
 from attnbench.running import run
+
+DENSE = "The unmodified model."
 
 __all__ = ["compare", "leaderboard", "run", "verify"]
 
@@ -29,6 +32,7 @@ def heads(options: argparse.Namespace) -> int:
             raise UserError(
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
             )
+    check_device(options.device or "cpu")
     console.quiet(options.verbose)
     failed, first = 0, True
     for name, tasks in wanted.items():
@@ -65,11 +69,11 @@ def methods(options: argparse.Namespace) -> int:
     elif options.name:
         from attnbench.describe import describe
 
-        if options.name not in known:
+        if options.name == "dense":
+            print(DENSE)
+        elif options.name not in known:
             variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
-            if not variants:
-                raise unknown("method", options.name, known, "`attnbench methods` lists them.")
-            print("\n\n".join(describe(name) for name in variants))
+            print("\n\n".join(describe(name) for name in variants or _named(options.name, known)))
         else:
             print(describe(options.name))
     else:
@@ -78,9 +82,16 @@ def methods(options: argparse.Namespace) -> int:
             for name in sorted(known)
         ]
         width = max(len(example) for example, _ in rows)
-        for example, text in [("dense", "The unmodified model."), *rows]:
+        for example, text in [("dense", DENSE), *rows]:
             print(f"{example:{width}}  {text}")
     return 0
+
+
+def _named(text: str, known: Iterable[str]) -> list[str]:
+    try:
+        return list(dict.fromkeys(method.name for method in spec.parse(text)))
+    except UserError:
+        raise unknown("method", text, known, "`attnbench methods` lists them.") from None
 
 
 def _first_line(cls: type) -> str:
@@ -91,6 +102,7 @@ def export(options: argparse.Namespace) -> int:
     """Write a checkpoint without the heads that a method removes."""
     from attnbench import sidecar
 
+    check_device(options.device or "cpu")
     console.quiet(options.verbose)
     console.introduce(options.model)
     content = sidecar.export(

@@ -52,10 +52,18 @@ def label(name: str) -> str:
         return Path(name).expanduser().resolve().name
     if "/" in name:
         return name
+    if Path(name).is_dir():
+        raise UserError(f"unknown model '{name}'. A folder of that name is here: write ./{name}")
     known = [*pocket_families(), *PUBLISHED]
     raise unknown(
         "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
     )
+
+
+def check_folder(name: str) -> None:
+    """Raise UserError where a model is given as a folder and there is none."""
+    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+        raise UserError(f"model '{name}': no such folder. Give one saved by `save_pretrained`.")
 
 
 def tasks_of(name: str) -> list[str]:

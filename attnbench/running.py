@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench import console, estimate, models, plan
-from attnbench.bench import default_device
+from attnbench.bench import check_device, default_device
 from attnbench.errors import UserError
 from attnbench.reports import RECORDS
 
@@ -118,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{models.label(cell.model)} {cell.task} {cell.method}")
         print(f"{len(cells)} cells", file=sys.stderr)
         return 0
+    check_device(options.device or "cpu")
     console.quiet(options.verbose)
     for name in plan.split(options.models):
         console.introduce(name)
@@ -151,6 +152,7 @@ def _run_suites(options: argparse.Namespace) -> int:
             told = estimate.describe(options.records or each.records, cells)
             print(f"{each.path}: {told}", file=sys.stderr)
         return 0
+    check_device(options.device or "cpu")
     console.quiet(options.verbose)
     parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
     failed = False

@@ -93,6 +93,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
+    if found is None and Path(name).is_file():
+        raise UserError(f"task '{name}': your own data are a .csv or .jsonl file, your own task a .yaml.")
     if found is None:
         raise unknown("task", name, known, f"Known: {', '.join(known)}.")
     return found
@@ -106,7 +108,7 @@ def is_own(name: str) -> bool:
 def _own(name: str, known: Collection[str]) -> TaskFile:
     place = Path(name).expanduser()
     if not place.is_file():
-        raise UserError(f"no file '{name}'. A file of your own has the columns text, label, text2 and split.")
+        raise UserError(f"no file '{name}'. A file of your own has the columns text and label.")
     if place.stem in known:
         raise UserError(f"'{name}' would share the name of task '{place.stem}' in records. Rename it.")
     return TaskFile(

@@ -196,7 +196,9 @@ def expand(text: str) -> list[str]:
 def check(options: Any) -> int:
     """Check every spec and print its report. Returns 0, or 1 where a check failed."""
     from attnbench import console
+    from attnbench.bench import check_device
 
+    check_device(options.device)
     console.quiet(options.verbose)
     bad = 0
     for text in [each for given in options.specs for each in expand(given)]:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from attnbench.cli import main
+from attnbench.spec import parse
 
 HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets"}
 
@@ -47,13 +48,20 @@ MISTAKES = {
     "run --models bert --method uniform": "unknown argument '--method'. Did you mean --methods",
     "run --models bert --limt=3": "unknown argument '--limt'. Did you mean --limit? `attnbench run --help`",
     "run --models bert --limit 0": "not a positive number",
-    "run --models bert --limit x": "--limit",
+    "run --models bert --limit x": "--limit: x is not a positive number",
+    "run --models bert --device cudaa": "no device 'cudaa' here. --device takes cpu",
+    "heads --models bert --device cudaa": "no device 'cudaa' here",
+    "check prune80 --device cudaa": "no device 'cudaa' here",
+    "run --models here --tasks sst2": "A folder of that name is here: write ./here",
+    "run --models bert --tasks notes.txt": "your own data are a .csv or .jsonl file",
     "run --models ./nowhere --tasks sst2": "no config.json",
-    "run --models ./nowhere": "give --tasks",
+    "run --models ./nowhere": "no such folder",
+    "run --models ./here": "give --tasks",
     "run --models bert --plugin none.py": "no such file",
     "run --models bert --dtype float23": "unknown dtype 'float23'. Did you mean float32",
     "leaderboard --records nowhere": "no such folder",
     "methods prone": "Did you mean prune",
+    "methods prone80": "Did you mean prune",
     "rum": "unknown command 'rum'. Did you mean run? `attnbench --help`",
 }
 
@@ -61,6 +69,8 @@ MISTAKES = {
 @pytest.mark.parametrize(("line", "says"), MISTAKES.items())
 def test_a_mistake_is_one_line_and_status_2(line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "notes.txt").touch()
     assert main(line.split()) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.out == ""
@@ -96,6 +106,14 @@ def test_dry_run_prints_the_cells(capsys):
             "heads50:random:seed=2",
         ]
     ]
+
+
+@pytest.mark.parametrize("text", ["prune80", "heads50:entropy:per-layer", "mask90+logquant3", "dense"])
+def test_methods_takes_what_it_lists(text, capsys):
+    assert main(["methods", text]) == 0
+    shown = capsys.readouterr().out
+    named = [method.name for method in parse(text)]
+    assert all(f"{name}    e.g. " in shown for name in named) if named else "unmodified" in shown
 
 
 def test_methods_shows_fields_and_source(capsys):

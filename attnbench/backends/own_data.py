@@ -38,11 +38,13 @@ def read(path: str) -> list[Item]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}") from error
+        raise UserError(
+            f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}. Save it as UTF-8."
+        ) from error
     rows = _json_lines(path, content) if path.endswith(".jsonl") else _csv(path, content)
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
-        raise UserError(f"{path}: holds no row. Columns: {', '.join(COLUMNS)}.")
+        raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
     return found
 
 
@@ -64,7 +66,8 @@ def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield start, dict(zip(header, fields, strict=True))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}, line {start}: {error}") from error
+        what = "a quote is never closed" if "unexpected end" in str(error) else error
+        raise UserError(f"{path}, line {start}: {what}") from error
 
 
 def _check_header(place: str, header: list[str]) -> None:
