@@ -22,16 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from attnbench.aggregates import (
-    RESAMPLES,
-    Array,
-    aggregate,
-    furthest,
-    influence,
-    is_fraction,
-    resampled,
-    working,
-)
+from attnbench.aggregates import Array, aggregate, furthest, influence, is_fraction, working
+from attnbench.resampling import RESAMPLES, resampled
 
 Z95 = -float(special.ndtri(0.025))
 MANY = 1e6  # degrees of freedom: as good as normal

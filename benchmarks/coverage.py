@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench import aggregates, statistics
+from attnbench import aggregates, resampling, statistics
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -92,7 +92,7 @@ CASES: list[tuple[str, Callable[[np.random.Generator, int, float], Pair], int, f
 
 def coverage(repeats: int, resamples: int, only: str) -> Iterator[str]:
     """Yield a line a case: how often the interval holds the truth, lies below it, lies above it."""
-    for module in (aggregates, statistics):
+    for module in (resampling, statistics):
         module.RESAMPLES = resamples  # type: ignore[attr-defined]
     for name, draw, n, flips in CASES:
         if only and name != only:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as scipy_stats
 
-from attnbench import aggregates, statistics
-from attnbench.aggregates import METRICS, aggregate, influence, resampled
+from attnbench import aggregates, resampling, statistics
+from attnbench.aggregates import METRICS, aggregate, influence
+from attnbench.resampling import resampled
 from attnbench.statistics import holm, kept, mcnemar, paired, samples_needed, standard_error, tango
 
 
@@ -121,7 +122,7 @@ def test_resamples_spread_as_a_plain_loop_does(name):
         "perplexity": (positive, lambda a: -a[:, 0].sum() / a[:, 1].sum()),
     }[name]  # fmt: skip
     ours, plain = resampled(name, arrays), slow_bootstrap(function, arrays)
-    assert ours.shape == (2, aggregates.RESAMPLES)
+    assert ours.shape == (2, resampling.RESAMPLES)
     for mine, theirs in ((ours[0], plain[0]), (ours[1] - ours[0], plain[1] - plain[0])):
         assert mine.std() == pytest.approx(theirs.std(), rel=0.15)
         assert mine.mean() == pytest.approx(theirs.mean(), abs=0.2 * theirs.std())
@@ -138,7 +139,7 @@ def test_ranks_of_a_resample_are_exact():
     draws = rng.integers(0, 30, (20, 30))
     weights = np.stack([np.bincount(draw, minlength=30) for draw in draws]).astype(float)
     expected = [scipy_stats.spearmanr(*pairs[draw].T).statistic for draw in draws]
-    assert aggregates._Spearman([pairs], 30)(weights)[0] == pytest.approx(np.array(expected))
+    assert resampling._Spearman([pairs], 30)(weights)[0] == pytest.approx(np.array(expected))
 
 
 def test_few_distinct_rows_are_drawn_by_multinomial_counts_with_the_same_spread():
@@ -318,7 +319,7 @@ def three_seeds(rng, n):
      ("mean", three_seeds, 100)],
 )  # fmt: skip
 def test_bootstrap_covers(name, draw, n, monkeypatch):
-    for module in (aggregates, statistics):
+    for module in (resampling, statistics):
         monkeypatch.setattr(module, "RESAMPLES", 800)
     rng, repeats, covered = np.random.default_rng(8), 300, 0
     for _ in range(repeats):
