@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from attnbench import draw_heads, labels
-from attnbench.footnotes import clean
+from attnbench.inert import clean
 from attnbench.pictures import Panel, Picture, Point
 
 # eight colours that stay apart for colour-blind readers; marker and line tell families apart without them

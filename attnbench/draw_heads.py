@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
-from attnbench.footnotes import clean
 from attnbench.grids import Grid
+from attnbench.inert import clean
 from attnbench.pictures import Picture
 
 ACROSS = 4

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from attnbench import footnotes, leaderboard
 from attnbench.board import Board, Section
-from attnbench.footnotes import clean
+from attnbench.inert import LONGEST, clean
 from attnbench.row import Row
 
 SPECIAL = {
@@ -44,7 +44,7 @@ def _cell(value: object) -> object:
     return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
-def tex(text: str, longest: int = footnotes.LONGEST) -> str:
+def tex(text: str, longest: int = LONGEST) -> str:
     """Make any text plain in LaTeX."""
     return "".join(SPECIAL.get(character, character) for character in clean(text, longest))
 

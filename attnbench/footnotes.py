@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench.inert import Show
 from attnbench.row import CONTROLS, LEVEL, Row, inside
 
 if TYPE_CHECKING:
     from attnbench.record import Record
 
-Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
-
-WIDTH = 118
-LONGEST = 60
 CUT = 24  # of a failure's reason in the table; the whole stands below
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
@@ -249,19 +243,3 @@ def _gathered(dicts: Sequence[dict[str, Any]], show: Show) -> list[str]:
             if value is not None and value is not False:
                 found.setdefault(key, {})[show(str(value))] = None
     return [f"{show(key.replace('_', ' '))} {' or '.join(values)}" for key, values in found.items()]
-
-
-def wrap(line: str) -> str:
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-
-
-def clean(text: str, longest: int = LONGEST) -> str:
-    """Put any text on one line without control characters, cut at `longest`."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def escape(text: str, longest: int = LONGEST) -> str:
-    """Make any text inert in markdown, in a table's cell too."""
-    line = html.escape(clean(text, longest), quote=False)
-    return re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", line)

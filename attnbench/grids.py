@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.controls import DRAWN
 from attnbench.families import amounts, family
-from attnbench.footnotes import clean
+from attnbench.inert import clean
 
 if TYPE_CHECKING:
     from attnbench.record import Record

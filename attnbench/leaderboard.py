@@ -12,7 +12,7 @@ from tabulate import tabulate
 from attnbench import board, choice, claims, compare, footnotes
 from attnbench.board import Board, Section
 from attnbench.errors import UserError
-from attnbench.footnotes import Show, clean, escape
+from attnbench.inert import Show, clean, escape, wrap
 from attnbench.row import Row
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _section(section: Section, markdown: bool) -> str:
         body = [f"## {section.title}", "", _markdown(section.rows), "", *listed]
         return "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
     lines = [*verdicts, "", *notes] if verdicts else notes
-    return "\n".join([section.title, "", _text(section.rows), "", *map(footnotes.wrap, lines)]).rstrip()
+    return "\n".join([section.title, "", _text(section.rows), "", *map(wrap, lines)]).rstrip()
 
 
 def _markdown(rows: Sequence[Row]) -> str:

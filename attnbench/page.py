@@ -12,7 +12,7 @@ from typing import Any
 
 from attnbench import choice, claims, compare, footnotes, leaderboard
 from attnbench.board import Board, Section
-from attnbench.footnotes import clean
+from attnbench.inert import LONGEST, clean
 from attnbench.pictures import Picture
 from attnbench.row import Row
 
@@ -64,7 +64,7 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
     )
 
 
-def safe(text: str, longest: int = footnotes.LONGEST) -> str:
+def safe(text: str, longest: int = LONGEST) -> str:
     """Make any text inert in HTML, in an attribute too."""
     return html.escape(clean(text, longest), quote=True)
 

@@ -10,7 +10,7 @@ import numpy as np
 from attnbench import compare, statistics
 from attnbench.aggregates import METRICS, Array, aggregate
 from attnbench.errors import UserError, unknown
-from attnbench.footnotes import clean
+from attnbench.inert import clean
 from attnbench.record import Record
 from attnbench.row import Row
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from attnbench.board import Board
 from attnbench.families import amounts, family
-from attnbench.footnotes import clean
 from attnbench.grids import Grid, grids
+from attnbench.inert import clean
 from attnbench.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
