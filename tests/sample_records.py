@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from attnbench import provenance
 from attnbench.aggregates import aggregate
 from attnbench.record import Record
 from attnbench.statistics import standard_error
@@ -66,3 +67,12 @@ def board() -> list[Record]:
     by_name["prune0"].receipt = {"effect": "no effect"}
     by_name["dense"].receipt = {"effect": "no effect"}
     return records
+
+
+def identify(item):
+    """Give a record the identity that its content has."""
+    source = item.provenance
+    source.setdefault("fingerprints", {})
+    source["identity"] = provenance.identity(
+        item.cell, source["fingerprints"], item.settings, source.setdefault("code", "0" * 64)
+    )

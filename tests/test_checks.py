@@ -7,20 +7,15 @@ import re
 
 import numpy as np
 import pytest
-from sample_records import missing, record, right
+from sample_records import identify, missing, record, right
 
-from attnbench import checks, provenance
+from attnbench import checks
 from attnbench import record as records
 from attnbench.cli import main
 
 SUITE = (
     'models = ["tiny"]\ntasks = ["sst2"]\nmethods = ["prune80", "prune80:random"]\nrepeats = 2\nlimit = 100\n'
 )
-
-
-def identify(item):
-    source = item.provenance
-    source["identity"] = provenance.identity(item.cell, source["fingerprints"], item.settings, source["code"])
 
 
 def good():

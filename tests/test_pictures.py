@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from sample_records import record, right
+from sample_records import identify, record, right
 
 from attnbench import board, pictures
 from attnbench.cli import main
@@ -237,7 +237,7 @@ def test_plots_of_a_suite_are_written_shown_and_checked(tmp_path, capsys):
         sites, changed = (0, 0.0) if dense else (2, 0.5)
         effect = "applied" if changed else "no effect"
         item.receipt = {"sites_expected": sites, "sites_hit": sites, "changed": changed, "effect": effect}
-        item.provenance = {"identity": "0" * 64}
+        identify(item)
         write(tmp_path / "records" / "small", item)
     methods = [item.cell["method"] for item in items[2:]]
     path = tmp_path / "small.toml"
