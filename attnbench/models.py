@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,9 @@ def label(name: str) -> str:
         return name
     if Path(name).is_dir():
         raise UserError(f"unknown model '{name}'. A folder of that name is here: write ./{name}")
+    place = Path(os.environ.get("ATTNBENCH_MODELS", "")) / name
+    if place.is_dir():
+        raise UserError(f"unknown model '{name}'. Only suites look into ATTNBENCH_MODELS: write {place}")
     known = [*pocket_families(), *PUBLISHED]
     raise unknown(
         "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
@@ -200,13 +204,17 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
         task = next((each for each in trained if tasks.find(each).head == "classification"), task)
     if pocket:
         if task not in pocket:
-            raise NotApplicable(f"{shown} is trained for {', '.join(sorted(pocket))}, not for {task}")
+            raise NotApplicable(
+                f"{shown} is trained for {', '.join(sorted(pocket))}, not for {tasks.shown(task)}"
+            )
         return Checkpoint(shown, str(pocket[task]), "pocket")
     if name in PUBLISHED:
         known = PUBLISHED[name].tasks
         found = known.get(task) or known.get(task.partition("_")[0])  # a part, as blimp_transitive is
         if found is None:
-            raise NotApplicable(f"{name} has published checkpoints for {', '.join(known)}, not for {task}")
+            raise NotApplicable(
+                f"{name} has published checkpoints for {', '.join(known)}, not for {tasks.shown(task)}"
+            )
         return Checkpoint(name, found[0], "published", trust_remote_code)
     if name.startswith((".", "/", "~")):
         return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)

@@ -78,6 +78,13 @@ def test_a_mistake_is_one_line_and_status_2(line, says, capsys, tmp_path, monkey
     assert not any(tmp_path.rglob("*.json"))
 
 
+def test_a_name_in_the_folder_of_suites_is_said_to_be_there(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("ATTNBENCH_MODELS", str(tmp_path))
+    assert main(["run", "--models", "mine", "--tasks", "sst2"]) == 2
+    assert f"write {tmp_path / 'mine'}" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_cells(capsys):
     assert (
         main(

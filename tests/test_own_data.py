@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_tasks
 
-from attnbench import listing, plan, runner, tasks
+from attnbench import listing, models, plan, runner, tasks
 from attnbench.backends import lm_eval, own_data
 from attnbench.errors import NotApplicable, UserError
 from attnbench.pocket.text import documents
@@ -172,6 +172,12 @@ def test_calibration_on_a_file_is_for_classifiers(file):
 
 
 # names, and a whole run
+
+
+@pytest.mark.parametrize("model", ["gpt", "gpt2"])
+def test_a_reason_names_a_file_without_its_folder(file, model):
+    with pytest.raises(NotApplicable, match=r"not for mine\.csv$"):
+        models.find(model, file(HEAD))
 
 
 def test_names_of_files_are_told_apart(file, tmp_path):
