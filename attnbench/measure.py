@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 16  # enough: every sample has thousands of attention values a site
 LEVELS = 256  # more distinct values than this are no quantisation
+SHARED = 2  # nor are values that no other has: so many have the same on average
 BEYOND_ATTENTION = {"hidden"}
 
 
@@ -22,7 +23,8 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
 
     sparsity    share of visible probabilities that are exactly 0
     nominal     the same, what causality hides counted as zero too
-    bits        log2 of the most distinct probabilities in one example at one site, null above 256 of them
+    bits        log2 of the most distinct probabilities in one example at one site, null above 256 of them and
+                where hardly two are alike
     entropy     bits that such a code needs on average: -sum_v f_v log2 f_v over its values, mean over sites
     heads       share of heads whose context is not all zero
     divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
@@ -56,7 +58,10 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         zeros["all"] += seen.numel()
         zeros["distance"] += float((probs.float() - dense.pop(key)).abs().sum()) / 2
         zeros["rows"] += probs[..., 0].numel()
-        counts = probs[seen].unique(return_counts=True)[1].double()
+        values, repeats = probs[seen].unique(return_counts=True)
+        counts = repeats.double()
+        zeros["others"] += float(counts[values != 0].sum())
+        zeros["distinct"] += float((values != 0).sum())
         levels[key] = max(levels.get(key, 0), len(counts))
         shares = counts / counts.sum()
         entropies.append(-float((shares * shares.log2()).sum()))
@@ -85,7 +90,8 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         for batch in batches:
             model(**batch)
     most = max(levels.values(), default=0)
-    heads, coded = torch.cat(list(silent.values())), 0 < most <= LEVELS
+    heads = torch.cat(list(silent.values()))
+    coded = 0 < most <= LEVELS and zeros["others"] >= SHARED * zeros["distinct"]
     return {
         "sparsity": zeros["zero"] / zeros["visible"],
         "nominal": 1 - (zeros["visible"] - zeros["zero"]) / zeros["all"],
