@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from attnbench import models as models_
 from attnbench import plan, record, spec
 from attnbench.bench import Settings
 from attnbench.code import code_of
 from attnbench.column import Column
 from attnbench.console import Listener, Silent
+from attnbench.errors import UserError
 from attnbench.record import Record
 
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def run(
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
-    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly; a method that fails
-    fails its cell only, unless `fail_fast`.
+    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly: a model or a task
+    that cannot be had after the others are measured; a method that fails fails its cell only, unless
+    `fail_fast`.
     """
     names, specs, wanted = (
         [value] if isinstance(value, str) else list(value) for value in (models, methods, tasks)
@@ -75,13 +78,25 @@ def run(
     record.check_writable(records)
     record.clear_partial(records)
     heard.start(len(cells))
-    result = Run()
+    result, mistakes = Run(), list[UserError]()
+    columns = len({(cell.model, cell.task) for cell in cells})
     for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
-        matrix = Column(model, task, chosen, records, heard)
-        for cell in group:
-            item, reused = matrix.measure(spec.parse(cell.method), force, debug or fail_fast)
-            result.records.append(item)
-            heard.finish(item, reused)
-            if fail_fast and item.status == "failed":
-                return result
+        try:
+            matrix = Column(model, task, chosen, records, heard)
+            for cell in group:
+                item, reused = matrix.measure(spec.parse(cell.method), force, debug or fail_fast)
+                result.records.append(item)
+                heard.finish(item, reused)
+                if fail_fast and item.status == "failed":
+                    return result
+        except UserError as error:
+            if columns == 1 or debug or fail_fast:
+                raise
+            mistakes.append(error)
+            heard.line(f"{models_.label(model)} · {task}: not measured: {error}")
+    if mistakes:
+        raise UserError(
+            f"{len(mistakes)} of {columns} pairs of model and task could not be measured, the others are: "
+            f"attnbench leaderboard --records {records} shows them. First reason: {mistakes[0]}"
+        ) from mistakes[0]
     return result

@@ -155,20 +155,29 @@ def _run_suites(options: argparse.Namespace) -> int:
     check_device(options.device or "cpu")
     console.quiet(options.verbose)
     parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
-    failed = False
+    failed, mistake = False, None
     for each, part in parts:
         folder = str(options.records or each.records)
-        with _listening() as listener:
-            result = _measure(
-                options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
-                repeats=options.repeats or each.repeats, seed=each.seed,
-                limit=options.limit or part.limit, calibration=each.calibration,
-                measure=options.measure or each.measure,
-            )  # fmt: skip
+        try:
+            with _listening() as listener:
+                result = _measure(
+                    options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
+                    repeats=options.repeats or each.repeats, seed=each.seed,
+                    limit=options.limit or part.limit, calibration=each.calibration,
+                    measure=options.measure or each.measure,
+                )  # fmt: skip
+        except UserError as error:
+            if len(parts) == 1 or options.fail_fast:
+                raise
+            print(f"attnbench: {error}", file=sys.stderr)
+            mistake = mistake or error
+            continue
         table = functools.partial(result.table, margin=each.margin)
         board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
         _show(options, result.records, table, board)
         failed |= bool(result.failed)
+    if mistake is not None:
+        raise mistake
     return 1 if failed else 0
 
 

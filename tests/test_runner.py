@@ -406,3 +406,17 @@ def test_a_checkpoint_cached_in_part_is_fetched(name, tmp_path, monkeypatch):
 def test_to_pandas_has_a_row_a_cell(tiny_folder, tmp_path):
     frame = _run(tiny_folder, tmp_path).to_pandas()
     assert len(frame) == len(CELLS)
+
+
+def test_data_that_cannot_be_read_does_not_keep_the_rest_from_being_measured(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text('text,label\ngood,positive\n"open,negative\n', encoding="utf-8")
+    asked = ["run", "--models", "bert", "--tasks", "bad.csv,pocket-sentiment", "--limit", "8"]
+    assert main(asked) == 2
+    error = capfd.readouterr().err
+    assert "pocket-bert · bad.csv: not measured: bad.csv, line 3" in error
+    assert "1 of 2 pairs of model and task could not be measured" in error.splitlines()[-1]
+    folder = tmp_path / "attnbench-records" / "pocket-bert" / "pocket-sentiment"
+    assert {file.stem for file in folder.glob("*.json")} == {"dense", "uniform"}
+    with pytest.raises(UserError, match=r"^bad\.csv, line 3"):
+        runner.run("bert", (), "bad.csv", limit=8)
