@@ -130,8 +130,9 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 1 where a cell failed, 2 for a mistake in the request, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # on cores that others use too, threads that spin while they wait took twice the time of the whole run
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # a thread that spins long while it waits takes the core that another one waits for
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _dispatch(arguments)
     except UserError as error:
