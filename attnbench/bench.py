@@ -70,19 +70,9 @@ class Bench:
         Raises UserError where head, labels or architecture do not fit, ArithmeticError for a weight that is
         not finite.
         """
-        from attnbench.attention import compare_with_eager
-
         model = self.checkpoint.load(self.prepared.head, self.settings.device, self.settings.dtype)
         self.prepared.check(model)
-        strange = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-        if strange:
-            raise ArithmeticError(f"{self.name}: {strange[0]} holds values that are not finite")
-        difference = compare_with_eager(model)
-        if not difference <= EAGER_TOLERANCE[self.settings.dtype]:
-            raise UserError(
-                f"model '{self.name}' ({type(model).__name__}) differs from its eager attention "
-                f"by {difference:.2g} under attnbench: this architecture is not supported."
-            )
+        require_sound(self.name, model, self.settings.dtype)
         return model
 
     def batches(self, n: int) -> list[Batch]:
@@ -92,6 +82,24 @@ class Bench:
     def calibration(self) -> list[Batch]:
         """Return what methods are fitted on. Raises NotApplicable without a calibration split."""
         return placed(self.prepared.calibration(), self.settings.device)
+
+
+def require_sound(name: str, model: Any, dtype: str) -> None:
+    """Compare a loaded model with its own eager attention.
+
+    Raises UserError where they differ, ArithmeticError for a weight that is not finite.
+    """
+    from attnbench.attention import compare_with_eager
+
+    strange = [path for path, weight in model.named_parameters() if not weight.isfinite().all()]
+    if strange:
+        raise ArithmeticError(f"{name}: {strange[0]} holds values that are not finite")
+    difference = compare_with_eager(model)
+    if not difference <= EAGER_TOLERANCE[dtype]:
+        raise UserError(
+            f"model '{name}' ({type(model).__name__}) differs from its eager attention "
+            f"by {difference:.2g} under attnbench: this architecture is not supported."
+        )
 
 
 def placed(batches: Sequence[Batch], device: str) -> list[Batch]:

@@ -628,3 +628,16 @@ def test_lm_evals_command_line_says_what_is_wrong(
 def test_a_model_argument_that_is_wrong(arguments, message):
     with pytest.raises(UserError, match=message):
         AttnbenchLM("bert", **arguments)
+
+
+def test_other_command_lines_compare_with_eager_too(monkeypatch):
+    from attnbench import attention
+    from attnbench.backends.causal_server import CausalServer
+    from attnbench.backends.lm_eval_model import AttnbenchLM
+
+    monkeypatch.setattr(attention, "compare_with_eager", lambda model: 0.5)
+    with pytest.raises(UserError, match="not supported"), AttnbenchLM("bert")._ready("pocket-sentiment"):
+        pass
+    for method in ("prune80", "heads50:gradient,task=pocket-agreement"):
+        with pytest.raises(UserError, match="not supported"):
+            CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])

@@ -35,7 +35,6 @@ def test_the_shares_of_what_is_left():
     assert found["sparsity"] == pytest.approx(dropped) == found["nominal"]
     assert found["heads"] == 1 and 0 < found["divergence"] < 1 and found["samples"] == 8
     halved = measure(model, [batch], parse("heads:fixed:off=0.1:off=1"))
-    kept = 1 - (1 + model.config.num_attention_heads) / sum(
-        model.config.num_attention_heads for _ in range(model.config.num_hidden_layers)
-    )
+    heads, layers = model.config.num_attention_heads, model.config.num_hidden_layers
+    kept = 1 - (1 + heads) / (heads * layers)
     assert halved["heads"] == pytest.approx(kept) and halved["divergence"] == 0

@@ -190,3 +190,17 @@ def test_a_suite_runs_into_the_records_beside_it(tmp_path, capsys):
     assert f"attnbench leaderboard {path}" in err
     assert main(["run", str(path)]) == 0
     assert "as recorded" in capsys.readouterr().err
+
+
+def test_a_part_that_cannot_be_had_does_not_keep_the_others_from_being_measured(tmp_path, monkeypatch, capfd):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    part = '[[part]]\nmodels = ["{}"]\ntasks = ["{}"]\nlimit = 6\n'
+    file = tmp_path / "two.toml"
+    text = part.format("nobody/no-such-model", "sst2") + part.format("pocket-bert", "pocket-sentiment")
+    file.write_text(f'methods = ["binary"]\n{text}', encoding="utf-8")
+    assert main(["run", str(file)]) == 2
+    assert "nobody/no-such-model" in capfd.readouterr().err.splitlines()[-1]
+    found = (tmp_path / "records" / "two" / "pocket-bert" / "pocket-sentiment").glob("*.json")
+    assert {each.stem for each in found} == {"dense", "uniform", "binary"}

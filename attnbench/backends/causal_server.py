@@ -8,6 +8,7 @@ from typing import Any
 
 from attnbench import models, spec
 from attnbench.backends.kinds import kind
+from attnbench.bench import EAGER_TOLERANCE
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.method import needs_fit
 
@@ -15,7 +16,6 @@ KNOWN = {
     "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",
     "batch_size": "32", "device": "cpu", "dtype": "float32", "seed": "0", "trust_remote_code": "False",
 }  # fmt: skip
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 class CausalServer:
@@ -39,8 +39,8 @@ class CausalServer:
         self.batch_size, self.seed = (_number(name, given[name]) for name in ("batch_size", "seed"))
         if not self.name:
             raise UserError(f"'{text}' names no model: give pretrained=MODEL, as in pretrained=gpt")
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES, f"Known: {', '.join(DTYPES)}.")
+        if self.dtype not in EAGER_TOLERANCE:
+            raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         self.methods = spec.parse(given["method"])
         learning = [method for method in self.methods if needs_fit(method)]
         if learning and not self.task:
@@ -73,11 +73,13 @@ class CausalServer:
         """Load the model and fit the methods. Returns it and the texts they have learnt from."""
         import torch
 
-        from attnbench.bench import Bench, Settings, fit
+        from attnbench.bench import Bench, Settings, fit, require_sound
 
         torch.manual_seed(self.seed)
         if not any(map(needs_fit, self.methods)):
-            return self.checkpoint.load("causal-lm", self.device, self.dtype), set()
+            model = self.checkpoint.load("causal-lm", self.device, self.dtype)
+            require_sound(self.name, model, self.dtype)
+            return model, set()
         settings = Settings(
             limit=1,  # of what the task evaluates nothing is asked
             seed=self.seed,

@@ -13,7 +13,7 @@ from lm_eval.api.model import LM
 from attnbench import models, spec
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.bench import fit, placed
+from attnbench.bench import fit, placed, require_sound
 from attnbench.errors import UserError
 from attnbench.method import needs_fit
 
@@ -116,5 +116,7 @@ class AttnbenchLM(LM):
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
-            self._model = (key, checkpoint.load(head, self.device, self.dtype))
+            model = checkpoint.load(head, self.device, self.dtype)
+            require_sound(self.pretrained, model, self.dtype)
+            self._model = (key, model)
         return self._model[1]
