@@ -204,9 +204,11 @@ def _degrees(differing: Array) -> float:
 
     Of normal ones m - 1; of some that are all as large no end, as their number alone is unsure.
     """
-    squares = differing**2
-    mean = float(squares.mean()) if len(squares) else 0.0
-    beyond = float((squares**2).mean()) / mean**2 - 1 if mean > 0 else 0.0
+    largest = float(np.abs(differing).max()) if len(differing) else 0.0
+    if largest == 0:
+        return MANY
+    squares = (differing / largest) ** 2  # tiny differences would vanish when squared
+    beyond = float((squares**2).mean()) / float(squares.mean()) ** 2 - 1
     return min(2 * (len(squares) - 1) / beyond, MANY) if beyond > 1 / MANY and len(squares) > 1 else MANY
 
 

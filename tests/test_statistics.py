@@ -289,6 +289,13 @@ def ratio(rng, n):
     return np.stack([dense, length], 1), [np.stack([method, length], 1)], 0.01
 
 
+@pytest.mark.parametrize("size", [2e-138, 1e-320, 1e150])
+def test_degrees_of_freedom_do_not_depend_on_the_unit(size):
+    found = statistics._degrees(np.array([1.0, -2.0, 0.5]) * size)
+    assert found == pytest.approx(statistics._degrees(np.array([1.0, -2.0, 0.5])), rel=0.01)
+    assert statistics._degrees(np.array([size])) == statistics._degrees(np.zeros(3)) == statistics.MANY
+
+
 def test_unequal_differences_have_fewer_degrees_of_freedom():
     rng = np.random.default_rng(3)
     assert statistics._degrees(rng.normal(0, 2, 100_000)) == pytest.approx(99_999, rel=0.02)
