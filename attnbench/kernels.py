@@ -87,9 +87,12 @@ def quantise_linear(probs: Tensor, step: float, shift: float, offset: float, top
 
 
 def threshold(probs: Tensor, bound: float) -> Tensor:
-    """Keep x > bound, zero the rest."""
+    """Keep x > bound, zero the rest; the bound is rounded to the precision of x first."""
+    import torch
     from torch.nn import functional
 
+    if probs.dtype.itemsize < 4:  # compared in float32 on a processor and in half precision on a GPU
+        bound = torch.tensor(bound, dtype=probs.dtype).item()
     return functional.threshold(probs, bound, 0.0, inplace=not probs.requires_grad)
 
 
