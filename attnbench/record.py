@@ -91,9 +91,8 @@ def _replace(path: Path, data: bytes, tries: int = 3) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (
-        FileNotFoundError
-    ):  # another run that began meanwhile took it for a killed run's: see clear_partial
+    except FileNotFoundError:
+        # another run that began meanwhile took it for a killed run's: see clear_partial
         if tries == 1:
             raise
         _replace(path, data, tries - 1)

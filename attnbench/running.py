@@ -130,6 +130,8 @@ def run(options: argparse.Namespace) -> int:
             measure=options.measure,
         )  # fmt: skip
     _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+    if all(item.status == "not applicable" for item in result.records):
+        raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
     return 1 if result.failed else 0
 
 

@@ -129,6 +129,14 @@ def test_methods_shows_fields_and_source(capsys):
     assert "percent: float  (the amount)" in shown and "fit, then context" in shown and "https://" in shown
 
 
+def test_a_run_in_which_nothing_applies_shows_why_and_ends_with_status_2(capfd, tmp_path):
+    line = f"run --models bert --tasks sst2 --methods prune80 --records {tmp_path}"
+    assert main(line.split()) == 2
+    out, err = capfd.readouterr()
+    assert "n/a: pocket-bert is trained for pocket-qa, pocket-sentiment, not for sst2" in out
+    assert err.splitlines()[-1].startswith("attnbench: nothing was measured: no cell is applicable.")
+
+
 def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path):
     arguments = [
         "run",
