@@ -102,20 +102,16 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
         scores = _staged(stages, scores, site).contiguous()
         if seen is not None:
             scores = torch.minimum(scores, (seen - 0.5) * torch.inf, out=scores)
-        top = scores.amax(-1)
-        if visible is not None and bool(top.isnan().any()):
-            top = scores.masked_fill_(~visible, -torch.inf).amax(-1)
-        dead = top.isneginf()
+        dead = _dead(scores, site)
     lost = _indexes(dead)
     kept = seen
     if stages.scores and (stages.probs or stages.normalize is not None):
         kept = torch.gt(scores, -torch.inf, out=torch.empty_like(scores))
-    if lost is not None or stages.normalize is not None:
-        scores.clamp_(min=lowest)  # a row of nothing but -inf has no softmax
     if stages.normalize is None:
-        probs = torch.softmax(scores, -1, out=scores)
+        probs = torch.softmax(scores, -1, out=scores)  # NaN where nothing is left, which `rows` replaces
     else:
-        probs = _keep(stages.normalize(scores, site), kept).contiguous()
+        # a stage is shown no infinities
+        probs = _keep(stages.normalize(scores.clamp_(min=lowest), site), kept).contiguous()
     if lost is not None:
         rows = _given_up(tile, lost)
         probs.view(-1, shape[3]).index_copy_(0, lost, rows)
@@ -142,6 +138,22 @@ def _staged(stages: Stages, scores: Tensor, site: Site) -> Tensor:
             emptied = (scores.isneginf() | ~left).all(-1, keepdim=True)
             scores = scores.masked_fill(emptied & left, 0.0)
     return scores
+
+
+def _dead(scores: Tensor, site: Site) -> Tensor | None:
+    """Tell which queries (batch, heads, queries) have no key left; None where none is seen to be at a glance.
+
+    Edits NaN at keys that a query may not see.
+    """
+    visible = site.visible
+    if visible is None and site.kind != "cross":
+        own = scores.diagonal(site.offset, -2, -1)  # most methods leave a query its own key
+        if own.shape[-1] == scores.shape[-2] and bool((own > -torch.inf).all()):
+            return None
+    top = scores.amax(-1)
+    if visible is not None and bool(top.isnan().any()):
+        top = scores.masked_fill_(~visible, -torch.inf).amax(-1)
+    return top.isneginf()
 
 
 def _indexes(dead: Tensor | None) -> Tensor | None:

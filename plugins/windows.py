@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from attnbench import Site
 
-FURTHEST = 2**31 - 1  # positions have 32 bits
+FURTHEST = 2**62  # more than any distance, and an integer that torch can hold
 
 
 class Local(Method):
     """What windows share: self-attention only, where a query and a key have a distance."""
 
-    def far(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Tell which keys are out of reach: positions (queries, 1) and (1, keys) to (queries, keys)."""
-        raise TypeError(f"{type(self).__name__} does not say which keys are far")
+    def reach(self) -> tuple[int, int]:
+        """Return how many first keys every query sees, and the distance from which it sees no others."""
+        raise TypeError(f"{type(self).__name__} does not say which keys are near")
 
     def selects(self, site: Site) -> bool:
         return site.kind != "cross" and super().selects(site)
@@ -28,10 +28,14 @@ class Local(Method):
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         import torch
 
-        rows, columns = (torch.arange(n, dtype=torch.int32, device=scores.device) for n in scores.shape[-2:])
-        far = self.far(rows[:, None] + site.offset, columns)
-        shift = scores.new_zeros(far.shape).masked_fill_(far, float("-inf"))  # adding is faster than filling
-        return scores + shift if scores.requires_grad else scores.add_(shift)
+        first, width = (min(number, FURTHEST) for number in self.reach())
+        queries, keys = scores.shape[-2:]
+        # every row of the table is a piece of one line of distances, its last row the first piece
+        distance = torch.arange(1 - queries, keys, device=scores.device) - site.offset
+        line = scores.new_zeros(len(distance)).masked_fill_(distance.abs() >= width, float("-inf"))
+        shift = line.unfold(0, keys, 1).flip(0)
+        shift[:, : min(first, keys)] = 0
+        return scores + shift if scores.requires_grad else scores.add_(shift)  # faster than to fill
 
 
 @dataclass
@@ -54,8 +58,8 @@ class Window(Local):
         if self.width < 1:
             raise ValueError("a window is at least 1 key wide: the query's own")
 
-    def far(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return (queries - keys).abs() >= min(self.width, FURTHEST)
+    def reach(self) -> tuple[int, int]:
+        return 0, self.width
 
 
 @dataclass
@@ -79,8 +83,8 @@ class Sink(Local):
         if self.keys < 1 or self.window < 1:
             raise ValueError("at least 1 first key and a window of at least 1 key, the query's own")
 
-    def far(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return ((queries - keys).abs() >= min(self.window, FURTHEST)) & (keys >= min(self.keys, FURTHEST))
+    def reach(self) -> tuple[int, int]:
+        return self.keys, self.window
 
 
 @hookimpl
