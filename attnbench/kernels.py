@@ -61,11 +61,12 @@ def quantise_log(probs: Tensor, low: float, first: float, step: float, count: in
     if probs.dtype != torch.float32:
         return probs.copy_(quantise_log(probs.float(), low, first, step, count))
     under = torch.nextafter(torch.tensor(low), torch.zeros(())).item()
+    # looked up, not computed: exp2 differs in its last bit between a vector of the processor and a rest
+    levels = probs.new_tensor([0.0, *(2.0 ** (first + step * i) for i in range(count)), torch.nan])
     for piece in _pieces(probs):
-        torch.threshold_(piece, under, 2.0 ** (first - 2 * step))  # no logarithm of 0: infinities are slow
-        piece.clamp_(max=2.0 ** (first + step * (count - 1))).log2_()
-        piece.mul_(1 / step).add_(0.5 - first / step).floor_().mul_(step).add_(first).exp2_()
-        torch.threshold_(piece, 2.0 ** (first - 0.5 * step), 0.0)
+        torch.threshold_(piece, under, 2.0 ** (first - 2 * step)).log2_()  # log2 of 0 is slow
+        piece.mul_(1 / step).add_(1.5 - first / step).clamp_(0, count).nan_to_num_(nan=count + 1)
+        piece.copy_(levels.index_select(0, piece.flatten().int()).view_as(piece))
     return probs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.method import Method, Site, overridden
@@ -13,9 +14,42 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SAMPLES = 16  # enough: every sample has thousands of attention values a site
-LEVELS = 256  # more distinct values than this are no quantisation
-SHARED = 2  # nor are values that no other has: so many have the same on average
+LEVELS = 256  # more distinct values than this are no quantisation, nor are those of which most occur once
 BEYOND_ATTENTION = {"hidden"}
+
+
+@dataclass
+class Codes:
+    """The distinct values of attention, example by example, while there are few enough to be a code."""
+
+    most: int = 0
+    entropies: list[float] = field(default_factory=list)
+    found: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, key: tuple[str, int], values: Tensor) -> None:
+        """Count the values of one example at one site."""
+        if self.most > LEVELS or not values.numel():
+            return
+        distinct, counts = values.unique(return_counts=True)
+        self.most = max(self.most, len(counts))
+        shares = counts.double() / counts.sum()
+        self.entropies.append(-float((shares * shares.log2()).sum()))
+        self.found[key].append((distinct, counts))
+
+    def few(self) -> bool:
+        """Tell whether the values are levels: few, and of those that are not 0 at least half occur again."""
+        import torch
+
+        once = others = 0
+        for pairs in self.found.values():
+            values, counts = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+            distinct, place = values.unique(return_inverse=True)
+            total = torch.zeros_like(distinct, dtype=counts.dtype).index_add_(0, place, counts)
+            once += int((total[distinct != 0] == 1).sum())
+            others += int((distinct != 0).sum())
+        return 0 < self.most <= LEVELS and 2 * once <= others
 
 
 def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequence[Method]) -> dict[str, Any]:
@@ -23,9 +57,10 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
 
     sparsity    share of visible probabilities that are exactly 0
     nominal     the same, what causality hides counted as zero too
-    bits        log2 of the most distinct probabilities in one example at one site, null above 256 of them and
-                where hardly two are alike
-    entropy     bits that such a code needs on average: -sum_v f_v log2 f_v over its values, mean over sites
+    bits        log2 of the most distinct probabilities in one example at one site (of a long one, in one
+                tile), null above 256 of them and where most occur only once in all samples at a site
+    entropy     bits that such a code needs on average: -sum_v f_v log2 f_v over the values v of an example at
+                a site, mean over both
     heads       share of heads whose context is not all zero
     divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
                 methods, for the same input to the site
@@ -39,8 +74,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         return {}
     dense: dict[tuple[str, int], Tensor] = {}
     zeros: dict[str, float] = defaultdict(float)
-    levels: dict[tuple[str, int], int] = {}
-    entropies: list[float] = []
+    codes = Codes()
     silent: dict[tuple[str, int], Tensor] = {}
 
     def before(scores: Tensor, site: Site) -> None:
@@ -58,13 +92,8 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         zeros["all"] += seen.numel()
         zeros["distance"] += float((probs.float() - dense.pop(key)).abs().sum()) / 2
         zeros["rows"] += probs[..., 0].numel()
-        values, repeats = probs[seen].unique(return_counts=True)
-        counts = repeats.double()
-        zeros["others"] += float(counts[values != 0].sum())
-        zeros["distinct"] += float((values != 0).sum())
-        levels[key] = max(levels.get(key, 0), len(counts))
-        shares = counts / counts.sum()
-        entropies.append(-float((shares * shares.log2()).sum()))
+        for example, visible in zip(probs, seen, strict=True):
+            codes.add(key, example[visible])
 
     def outputs(context: Tensor, site: Site) -> None:
         key = (site.kind, site.layer)
@@ -89,14 +118,12 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     ):
         for batch in batches:
             model(**batch)
-    most = max(levels.values(), default=0)
     heads = torch.cat(list(silent.values()))
-    coded = 0 < most <= LEVELS and zeros["others"] >= SHARED * zeros["distinct"]
     return {
         "sparsity": zeros["zero"] / zeros["visible"],
         "nominal": 1 - (zeros["visible"] - zeros["zero"]) / zeros["all"],
-        "bits": math.log2(most) if coded else None,
-        "entropy": sum(entropies) / len(entropies) if coded else None,
+        "bits": math.log2(codes.most) if codes.few() else None,
+        "entropy": sum(codes.entropies) / len(codes.entropies) if codes.few() else None,
         "heads": float(1 - heads.float().mean()),
         "divergence": zeros["distance"] / zeros["rows"],
         "samples": sum(len(batch["input_ids"]) for batch in batches),

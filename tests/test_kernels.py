@@ -128,9 +128,17 @@ def test_the_wired_quantiser_at_three_bits():
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_levels_of_the_log_quantiser(bits):
-    values = transform(f"logquant{bits}", torch.logspace(-4, 0, 20000, dtype=torch.float32)).unique()
+@pytest.mark.parametrize("count", [20000, 20007])  # a processor's vectors and a rest that they leave
+def test_levels_of_the_log_quantiser(bits, count):
+    values = transform(f"logquant{bits}", torch.logspace(-4, 0, count, dtype=torch.float32)[1:]).unique()
     assert len(values) == 2**bits
+
+
+@pytest.mark.parametrize(
+    "spec", ["logquant3", "logquant6", "logquant6:edge", "logquant6:unpruned", "linquant6"]
+)
+def test_quantisers_do_not_hide_what_is_no_number(spec):
+    assert transform(spec, torch.tensor([[0.5, torch.nan, 0.25]])).isnan().tolist() == [[False, True, False]]
 
 
 def test_thresholds_are_strict():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from tiny_models import padded, tiny
 
 from attnbench import parse
@@ -24,6 +25,19 @@ def test_only_what_quantises_has_bits(name, spec, bits):
     found = measure(model, [padded(model, examples=3)], parse(spec))
     assert found["bits"] == bits and (found["entropy"] is None) == (bits is None)
     assert bits is None or 0 < found["entropy"] <= bits
+
+
+@pytest.mark.parametrize(
+    "spec, bits",
+    [("binary", 1), ("quantile2", 2), ("quantile3:halving", 3), ("logquant4", 4), ("uniform", 0)],
+)
+def test_levels_are_those_of_one_example(spec, bits):
+    model = tiny("bert")
+    together = {"input_ids": torch.randint(5, 60, (4, 37)), "attention_mask": torch.ones(4, 37, dtype=int)}
+    alone = [{key: value[place : place + 1] for key, value in together.items()} for place in range(4)]
+    found, apart = (measure(model, batches, parse(spec)) for batches in ([together], alone))
+    assert found["bits"] == bits == apart["bits"]
+    assert found["entropy"] == pytest.approx(apart["entropy"], abs=1e-6)
 
 
 def test_the_shares_of_what_is_left():
