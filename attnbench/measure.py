@@ -130,17 +130,36 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     }
 
 
-def summary(value: Any, most: int = 4096) -> Any:
-    """Return what `fit` learned as JSON: small tensors whole, large ones as shape and share of non-zeros."""
+def summary(value: Any, most: int = 4096, name: str = "") -> Any:
+    """Return what `fit` learned as JSON: small tensors of numbers whole, others as shape and share of non-zeros.
+
+    Others are large ones, and those of booleans; an array is as a tensor. Raises ValueError or TypeError naming
+    the attribute that JSON cannot hold: what is not finite, what is no number, text, list or dict.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(value)
     if isinstance(value, dict):
+        named = {" ".join(map(str, key)) if isinstance(key, tuple) else str(key): key for key in value}
         return {
-            " ".join(map(str, key)) if isinstance(key, tuple) else str(key): summary(item)
-            for key, item in value.items()
+            key: summary(value[own], most, f"{name}.{key}" if name else key) for key, own in named.items()
         }
     if isinstance(value, (list, tuple)):
-        return [summary(item) for item in value]
-    if hasattr(value, "numel"):
-        if value.numel() <= most and value.dtype.is_floating_point:
-            return [summary(item) for item in value.tolist()] if value.dim() else value.item()
+        return [summary(item, most, name) for item in value]
+    if isinstance(value, torch.Tensor):
+        if value.numel() <= most and value.dtype != torch.bool:
+            return summary(value.tolist(), most, name)
         return {"shape": list(value.shape), "density": float((value != 0).double().mean())}
-    return round(value, 9) if isinstance(value, float) else value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}: a record holds finite numbers only")
+        return round(value, 9)
+    if isinstance(value, str):
+        value.encode()  # half a character cannot be written
+    if value is not None and not isinstance(value, (bool, int, str)):
+        raise TypeError(f"{name} is a {type(value).__name__}: a record holds numbers, texts, lists and dicts")
+    return value

@@ -165,6 +165,7 @@ def _family_checks() -> dict[str, Any]:
         "batch": promises.batched,
         "tiles": promises.tiled,
         "deterministic": promises.deterministic,
+        "recorded": promises.recorded,
         "stateless": promises.stateless,
         "restored": integrity.restored,
         "generation": promises.generation,

@@ -156,6 +156,18 @@ class FitsOnAndOn(Fitted):
 
 
 @planted
+class LearnsInfinity(Fitted):
+    def spoil(self, model, batches):
+        self.cut_ = float("inf")
+
+
+@planted
+class LearnsAnObject(Fitted):
+    def spoil(self, model, batches):
+        self.order_ = {"layers": [{0, 1}]}
+
+
+@planted
 class MakesNan(Method):
     def probs(self, probs, site):
         return probs / 0 - probs / 0 if site.layer == 1 else probs * 0.5

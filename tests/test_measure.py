@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import padded, tiny
 
 from attnbench import parse
-from attnbench.measure import measure
+from attnbench.measure import measure, summary
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,37 @@ def test_the_shares_of_what_is_left():
     heads, layers = model.config.num_attention_heads, model.config.num_hidden_layers
     kept = 1 - (1 + heads) / (heads * layers)
     assert halved["heads"] == pytest.approx(kept) and halved["divergence"] == 0
+
+
+LEARNED = [
+    (torch.tensor([[0.5, 1.0]]), [[0.5, 1.0]]),
+    (torch.tensor([3, 0, 7]), [3, 0, 7]),
+    (torch.tensor(2.5), 2.5),
+    (np.array([0.25, 2]), [0.25, 2.0]),
+    (np.float32(0.5), 0.5),
+    (np.int64(4), 4),
+    (np.bool_(True), True),
+    (torch.tensor([True, False]), {"shape": [2], "density": 0.5}),
+    (np.array([[True, True]]), {"shape": [1, 2], "density": 1.0}),
+    (torch.ones(10, 1000), {"shape": [10, 1000], "density": 1.0}),
+    ({("encoder", 3): (1, None, "a")}, {"encoder 3": [1, None, "a"]}),
+]
+
+
+@pytest.mark.parametrize("value, expected", LEARNED, ids=range(len(LEARNED)))
+def test_what_is_learned_becomes_json(value, expected):
+    found = summary({"x_": value})
+    assert found == {"x_": expected} and json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (float("nan"), "x_ is nan"), (torch.tensor([1.0, float("-inf")]), "x_ is -inf"),
+        (np.float64("inf"), "x_ is inf"), ({"a": [np.array([np.nan])]}, "x_.a is nan"), ({1}, "x_ is a set"),
+        (1j, "x_ is a complex"), (len, "x_ is a builtin"), ("\ud800", "surrogates not allowed"),
+    ],
+)  # fmt: skip
+def test_what_json_cannot_hold_is_refused_by_name(value, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        summary({"x_": value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,8 @@ from attnbench.conformance.subject import (
 )  # fmt: skip
 from attnbench.errors import NotApplicable
 from attnbench.guard import Guard, StageError, require_nothing_kept, tensors_in
-from attnbench.method import Method, Site, needs_fit, overridden
+from attnbench.measure import summary
+from attnbench.method import Method, Site, fitted, needs_fit, overridden
 
 LENGTHS = (12, 12, 12, 9, 9, 7, 12, 5)  # equal neighbours share a tile, so examples that mix are seen
 
@@ -127,6 +129,18 @@ def deterministic(subject: Subject, seed: int) -> str:
             subject.fit(subject.model(), again)
         within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
     return "bit-equal" if not same else f"{same:g}"
+
+
+def recorded(subject: Subject, seed: int) -> str:
+    """A record can hold what fit learned."""
+    learned = [fitted(method) for method in subject.methods() if needs_fit(method)]
+    if not learned:
+        raise NotApplicable("learns nothing")
+    try:
+        json.dumps(list(map(summary, learned)), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise Fault(told(error)) from error
+    return ", ".join(dict.fromkeys(key for each in learned for key in each))
 
 
 def stateless(subject: Subject, seed: int) -> str:
