@@ -131,10 +131,11 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
 
 
 def summary(value: Any, most: int = 4096, name: str = "") -> Any:
-    """Return what `fit` learned as JSON: small tensors of numbers whole, others as shape and share of non-zeros.
+    """Return what `fit` learned as JSON: small tensors of numbers whole, others as shape and density.
 
-    Others are large ones, and those of booleans; an array is as a tensor. Raises ValueError or TypeError naming
-    the attribute that JSON cannot hold: what is not finite, what is no number, text, list or dict.
+    Others are large ones, and those of booleans; density is the share of non-zeros. Arrays are as tensors.
+    Raises ValueError or TypeError naming the attribute that JSON cannot hold: what is not finite, what is no
+    number, text, list or dict.
     """
     import numpy as np
     import torch

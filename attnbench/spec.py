@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from attnbench.errors import UserError, unknown
-from attnbench.method import KINDS, Method, layer_range
+from attnbench.method import KINDS, Method, layer_range, overridden
 from attnbench.plugins import registry
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
 WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")
+SEEDS = 1 << 63  # what torch takes
 HINT = "`attnbench methods` lists them."
 
 
@@ -30,12 +33,28 @@ def parse(text: str) -> tuple[Method, ...]:
         return ()
     if "dense" in terms:
         raise UserError(f"'{text}': dense is the unmodified model and combines with nothing. Leave it out.")
-    return tuple(_term(term) for term in terms)
+    methods = tuple(_term(term) for term in terms)
+    for place, method in enumerate(methods):
+        for other in methods[:place]:
+            if all("normalize" in overridden(each) for each in (method, other)) and _meet(method, other):
+                raise UserError(
+                    f"'{text}': {other.name} and {method.name} each replace the softmax. Leave one out, or "
+                    "part them by on= or layers=."
+                )
+    return methods
 
 
 def format(methods: Sequence[Method]) -> str:
     """Write methods as their canonical spec: variants first, no defaults, keys sorted, plain decimals."""
     return "+".join(_format_term(method) for method in methods) or "dense"
+
+
+def _meet(a: Method, b: Method) -> bool:
+    """Tell whether `on=` and `layers=` of two methods leave them a site in common."""
+    layers = [[layer_range(text) for text in method.layers] or [range(sys.maxsize)] for method in (a, b)]
+    return bool(set(a.on or KINDS) & set(b.on or KINDS)) and any(
+        max(one.start, two.start) < min(one.stop, two.stop) for one in layers[0] for two in layers[1]
+    )
 
 
 def _term(term: str) -> Method:
@@ -60,9 +79,7 @@ def _term(term: str) -> Method:
     amount = amount_field(cls)
     if match["amount"]:
         if amount is None:
-            raise UserError(
-                f"'{term}': {cls.name} takes no amount. `attnbench methods {cls.name}` shows its fields."
-            )
+            raise UserError(f"'{term}': {cls.name} takes no amount. {_shown(cls)}")
         arguments[amount.name] = _value(term, amount, match["amount"])
     elif amount is not None and _default(amount) is dataclasses.MISSING:
         raise UserError(f"'{term}': the amount ({amount.name}) is missing, as in {_example(cls)}")
@@ -86,7 +103,7 @@ def _term(term: str) -> Method:
         for text in method.layers:
             layer_range(text)
     except ValueError as error:
-        raise UserError(f"'{term}': {error}. `attnbench methods {cls.name}` shows its fields.") from None
+        raise UserError(f"'{term}': {error}. {_shown(cls)}") from None
     for kind in method.on:
         if kind not in KINDS:
             raise unknown("kind of attention", kind, KINDS, f"'{term}' takes on={'|'.join(KINDS)}.")
@@ -115,29 +132,63 @@ def amount_field(cls: type[Method]) -> dataclasses.Field[Any] | None:
 
 
 def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str, Any]) -> UserError:
+    base, *own = cls.name.split(":")
+    variants = [name.split(":")[1:] for name in registry().methods if name.startswith(base + ":")]
     known = sorted(name.replace("_", "-") for name in fields if fields[name] is not amount_field(cls))
-    base = cls.name.split(":")[0]
-    known += [":".join(name.split(":")[1:]) for name in registry().methods if name.startswith(base + ":")]
+    if f":{token}=" in term and (token in own or [token] in variants):
+        return UserError(f"'{term}': {token} takes no value: it is a variant, as in {base}:{token}")
+    if f":{token}=" not in term and token in known:
+        return UserError(f"'{term}': {token} takes a value, as in {token}=... {_shown(cls)}")
+    choices = [":".join(words) for words in variants]
+    if any(token in words for words in variants):
+        told = f"{' and '.join([*own, token])} do not combine" if own else f"{token} does not stand alone"
+        return UserError(f"'{term}': {told}. Variants of {base} are {', '.join(choices)}.")
+    known += choices
     return unknown(f"modifier of {cls.name}", token, known, f"'{term}' may use {', '.join(known)}.")
+
+
+def _shown(cls: type[Method]) -> str:
+    return f"`attnbench methods {cls.name}` shows its fields."
 
 
 def _type(field: dataclasses.Field[Any]) -> str:
     return field.type.__name__ if isinstance(field.type, type) else str(field.type)
 
 
+def _kinds(field: dataclasses.Field[Any]) -> tuple[set[str], list[Any]]:
+    """Return the names in a field's type, and the values that it lists: of Literal["a", "b"] those alone."""
+    names, choices = set(), []
+    waiting: list[ast.AST] = [ast.parse(_type(field), mode="eval")]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] == "Literal":
+            choices += [part.value for part in ast.walk(node.slice) if isinstance(part, ast.Constant)]
+            continue
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        waiting += ast.iter_child_nodes(node)
+    return names, choices
+
+
 def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
-    kind = _type(field)
+    kinds, choices = _kinds(field)
+    wanted = "true or false" if "bool" in kinds else "a whole number" if "int" in kinds else "a number"
     try:
-        if "bool" in kind:
+        if choices:
+            wanted = " or ".join(map(str, choices))
+            return {str(choice): choice for choice in choices}[text]
+        if "bool" in kinds:
             return {"true": True, "false": False}[text]
-        if "int" in kind:
-            return int(text)
-        if "float" in kind and not math.isfinite(float(text)):
+        if "int" in kinds:
+            number = int(text)
+            if field.name == "seed" and not 0 <= number < SEEDS:
+                wanted = f"a whole number from 0 to {SEEDS - 1}"
+                raise ValueError
+            return number
+        if "float" in kinds and not math.isfinite(float(text)):
             raise ValueError
-        return float(text) if "float" in kind else text
+        return float(text) if "float" in kinds else text
     except (ValueError, KeyError):
-        words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
-        wanted = next(word for name, word in words.items() if name in kind)
         raise UserError(f"'{term}': {field.name.replace('_', '-')} takes {wanted}, not '{text}'") from None
 
 

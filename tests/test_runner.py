@@ -100,6 +100,13 @@ def test_a_checkpoint_is_known_by_the_weights_that_are_loaded(tiny_folder, tmp_p
     assert models.find(str(folder), "pocket-sentiment").fingerprint == before
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_that_no_generator_takes_is_a_mistake(seed, tmp_path, capsys):
+    asked = ["run", "--models", "bert", "--seed", str(seed), "--limit", "4", "--records", str(tmp_path / "r")]
+    assert main(asked) == 2
+    assert f"seed {seed} is no whole number from 0 to" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_only_the_new_method_is_measured(tiny_folder, tmp_path, evaluations):
     _run(tiny_folder, tmp_path, ["prune80"])
     cells = _cells(_run(tiny_folder, tmp_path, ["prune80", "prune50"]))
