@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attnbench import models, tasks
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError
 from attnbench.method import Method, needs_fit
+from attnbench.plugins import registry
+from attnbench.spec import SEEDS
 
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
 Batch = dict[str, Any]
@@ -33,13 +36,6 @@ class Settings:
     measure: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("limit", "batch_size", "batch_tokens"):
-            value = getattr(self, name)
-            if value is not None:
-                check_whole(name, value, 1)
-        check_whole("seed", self.seed)
-        if self.dtype not in EAGER_TOLERANCE:
-            raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         check_device(self.device)
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed {self.seed} is no whole number from 0 to {SEEDS - 1}")
@@ -59,10 +55,9 @@ class Bench:
 
     def __init__(self, name: str, task: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
-        from attnbench.backends import lm_eval
-
+        backend = importlib.import_module(registry().backends["lm-eval"])
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
-        self.prepared = lm_eval.prepare(
+        self.prepared = backend.prepare(
             task,
             self.checkpoint,
             limit=settings.limit,
