@@ -42,6 +42,11 @@ def made(**ignored):
 
 def same(**ignored):
     return DatasetDict({"train": made()["validation"], "validation": made()["validation"]})
+
+def spaced(**ignored):
+    found = same()
+    found["train"] = found["train"].map(lambda doc: {"good": "  ".join(doc["good"].split())})
+    return found
 """
 COMMON = {
     "custom_dataset": "!function made.made",
@@ -309,9 +314,10 @@ def test_a_long_text_is_calibrated_on_in_windows(checkpoint, task):
 
 def test_calibration_that_is_evaluated_or_missing(checkpoint, task, tmp_path):
     chosen = checkpoint()
-    overlapping = _prepare(task(custom_dataset="!function made.same"), chosen)
-    with pytest.raises(UserError, match="12 of 12 calibration samples of task 'made' are evaluated too"):
-        overlapping.calibration()
+    for splits in ("same", "spaced"):
+        overlapping = _prepare(task(custom_dataset=f"!function made.{splits}"), chosen)
+        with pytest.raises(UserError, match="12 of 12 calibration samples of task 'made' are evaluated too"):
+            overlapping.calibration()
     without = _prepare(task(training_split=None), chosen)
     assert without.fingerprints["calibration"] is None
     with pytest.raises(NotApplicable, match="task 'made' has no training split: give --calibration"):

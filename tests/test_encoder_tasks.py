@@ -407,6 +407,21 @@ def clash(split):
                 prepared.calibration_documents()
 
 
+def test_white_space_makes_no_text_another(checkpoint, task, tmp_path):
+    folder = task(
+        CLASSIFY, custom_dataset="!function made_up.spaced", metadata="{calibration: {split: train}}"
+    )
+    spaced = """
+def spaced(split):
+    found = list(texts("both"))
+    return found if split != "train" else [{**doc, "second": f" {doc['second']} \\n"} for doc in found]
+"""
+    (tmp_path / "made_up.py").write_text(DATA + spaced)
+    prepared = lm_eval.prepare("made", checkpoint(), include_path=folder)
+    with pytest.raises(UserError, match="40 of 40 calibration samples of task 'made' are evaluated too"):
+        prepared.calibration_documents()
+
+
 # configurations
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,15 +51,15 @@ def source(task: EncoderTask, asked: str | None) -> Source:
 def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
     """Draw documents without replacement, all where there are fewer, none with the text of an evaluated one.
 
-    CoLA, for one, has a few sentences in two splits. Raises UserError where there are many: then the split is
-    not one to learn from.
+    CoLA, for one, has a few sentences in two splits; white space makes no text another. Raises UserError
+    where there are many: then the split is not one to learn from.
     """
     docs = task.documents(chosen.split, chosen.dataset)
     count = min(samples or chosen.samples, len(docs))
     rng = random.Random(f"{seed} calibration")
     drawn = rng.sample(range(len(docs)), count)
-    evaluated = {task.text(doc) for doc in task.eval_docs}
-    shared = [k for k in drawn if task.text(docs[k]) in evaluated]
+    evaluated = {plain(task.text(doc)) for doc in task.eval_docs}
+    shared = [k for k in drawn if plain(task.text(docs[k])) in evaluated]
     if len(shared) > SHARED * count:
         raise UserError(
             f"{len(shared)} of {count} calibration samples of task '{task.task_name}' are evaluated too, "
@@ -69,9 +69,14 @@ def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int)
     if shared:
         left = sorted(set(range(len(docs))) - set(drawn))
         rng.shuffle(left)
-        others = (docs[k] for k in left if task.text(docs[k]) not in evaluated)
+        others = (docs[k] for k in left if plain(task.text(docs[k])) not in evaluated)
         kept += itertools.islice(others, len(shared))
     return kept
+
+
+def plain(texts: Iterable[object]) -> tuple[str, ...]:
+    """Return texts with single spaces for all white space: by that they are compared."""
+    return tuple(" ".join(str(text).split()) for text in texts)
 
 
 def batches(

@@ -145,8 +145,8 @@ class PreparedCausal:
             requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
         count = min(samples or source.samples, len(requests))
         chosen = random.Random(f"{self.seed} calibration").sample(range(len(requests)), count)
-        evaluated = {hash(tuple(map(str, request.args))) for request in self.task.instances}
-        shared = [k for k in chosen if hash(tuple(map(str, requests[k].args))) in evaluated]
+        evaluated = {hash(calibration_.plain(request.args)) for request in self.task.instances}
+        shared = [k for k in chosen if hash(calibration_.plain(requests[k].args)) in evaluated]
         if shared:
             raise UserError(
                 f"{len(shared)} of {count} calibration samples of task '{self.file.name}' are evaluated too, "
