@@ -19,15 +19,23 @@ class TaskMistake(UserError):
         self.key = key
 
 
+class Misfit(UserError):
+    """A model whose head or labels are for other tasks: among several a cell that is not applicable."""
+
+
 class NotApplicable(Exception):
     """A (model, task, method) cell that has no meaning, with the reason."""
 
 
+def near(token: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Write " Did you mean X or Y?" of the names that are like a token, nothing where none is."""
+    found = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=cutoff)
+    return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
 def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError:
     """Build the error for a name that does not exist: the token, the near names, the next command."""
-    near = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=0.6)
-    suggestion = f" Did you mean {' or '.join(near)}?" if near else ""
-    return UserError(f"unknown {kind} '{token}'.{suggestion} {hint}")
+    return UserError(f"unknown {kind} '{token}'.{near(token, known)} {hint}")
 
 
 @contextlib.contextmanager
