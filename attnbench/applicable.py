@@ -17,7 +17,7 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
     Raises UserError for a name that stands for two methods.
     """
     from attnbench import tap
-    from attnbench.sites import discover
+    from attnbench.engine import Engine
 
     for method in methods:
         text = spec.format([method])
@@ -25,13 +25,14 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
             raise UserError(registry().contested[method.name])
         if not overridden(method) and not needs_fit(method):
             raise TypeError(f"{text} overrides no stage: `attnbench check {text}` says more")
-        chosen = [site for site in discover(model) if method.selects(site)]
-        if overridden(method) and not chosen:
-            limits = [
-                *(f"on={kind}" for kind in method.on),
-                *(f"layers={layers}" for layers in method.layers),
-            ]
-            raise NotApplicable(f"{text}: no attention at {' '.join(limits) or 'all'}")
+        limits = [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
+        where = " ".join(limits) or "all"
+        places = [place for place in Engine(model).places if method.selects(place.site)]
+        chosen = [place.site for place in places if place.site.heads]
+        if "hidden" in overridden(method) and all(place.layer is None for place in places):
+            raise NotApplicable(f"{text}: no layer begins at {where}")
+        if not chosen and set(overridden(method)) != {"hidden"}:
+            raise NotApplicable(f"{text}: no attention at {where}")
         if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
             raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")
         tap.require(model, [method])

@@ -15,7 +15,7 @@ from attnbench.applicable import require_sites
 from attnbench.bench import Bench, Settings, fit
 from attnbench.console import Listener
 from attnbench.errors import NotApplicable, UserError, own_fault
-from attnbench.method import Method, fitted, needs_fit
+from attnbench.method import Method, fitted, needs_fit, overridden
 from attnbench.plugins import registry
 from attnbench.record import Record
 
@@ -42,16 +42,16 @@ class Column:
         text = spec.format(methods)
         cell = {"model": models.label(self.name), "task": self.label, "method": text}
         settings = self.settings.recorded() | ({"notes": self.notes} if self.notes else {})
+        old = None if force else record.existing(self.records, cell)
         if self.absent is not None:
+            if old and (old.status, old.error, old.settings) == ("not applicable", self.absent, settings):
+                return old, True
             item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
             record.write(self.records, item)
             return item, False
-        fingerprints = {
-            **self.bench.prepared.fingerprints,
-            **(self._learned_from if any(map(needs_fit, methods)) else {}),
-        }
+        learned_from = self._learned_from if any(map(needs_fit, methods)) else {}
+        fingerprints = {**self.bench.prepared.fingerprints, **(learned_from or {})}
         source = provenance.of(cell, methods, self.bench.checkpoint, fingerprints, self.settings)
-        old = None if force else record.existing(self.records, cell)
         contested = any(method.name in registry().contested for method in methods)
         if old and not contested and self._holds(old, source):
             if not methods:
@@ -79,6 +79,8 @@ class Column:
         if item.status != "measured":
             item.metrics, item.scores = {}, {}
         item.date = provenance.now()
+        if learned_from is None and old and old.status == "measured":
+            return item, False  # what it learned from is not to be had today: what it measured then stays
         record.write(self.records, item)
         if not methods:
             self._compare_with_card(item)
@@ -97,11 +99,14 @@ class Column:
         return Costs(self.bench.model, self.bench.batches(SAMPLES), batch)
 
     @functools.cached_property
-    def _learned_from(self) -> dict[str, str]:
+    def _learned_from(self) -> dict[str, str] | None:
+        """Return the fingerprint of what methods learn from, None where it is refused: as each cell says."""
         try:
             return {"calibration documents": self.bench.prepared.calibration_fingerprint()}
         except NotApplicable:
             return {}
+        except UserError:
+            return None
 
     def _origin(self, methods: Sequence[Method]) -> str:
         """Say which stage at which site made the first non-finite value, if it does so again."""
@@ -128,10 +133,8 @@ class Column:
         torch.manual_seed(self.settings.seed)
         with own_fault(methods):
             require_sites(model, methods)
-        started = time.perf_counter()
-        learns = any(needs_fit(method) for method in methods)
-        batches = self.bench.calibration() if learns else []
-        with own_fault(methods):
+            started = time.perf_counter()
+            batches = self.bench.calibration() if any(map(needs_fit, methods)) else []
             fit(model, methods, batches)
             item.seconds["fit"] = time.perf_counter() - started
             self._evaluate(item, model, methods)
@@ -150,6 +153,8 @@ class Column:
         started = time.perf_counter()
         with contextlib.ExitStack() as stack:
             applied = stack.enter_context(apply(model, *methods)) if methods else None
+            if applied and not applied.expected and any(map(overridden, methods)):
+                raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
             found = self.bench.prepared.evaluate(
                 model,
                 batch_size=self.settings.batch_size,
@@ -179,9 +184,11 @@ class Column:
         if self.settings.measure:
             item.measured |= self._costs.of(methods)
         item.seconds["measure"] = time.perf_counter() - started
-        item.fitted = {
-            spec.format([method]): summary(fitted(method)) for method in methods if needs_fit(method)
-        }
+        learned: list[str] = []  # a term may stand there twice, as in mask50+mask50: the second is mask50:2
+        for method in filter(needs_fit, methods):
+            learned.append(spec.format([method]))
+            times = learned.count(learned[-1])
+            item.fitted[learned[-1] + (f":{times}" if times > 1 else "")] = summary(fitted(method))
 
     def _changed(self, outputs: Any, methods: Sequence[Method], item: Record) -> dict[str, Any]:
         import numpy as np

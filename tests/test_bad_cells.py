@@ -19,6 +19,9 @@ CELLS = {
     "gates:l0:on=cross:steps=3": ("not applicable", "on=cross"),
     "heads50:gradient:on=decoder": ("not applicable", "on=decoder"),
     "mask50:layers=4-6": ("not applicable", "layers=4-6"),
+    "hidden-quant8:on=cross": ("not applicable", "no layer begins at on=cross"),
+    "finetune3:on=cross": ("not applicable", "finetune3:on=cross: no attention at on=cross"),
+    "finetune3:layers=9": ("not applicable", "layers=9"),
     "prune80": ("measured", ""),
     "heads50:gradient": ("measured", ""),
 }

@@ -408,9 +408,8 @@ def clash(split):
 
 
 def test_white_space_makes_no_text_another(checkpoint, task, tmp_path):
-    folder = task(
-        CLASSIFY, custom_dataset="!function made_up.spaced", metadata="{calibration: {split: train}}"
-    )
+    fitted = "{calibration: {split: train, samples: 40}}"
+    folder = task(CLASSIFY, custom_dataset="!function made_up.spaced", metadata=fitted)
     spaced = """
 def spaced(split):
     found = list(texts("both"))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import attnbench
 from attnbench import parse, sites, transform
-from attnbench.errors import UserError
+from attnbench.applicable import require_sites
+from attnbench.conformance import tiny
+from attnbench.errors import NotApplicable, UserError
 from attnbench.testing import check_method
 
 SPECS = ("hidden-quant{}", "hidden-quant{}:linear", "hidden-quant{}:log")
@@ -129,9 +131,10 @@ def test_half_precision_rounds_once(spec):
 
 
 def test_the_input_of_every_layer_is_changed_and_nothing_else():
-    from tiny_models import padded, tiny
+    import tiny_models
 
-    model, inputs = tiny("bert"), padded(tiny("bert"), "right", examples=2)
+    model = tiny_models.tiny("bert")
+    inputs = tiny_models.padded(model, "right", examples=2)
     sites.discover(model)  # its probe is a forward pass too
     seen, given, layers = [], [], model.base_model.encoder.layer
     handles = [
@@ -159,3 +162,13 @@ def test_amounts_out_of_range(spec):
 def test_promises(spec):
     report = check_method(spec)
     assert report.ok, report
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_no_layer_begins_at_a_cross_attention(name):
+    model = tiny.build(name)
+    with pytest.raises(NotApplicable, match="hidden-quant8:on=cross: no layer begins at on=cross"):
+        require_sites(model, parse("hidden-quant8:on=cross"))
+    require_sites(model, parse("hidden-quant8:on=cross:on=decoder"))
+    with attnbench.apply(model, "hidden-quant8:on=cross:on=decoder") as applied:
+        assert applied.expected == 2

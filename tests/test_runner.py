@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import checks, hub, models, provenance, record, runner
+from attnbench import checks, column, hub, models, provenance, record, runner
 from attnbench.backends import lm_eval
 from attnbench.cli import main
 from attnbench.errors import UserError
@@ -190,6 +190,88 @@ def test_a_method_without_a_site_is_not_applicable(tiny_folder, tmp_path):
         "measured",
     ]
     assert "on=cross" in cells["prune80:on=cross"].error
+
+
+def test_a_method_that_acts_nowhere_is_not_applicable(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(column, "require_sites", lambda *_: None)
+    specs = ["hidden-quant8:on=cross", "prune80:layers=9+prune50:layers=8", "finetune2:layers=0"]
+    cells = _cells(_run(tiny_folder, tmp_path, specs))
+    assert [cells[name].status for name in specs] == ["not applicable", "not applicable", "measured"]
+    assert "acts at no site" in cells[specs[0]].error
+
+
+def test_a_term_that_stands_there_twice_says_twice_what_it_learned(tiny_folder, tmp_path):
+    specs = ["mask50+mask50", "finetune2+mask50+finetune2+finetune2"]
+    cells = _cells(_run(tiny_folder, tmp_path, specs))
+    assert list(cells[specs[0]].fitted) == ["mask50", "mask50:2"]
+    assert list(cells[specs[1]].fitted) == ["finetune2", "mask50", "finetune2:2", "finetune2:3"]
+    first, second = (cells[specs[1]].fitted[name]["losses_"] for name in ("finetune2", "finetune2:2"))
+    assert first != second
+
+
+def test_what_is_not_applicable_stays_as_it_is(tmp_path, monkeypatch):
+    moments = iter(f"2026-01-0{k}T00:00:00+00:00" for k in range(1, 9))
+    monkeypatch.setattr(provenance, "now", lambda: next(moments))
+
+    def run(**options):
+        made = runner.run("gpt", (), "pocket-sentiment", records=str(tmp_path), limit=4, **options)
+        assert {item.status for item in made.records} == {"not applicable"}
+        return [(file.name, file.read_bytes()) for file in sorted(tmp_path.rglob("*.json"))]
+
+    first = run()
+    assert run() == first
+    assert run(force=True) != first
+    assert run(seed=1) != first  # the settings are others
+
+
+@pytest.fixture
+def refused(tiny_folder, tmp_path):
+    """Return what runs methods on a file, calibrated on another file or on itself, and both files."""
+    rows = [
+        f"{words},{label}\n"
+        for words in ("a fine film", "dull", "good")
+        for label in ("negative", "positive")
+    ]
+    files = []
+    for name in ("mine", "other"):
+        file = tmp_path / f"{name}.csv"
+        file.write_text("text,label\n" + "".join(f"{name} {row}" for row in rows), encoding="utf-8")
+        files.append(str(file))
+    records = str(tmp_path / "records")
+
+    def run(calibration, **options):
+        return _cells(
+            runner.run(
+                tiny_folder,
+                ["mask50", "prune80"],
+                files[0],
+                records=records,
+                calibration=calibration,
+                **options,
+            )
+        )
+
+    return run, *files
+
+
+def test_a_refused_calibration_fails_what_calibrates_alone(refused, tiny_folder, tmp_path, capfd):
+    run, mine, _ = refused
+    cells = run(mine)
+    told = {name: item.status for name, item in cells.items()}
+    assert told == {"dense": "measured", "uniform": "measured", "mask50": "failed", "prune80": "measured"}
+    assert "6 of 6 calibration samples of task 'mine' are evaluated too" in cells["mask50"].error
+    asked = ["run", "--models", tiny_folder, "--tasks", mine, "--methods", "mask50,prune80"]
+    assert main([*asked, "--calibration", mine, "--records", str(tmp_path / "r")]) == 1
+    assert capfd.readouterr().err.count("are evaluated too") == 1
+
+
+def test_a_refused_calibration_overwrites_nothing_that_was_measured(refused):
+    run, mine, other = refused
+    measured = run(other)["mask50"]
+    assert measured.status == "measured" and run(mine)["mask50"].status == "failed"
+    assert run(other)["mask50"].date == measured.date
+    run(mine, force=True)
+    assert run(mine)["mask50"].status == "failed"
 
 
 def test_fitted_methods_learn_once_and_say_what(tiny_folder, tmp_path):
