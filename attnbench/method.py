@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 STAGES = ("hidden", "scores", "normalize", "probs", "context")
 KINDS = ("encoder", "decoder", "cross")
+SCORED, LEFT = ("scores_", "gates_"), "alive_"  # learned per head, (kind, layer) -> (heads,): drawn as a map
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Method:
     rows: ClassVar[Literal["one", "all"]] = "one"  # "all": statistics beyond one query row
     zero: ClassVar[float | None] = None  # the amount that changes nothing, which `attnbench check` then tests
     grows: ClassVar[str] = ""  # "sparsity": a larger amount leaves more attention exactly zero
+    criterion: ClassVar[bool] = False  # `attnbench heads` takes it: at amount 0 `fit` only learns `scores_`
     empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
 
     on: tuple[str, ...] = field(default=(), kw_only=True)
