@@ -1,13 +1,15 @@
-"""Records: one JSON a cell, measurements only, written so that a kill leaves the old file or the new one."""
+"""Records: one JSON a cell, measurements only, written so that a kill leaves no half of a file."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100
+MEANWHILE_S = 0.5  # more than another run takes between its two renames
 STATUSES = ("measured", "failed", "not applicable")
 
 
@@ -59,7 +62,11 @@ def path_of(folder: str | Path, cell: dict[str, str]) -> Path:
 
 
 def write(folder: str | Path, record: Record) -> Path:
-    """Write a record: arrays first, then the JSON naming their hash, each by temporary file and rename."""
+    """Write a record: arrays first, then the JSON naming their hash, each by temporary file and rename.
+
+    A kill leaves the old record or the new one, or between the renames the old JSON beside new arrays: their
+    hash tells, and the cell is measured again.
+    """
     import io
 
     import numpy as np
@@ -169,11 +176,16 @@ def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
     if not path.exists():
         return None
     try:
-        return read(path)
+        try:
+            return read(path)
+        except ValueError:
+            time.sleep(MEANWHILE_S)
+            return read(path)
     except ValueError as error:
         aside = path.with_suffix(".json.damaged")
-        os.replace(path, aside)
-        print(f"attnbench: damaged record set aside as {aside.name}: {error}", file=sys.stderr)
+        with contextlib.suppress(FileNotFoundError):  # another run has set it aside
+            os.replace(path, aside)
+            print(f"attnbench: damaged record set aside as {aside.name}: {error}", file=sys.stderr)
         return None
 
 

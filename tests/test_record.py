@@ -92,6 +92,40 @@ def test_a_write_cut_short_leaves_the_old_record(stop_at, tmp_path, monkeypatch)
         assert record.existing(tmp_path, changed.cell) is None
 
 
+def test_a_record_that_another_run_is_writing_is_read_when_it_is_whole(tmp_path, monkeypatch, capsys):
+    cell = _record().cell
+    path = record.write(tmp_path, _record(value=0.1))
+    changed = _record(value=0.2)
+    changed.scores["acc"] = np.zeros(4)
+    record.write(tmp_path / "new", changed)
+    new = record.path_of(tmp_path / "new", cell)
+    path.with_suffix(".npz").write_bytes(new.with_suffix(".npz").read_bytes())  # the first of two renames
+    monkeypatch.setattr(record.time, "sleep", lambda _: path.write_bytes(new.read_bytes()))  # the second
+    assert record.existing(tmp_path, cell).metrics["acc"]["value"] == 0.2
+    assert not list(tmp_path.rglob("*.damaged")) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+def test_a_damaged_record_that_another_run_sets_aside_is_gone(reads, tmp_path, monkeypatch, capsys):
+    path = record.write(tmp_path, _record())
+    path.write_text("{")
+    aside, read, seen = path.with_suffix(".json.damaged"), record.read, []
+
+    def slow(path):
+        try:
+            return read(path)
+        except ValueError:
+            seen.append(path)
+            if len(seen) == reads:
+                path.rename(aside)
+            raise
+
+    monkeypatch.setattr(record, "read", slow)
+    monkeypatch.setattr(record, "MEANWHILE_S", 0)
+    assert record.existing(tmp_path, _record().cell) is None
+    assert len(seen) == 2 and aside.exists() and not path.exists() and not capsys.readouterr().err
+
+
 def test_not_a_number_is_no_record(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         record.write(tmp_path, _record(value=float("nan")))
