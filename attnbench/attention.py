@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
+import torch
 from torch import Tensor, nn
 
 from attnbench import sites, tap
@@ -96,23 +97,32 @@ def transform(spec: Method | str, tensor: Tensor, visible: Tensor | None = None)
     """Apply the one stage that each fit-less method of a spec overrides to a copy of a tensor.
 
     `tensor` has the stage's shape or its last axes only: a row of probabilities is enough. `visible` tells
-    which keys count. Raises UserError for a method that is fitted or changes several stages.
+    which keys count. Raises UserError for a method that is fitted or changes several stages, and for methods
+    of different stages.
     """
     shape = (1,) * (4 - tensor.dim()) + tuple(tensor.shape)
     result = tensor.clone()
-    for method in methods_of([spec]):
+    methods = methods_of([spec])
+    stages = list(dict.fromkeys(stage for method in methods for stage in overridden(method)))
+    for method in methods:
         changed = overridden(method)
         if needs_fit(method) or len(changed) != 1:
             raise UserError(
                 f"{method.name} cannot be tried on a tensor: it needs a fit or changes {len(changed)} stages"
             )
+        if len(stages) > 1:
+            raise UserError(
+                f"'{spec}' changes {' and '.join(stages)}: a tensor is of one stage. Try each alone."
+            )
         stage = changed[0]
         full = result if stage == "hidden" else result.view(shape)
         seen = None if visible is None else visible.expand(tensor.shape).reshape(shape)
+        if seen is not None and stage in ("scores", "normalize"):
+            full = full.masked_fill(~seen, torch.finfo(full.dtype).min / 2)  # as in a model
         site = Site("", "encoder", 0, heads=shape[1], head_dim=shape[3], visible=seen)
         full = getattr(method, stage)(full, site)
-        if seen is not None and stage in ("normalize", "probs"):
-            full = full.masked_fill(~seen, 0)
+        if seen is not None and stage in ("scores", "normalize", "probs"):
+            full = full.masked_fill(~seen, -torch.inf if stage == "scores" else 0)
         result = full.reshape(tensor.shape)
     return result
 

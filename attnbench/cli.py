@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench import heads, reports, running, sidecar
+from attnbench import commands, heads, plugins, reports, running, sidecar
 from attnbench.errors import UserError, unknown
 
 EPILOG = """examples:
@@ -72,10 +71,10 @@ def parser() -> argparse.ArgumentParser:
     )
     shared.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    found = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
+        return found.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
 
     run = command("run", "Measure models with methods on tasks and print the comparison.")
     running.add_run(run, _positive)
@@ -115,8 +114,9 @@ def parser() -> argparse.ArgumentParser:
     for each in (run, verify, scores, smaller, tasks):
         each.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
 
-    for name, text in HANDED_OVER.items():
-        whole = commands.add_parser(name, help=text, add_help=False, prefix_chars="\0")
+    for name, module in _backends().items():
+        text = HANDED_OVER.get(name, f"Hand over to {name}: {module}.")
+        whole = found.add_parser(name, help=text, add_help=False, prefix_chars="\0")
         whole.add_argument("rest", nargs=argparse.REMAINDER)
     return top
 
@@ -151,10 +151,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _backends() -> dict[str, str]:
+    # a command of ours is nobody's to take over
+    return {
+        name: module
+        for name, module in plugins.registry().backends.items()
+        if not hasattr(commands, name.replace("-", "_"))
+    }
+
+
 def _dispatch(arguments: list[str]) -> int:
-    if arguments and arguments[0] in HANDED_OVER:
-        framework = importlib.import_module(f"attnbench.backends.{arguments[0].replace('-', '_')}_cli")
-        return int(framework.main(arguments[1:]))
+    if arguments and not arguments[0].startswith("-"):
+        plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
+        if arguments[0] in _backends():
+            return int(plugins.registry().backend(arguments[0])(arguments[1:]))
     options = parser().parse_args(arguments)
     if options.version:
         from attnbench import __version__
@@ -164,11 +174,5 @@ def _dispatch(arguments: list[str]) -> int:
     if options.command is None:
         parser().print_help()
         return 0
-    from attnbench import commands, plugins
-
-    folders = [
-        *filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)),
-        *options.plugins_dir,
-    ]
-    plugins.load(options.plugin, folders)
+    plugins.load(options.plugin, options.plugins_dir)
     return getattr(commands, options.command.replace("-", "_"))(options)

@@ -86,11 +86,11 @@ def introduce(name: str) -> None:
     """Say on stderr which model a short name stands for."""
     from attnbench import models
 
-    shown = models.label(name)
-    if shown.startswith("pocket-") and shown != name:
+    folders = models.pocket_families().get(name, {})
+    if folders:
+        shown = models.label(name)
         cards = [
-            json.loads((folder / "card.json").read_text(encoding="utf-8"))
-            for folder in models.pocket_families()[name].values()
+            json.loads((folder / "card.json").read_text(encoding="utf-8")) for folder in folders.values()
         ]
         size = max(card["parameters"] for card in cards) / 1e6
         published = (

@@ -5,44 +5,75 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from attnbench.errors import UserError
 
 
-def download(repository: str, patterns: Sequence[str], instead: str) -> str:
+def download(
+    repository: str,
+    patterns: Iterable[str],
+    instead: str,
+    *,
+    weights: Sequence[str] = ("*.safetensors",),
+    own_code: bool = False,
+) -> str:
     """Return the local folder of a repository, fetching it where it is not there yet.
 
-    Raises UserError where it cannot be had, naming what can be used `instead`.
+    Of `weights`, patterns of formats, only the first that the repository has is fetched; `own_code`: its
+    Python too. Raises UserError where it cannot be had, naming what can be used `instead`.
     """
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    with contextlib.suppress(LocalEntryNotFoundError):
-        folder = snapshot_download(repository, local_files_only=True)
-        if whole(Path(folder)):
-            return folder
+    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = snapshot_download(repository, local_files_only=True)
+            if whole(Path(folder), own_code):
+                return folder
+    except HFValidationError as error:
+        raise UserError(f"model '{repository}' is no Hub id: {str(error).splitlines()[0]}") from error
     if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
         raise UserError(
             f"model '{repository}' is not, or not wholly, in {constants.HF_HUB_CACHE} and the Hub cannot be "
             f"reached. Set HF_HOME to a home that has it, or use {instead}."
         )
+    wanted = [*patterns, *(["*.py"] if own_code else [])]
     try:
-        return snapshot_download(repository, allow_patterns=list(patterns))
+        folder = snapshot_download(repository, allow_patterns=[*wanted, weights[0]])
+        if not any(Path(folder).glob(weights[0])):  # only then is the Hub asked again
+            folder = snapshot_download(repository, allow_patterns=[*wanted, *weights])
+        return folder
     except (HfHubHTTPError, OSError) as error:
         raise UserError(f"model '{repository}' cannot be downloaded: {str(error).splitlines()[0]}") from error
 
 
-def whole(folder: Path) -> bool:
-    """Tell whether a cached checkpoint has its config and weights: others fetch a tokenizer alone."""
+def whole(folder: Path, own_code: bool = False) -> bool:
+    """Tell whether a cached checkpoint has its config and weights: others fetch a tokenizer alone.
+
+    With `own_code` also the Python files that its config and tokenizer name.
+    """
     names = {file.name for file in folder.iterdir()}
     sharded = [json.loads(index.read_text(encoding="utf-8")) for index in folder.glob("*.index.json")]
     if sharded:
         weights = any(names >= set(index["weight_map"].values()) for index in sharded)
     else:
         weights = any(name.endswith((".safetensors", ".bin")) for name in names)
-    return weights and "config.json" in names
+    return weights and "config.json" in names and (not own_code or names >= _own_files(folder))
+
+
+def _own_files(folder: Path) -> set[str]:
+    """Name the files of code in `auto_map`, as in {"AutoModel": "own.Model"}; OTHER/REPOSITORY--own.Model is
+    in another repository."""
+    found: set[str] = set()
+    for file in ("config.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            named = json.loads((folder / file).read_text(encoding="utf-8")).get("auto_map") or {}
+            values = named.values() if isinstance(named, dict) else [named]
+            each = [place for value in values for place in (value if isinstance(value, list) else [value])]
+            found |= {f"{place.partition('.')[0]}.py" for place in each if place and "--" not in place}
+    return found
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:

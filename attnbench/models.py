@@ -6,12 +6,13 @@ import functools
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import hub, sidecar, tasks
-from attnbench.errors import NotApplicable, UserError, unknown
+from attnbench.errors import Misfit, NotApplicable, UserError, unknown
 from attnbench.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ BESIDE = (
     "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
     "generation_config.json", "*.py",
 )  # fmt: skip
+FETCHED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")  # of a Hub model, beside weights and own code
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def pocket_families() -> dict[str, dict[str, Path]]:
@@ -43,16 +46,27 @@ def pocket_families() -> dict[str, dict[str, Path]]:
 
 
 def label(name: str) -> str:
-    """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part."""
+    """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part.
+
+    Raises UserError for a name that is none, and for a folder whose last part is the name of another model.
+    """
     short = name.removeprefix("pocket-")
     if short in pocket_families():
         return f"pocket-{short}"
     if name in PUBLISHED:
         return name
-    if name.startswith((".", "/", "~")):
-        return Path(name).expanduser().resolve().name
-    if "/" in name:
+    if is_folder(name):
+        last = Path(name).expanduser().resolve().name
+        if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
+            raise UserError(
+                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder."
+            )
+        return last
+    if HUB_ID.fullmatch(name):
         return name
+    if "/" in name:
+        here = f"A folder of that name is here: write ./{name}" if Path(name).is_dir() else ""
+        raise UserError(f"unknown model '{name}'. {here or 'A Hub id is OWNER/NAME, a folder ./NAME.'}")
     if Path(name).is_dir():
         raise UserError(f"unknown model '{name}'. A folder of that name is here: write ./{name}")
     place = Path(os.environ.get("ATTNBENCH_MODELS", "")) / name
@@ -64,9 +78,14 @@ def label(name: str) -> str:
     )
 
 
+def is_folder(name: str) -> bool:
+    """Tell whether a model is given as a folder, which is by how its name begins."""
+    return name.startswith((".", "/", "~"))
+
+
 def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
+    if is_folder(name) and not Path(name).expanduser().is_dir():
         raise UserError(f"model '{name}': no such folder. Give one saved by `save_pretrained`.")
 
 
@@ -94,8 +113,12 @@ class Checkpoint:
                     f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`."
                 )
             return self.path
-        families = ", ".join(f"pocket-{family}" for family in pocket_families())
-        return hub.download(self.path, ["*.json", "*.txt", "*.model", "*.spm", *WEIGHTS.values()], families)
+        instead = ", ".join(f"pocket-{family}" for family in pocket_families())
+        if Path(self.path).is_dir():
+            instead = f"./{self.path}, the folder of that name here"
+        return hub.download(
+            self.path, FETCHED, instead, weights=[*WEIGHTS.values()], own_code=self.trust_remote_code
+        )
 
     def config(self) -> Any:
         from transformers import AutoConfig
@@ -114,7 +137,7 @@ class Checkpoint:
         return tokenizer
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
-        """Load the weights with one of HEADS, in eval mode. Raises UserError where that head is missing."""
+        """Load the weights with one of HEADS, in eval mode. Raises Misfit where that head is missing."""
         import torch
         import transformers
 
@@ -131,7 +154,7 @@ class Checkpoint:
         missing = sorted(report["missing_keys"])
         if missing:
             found = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed architecture"])
-            raise UserError(
+            raise Misfit(
                 f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. "
                 "Choose a task that fits it."
             )
@@ -198,10 +221,12 @@ def _has_sdpa(config: Any) -> bool:
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
     """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
     shown = label(name)
-    pocket = pocket_families().get(shown.removeprefix("pocket-"), {}) if shown.startswith("pocket-") else {}
+    pocket = pocket_families().get(name.removeprefix("pocket-"), {})
     if tasks.is_own(task):
         trained = pocket or (PUBLISHED[name].tasks if name in PUBLISHED else {})
         task = next((each for each in trained if tasks.find(each).head == "classification"), task)
+    else:
+        task = tasks.recorded(task)
     if pocket:
         if task not in pocket:
             raise NotApplicable(
@@ -216,14 +241,14 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
                 f"{name} has published checkpoints for {', '.join(known)}, not for {tasks.shown(task)}"
             )
         return Checkpoint(name, found[0], "published", trust_remote_code)
-    if name.startswith((".", "/", "~")):
+    if is_folder(name):
         return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)
     return Checkpoint(name, name, "hub", trust_remote_code)
 
 
 def expected_scores(name: str, task: str) -> dict[str, float]:
     """Return the dense scores that a published checkpoint's card states."""
-    return PUBLISHED[name].tasks.get(task, ("", {}))[1] if name in PUBLISHED else {}
+    return PUBLISHED[name].tasks.get(tasks.recorded(task), ("", {}))[1] if name in PUBLISHED else {}
 
 
 def checkpoint(name: str, task: str | None = None) -> Path:

@@ -23,6 +23,13 @@ class Cell:
     method: str
 
 
+def check_whole(name: str, value: object, least: int | None = None) -> None:
+    """Raise UserError for what is no whole number, or less than the least that makes sense."""
+    if type(value) is not int or (least is not None and value < least):
+        wanted = "a whole number" if least is None else f"a whole number of at least {least}"
+        raise UserError(f"{name}={value!r} is not {wanted}.")
+
+
 def split(values: Iterable[str]) -> list[str]:
     """Flatten comma lists, several words and repeats, keeping the first of each."""
     return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
@@ -50,6 +57,15 @@ def _draws(method: Method) -> bool:
     return field is not None and vars(method)["seed"] == field.default
 
 
+def check_tasks(names: Iterable[str], include_path: str | None = None) -> None:
+    """Raise UserError for a task that does not exist, before anything is loaded, and for two of one name."""
+    found: dict[str, str] = {}
+    for task in names:
+        twin = found.setdefault(task_files.find(task, include_path).name, task)
+        if twin != task:
+            raise UserError(f"tasks '{twin}' and '{task}' would share a name in records. Rename one.")
+
+
 def plan(
     models_: Iterable[str],
     methods: Iterable[str],
@@ -60,13 +76,11 @@ def plan(
 ) -> list[Cell]:
     """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
     names, wanted = split(models_), split(tasks)
+    check_whole("repeats", repeats, 1)
+    check_whole("seed", seed)
     if not names:
         raise UserError("no model: give --models, as in --models bert,roberta")
-    found: dict[str, str] = {}
-    for task in wanted:  # a name that does not exist is said before anything is loaded
-        twin = found.setdefault(task_files.find(task, include_path).name, task)
-        if twin != task:
-            raise UserError(f"tasks '{twin}' and '{task}' would share a name in records. Rename one.")
+    check_tasks(wanted, include_path)
     specs = [
         text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)
     ]

@@ -33,7 +33,11 @@ class Hooks:
 
     @hookspec
     def register_backends(self, register: Callable[[str, str], None]) -> None:
-        """Call `register(name, "package.module")` for every evaluation backend the plugin brings."""
+        """Call `register(name, "package.module")` for every evaluation framework the plugin hands over to.
+
+        `attnbench NAME ARGUMENTS` then calls `main(ARGUMENTS)` of the module, a list of texts; what it
+        returns is the exit status.
+        """
 
 
 class Registry:
@@ -48,7 +52,9 @@ class Registry:
         self._manager.add_hookspecs(Hooks)
 
     def add(self, module: Any) -> None:
-        """Register one plugin module through the hooks."""
+        """Register one plugin module through the hooks; a second time changes nothing."""
+        if self._manager.is_registered(module):
+            return
         self._manager.register(module)
         try:
             self._manager.check_pending()
@@ -90,16 +96,29 @@ class Registry:
             )
         self.backends[name] = module
 
-    def try_add(self, source: str, load: Callable[[], Any]) -> None:
-        """Load a plugin that is not ours: when it breaks it is named on stderr and the rest goes on."""
+    def backend(self, name: str) -> Callable[[list[str]], int]:
+        """Import the module of a backend and return its `main`. Raises UserError where there is none."""
+        module = self.backends[name]
+        try:
+            main: Callable[[list[str]], int] = importlib.import_module(module).main
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"backend '{name}' cannot be had from {module}: {error}") from error
+        return main
+
+    def try_add(self, source: str, load: Callable[[], Any], asked: bool = False) -> None:
+        """Load a plugin that is not ours: when it breaks it is named on stderr and the rest goes on.
+
+        Raises UserError for a mistake in what it registers, where it was `asked` for by its own path.
+        """
         before = dict(self.methods), dict(self.backends), dict(self.contested)
         try:
             self.add(load())
-        except UserError:
-            raise
         except Exception as error:
+            if asked and isinstance(error, UserError):
+                raise
             self.methods, self.backends, self.contested = before
-            line = f"plugin {source} is left out: {type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            line = f"plugin {source} is left out: {reason}"
             self.broken.append(line)
             print(f"attnbench: {line}", file=sys.stderr)
 
@@ -152,14 +171,20 @@ def registry() -> Registry:
 
 
 def load(files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
-    """Add plugin files, and every `*.py` of plugin folders. Raises UserError for a path that is not there."""
-    paths = [Path(file) for file in files]
-    for path in paths:
+    """Add plugin files, and every `*.py` of plugin folders, each once.
+
+    Raises UserError for a path that is not there, and for a mistake in what one of `files` registers.
+    """
+    paths = {Path(file).resolve(): Path(file) for file in files}
+    asked = set(paths)
+    for path in paths.values():
         if not path.is_file():
             raise UserError(f"--plugin {path}: no such file")
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"plugins folder {folder}: no such folder")
-        paths += sorted(path for path in folder.glob("*.py") if not path.name.startswith("_"))
-    for path in paths:
-        registry().try_add(str(path), lambda path=path: import_file(path))  # type: ignore[misc]
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_"):
+                paths.setdefault(path.resolve(), path)
+    for whole, path in paths.items():
+        registry().try_add(str(path), lambda path=path: import_file(path), whole in asked)  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from attnbench.models import Checkpoint
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
+PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
 COMPANIONS = "beside the weights"  # a fingerprint that came later: no part of the identity, see `holds`
 
@@ -84,8 +86,14 @@ def command() -> str:
 
 
 def _without_folders(argument: str) -> str:
-    parts = argument.split(",")
-    return ",".join(f"./{Path(part).name}" if part.startswith(("/", "~")) else part for part in parts)
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    return option + equals + ",".join(map(_without_folder, value.split(",")))
+
+
+def _without_folder(part: str) -> str:
+    if part.startswith(("/", "~")):
+        return f"./{Path(part).name}"
+    return PATH.sub(lambda found: f"=./{Path(found[1]).name}", part)
 
 
 @functools.cache

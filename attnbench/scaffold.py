@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import keyword
 import re
+import sys
 from pathlib import Path
 
 from attnbench.errors import UserError, unknown
@@ -179,7 +182,9 @@ KINDS = {"transform": TRANSFORM, "calibrated": CALIBRATED, "trained": TRAINED}
 def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple[Path, Path]:
     """Write `<name>.py` and `test_<name>.py` into a folder and return their paths.
 
-    Raises UserError for a name that is taken or malformed, an unknown kind, or files that are there already.
+    They are `<name>_method.py` and its test where Python has a module `<name>`, which it would hide. Raises
+    UserError for a name that is taken or malformed, an unknown kind, files that are there already, and a
+    folder that cannot be written.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name for a method: lower-case letters, single dashes, no digits.")
@@ -188,13 +193,14 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     if name in registry().methods:
         raise UserError(f"method '{name}' exists already. `attnbench methods {name}` shows it.")
     stem = re.sub(r"[-:]", "_", name)
+    stem += "_method" if _hides(stem, Path(folder)) else ""
     method, test = Path(folder) / f"{stem}.py", Path(folder) / f"test_{stem}.py"
     for path in (method, test):
         if path.exists():
             raise UserError(f"{path} is there already: move it away or give another --output DIR.")
-    method.parent.mkdir(parents=True, exist_ok=True)
-    title = "".join(map(str.capitalize, stem.split("_")))
-    title += "Method" if title in ("Any", "Method", "Site", "Tensor") else ""  # else it would hide an import
+    title = "".join(map(str.capitalize, re.split("[-:]", name)))
+    if title in ("Any", "Method", "Site", "Tensor") or keyword.iskeyword(title):  # it would hide an import
+        title += "Method"
     words = {"name": name, "file": method.name, "title": title}
     base, *variant = name.split(":")
     written = (HEAD + KINDS[kind] + TAIL).format(**words)
@@ -202,6 +208,18 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     if variant:  # the amount stands before the variant: heads50:mine
         pattern = re.compile(rf"{re.escape(name)}(\d[\d.]*)")
         written, tested = (pattern.sub(rf"{base}\1:{':'.join(variant)}", text) for text in (written, tested))
-    method.write_text(written, encoding="utf-8")
-    test.write_text(tested, encoding="utf-8")
+    try:
+        method.parent.mkdir(parents=True, exist_ok=True)
+        method.write_text(written, encoding="utf-8")
+        test.write_text(tested, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
     return method, test
+
+
+def _hides(stem: str, folder: Path) -> bool:
+    """Tell whether a file of this name would stand before a module of another place."""
+    if stem in sys.stdlib_module_names:
+        return True
+    found = importlib.util.find_spec(stem)
+    return found is not None and found.origin is not None and Path(found.origin).parent != folder.resolve()

@@ -59,6 +59,8 @@ def _meet(a: Method, b: Method) -> bool:
 
 def _term(term: str) -> Method:
     match = TERM.fullmatch(term)
+    if match and match["name"] == "dense":
+        raise UserError(f"'{term}': dense is the unmodified model and takes nothing. Write dense.")
     if not match:
         raise UserError(f"'{term}' is not a method spec such as prune80 or heads50:entropy. {HINT}")
     words, pairs = [], []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from attnbench import task_yaml
 from attnbench.errors import UserError, unknown
 
 # the head a checkpoint needs, by the class that a task's YAML names
@@ -22,7 +24,9 @@ HEADS = {
     "attnbench.backends.masked.PseudoPerplexity": "masked-lm",
     "attnbench.backends.seq2seq.Translate": "seq2seq",
 }
+place, read_yaml = task_yaml.place, task_yaml.read_yaml
 OWN = (".csv", ".jsonl")  # files of the user's, each a task
+YAML = (".yaml", ".yml")
 FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
 
 
@@ -59,17 +63,32 @@ def folder() -> Path:
     return Path(str(files("attnbench_tasks")))
 
 
-def available(include_path: str | None = None) -> dict[str, TaskFile]:
-    """List the tasks by name: the bundled ones, then a folder's, which win. Raises UserError."""
-    found = {}
+def available(include_path: str | None = None, wanted: str | None = None) -> dict[str, TaskFile]:
+    """List the tasks by name: the bundled ones, then a folder's, which win.
+
+    A file with a mistake is named on stderr and left out. Raises UserError for one of the `wanted` name.
+    """
+    found: dict[str, TaskFile] = {}
     for place in (folder(), *([Path(include_path).expanduser()] if include_path else [])):
         if not place.is_dir():
             raise UserError(
                 f"tasks folder '{place}' is not a folder. Give one that holds lm-eval task YAML files."
             )
-        for task in filter(None, map(_read, sorted(place.rglob("*.yaml")))):
-            found[task.name] = task
+        for file in sorted(place.rglob("*.yaml")):
+            try:
+                task = _read(file)
+            except UserError as mistake:
+                if wanted is not None and task_yaml.declared(file) == wanted:
+                    raise
+                _leave_out(str(mistake))
+            else:
+                found |= {task.name: task} if task else {}
     return found
+
+
+@functools.cache
+def _leave_out(mistake: str) -> None:
+    print(f"attnbench: left out: {mistake}", file=sys.stderr)
 
 
 def find(name: str, include_path: str | None = None, kind: str | None = None) -> TaskFile:
@@ -78,14 +97,14 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     A user's folder wins, then for a causal model lm-eval's stock task, then ours. Raises UserError with the
     near names.
     """
-    if name.endswith((".yaml", ".yml")) and Path(name).expanduser().is_file():
+    if name.endswith(YAML) and Path(name).expanduser().is_file():
         task = _read(Path(name).expanduser())
         if task is None:
             raise UserError(
                 f"task file '{name}' has no `task:` and `class:`. See tasks/sst2/sst2.yaml for one that has."
             )
         return task
-    known = available(include_path)
+    known = available(include_path, name)
     if is_own(name):
         return _own(name, known)
     wholes = [each for each in known.values() if each.configurations and name.startswith(f"{each.name}_")]
@@ -93,6 +112,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
+    if found is None and name.endswith(YAML):
+        raise UserError(f"no file '{name}'. A task of your own is a YAML file with `task:` and `class:`.")
     if found is None and Path(name).is_file():
         raise UserError(f"task '{name}': your own data are a .csv or .jsonl file, your own task a .yaml.")
     if found is None:
@@ -102,7 +123,7 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
 
 def is_own(name: str) -> bool:
     """Tell whether a task, or what to calibrate on, is a file of the user's texts and labels."""
-    return name.endswith(OWN)
+    return name.lower().endswith(OWN)
 
 
 def _own(name: str, known: Collection[str]) -> TaskFile:
@@ -116,9 +137,16 @@ def _own(name: str, known: Collection[str]) -> TaskFile:
     )
 
 
+def recorded(name: str) -> str:
+    """Return the name that records have for a task given by its name or its file. Raises UserError."""
+    if is_own(name):
+        return Path(name).stem
+    return find(name).name if name.endswith(YAML) else name
+
+
 def shown(name: str) -> str:
     """Return what a record says of a task, a dataset or a file: of a file its last part, never its folder."""
-    return Path(name).name if name.endswith((*OWN, ".yaml", ".yml")) else name
+    return Path(name).name if is_own(name) or name.endswith(YAML) else name
 
 
 def fits(task: TaskFile, kind: str) -> bool:
@@ -152,39 +180,11 @@ def stock(name: str) -> TaskFile | None:
     return None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a task's YAML with `!function` left as text. Raises UserError."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        said = " ".join(str(error.problem or error.context).split())
-        raise UserError(f"task file '{path}'{where}: cannot be read: {said}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"task file '{path}' cannot be read: {' '.join(str(error).split())}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def place(path: str, key: str) -> str:
-    """Name a task's YAML and the line of one of its keys, or the file alone where it has no such key."""
-    import yaml
-
-    node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
-    lines = {name.value: name.start_mark.line + 1 for name, _ in getattr(node, "value", None) or []}
-    return f"task file '{path}'" + (f", line {lines[key]}" if key in lines else "")
-
-
 def _read(path: Path) -> TaskFile | None:
     content = read_yaml(path)
     if not isinstance(content.get("task"), str) or not {"class", "output_type", "include"} & set(content):
         return None
+    task_yaml.check_shape(path, content)
     metadata = content.get("metadata") or {}
     calibration = metadata.get("calibration")
     return TaskFile(

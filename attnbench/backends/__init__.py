@@ -1,4 +1,4 @@
-"""Evaluation backends, registered through the same hook as anybody's."""
+"""lm-eval, which evaluates what `attnbench run` measures, and lighteval; their command lines by a hook."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from attnbench.plugins import hookimpl
 
 @hookimpl
 def register_backends(register: Callable[[str, str], None]) -> None:
-    register("lm-eval", "attnbench.backends.lm_eval")
+    register("lm-eval", "attnbench.backends.lm_eval_cli")
+    register("lighteval", "attnbench.backends.lighteval_cli")

@@ -11,6 +11,7 @@ from attnbench.backends.kinds import kind
 from attnbench.bench import EAGER_TOLERANCE
 from attnbench.errors import NotApplicable, UserError, unknown
 from attnbench.method import needs_fit
+from attnbench.plan import check_whole
 
 KNOWN = {
     "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",
@@ -35,8 +36,9 @@ class CausalServer:
         self.name, self.task = given["pretrained"], given["task"]
         self.device, self.dtype = given["device"], given["dtype"]
         self._calibration, self._include_path = given["calibration"] or None, given["include_path"] or None
-        self.trust_remote_code = given["trust_remote_code"] == "True"
+        self.trust_remote_code = _flag("trust_remote_code", given["trust_remote_code"])
         self.batch_size, self.seed = (_number(name, given[name]) for name in ("batch_size", "seed"))
+        check_whole("batch_size", self.batch_size, 1)
         if not self.name:
             raise UserError(f"'{text}' names no model: give pretrained=MODEL, as in pretrained=gpt")
         if self.dtype not in EAGER_TOLERANCE:
@@ -123,6 +125,12 @@ def _number(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UserError(f"{name}={text} is no whole number, as {name}={KNOWN[name]} is")
     return int(text)
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise UserError(f"{name}={text} is neither True nor False")
+    return text.lower() == "true"
 
 
 def _text(arguments: Sequence[Any]) -> str:

@@ -13,9 +13,10 @@ from lm_eval.api.model import LM
 from attnbench import models, spec
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.bench import fit, placed, require_sound
-from attnbench.errors import UserError
+from attnbench.bench import EAGER_TOLERANCE, fit, placed, require_sound
+from attnbench.errors import UserError, unknown
 from attnbench.method import needs_fit
+from attnbench.plan import check_whole
 
 # of the tasks of ours, beside lm-eval's three
 VERBS = ("classify", "regress", "span", "pseudo_loglikelihood", "translate")
@@ -42,13 +43,17 @@ class AttnbenchLM(LM):
         trust_remote_code: bool = False,
         **ignored: Any,
     ) -> None:
-        unknown = sorted(set(ignored) - {"max_batch_size"})
-        if unknown:
+        strange = sorted(set(ignored) - {"max_batch_size"})
+        if strange:
             raise UserError(
-                f"unknown model argument '{unknown[0]}'. Known: pretrained, method, batch_size, device, "
+                f"unknown model argument '{strange[0]}'. Known: pretrained, method, batch_size, device, "
                 "dtype, seed, calibration, include_path, trust_remote_code."
             )
-        size = int(batch_size) if str(batch_size).isdecimal() else BATCH_SIZE
+        automatic = str(batch_size).startswith("auto")  # which is lm-eval's: ours does not depend on memory
+        size = BATCH_SIZE if automatic else _whole(batch_size)
+        check_whole("batch_size", size, 1)
+        if dtype not in EAGER_TOLERANCE:
+            raise unknown("dtype", dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         # lm-eval's command line asks for cuda:0 where nobody asked for anything
         placed = "cpu" if device.startswith("cuda") and not torch.cuda.is_available() else device
         super().__init__()
@@ -120,3 +125,8 @@ class AttnbenchLM(LM):
             require_sound(self.pretrained, model, self.dtype)
             self._model = (key, model)
         return self._model[1]
+
+
+def _whole(value: object) -> object:
+    text = str(value)
+    return int(text) if text.removeprefix("-").isdecimal() else value

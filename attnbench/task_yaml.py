@@ -1,0 +1,104 @@
+"""Read a task's YAML file: its keys, the shapes they have to have, the line of a mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from attnbench.errors import UserError
+
+DECLARED = r"""^task:\s*["']?([^"'\n]+?)["']?\s*$"""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a task's YAML with `!function` left as text. Raises UserError."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        said = " ".join(str(error.problem or error.context).split())
+        raise UserError(f"task file '{path}'{where}: cannot be read: {said}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"task file '{path}' cannot be read: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def place(path: str, key: str) -> str:
+    """Name a task's YAML and the line of one of its keys, else of a value, or the file alone without either."""
+    import yaml
+
+    node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
+    keys = [(name.value, name.start_mark.line + 1) for name, _ in getattr(node, "value", None) or []]
+    lines = dict(reversed([*keys, *_values(node)]))
+    return f"task file '{path}'" + (f", line {lines[key]}" if key in lines else "")
+
+
+def _values(node: Any) -> Iterator[tuple[str, int]]:
+    """Yield each value that is no list or mapping, with its line."""
+    content = getattr(node, "value", ())
+    if isinstance(content, str):
+        yield content, node.start_mark.line + 1
+        return
+    for part in content:
+        yield from _values(part[1] if isinstance(part, tuple) else part)
+
+
+def declared(file: Path) -> str:
+    """Return the name that a task's file gives, whatever else it holds."""
+    said = None
+    with contextlib.suppress(OSError):
+        said = re.search(DECLARED, file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return said[1] if said else file.stem
+
+
+def check_shape(path: Path, content: dict[str, Any]) -> None:
+    """Raise UserError, with the line, for a key that does not hold what it has to."""
+    metadata, metrics = content.get("metadata") or {}, content.get("metric_list") or []
+    inner = metadata if isinstance(metadata, dict) else {}
+    calibration, configurations = inner.get("calibration") or {}, inner.get("configurations") or []
+    for right, key, wanted in (
+        (_texts(content, "class"), "class", "class is a text"),
+        (_texts(content, "dataset_path"), "dataset_path", "dataset_path is a text"),
+        (_texts(content, "dataset_name"), "dataset_name", "dataset_name is a text: write it in quotes"),
+        (_texts(content, "custom_dataset"), "custom_dataset", "custom_dataset is a !function"),
+        (
+            isinstance(metrics, list)
+            and all(isinstance(each, dict) and "metric" in each for each in metrics),
+            "metric_list",
+            "metric_list is a list such as [{metric: acc}]",
+        ),
+        (isinstance(metadata, dict), "metadata", "metadata is a mapping such as {description: my task}"),
+        (_texts(inner, "description", "licence"), "metadata", "metadata: description and licence are texts"),
+        (type(inner.get("samples", 1)) is int, "metadata", "metadata: samples is a whole number"),
+        (
+            calibration == {}
+            or (
+                isinstance(calibration, dict)
+                and isinstance(calibration.get("split"), str)
+                and type(calibration.get("samples")) is int
+            ),
+            "metadata",
+            "metadata: calibration is a mapping such as {split: train, samples: 512}",
+        ),
+        (
+            isinstance(configurations, list) and all(isinstance(each, str) for each in configurations),
+            "metadata",
+            "metadata: configurations is a list of texts",
+        ),
+    ):
+        if not right:
+            raise UserError(f"{place(str(path), key)}: {wanted}.")
+
+
+def _texts(content: dict[str, Any], *keys: str) -> bool:
+    return all(isinstance(content.get(key), str | None) for key in keys)
