@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attnbench import models, tasks
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 from attnbench.method import Method, needs_fit
-from attnbench.plugins import registry
+from attnbench.plan import check_whole
 from attnbench.spec import SEEDS
 
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
@@ -36,6 +35,13 @@ class Settings:
     measure: bool = False
 
     def __post_init__(self) -> None:
+        check_whole("seed", self.seed)
+        check_whole("batch_size", self.batch_size, 1)
+        for name in ("limit", "batch_tokens"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        if self.dtype not in EAGER_TOLERANCE:
+            raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         check_device(self.device)
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed {self.seed} is no whole number from 0 to {SEEDS - 1}")
@@ -54,10 +60,11 @@ class Bench:
     """
 
     def __init__(self, name: str, task: str, settings: Settings) -> None:
+        from attnbench.backends import lm_eval
+
         self.name, self.settings = name, settings
-        backend = importlib.import_module(registry().backends["lm-eval"])
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
-        self.prepared = backend.prepare(
+        self.prepared = lm_eval.prepare(
             task,
             self.checkpoint,
             limit=settings.limit,
