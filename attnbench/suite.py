@@ -38,7 +38,7 @@ class Part:
         """Yield (model, task) by the names that records have."""
         for model in self.models:
             for task in self.tasks or models.tasks_of(model):
-                yield shown(model), Path(task).stem if tasks.is_own(task) else task
+                yield shown(model), tasks.recorded(task)
 
 
 @dataclass(frozen=True)
