@@ -27,11 +27,13 @@ class Guard:
         self.uniform = method.empty == "uniform"
 
     def __call__(self, tensor: Tensor, site: Site) -> Tensor:
-        shape, dtype = tensor.shape, tensor.dtype
+        shape, dtype, device = tensor.shape, tensor.dtype, tensor.device
         version = tensor._version if tensor.requires_grad else None
+        seen = site.visible
+        shown = None if seen is None or seen.is_inference() else seen._version
         try:
             result = self.call(tensor, site)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             error.add_note(self.at(site))
             raise
         if not isinstance(result, Tensor):
@@ -40,13 +42,29 @@ class Guard:
             raise StageError(f"{self.at(site)} returned shape {tuple(result.shape)} for {tuple(shape)}")
         if result.dtype != dtype:
             raise StageError(f"{self.at(site)} returned {result.dtype} for {dtype}")
+        if result.device != device or result.layout != tensor.layout:
+            found = f"a {result.layout} tensor on {result.device}"
+            raise StageError(f"{self.at(site)} returned {found} for a dense one on {device}")
         if version is not None and tensor._version != version:
             raise StageError(f"{self.at(site)} edited its tensor in place although it requires a gradient")
-        return result
+        if seen is not None and shown is not None and seen._version != shown:
+            raise StageError(f"{self.at(site)} edited site.visible: a method may hide keys, never show them")
+        return _ours(result, tensor)
 
     def at(self, site: Site) -> str:
         """Name the method, the stage and the site."""
         return f"{self.name} at {site.path} ({site.kind} layer {site.layer})"
+
+
+def _ours(result: Tensor, lent: Tensor) -> Tensor:
+    """Return a stage's result in the memory it was lent: what is edited later must not be the method's own."""
+    if result.requires_grad or lent.requires_grad:
+        return result
+    if result.data_ptr() == lent.data_ptr() and result.stride() == lent.stride():
+        return result
+    if result.untyped_storage().data_ptr() == lent.untyped_storage().data_ptr():
+        result = result.clone()  # another view of the same memory
+    return lent.copy_(result)
 
 
 def require_nothing_kept(methods: Sequence[Method], lent: Iterable[Tensor]) -> None:

@@ -99,7 +99,7 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
     else:
         if seen is not None:
             scores.add_((1 - seen) * lowest)  # a finite bound: a stage may scale scores
-        scores = _staged(stages, scores, site).contiguous()
+        scores = _staged(stages, scores, site)
         if seen is not None:
             scores = torch.minimum(scores, (seen - 0.5) * torch.inf, out=scores)
         dead = _dead(scores, site)
@@ -111,7 +111,7 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
         probs = torch.softmax(scores, -1, out=scores)  # NaN where nothing is left, which `rows` replaces
     else:
         # a stage is shown no infinities
-        probs = _keep(stages.normalize(scores.clamp_(min=lowest), site), kept).contiguous()
+        probs = _keep(stages.normalize(scores.clamp_(min=lowest), site), kept)
     if lost is not None:
         rows = _given_up(tile, lost)
         probs.view(-1, shape[3]).index_copy_(0, lost, rows)
