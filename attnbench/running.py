@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import console, estimate, models, plan
@@ -77,7 +78,6 @@ def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> 
     )
     parser.add_argument(
         "--dtype",
-        default="float32",
         choices=["float32", "float64", "bfloat16", "float16"],
         help="of weights and activations (float32)",
     )
@@ -139,10 +139,14 @@ def _run_suites(options: argparse.Namespace) -> int:
     from attnbench import suite
 
     suites = [suite.load(path) for path in options.suites]
-    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration"):
-        if getattr(options, name) and not (name in ("limit", "repeats") and options.records):
-            also = " unless --records keeps the trial apart" if name in ("limit", "repeats") else ""
-            raise UserError(f"--{name}: a suite holds its own{also}. Change {options.suites[0]}.")
+    apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
+    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype"):
+        trial = name in ("limit", "repeats", "dtype")
+        if getattr(options, name) not in (None, []) and not (trial and apart):
+            own = "its own, float32," if name == "dtype" else "its own"
+            also = " unless --records keeps the trial apart" if trial else ""
+            change = "" if name == "dtype" else f" Change {options.suites[0]}."
+            raise UserError(f"--{name}: a suite holds {own}{also}.{change}")
     given = plan.split(options.models)
     if options.dry_run:
         for each in suites:
@@ -203,7 +207,7 @@ def _measure(
         records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
         listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
         device=options.device or default_device(),
-        dtype=options.dtype, trust_remote_code=options.trust_remote_code,
+        dtype=options.dtype or "float32", trust_remote_code=options.trust_remote_code,
         include_path=options.include_path, **settings,
     )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sample_records import record as sample
 from sample_records import right
@@ -172,10 +174,23 @@ def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
 
 def test_a_suite_is_not_overruled(tmp_path, capsys):
     path = str(write(tmp_path, SMALL))
-    for option in (["--methods", "prune50"], ["--limit", "3"], ["--seed", "3"], ["--tasks", "sst2"]):
+    held = {"--methods": "prune50", "--limit": "3", "--seed": "0", "--tasks": "sst2", "--dtype": "bfloat16"}
+    for option in held.items():
         assert main(["run", path, *option]) == 2
         assert "a suite holds its own" in capsys.readouterr().err
-    assert main(["run", path, "--limit", "3", "--records", str(tmp_path / "apart"), "--dry-run"]) == 0
+    for option in (["--limit", "3"], ["--dtype", "bfloat16"]):
+        trial = ["run", path, *option, "--dry-run", "--records"]
+        assert main([*trial, str(tmp_path / "apart")]) == 0
+        assert main([*trial, str(tmp_path / "records" / "small")]) == 2
+        assert "unless --records keeps the trial apart" in capsys.readouterr().err
+
+
+def test_numbers_are_float32_unless_another_dtype_is_asked_for(tmp_path, capsys):
+    asked = ["run", "--models", "bert", "--tasks", "pocket-sentiment", "--limit", "4", "--json", "--records"]
+    for dtype, folder in ((None, "a"), ("bfloat16", "b")):
+        assert main([*asked, str(tmp_path / folder), *(["--dtype", dtype] if dtype else [])]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert {item["settings"]["dtype"] for item in found} == {dtype or "float32"}
 
 
 def test_a_suite_runs_into_the_records_beside_it(tmp_path, capsys):
