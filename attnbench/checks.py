@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench import board, compare, provenance, record, spec
+from attnbench import board, compare, provenance, record, spec, statistics
 from attnbench.errors import UserError
 from attnbench.method import overridden
 from attnbench.record import Record
@@ -40,29 +39,22 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
                 yield f"{name}: arrays without a record"
         else:
             try:
-                json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
                 item = record.read(path)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 yield f"{name}: {str(error).removeprefix(f'{path}: ')}"
                 continue
             found = [*_of(item, folder, path), *(_of_suite(item, suite) if suite else ())]
             yield from (f"{name}: {problem}" for problem in found)
             if not found:
                 good.append(item)
+    yield from _columns(good, folder)
     try:
         board.build(good, suite)
     except UserError as error:
         yield str(error)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
 def _of(item: Record, folder: Path, path: Path) -> Iterator[str]:
-    if not all(isinstance(value, str) and value for value in item.cell.values()):
-        yield "the cell's model, task and method are texts"
-        return
     if record.path_of(folder, item.cell) != path:
         yield f"holds the cell {' '.join(item.cell.values())!r}, which has another file name"
     try:
@@ -71,16 +63,9 @@ def _of(item: Record, folder: Path, path: Path) -> Iterator[str]:
             yield f"method '{item.cell['method']}' is written '{canonical}'"
     except UserError as error:
         yield str(error)
-    shapes: dict[str, type] = {
-        key: dict for key in ("metrics", "receipt", "settings", "provenance", "seconds")
-    }
-    wrong = [key for key, kind in shapes.items() if not isinstance(getattr(item, key), kind)]
-    if wrong:
-        yield f"{', '.join(wrong)}: not a table of values"
-        return
     try:
         datetime.fromisoformat(item.date)
-    except (TypeError, ValueError):
+    except ValueError:
         yield f"date '{item.date}' is not one"
     if item.status == "measured":
         if item.error is not None:
@@ -97,7 +82,7 @@ def _identity(item: Record) -> Iterator[str]:
     if not HASH.fullmatch(str(found)):
         if found is not None or item.status != "not applicable":
             yield "has no identity"
-    elif not isinstance(source.get("fingerprints"), dict) or found != provenance.identity(
+    elif "fingerprints" not in source or found != provenance.identity(
         item.cell, source["fingerprints"], item.settings, source.get("code")
     ):
         yield "its identity is of other settings, data or weights, or of older numerics: measure it again"
@@ -105,8 +90,7 @@ def _identity(item: Record) -> Iterator[str]:
 
 def _measured(item: Record) -> Iterator[str]:
     told = compare.problem(item)
-    if told:
-        yield told
+    yield from [told] if told else _errors(item)
     samples = item.scores.get("doc_id")
     if samples is None or not len(samples) or len(np.unique(samples)) != len(samples):
         yield "doc_id: every sample once is not there"
@@ -133,6 +117,40 @@ def _measured(item: Record) -> Iterator[str]:
     elif effect != ("applied" if changed else "no effect"):
         yield f"receipt: says {effect} where {changed:.0%} of the samples changed"
     yield from _finite("measured", item.measured)
+
+
+def _errors(item: Record) -> Iterator[str]:
+    """Hold each standard error and direction against the samples and the formula."""
+    for name, metric in item.metrics.items():
+        scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
+        if scores is None or not len(scores):
+            continue
+        stated, own = metric.get("stderr"), statistics.standard_error(kind, [scores])
+        shown = f"{own:.6g}" if math.isfinite(own) else None
+        if (stated is None) != (shown is None):
+            yield f"{name}: standard error {stated} in the record but {shown} by its samples"
+        elif stated is not None and not math.isclose(stated, own, rel_tol=compare.SCORES_MATCH, abs_tol=1e-9):
+            yield f"{name}: standard error {stated:.6g} in the record but {shown} by its samples"
+        higher = metric.get("higher_is_better")
+        if higher is None or (kind != "mean" and higher != (kind != "perplexity")):
+            yield f"{name}: higher_is_better is {higher} of a metric computed as '{kind}'"
+
+
+def _columns(items: Sequence[Record], folder: Path) -> Iterator[str]:
+    """Name the records that read a metric otherwise than most of its task do."""
+    found: dict[tuple[str, str | None, str], dict[tuple[str, bool], list[Record]]] = {}
+    for item in items:
+        definition = item.provenance.get("fingerprints", {}).get("task")
+        for name, metric in item.metrics.items():
+            how = (metric.get("aggregate", "mean"), bool(metric.get("higher_is_better")))
+            found.setdefault((item.cell["task"], definition, name), {}).setdefault(how, []).append(item)
+    for (task, _, name), ways in found.items():
+        usual = max(ways, key=lambda how: len(ways[how]))
+        for how, odd in ways.items():
+            for item in odd if how != usual else ():
+                said, most = (f"'{kind}', higher_is_better {higher}" for kind, higher in (how, usual))
+                path = Path(item.file).relative_to(folder).as_posix()
+                yield f"{path}: {name} is {said}; in {len(ways[usual])} others of {task} it is {most}"
 
 
 def acts_nowhere(method: str) -> bool:

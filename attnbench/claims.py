@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attnbench import spec
-from attnbench.errors import UserError
+from attnbench.errors import UserError, near
 
 if TYPE_CHECKING:
     from attnbench.board import Board
@@ -81,13 +81,29 @@ def _spec(text: str, word: str) -> str:
         raise UserError(f"claim '{text}': {error}") from None
 
 
-def check(texts: Sequence[str], known: Sequence[str]) -> None:
-    """Raise UserError where a claim is malformed or names a method that is not measured."""
-    for text in texts:
+def check(suite: Suite) -> None:
+    """Raise UserError where a claim is malformed, or about a method or task that the suite has not."""
+    known = suite.specs()
+    columns = {column: suite.specs(part) for part in suite.parts for column in part.columns()}
+    tasks = list(dict.fromkeys(task for _, task in columns))
+    for text in suite.claims:
         claim = parse(text)
-        for name in (name for pair in claim.pairs for name in pair):
+        names = list(dict.fromkeys(name for pair in claim.pairs for name in pair))
+        for name in names:
             if name not in known:
-                raise UserError(f"claim '{text}': {name} is none of the suite's methods")
+                told = f"{name} is none of the suite's methods"
+                raise UserError(f"claim '{text}': {told}.{near(name, known)}")
+        if claim.task is not None and claim.task not in tasks:
+            told = f"{claim.task} is none of the suite's tasks, {', '.join(tasks)}"
+            raise UserError(f"claim '{text}': {told}.{near(claim.task, tasks)}")
+        if not any(_is_about(claim, task, specs) for (_, task), specs in columns.items()):
+            where = f" on {claim.task}" if claim.task else ""
+            raise UserError(f"claim '{text}': no part of the suite has {' and '.join(names)}{where}")
+
+
+def _is_about(claim: Claim, task: str, specs: Sequence[str]) -> bool:
+    names = [name for pair in claim.pairs for name in pair]
+    return claim.task in (None, task) and all(name in specs for name in names)
 
 
 def evaluate(board: Board) -> list[Outcome]:
@@ -98,15 +114,10 @@ def evaluate(board: Board) -> list[Outcome]:
     for claim in map(parse, board.suite.claims if board.suite else ()):
         for section in board.sections:
             for (model, task), methods in pairs.groups(section.records).items():
-                if claim.task in (None, task) and _asked(board.suite, claim, model, task):
+                part = board.suite.part_of(model, task) if board.suite else None
+                if board.suite and part and _is_about(claim, task, board.suite.specs(part)):
                     out.append(_decide(claim, model, task, methods, section.pocket))
     return out
-
-
-def _asked(suite: Suite | None, claim: Claim, model: str, task: str) -> bool:
-    part = suite.part_of(model, task) if suite else None
-    known = suite.specs(part) if suite and part else []
-    return all(name in known for pair in claim.pairs for name in pair)
 
 
 def _decide(claim: Claim, model: str, task: str, methods: dict[str, list[Record]], pocket: bool) -> Outcome:

@@ -65,8 +65,9 @@ def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Recor
         cells = columns.setdefault((item.cell["model"], item.cell["task"]), {})
         twin = cells.get(item.cell["method"])
         if twin is not None and (twin.metrics, twin.status) != (item.metrics, item.status):
+            files = ", " + " and ".join(each.file for each in (twin, item)) if item.file else ""
             raise UserError(
-                f"two records for {_name(item)} disagree: keep one, or measure it again with --force"
+                f"two records for {_name(item)} disagree{files}: keep one, or measure it again with --force"
             )
         cells[item.cell["method"]] = item
     return columns

@@ -14,8 +14,8 @@ Cell = tuple[str, str, str]
 def describe(folder: str | Path, cells: Sequence[Cell]) -> str:
     """Say how many cells are recorded, and how long the others will take by the mean of their column.
 
-    A column without a record goes by the same model and task in a neighbouring folder, then by the mean of
-    all that is known.
+    A column without a measured cell goes by the same model and task in a neighbouring folder; where none is
+    known either, no time is told: what one model takes says nothing about another.
     """
     folder = Path(folder)
     spent: dict[tuple[str, str], list[float]] = {}
@@ -23,30 +23,34 @@ def describe(folder: str | Path, cells: Sequence[Cell]) -> str:
     for model, task, method in cells:
         path = record.path_of(folder, {"model": model, "task": task, "method": method})
         if path.exists():
-            spent.setdefault((model, task), []).append(_seconds(path))
+            spent.setdefault((model, task), []).extend(_seconds(path))
         else:
             left.append((model, task))
     told = f"{len(cells)} cells, {len(cells) - len(left)} recorded"
     if not left:
         return f"{told} in {_time(sum(map(sum, spent.values())))}" if spent else told
     for column in dict.fromkeys(left):
-        if column not in spent:
+        if not spent.get(column):
             beside = folder.parent.glob("/".join(("*", *map(record.file_name, column), "*.json")))
-            found = [_seconds(path) for path in beside]
-            if found:
-                spent[column] = found
-    known = [second for found in spent.values() for second in found]
-    if not known:
+            spent[column] = [second for path in beside for second in _seconds(path)]
+    known = [column for column in left if spent[column]]
+    unknown = len(left) - len(known)
+    if not known and unknown == len(cells):
         return f"{told}, no time known before the first"
-    means = {column: sum(found) / len(found) for column, found in spent.items()}
-    return f"{told}, {_time(sum(means.get(column, sum(known) / len(known)) for column in left))} to go"
+    said = [f"{_time(sum(sum(spent[each]) / len(spent[each]) for each in known))} to go"] if known else []
+    if unknown:
+        cells_ = "1 cell" if unknown == 1 else f"{unknown} cells"
+        said.append(f"{cells_} of models never measured on their tasks, time unknown")
+    return f"{told}, {' and '.join(said)}"
 
 
-def _seconds(path: Path) -> float:
+def _seconds(path: Path) -> list[float]:
+    """Return what a measured cell took, nothing where the cell was not measured or cannot be read."""
     try:
-        return float(sum(json.loads(path.read_text(encoding="utf-8"))["seconds"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0.0
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return [float(sum(body["seconds"].values()))] if body["status"] == "measured" else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return []
 
 
 def _time(seconds: float) -> str:

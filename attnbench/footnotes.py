@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ CUT = 24  # of a failure's reason in the table; the whole stands below
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
 DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
+PLAIN = re.compile(r"^(ValueError|RuntimeError): (?=\S)")
 HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
 
 
@@ -83,9 +85,10 @@ def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> lis
 
 
 def reason(row: Row) -> str:
-    """Say why a cell has no number."""
+    """Say why a cell has no number, without the class of an error that speaks for itself."""
     status = "n/a" if row.status == "not applicable" else row.status
-    return f"{status}: {(row.error or 'no reason was recorded').removeprefix(f'{row.method}: ')}"
+    told = (row.error or "no reason was recorded").removeprefix(f"{row.method}: ")
+    return f"{status}: {PLAIN.sub('', told)}"
 
 
 def _margins(rows: Sequence[Row]) -> str:

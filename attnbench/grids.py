@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from attnbench import schema
 from attnbench.controls import DRAWN
 from attnbench.families import amounts, family
 from attnbench.inert import clean
@@ -48,7 +49,7 @@ def grids(records: Sequence[Record]) -> list[Grid]:
             gone = {
                 (place, head)
                 for place, layer in enumerate(layers)
-                for head, value in enumerate(alive.get(layer, []))
+                for head, value in enumerate(alive.get(layer, [])[: len(table[layer])])
                 if value == 0
             }
             model, task = item.cell["model"], item.cell["task"]
@@ -72,7 +73,5 @@ def _table(state: Any, key: str) -> dict[str, list[float]]:
     """Return what was learned under a name where it is a list of numbers for every layer, else nothing."""
     value = state.get(key) if isinstance(state, dict) else None
     rows = list(value.values()) if isinstance(value, dict) else [None]
-    whole = all(
-        isinstance(row, list) and row and all(isinstance(x, (int, float)) for x in row) for row in rows
-    )
+    whole = all(isinstance(row, list) and row and all(schema.NUMBER.fits(x) for x in row) for row in rows)
     return value if isinstance(value, dict) and whole else {}

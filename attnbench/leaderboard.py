@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -95,8 +94,7 @@ def bodies(section: Section) -> list[dict[str, Any]]:
     for row in section.rows:
         found.setdefault((row.model, row.task, row.method), {})[row.metric] = row.as_dict()
     for item in section.records:
-        body = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-        del body["scores"]
+        body = item.body()
         model, task, method = board.cell_of(item)
         names = (method, compare.name_without_seed(method))
         rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from attnbench import compare, statistics
+from attnbench import compare, models, statistics, tasks
 from attnbench.aggregates import METRICS, Array, aggregate
 from attnbench.errors import UserError, unknown
 from attnbench.inert import clean
@@ -125,12 +126,14 @@ def groups(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, list[Re
 def report(records: Iterable[Record], a: str, b: str, model: str | None, task: str | None) -> list[str]:
     """Write how A and B differ, a few lines for each model, task and metric that has both.
 
-    Raises UserError where no model and task has both.
+    A model may be named as for a run: bert is pocket-bert. Raises UserError where a name is not recorded, or
+    no model and task has both.
     """
+    found = groups(records)
+    model = _recorded("model", model, [key[0] for key in found])
+    task = _recorded("task", task, [key[1] for key in found if model in (None, key[0])])
     columns = {
-        key: methods
-        for key, methods in groups(records).items()
-        if model in (None, key[0]) and task in (None, key[1])
+        key: methods for key, methods in found.items() if model in (None, key[0]) and task in (None, key[1])
     }
     known = list(dict.fromkeys(method for methods in columns.values() for method in methods))
     for method in (a, b):
@@ -146,6 +149,18 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
             f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
         )
     return lines
+
+
+def _recorded(kind: str, name: str | None, known: Sequence[str]) -> str | None:
+    """Return a name as records have it."""
+    if name is None or name in known:
+        return name
+    with contextlib.suppress(UserError):
+        shown = models.label(name) if kind == "model" else tasks.find(name).name
+        if shown in known:
+            return shown
+    names = list(dict.fromkeys(map(clean, known)))
+    raise unknown(f"recorded {kind}", name, names, f"Recorded: {', '.join(names) or 'none'}.")
 
 
 def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]:

@@ -18,13 +18,31 @@ FORMATS = (*ENDINGS, PLOTS)
 STANDARD = ("md", "csv", PLOTS)  # what --output DIR writes for a suite
 
 
-def formats(text: str | None, standard: Sequence[str]) -> list[str]:
-    """Read --format, a comma list."""
-    wanted = [part.strip() for part in text.split(",") if part.strip()] if text else list(standard)
+def formats(text: str | None) -> list[str] | None:
+    """Read --format, a comma list; None where it names nothing."""
+    wanted = [part.strip() for part in (text or "").split(",") if part.strip()]
     for name in wanted:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS, f"--format takes {', '.join(FORMATS)}.")
-    return wanted
+    return wanted or None
+
+
+def format_of(file: Path, asked: Sequence[str] | None) -> str:
+    """Return the format of a single file: that of its ending, or the one asked for, if these agree.
+
+    Raises UserError where they do not, or nothing tells.
+    """
+    if asked is not None and (len(asked) > 1 or PLOTS in asked):
+        raise UserError("--format: several files and plots need --output DIR")
+    by_ending = {ending: format for format, ending in ENDINGS.items()}.get(file.suffix.lower())
+    if asked is None:
+        if by_ending is None:
+            endings = ", ".join(ENDINGS.values())
+            raise UserError(f"--output {file}: its ending tells no format: {endings}. Or give --format.")
+        return by_ending
+    if by_ending not in (None, asked[0]):
+        raise UserError(f"--output {file} is for {by_ending}, --format says {asked[0]}. Leave one out.")
+    return asked[0]
 
 
 def load(path: str | None, records: str | Path) -> Board:
@@ -103,16 +121,17 @@ def problems(path: str | None, records: str | Path | None) -> Iterator[str]:
 
 
 def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
+    """Yield what --output would write otherwise, and what of a suite with records is not there at all."""
     remedy = f"attnbench leaderboard {asked.path} --output {asked.path.parent}"
-    if not (asked.path.parent / f"{asked.name}.md").exists() and found.records:
-        yield f"{asked.name}.md: not rendered. {remedy}"
     for format, ending in ENDINGS.items():
         path = asked.path.with_suffix(ending)
-        if path.exists() and _bare(path.read_text("utf-8")) != _bare(text(found, format, asked.name)):
+        if not path.exists():
+            if format in STANDARD and found.records:
+                yield f"{path}: not rendered. {remedy}"
+        elif _bare(path.read_text("utf-8")) != _bare(text(found, format, asked.name)):
             yield f"{path}: stale. {remedy}" + ("" if format in STANDARD else f" --format {format}")
     folder = asked.path.with_suffix("")
-    if folder.is_dir():
-        yield from (f"{folder / name}: stale. {remedy}" for name in _stale_pictures(found, folder))
+    yield from (f"{folder / name}: {told}. {remedy}" for name, told in _wrong_pictures(found, folder))
 
 
 def _bare(page: str) -> str:
@@ -120,12 +139,15 @@ def _bare(page: str) -> str:
     return re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
 
 
-def _stale_pictures(found: Board, folder: Path) -> Iterator[str]:
-    """Name the pictures that were drawn from other points: bytes differ between versions of matplotlib."""
+def _wrong_pictures(found: Board, folder: Path) -> Iterator[tuple[str, str]]:
+    """Name the pictures that are not there, or that were drawn from other points: bytes differ by version."""
     known = {each.name: each for each in pictures(found)}
     for name, each in known.items():
         for kind, mark in (("csv", each.table), ("svg", each.digest), ("png", each.digest)):
             path = folder / f"{name}.{kind}"
-            if not path.exists() or mark.encode() not in path.read_bytes():
-                yield path.name
-    yield from sorted(path.name for path in folder.iterdir() if path.stem not in known)
+            if not path.is_file():
+                yield path.name, "not rendered"
+            elif mark.encode() not in path.read_bytes():
+                yield path.name, "stale"
+    if folder.is_dir():
+        yield from ((path.name, "stale") for path in sorted(folder.iterdir()) if path.stem not in known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import sys
@@ -13,8 +14,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from attnbench import schema
 from attnbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,12 +26,15 @@ SCHEMA = 1
 NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100
 MEANWHILE_S = 0.5  # more than another run takes between its two renames
-STATUSES = ("measured", "failed", "not applicable")
+APART = ("scores", "file")  # fields of a Record that are not in its JSON
 
 
 @dataclass
 class Record:
-    """What was measured in one cell. `scores` holds doc_id and a per-sample array for every metric."""
+    """What was measured in one cell. `scores` holds doc_id and a per-sample array for every metric.
+
+    `file` is where it was read from.
+    """
 
     cell: dict[str, str]
     status: str
@@ -45,6 +50,12 @@ class Record:
     date: str = ""
     schema: int = SCHEMA
     scores: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    file: str = field(default="", repr=False, compare=False)
+
+    def body(self) -> dict[str, Any]:
+        """Return what its JSON holds."""
+        names = [each.name for each in dataclasses.fields(self) if each.name not in APART]
+        return {name: getattr(self, name) for name in names}
 
 
 def file_name(text: str) -> str:
@@ -67,8 +78,6 @@ def write(folder: str | Path, record: Record) -> Path:
     A kill leaves the old record or the new one, or between the renames the old JSON beside new arrays: their
     hash tells, and the cell is measured again.
     """
-    import io
-
     import numpy as np
 
     path = path_of(folder, record.cell)
@@ -76,7 +85,7 @@ def write(folder: str | Path, record: Record) -> Path:
     contents: dict[str, Any] = dict(record.scores)
     np.savez_compressed(buffer, **contents)
     arrays = buffer.getvalue()
-    body = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name != "scores"}
+    body = record.body()
     body = {"schema": body.pop("schema"), **body}
     body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(arrays).hexdigest()}
     text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -124,39 +133,47 @@ def clear_partial(folder: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: str | Path) -> Record:
-    """Read one record with its arrays. Raises ValueError naming what is damaged."""
-    import io
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def read(path: str | Path) -> Record:
+    """Read one record with its arrays. Raises ValueError naming the file and what is wrong with it."""
     import numpy as np
 
     path = Path(path)
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        body = _DECODER.decode(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         found = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")
-    expected = {f.name for f in dataclasses.fields(Record)} - {"scores"}
+    expected = {f.name for f in dataclasses.fields(Record)} - set(APART)
     if set(body) != expected:
         raise ValueError(f"{path}: keys {sorted(set(body) ^ expected)} are missing or unknown")
-    cell = body["cell"]
-    if (
-        not isinstance(cell, dict)
-        or set(cell) != {"model", "task", "method"}
-        or body["status"] not in STATUSES
-    ):
-        raise ValueError(f"{path}: malformed cell or status")
+    told = schema.problem(body)
+    if told is not None:
+        raise ValueError(f"{path}: {told}")
     try:
         arrays = path.with_suffix(".npz").read_bytes()
-        if hashlib.sha256(arrays).hexdigest() != body["provenance"].get("arrays"):
+        if hashlib.sha256(arrays).hexdigest() != body["provenance"]["arrays"]:
             raise ValueError("not the arrays that the JSON was written with")
         with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
             scores = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever numpy and zipfile make of what is no archive
         raise ValueError(f"{path.with_suffix('.npz')}: {error}") from None
-    return Record(**body, scores=scores)
+    told = schema.array_problem(body["metrics"], scores)
+    if told is not None:
+        raise ValueError(f"{path.with_suffix('.npz')}: {told}")
+    return Record(**body, scores=scores, file=str(path))
 
 
 def read_all(folder: str | Path) -> Iterator[Record]:

@@ -22,7 +22,8 @@ def add_leaderboard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         metavar="LIST",
-        help="of md, html, csv, latex, text, plots (md; a suite with --output: md,csv,plots)",
+        help="of md, html, csv, latex, text, plots (md; as a file given with --output ends; a suite with a "
+        "folder: md,csv,plots)",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
     parser.add_argument(
@@ -63,21 +64,24 @@ def leaderboard(options: argparse.Namespace) -> int:
         return 1 if found else 0
     target = Path(options.output) if options.output else None
     into_folder = target is not None and (target.is_dir() or not target.suffix)
-    standard = publish.STANDARD if options.suites and into_folder else ("md",)
-    formats = publish.formats(options.format, standard)
+    asked = publish.formats(options.format)
+    if target is not None and not into_folder:
+        if len(paths) > 1:
+            raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
+        formats = [publish.format_of(target, asked)]
+    else:
+        formats = asked or list(publish.STANDARD if options.suites and into_folder else ("md",))
+        if target is None and (len(formats) > 1 or publish.PLOTS in formats):
+            raise UserError("--format: several files and plots need --output DIR")
     for path in paths:
         folder = options.records or (suite.load(path).records if path else RECORDS)
         board = publish.load(path, folder)
-        if target is not None and into_folder:
-            publish.write(publish.files(board, formats, Path(path).stem if path else "leaderboard"), target)
-        elif len(formats) > 1 or "plots" in formats:
-            raise UserError("--format: several files and plots need --output DIR")
-        elif target is not None and len(paths) == 1:
-            publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
-        elif target is not None:
-            raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
-        else:
+        if target is None:
             sys.stdout.write(publish.text(board, formats[0]))
+        elif into_folder:
+            publish.write(publish.files(board, formats, Path(path).stem if path else "leaderboard"), target)
+        else:
+            publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
     return 0
 
 

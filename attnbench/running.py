@@ -151,6 +151,8 @@ def _run_suites(options: argparse.Namespace) -> int:
     if options.dry_run:
         for each in suites:
             chosen = suite.chosen(each, given, locate=False)
+            for part in chosen:
+                plan.check_tasks(part.tasks, options.include_path)
             known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
             cells = [(model, task, method) for model, task, specs in known for method in specs]
             for cell in cells:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from attnbench import claims, models, plan, spec, tasks
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, near, unknown
 from attnbench.families import family
 
 REPEATS = 5
 PLACES = "ATTNBENCH_MODELS"  # a folder with the models that suites name by folder name
+ALIKE = 0.8  # of a folder's name and a short one: more is taken for a slip
 TEXTS = ("title", "about", "calibration")
 LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
 PART = ("models", "tasks", "limit")
@@ -124,7 +125,7 @@ def load(path: str | Path) -> Suite:
         if sweep not in sweeps:
             raise unknown("sweep", sweep, sweeps, f"{where}: sweeps are its methods without their amounts.")
     try:
-        claims.check(suite.claims, suite.specs())
+        claims.check(suite)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return suite
@@ -187,7 +188,8 @@ def chosen(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part
     """Return the parts to run, models named by where they are.
 
     `given` (of --models) chooses among the suite's models and says where a folder is; without it all are
-    run, and folders are looked for in $ATTNBENCH_MODELS. Raises UserError where one is not to be found.
+    run, and folders are looked for in $ATTNBENCH_MODELS. Raises UserError where one is not to be found;
+    without `locate` only where its name is like a short name.
     """
     wanted = {_given(name): name for name in given}
     names = [shown(name) for part in suite.parts for name in part.models]
@@ -197,8 +199,7 @@ def chosen(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part
     parts = []
     for part in suite.parts:
         found = tuple(name for name in part.models if not wanted or shown(name) in wanted)
-        if locate:
-            found = tuple(_place(suite, name, wanted.get(shown(name))) for name in found)
+        found = tuple(_place(suite, name, wanted.get(shown(name)), locate) for name in found)
         if found:
             parts.append(dataclasses.replace(part, models=found))
     return parts
@@ -208,7 +209,7 @@ def _given(name: str) -> str:
     return name if is_folder_name(name) else models.label(name)
 
 
-def _place(suite: Suite, name: str, given: str | None) -> str:
+def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
     if not is_folder_name(name):
         return name
     if given is not None and given != name:
@@ -216,5 +217,10 @@ def _place(suite: Suite, name: str, given: str | None) -> str:
     base = os.environ.get(PLACES)
     if base and (Path(base) / name / "config.json").is_file():
         return str(Path(base, name).absolute())
+    short = [*models.PUBLISHED, *(f"pocket-{family}" for family in models.pocket_families())]
+    meant = near(name, short, ALIKE)
+    if not locate and not meant:
+        return name
     told = f"{PLACES}={base} has no such folder" if base else f"--models PATH/{name}, or {PLACES}=PATH"
-    raise UserError(f"suite {suite.path}: model '{name}' is a folder: say where it is: {told}.")
+    what = f"unknown model '{name}'.{meant} If it" if meant else f"model '{name}'"
+    raise UserError(f"suite {suite.path}: {what} is a folder: say where it is: {told}.")

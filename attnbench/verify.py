@@ -43,7 +43,8 @@ def verify(
     try:
         old = record.read(path)
     except ValueError as error:
-        raise UserError(f"{error}") from None
+        hint = "" if Path(path).is_file() else ". Give the file of a record: RECORDS/MODEL/TASK/METHOD.json"
+        raise UserError(f"{error}{hint}") from None
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
         calibration=calibration or _calibration(path, old),

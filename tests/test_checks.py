@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -54,22 +55,39 @@ def changed(key, value):
     return change
 
 
+def metric(**values):
+    def change(item):
+        item.metrics["acc"].update(values)
+        if values.get("higher_is_better", True) is None:
+            del item.metrics["acc"]["higher_is_better"]
+
+    return change
+
+
 FAULTS = {
     "schema 2, this version reads 1": changed("schema", 2),
     "status": changed("status", "done"),
-    "malformed cell": changed("cell", {"extra": "x"}),
+    "cell has the unknown extra": changed("cell", {"extra": "x"}),
     "another file name": changed("cell", {"model": "../../etc"}),
-    "model, task and method are texts": changed("cell", {"model": 3}),
+    "cell model is 3, not a text": changed("cell", {"model": 3}),
     "has no identity": changed("provenance", {"identity": None}),
     "has an error": changed("error", "but"),
     "then it has an error and no metric": changed("status", "failed"),
     "date 'today' is not one": changed("date", "today"),
     "acc is 0.5 in the record but 0.91 by its samples": changed("metrics", {"acc": {"value": 0.5}}),
     "NaN is no number of JSON": changed("measured", {"sparsity": float("nan")}),
-    "metrics: not a table": changed("metrics", ["acc"]),
+    "metrics is ['acc'], not a table": changed("metrics", ["acc"]),
     "receipt: 1 of 2 sites": changed("receipt", {"sites_hit": 1}),
     "receipt: 0 of 0 sites": changed("receipt", {"sites_hit": 0, "sites_expected": 0}),
-    "receipt: 1.5 of the samples changed": changed("receipt", {"changed": 1.5}),
+    "receipt changed is 1.5, not a number from 0 to 1": changed("receipt", {"changed": 1.5}),
+    "acc: standard error 0.0001 in the record but 0.0287623 by its samples": metric(stderr=1e-4),
+    "acc: standard error None in the record but 0.0287623": metric(stderr=None),
+    "acc is 'mean', higher_is_better False; in 4 others of sst2 it is 'mean', higher_is_better True": metric(
+        higher_is_better=False
+    ),
+    "acc: higher_is_better is None": metric(higher_is_better=None),
+    "metrics acc aggregate is 'median', not one of mean": metric(aggregate="median"),
+    "acc is of shape (100,), which is not what 'mcc' is computed from": metric(aggregate="mcc"),
     "receipt: says applied where 0%": changed("receipt", {"changed": 0.0}),
     "100 samples with a limit of 50": changed("settings", {"limit": 50}),
     "identity is of other settings": changed("settings", {"dtype": "bfloat16"}),
@@ -108,7 +126,7 @@ def test_a_fault_is_named(folder, words):
 def test_arrays_are_checked(folder):
     place = folder / "tiny" / "sst2"
     for name, scores in {
-        "prune80": {"doc_id": np.zeros(100), "acc": right(100, 9)},
+        "prune80": {"doc_id": np.zeros(100, int), "acc": right(100, 9)},
         "prune80:random": {"doc_id": np.arange(100)},
         "uniform": {"doc_id": np.arange(99), "acc": right(99, 40)},
     }.items():
@@ -167,8 +185,8 @@ def test_check_says_what_is_stale(folder, capsys):
     assert {"small.md", "small.csv", "small.tex"} <= {file.name for file in home.iterdir()}
     assert main(["leaderboard", path, "--check"]) == 0
     item = good()["prune80"]
-    item.scores["acc"] = right(100, 12)
-    item.metrics["acc"]["value"] = 0.88
+    other = record("prune80", acc=right(100, 12))
+    item.scores, item.metrics = other.scores, other.metrics
     records.write(folder, item)
     capsys.readouterr()
     assert main(["leaderboard", path, "--check"]) == 1
@@ -177,6 +195,43 @@ def test_check_says_what_is_stale(folder, capsys):
         "small.md", "small.csv", "small.tex"
     ]  # fmt: skip
     assert found[2].endswith("--format latex")
+
+
+def _rendered(folder, home):
+    for method, sparsity in (("prune80", 0.8), ("prune80:random", 0.7), ("prune80:random:seed=1", 0.7)):
+        item = good()[method]
+        item.measured = {"sparsity": sparsity}
+        records.write(folder, item)
+    assert main(["leaderboard", str(home / "small.toml"), "--output", str(home)]) == 0
+    assert main(["leaderboard", str(home / "small.toml"), "--check"]) == 0
+
+
+def test_what_was_rendered_and_removed_is_missed(folder, capsys):
+    home = folder.parent.parent
+    _rendered(folder, home)
+    (picture,) = (home / "small").glob("kept-sparsity.png")
+    picture.unlink()
+    capsys.readouterr()
+    assert main(["leaderboard", str(home / "small.toml"), "--check"]) == 1
+    assert "kept-sparsity.png: not rendered. attnbench leaderboard" in capsys.readouterr().out
+    drawn = len(list((home / "small").iterdir())) + 1
+    shutil.rmtree(home / "small")
+    (home / "small.csv").unlink()
+    assert main(["leaderboard", str(home / "small.toml"), "--check"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == drawn + 1 and all("not rendered. attnbench leaderboard" in line for line in lines)
+    assert lines[0].startswith(str(home / "small.csv"))
+
+
+def test_a_perplexity_is_lower_where_it_is_better(tmp_path):
+    scores = np.stack([-np.arange(1.0, 9), np.full(8, 3.0)], 1)
+    items = [record(method, kind="perplexity", ppl=scores) for method in ("dense", "prune80")]
+    for item in items:
+        item.metrics["ppl"]["higher_is_better"] = True
+        identify(item)
+        records.write(tmp_path, item)
+    found = [line for line in checks.problems(tmp_path) if "higher_is_better" in line]
+    assert len(found) == 2 and "is True of a metric computed as 'perplexity'" in found[0]
 
 
 def test_a_cell_that_is_not_applicable_needs_no_identity(folder):

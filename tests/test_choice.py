@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sample_records import record, right
+from sample_records import missing, record, right
 
 from attnbench import board, choice, estimate, leaderboard, page, suite
 from attnbench import record as records
@@ -90,5 +90,17 @@ def test_the_time_to_go_is_the_mean_of_a_column(tmp_path):
     assert estimate.describe(folder, cells) == "4 cells, 2 recorded, about 5 minutes to go"
     assert estimate.describe(folder, cells[:2]) == "2 cells, 2 recorded in about 5 minutes"
     assert estimate.describe(tmp_path / "records" / "new", cells[:1]).endswith("about 2 minutes to go")
+    others = [("bert-base", "squad", "dense"), ("tiny", "squad", "dense")]
+    never = "cells of models never measured on their tasks, time unknown"
+    assert estimate.describe(folder, [*cells, *others]) == (
+        f"6 cells, 2 recorded, about 5 minutes to go and 2 {never}"
+    )
+    assert estimate.describe(folder, [*cells[:2], *others]) == f"4 cells, 2 recorded, 2 {never}"
+    failed = missing("dense", "failed", "x", model="bert-base", task="squad")
+    failed.seconds = {"fit": 1.0}
+    records.write(folder, failed)
+    assert estimate.describe(folder, [others[0], ("bert-base", "squad", "prune50")]).endswith(
+        "1 recorded, 1 cell of models never measured on their tasks, time unknown"
+    )
     (folder / "tiny" / "sst2" / "dense.json").write_text("{}")
     assert "2 recorded" in estimate.describe(folder, cells)

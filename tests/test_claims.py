@@ -40,6 +40,30 @@ def test_a_claim_is_about_methods_of_the_suite(tmp_path):
         suite.load(path)
 
 
+@pytest.mark.parametrize(
+    "claim, words",
+    [
+        ("prune80 > uniform on translaton", "translaton is none of the suite's tasks, sst2, translation. Did "
+         "you mean translation?"),
+        ("prune80 > uniform on squad", "squad is none of the suite's tasks, sst2, translation."),
+        ("prun80 > uniform", "prun80"),
+        ("prune81 > uniform", "prune81 is none of the suite's methods. Did you mean prune80"),
+        ("prune50 > uniform on sst2", "no part of the suite has prune50 and uniform on sst2"),
+        ("prune50 > window4", "no part of the suite has prune50 and window4"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_nothing_could_decide_is_refused(tmp_path, claim, words):
+    path = tmp_path / "x.toml"
+    parts = (("sst2", "window4"), ("translation", "prune50"))
+    text = f'methods = ["prune80"]\nclaims = ["prune80 > uniform on translation", "{claim}"]\n'
+    for task, method in parts:
+        text += f'[[part]]\nmodels = ["m"]\ntasks = ["{task}"]\nmethods = ["{method}"]\n'
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        suite.load(path)
+    assert words in str(caught.value) and f"claim '{claim}'" in str(caught.value)
+
+
 def asked(*texts, models=("tiny",)):
     part = suite.Part(tuple(models), ("sst2",))
     return suite.Suite(suite.Path("x.toml"), "A paper", METHODS, (part,), texts, repeats=2)

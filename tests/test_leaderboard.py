@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sample_records import board, missing, record, right
 
+from attnbench import compare, footnotes
 from attnbench.errors import UserError
 from attnbench.leaderboard import render, to_json
 
@@ -45,14 +46,29 @@ def test_markdown_has_heading_table_verdict_and_footnotes():
     assert table["prune95"]["Δ dense [95 %]"] == "−4.0 [−5.4, −3.0]"
     assert table["prune95"]["kept"] == "90%" and table["prune95"]["sparsity"] == "94.6%"
     assert table["logquant3"]["bits"] == "3" and table["logquant3"]["seconds"] == "3.5"
-    assert table["heads50:l1"]["Δ dense [95 %]"].startswith("failed: ValueError")
+    assert table["heads50:l1"]["Δ dense [95 %]"] == "failed: every head has …"
     assert table["window64:on=cross"]["Δ dense [95 %]"] == "n/a: no cross attention"
     assert "prune80:random (3 seeds)" in table and "prune0 (no effect)" in table
     assert "- prune95: worse on sst2 (−4.0 [−5.4, −3.0])." in text
     assert "- prune0: within 1 point of dense on sst2; changed nothing on sst2." in text
     assert "1,000 samples of sst2 resolve ±" in text
     assert "Versions: attnbench 0.1.0, torch 2.13.0." in text
-    assert "tiny sst2 heads50:l1: failed: ValueError: every head has the same l1 norm" in text
+    assert "tiny sst2 heads50:l1: failed: every head has the same l1 norm" in text
+
+
+@pytest.mark.parametrize(
+    "error, shown",
+    [
+        ("prune80: ValueError: all heads score 0.1", "failed: all heads score 0.1"),
+        ("prune80: RuntimeError: ran at 1 of 2 sites", "failed: ran at 1 of 2 sites"),
+        ("prune80: ValueError: ", "failed: ValueError: "),
+        ("prune80: KeyError: 'layer one'", "failed: KeyError: 'layer one'"),
+        ("prune80: ArithmeticError: acc is nan", "failed: ArithmeticError: acc is nan"),
+    ],
+)
+def test_a_class_stands_before_a_reason_only_where_it_says_something(error, shown):
+    (row,) = compare.rows([missing("prune80", "failed", error)])
+    assert footnotes.reason(row) == shown and row.error == error
 
 
 def test_pocket_models_have_a_table_of_their_own():

@@ -109,9 +109,22 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
         (["prune80", "prune90"], "unknown recorded method 'prune90'. Did you mean"),
         (["prune80", "prune95", "--model", "other"], "unknown recorded method 'prune95'"),
         (["prune80", "prone"], "unknown method 'prone'"),
-        (["dense", "prune95", "--task", "squad"], "unknown recorded method 'dense'"),
+        (["dense", "prune95", "--task", "squad"], "unknown recorded task 'squad'. Recorded: sst2."),
+        (["prune80", "prune90", "--model", "bert"], "unknown recorded model 'bert'. Recorded: other, tiny."),
+        (["prune80", "prune90", "--model", "tine"], "unknown recorded model 'tine'. Did you mean tiny?"),
     ],
 )
 def test_compare_names_mistakes(folder, capsys, arguments, words):
     assert main(["compare", *arguments, "--records", folder]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_compare_knows_a_model_by_its_short_name(folder, capsys):
+    for method, wrong in (("prune80", 9), ("prune95", 30)):
+        records.write(folder, record(method, model="pocket-bert", acc=right(100, wrong)))
+    for name in ("bert", "pocket-bert"):
+        assert main(["compare", "prune80", "prune95", "--records", folder, "--model", name]) == 0
+        out = capsys.readouterr().out
+        assert "pocket-bert sst2 acc" in out and "tiny" not in out
+    assert main(["compare", "prune80", "prune90", "--records", folder, "--model", "bert"]) == 2
+    assert "unknown recorded method 'prune90'. Did you mean" in capsys.readouterr().err

@@ -172,6 +172,41 @@ def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+@pytest.mark.parametrize("command", [["--dry-run"], []])
+@pytest.mark.parametrize(
+    "model, task, words",
+    [
+        ("bert-bsae", "sst2", "unknown model 'bert-bsae'. Did you mean bert-base?"),
+        ("mine", "sts2", "unknown task 'sts2'. Did you mean"),
+        ("someone/model", "sts2", "unknown task 'sts2'. Did you mean"),
+    ],
+)
+def test_a_slip_is_named_before_anything_runs(tmp_path, monkeypatch, capsys, command, model, task, words):
+    path = write(tmp_path, f'methods = ["prune80"]\nmodels = ["{model}"]\ntasks = ["{task}"]')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").touch()
+    monkeypatch.setenv(suite.PLACES, str(tmp_path))
+    assert main(["run", str(path), *command]) == 2
+    out, err = capsys.readouterr()
+    assert not out and words in err and len(err.splitlines()) == 1
+    assert main(["run", "--models", model, "--tasks", task, "--methods", "prune80", *command]) == 2
+    assert not capsys.readouterr().out
+
+
+def test_a_folder_named_like_a_short_name_is_taken_where_it_is(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path, 'methods = ["prune80"]\nmodels = ["bert-base2", "a/b"]\ntasks = ["sst2"]')
+    monkeypatch.delenv(suite.PLACES, raising=False)
+    assert main(["run", str(path), "--dry-run"]) == 2
+    assert "If it is a folder: say where it is: --models PATH/bert-base2" in capsys.readouterr().err
+    place = str(tmp_path / "models" / "bert-base2")
+    assert main(["run", str(path), "--dry-run", "--models", place, "a/b"]) == 0
+    (tmp_path / "models" / "bert-base2").mkdir(parents=True)
+    (tmp_path / "models" / "bert-base2" / "config.json").touch()
+    monkeypatch.setenv(suite.PLACES, str(tmp_path / "models"))
+    assert main(["run", str(path), "--dry-run"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 12
+
+
 def test_a_suite_is_not_overruled(tmp_path, capsys):
     path = str(write(tmp_path, SMALL))
     held = {"--methods": "prune50", "--limit": "3", "--seed": "0", "--tasks": "sst2", "--dtype": "bfloat16"}

@@ -158,3 +158,11 @@ def test_heads_and_export_take_a_users_folder(made, tmp_path, capsys):
     assert main([*smaller, str(tmp_path / "small"), "--include-path", folder]) == 0
     assert f"--tasks made --include-path {folder}" in capsys.readouterr().err
     assert json.loads((tmp_path / "small" / "attnbench.json").read_text())["task"] == "made"
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path, capsys):
+    path = str(tmp_path / "nosuch.json")
+    assert main(["verify", path]) == 2
+    assert capsys.readouterr().err.startswith(f"attnbench: {path}: no such file. Give the file of a record")
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "cannot be read: Is a directory" in capsys.readouterr().err

@@ -1,0 +1,163 @@
+"""What a record may hold: type and range of every field that is read, in one table. Imports nothing heavy.
+
+A field may be absent unless it is required; one that the table does not name may hold anything, so that
+what is measured or set later needs no other schema.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attnbench.inert import clean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STATUSES = ("measured", "failed", "not applicable")
+# how a metric is computed from its array -> the array's columns; see aggregates
+COLUMNS: dict[str, tuple[int, ...]] = {
+    "mean": (), "mcc": (4,), "f1": (4,), "pearson": (2,), "spearman": (2,), "perplexity": (2,), "bleu": (10,),
+    "chrf": (18,),
+}  # fmt: skip
+ABSENT = object()
+LONGEST = 40
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value has to be, in words and as a test."""
+
+    words: str
+    fits: Callable[[Any], bool]
+    required: bool = False
+
+    def or_null(self) -> Kind:
+        return Kind(f"{self.words} or null", lambda value: value is None or self.fits(value), self.required)
+
+    def needed(self) -> Kind:
+        return Kind(self.words, self.fits, required=True)
+
+
+def _number(low: float = -sys.float_info.max, high: float = sys.float_info.max) -> Callable[[Any], bool]:
+    # true is no number; nan is in no range
+    return lambda value: type(value) in (int, float) and low <= value <= high
+
+
+def _whole(low: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= sys.maxsize
+
+
+def _is_text(value: Any) -> bool:
+    # half a surrogate pair can be in JSON and in no file
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
+
+
+def _one_of(*words: str) -> Kind:
+    return Kind(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
+
+
+TEXT = Kind("a text", _is_text)
+NAME = Kind("a text that is not empty", lambda value: _is_text(value) and value != "").needed()
+TEXTS = Kind("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+NUMBER = Kind("a finite number", _number())
+AMOUNT = Kind("a number of at least 0", _number(0))
+SHARE = Kind("a number from 0 to 1", _number(0, 1))
+WHOLE = Kind("a whole number", _whole(-sys.maxsize))
+COUNT = Kind("a whole number of at least 0", _whole(0))
+POSITIVE = Kind("a whole number of at least 1", _whole(1))
+ANY = Kind("anything", lambda value: True)
+
+Table = dict[str, "Kind | Table"]
+EACH = "*"  # stands for every name
+
+TABLE: Table = {
+    "cell": {"model": NAME, "task": NAME, "method": NAME},
+    "status": _one_of(*STATUSES),
+    "error": TEXT.or_null(),
+    "metrics": {
+        EACH: {
+            "value": NUMBER.needed(), "stderr": AMOUNT.or_null(), "higher_is_better": FLAG,
+            "aggregate": _one_of(*COLUMNS),
+        }
+    },
+    "receipt": {
+        "sites_expected": COUNT, "sites_hit": COUNT, "changed": SHARE,
+        "effect": _one_of("applied", "no effect"),
+    },
+    "measured": {
+        "sparsity": SHARE, "nominal": SHARE, "bits": AMOUNT.or_null(), "entropy": AMOUNT.or_null(),
+        "heads": SHARE, "divergence": AMOUNT, "samples": COUNT,
+        "flops": {"dense": AMOUNT, "simulated": SHARE.or_null(), "realised": AMOUNT.or_null()},
+        "latency": {
+            "ratio": AMOUNT, "low": AMOUNT, "high": AMOUNT, "seconds": AMOUNT, "rounds": COUNT,
+            "samples": COUNT, "tokens": COUNT,
+        },
+        "memory": {"dense": AMOUNT, "ratio": AMOUNT},
+    },
+    "fitted": {EACH: ANY},
+    "settings": {
+        "limit": POSITIVE.or_null(), "batch_size": POSITIVE, "batch_tokens": POSITIVE.or_null(),
+        "seed": WHOLE, "device": TEXT, "dtype": _one_of("float32", "float64", "bfloat16", "float16"),
+        "calibration": TEXT.or_null(), "trust_remote_code": FLAG, "measure": FLAG, "notes": TEXTS,
+    },
+    "environment": {"versions": {EACH: TEXT}},
+    "provenance": {
+        "model": TEXT, "source": TEXT, "weights": TEXT, "fingerprints": {EACH: TEXT.or_null()},
+        "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "command": TEXT,
+        "identity": TEXT.or_null(), "arrays": TEXT.needed(),
+    },
+    "seconds": {EACH: AMOUNT},
+    "date": TEXT,
+}  # fmt: skip
+
+
+def problem(body: dict[str, Any]) -> str | None:
+    """Name the first field that is not what the table says, or return None."""
+    told = _problem("", body, TABLE)
+    extra = sorted(set(body["cell"]) - {"model", "task", "method"}) if told is None else []
+    return f"cell has the unknown {', '.join(extra)}" if extra else told
+
+
+def _problem(path: str, values: Any, table: Table) -> str | None:
+    if type(values) is not dict:
+        return f"{path[:-1]} is {_shown(values)}, not a table of values"
+    for key, kind in table.items():
+        for name in values if key == EACH else (key,):
+            value = values.get(name, ABSENT)
+            if isinstance(kind, dict):
+                told = None if value is ABSENT else _problem(f"{path}{name} ", value, kind)
+                if told is not None:
+                    return told
+            elif value is ABSENT:
+                if kind.required:
+                    return f"{path}{name} is missing"
+            elif not kind.fits(value):
+                return f"{path}{name} is {_shown(value)}, not {kind.words}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    return clean(repr(value), LONGEST)
+
+
+def array_problem(metrics: dict[str, Any], scores: dict[str, np.ndarray]) -> str | None:
+    """Name the first array that is no score a sample of its metric, or return None."""
+    ids = scores.get("doc_id")
+    if ids is not None and (ids.ndim != 1 or ids.dtype.kind not in "iu"):
+        return "doc_id is no list of whole numbers"
+    for name, metric in metrics.items():
+        array = scores.get(name)
+        if array is None:
+            continue
+        if array.dtype.kind not in "biuf" or array.ndim < 1:
+            return f"{name} is no list of numbers"
+        kind = metric.get("aggregate", "mean")
+        if array.shape[1:] != COLUMNS[kind]:
+            return f"{name} is of shape {array.shape}, which is not what '{kind}' is computed from"
+        if ids is not None and len(array) != len(ids):
+            return f"{name} has {len(array)} scores for {len(ids)} samples"
+    return None
