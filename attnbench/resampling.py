@@ -107,6 +107,26 @@ def _below(v: Array, size: Array) -> float:
     return float(v @ sums.reshape(-1) + (v.reshape(-1, BLOCK) @ TRIANGLE[0]) @ (np.cumsum(ends) - ends))
 
 
+def resampled_each(name: str, dense: Array, groups: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return for each group of arrays its mean metric less dense's over resamples, each (resamples,).
+
+    Those that few distinct rows can stand for are drawn each by itself, the others by rows together, as those
+    draws depend on the number of samples alone. So no group's draws depend on which others there are.
+    """
+    by_row = [seeds for seeds in groups if not _few([dense, *seeds])]
+    flat = [scores for seeds in by_row for scores in seeds]
+    shared = iter(resampled(name, [dense, *flat])) if flat else iter(())
+    base = next(shared, None)
+    found = []
+    for seeds in groups:
+        if base is not None and any(seeds is other for other in by_row):
+            found.append(np.mean([next(shared) for _ in seeds], 0) - base)
+        else:
+            drawn = resampled(name, [dense, *seeds])
+            found.append(drawn[1:].mean(0) - drawn[0])
+    return found
+
+
 def resampled(name: str, arrays: Sequence[Array]) -> Array:
     """Recompute a metric of several arrays over the same resamples of their samples: (arrays, resamples).
 
@@ -114,10 +134,7 @@ def resampled(name: str, arrays: Sequence[Array]) -> Array:
     """
     n = len(arrays[0])
     columns, formula = METRICS[name]
-    wide = np.concatenate([np.asarray(scores, float).reshape(n, -1) for scores in arrays], 1)
-    chosen, population = _distinct(wide)
-    if len(chosen) * 12 > n:
-        chosen, population = np.arange(n), np.ones(n)
+    chosen, population = _few(arrays) or (np.arange(n), np.ones(n))
     blocks = [columns(np.asarray(scores, float))[chosen] for scores in arrays]
     edges = np.cumsum([0, *(block.shape[1] for block in blocks)])
     table = np.concatenate(blocks, 1)
@@ -131,11 +148,13 @@ def resampled(name: str, arrays: Sequence[Array]) -> Array:
     return np.concatenate(found, 1)
 
 
-def _distinct(rows: Array) -> tuple[NDArray[np.intp], Array]:
-    """Return the first place of each distinct row, in order, and how often it occurs.
+def _few(arrays: Sequence[Array]) -> tuple[NDArray[np.intp], Array] | None:
+    """Return the first place of each distinct row, in order, and how often it occurs; None where many are.
 
     In order of appearance, so that the draws do not depend on which of two arrays comes first.
     """
+    n = len(arrays[0])
+    rows = np.concatenate([np.asarray(scores, float).reshape(n, -1) for scores in arrays], 1)
     _, first, size = np.unique(rows, axis=0, return_index=True, return_counts=True)
     order = np.argsort(first)
-    return first[order], size[order].astype(float)
+    return (first[order], size[order].astype(float)) if len(first) * 12 <= n else None

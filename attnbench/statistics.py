@@ -4,12 +4,18 @@ Two intervals, chosen by simulating their coverage (tests/test_statistics.py):
 
 * 0/1 scores: Tango's score interval. Only discordant pairs matter there, and with the handful that a mild
   method makes, a bootstrap of any kind covers far less than it says.
-* all else: a BCa paired bootstrap, with one pseudo-pair each way for the same reason (as Agresti and Min add
-  to 0/1 scores): it widens the interval where few samples differ and vanishes where many do. Where those
-  differ by unequal amounts their variance is itself unsure, so quantiles are Student's, as Hesterberg (2015)
-  expands percentile intervals, with Satterthwaite's degrees of freedom.
+* all else: a BCa paired bootstrap, with an invented sample that differs, drawn as often as one, each way (as
+  Agresti and Min add to 0/1 scores): it widens the interval where few samples differ and vanishes where many
+  do. Where those differ by unequal amounts their variance is itself unsure, so quantiles are Student's, as
+  Hesterberg (2015) expands percentile intervals, with Satterthwaite's degrees of freedom.
 
-Perplexities are compared on their logarithm. Draws are seeded by the number of samples and of seeds.
+A resample shows no difference of a size that no sample has shown, and none at all where none differs. So the
+invented one is as large as a sample's could be where few differ and comes down to those that do as they
+become many, and where none does a bound like the rule of three stands in: see `unseen`. Outputs equal to
+dense bit for bit are no exception: they are n samples, too.
+
+Perplexities are compared on their logarithm. Draws depend on the number of samples and of seeds, and on the
+comparison's own scores at most, never on what else is compared with it.
 """
 
 from __future__ import annotations
@@ -22,8 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from attnbench.aggregates import Array, aggregate, furthest, influence, is_fraction, working
-from attnbench.resampling import RESAMPLES, resampled
+from attnbench import unseen
+from attnbench.aggregates import Array, aggregate, furthest, influence, working
+from attnbench.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
 MANY = 1e6  # degrees of freedom: as good as normal
@@ -31,16 +38,18 @@ MANY = 1e6  # degrees of freedom: as good as normal
 
 @dataclass(frozen=True)
 class Paired:
-    """A method against dense: the difference (method - dense), its 95 % interval, and two tests.
+    """A method against dense: the difference (method - dense), its 95 % interval, and tests.
 
-    `p_margin` is one-sided, of "worse than dense by the margin or more". For 0/1 scores `flips` counts the
-    samples that (only dense, only the method) got right; `mcnemar` is the two-sided p value of a balance.
+    `p_margin` is one-sided, of "worse than dense by the margin or more", `p_zero` two-sided, of no
+    difference. For 0/1 scores `flips` counts the samples that (only dense, only the method) got right;
+    `mcnemar` is the two-sided p value of a balance.
     """
 
     estimate: float
     low: float
     high: float
     p_margin: float
+    p_zero: float = 1.0
     mcnemar: float | None = None
     flips: tuple[int, int] | None = None
 
@@ -84,16 +93,13 @@ def paired(
     groups = [[np.asarray(scores, float) for scores in seeds] for seeds in methods]
     simple = [name == "mean" and len(seeds) == 1 and binary([dense, *seeds]) for seeds in groups]
     others = [seeds for seeds, is_simple in zip(groups, simple, strict=True) if not is_simple]
-    drawn = resampled(name, [dense, *(scores for seeds in others for scores in seeds)]) if others else None
-    found, position = [], 1
-    for seeds, is_simple in zip(groups, simple, strict=True):
-        if is_simple or drawn is None:
-            found.append(_flips(dense, seeds[0], margin, higher_is_better))
-        else:
-            replicates = drawn[position : position + len(seeds)].mean(0) - drawn[0]
-            position += len(seeds)
-            found.append(_bootstrap(name, [dense], seeds, replicates, margin, higher_is_better))
-    return found
+    drawn = iter(resampled_each(name, dense, others))
+    return [
+        _flips(dense, seeds[0], margin, higher_is_better)
+        if is_simple
+        else _bootstrap(name, [dense], seeds, next(drawn), margin, higher_is_better)
+        for seeds, is_simple in zip(groups, simple, strict=True)
+    ]
 
 
 def between(name: str, a: Sequence[Array], b: Sequence[Array]) -> Paired:
@@ -108,8 +114,8 @@ def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -
     lost, won = int((dense > method).sum()), int((dense < method).sum())
     low, high = tango(lost, won, n)
     worse, better = (lost, won) if higher_is_better else (won, lost)
-    p = float(special.ndtr(-_tango_z(worse, better, n, -margin)))
-    return Paired((won - lost) / n, low, high, p, mcnemar(lost, won), (lost, won))
+    p, exact = float(special.ndtr(-_tango_z(worse, better, n, -margin))), mcnemar(lost, won)
+    return Paired((won - lost) / n, low, high, p, exact, exact, (lost, won))
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -166,9 +172,15 @@ def _bootstrap(
     for scores in seeds:
         for other in base:
             differs |= (scores != other).reshape(n, -1).any(1)
+    most, far = unseen.largest(name, [*base, *seeds]), furthest(name, [*base, *seeds])
     differing = (share + estimate)[differs]
-    size = _pseudo_pair(name, [*base, *seeds], differing)
-    drawn = drawn + size * (rng.poisson(1, RESAMPLES) - rng.poisson(1, RESAMPLES)) / n
+    differing = differing[np.abs(differing) > unseen.ROUNDING * most]
+    if not len(differing):
+        gain = estimate if higher_is_better else -estimate
+        reach, p = unseen.none_differ(most, n, margin + gain)
+        return Paired(estimate, max(estimate - reach, -far), min(estimate + reach, far), p)
+    size = unseen.invented(differing, most)
+    drawn = drawn + size * np.random.default_rng([repeats, n]).laplace(0, 1, RESAMPLES) / n
     spread, degrees = math.sqrt(variance), _degrees(differing)
     if spread:
         # three seeds have ten different resamples: their part is drawn from Student's t, here and not below
@@ -176,9 +188,6 @@ def _bootstrap(
         draws = rng.standard_t(repeats - 1, RESAMPLES // 2)
         drawn = drawn + spread * np.concatenate([draws, -draws])
     error = float(drawn.std())
-    if error == 0:
-        ahead = estimate > -margin if higher_is_better else estimate < margin
-        return Paired(estimate, estimate, estimate, 0.0 if ahead else 1.0)
     tiny = 1e-9 * error
     below = (drawn < estimate - tiny).mean() + 0.5 * (np.abs(drawn - estimate) <= tiny).mean()
     bias = float(special.ndtri(np.clip(below, 0.001, 0.999)))
@@ -186,17 +195,21 @@ def _bootstrap(
     acceleration = float((share**3).sum() / (6 * ((share**2).sum() + 2 * size**2 + spread**2) ** 1.5))
     z = bias + special.stdtrit(degrees, [0.025, 0.975])
     low, high = np.quantile(drawn, special.ndtr(bias + z / np.maximum(1 - acceleration * z, 0.1)))
-    most = furthest(name, [*base, *seeds])
-    low, high = np.clip((low, high), -most, most)
-    limit = -margin if higher_is_better else margin
-    beyond = float(np.mean(drawn < limit) + 0.5 * np.mean(drawn == limit))
-    if 0 < beyond < 1:
-        u = float(special.ndtri(beyond)) - bias
-        p = float(special.stdtr(degrees, u / max(1 + acceleration * u, 0.1) - bias))
-    else:  # past the last resample: as far as the standard error says
+    low, high = np.clip((low, high), -far, far)
+
+    def chance(limit: float) -> float:
+        """Return the one-sided p value of the truth being at a limit or below."""
+        beyond = float(np.mean(drawn < limit) + 0.5 * np.mean(drawn == limit))
+        if 0 < beyond < 1:
+            u = float(special.ndtri(beyond)) - bias
+            return float(special.stdtr(degrees, u / max(1 + acceleration * u, 0.1) - bias))
+        # past the last resample: as far as the standard error says
         p = min(float(special.stdtr(degrees, -abs(limit - estimate) / error)), 0.5 / RESAMPLES)
-        p = 1 - p if beyond else p
-    return Paired(estimate, float(low), float(high), p if higher_is_better else 1 - p)
+        return 1 - p if beyond else p
+
+    p_margin = chance(-margin) if higher_is_better else 1 - chance(margin)
+    p_zero = 2 * min(chance(0.0), 1 - chance(0.0))
+    return Paired(estimate, float(low), float(high), p_margin, p_zero)
 
 
 def _degrees(differing: Array) -> float:
@@ -210,15 +223,6 @@ def _degrees(differing: Array) -> float:
     squares = (differing / largest) ** 2  # tiny differences would vanish when squared
     beyond = float((squares**2).mean()) / float(squares.mean()) ** 2 - 1
     return min(2 * (len(squares) - 1) / beyond, MANY) if beyond > 1 / MANY and len(squares) > 1 else MANY
-
-
-def _pseudo_pair(name: str, arrays: Sequence[Array], differing: Array) -> float:
-    """Return how much an invented sample differs: as those that do (rms), or as far as one of dense can."""
-    if len(differing):
-        sizes = np.abs(differing)
-        first = differing[sizes > 1e-9 * sizes.max()]  # rounding alone has no sign to go by
-        return float(np.copysign(np.sqrt((differing**2).mean()), first[0] if len(first) else 1.0))
-    return max(1.0, float(np.ptp(influence(name, arrays[0])))) if is_fraction(name, arrays) else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -236,14 +240,23 @@ def kept(score: float, dense: float, uniform: float) -> float:
     return (score - uniform) / (dense - uniform)
 
 
-def samples_needed(n: int, difference: Paired, margin: float, alpha: float, higher_is_better: bool) -> float:
-    """Return how many samples would decide, four times in five, were the difference what was measured.
+def samples_needed(n: int, found: Paired, margin: float, alpha: float, higher_is_better: bool) -> float:
+    """Return at how many samples the same rates would decide: what n showed, seen that much more often.
 
-    n ((z_alpha + z_0.8) error / gap)^2: the gap is to the margin for a method inside it, to zero for others.
+    N = n (z_alpha / z)^2, as a test's statistic z grows with the root of n: that of the margin, at alpha, for
+    a method inside it; of no difference, at 2.5 % each side, for another. Where nothing differs N = n
+    log(alpha) / log(p), as p = (1 - m / L)^n. By chance N samples decide about every second time.
     """
-    gain = difference.estimate if higher_is_better else -difference.estimate
-    gap, level = (gain + margin, alpha) if gain > -margin else (gain, 0.025)
-    if gap == 0:
+    gain = found.estimate if higher_is_better else -found.estimate
+    if gain > -margin:
+        if found.flips is None and gain == 0 and 0 < found.p_margin < 1:
+            return n * math.log(alpha) / math.log(found.p_margin)
+        z = float(special.ndtri(found.p_margin))
+        return n * (float(special.ndtri(alpha)) / z) ** 2 if z < 0 else math.inf
+    if gain == 0:
         return math.inf
-    needed = n * ((special.ndtri(level) + special.ndtri(0.2)) * difference.error / gap) ** 2
-    return max(float(needed), n + 1.0)
+    if found.flips:
+        lost, won = found.flips
+        return n * Z95**2 * (lost + won) / (lost - won) ** 2
+    end = found.high if higher_is_better else found.low
+    return n * ((end - found.estimate) / gain) ** 2

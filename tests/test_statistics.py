@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as scipy_stats
 
-from attnbench import aggregates, resampling, statistics
+from attnbench import resampling, statistics, unseen
 from attnbench.aggregates import METRICS, aggregate, influence
 from attnbench.resampling import resampled
 from attnbench.statistics import holm, kept, mcnemar, paired, samples_needed, standard_error, tango
@@ -399,18 +399,48 @@ def test_kept_is_1_for_dense_and_0_for_uniform(dense, uniform):
         assert kept(uniform, dense, uniform) == 0
 
 
-def test_samples_needed_do_decide():
+@pytest.mark.parametrize(
+    "lost, won, n", [(24, 20, 2000), (6, 3, 872), (5, 6, 872), (0, 0, 100), (60, 20, 872)]
+)
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 75])
+def test_samples_needed_are_those_at_which_the_same_rates_decide(lost, won, n, alpha):
+    dense, method = np.repeat([[1, 0], [0, 1], [0, 0]], [lost, won, n - lost - won], axis=0).T
+    (found,) = paired("mean", dense, [[method]], 0.01)
+    assert found.flips == (lost, won)
+    needed = samples_needed(n, found, 0.01, alpha, True)
+
+    def decided(samples):
+        rates = lost * samples / n, won * samples / n
+        if found.estimate > -0.01:
+            return scipy_stats.norm.sf(statistics._tango_z(*rates, samples, -0.01)) <= alpha
+        return statistics._tango_z(*rates, samples, 0.0) <= -1.96
+
+    assert decided(1.001 * needed) and not decided(0.999 * needed)
+
+
+def test_of_samples_where_nothing_differs_as_many_are_needed_as_make_the_bound():
+    scores = np.random.default_rng(1).gamma(9, 1, (100, 2)) * [-1, 1]
+    (found,) = paired("perplexity", scores, [[scores]], 0.01, False)
+    needed = samples_needed(100, found, 0.01, 0.05, False)
+    more = math.log(0.05) / math.log(found.p_margin)
+    assert needed == pytest.approx(100 * more) and found.p_margin**more == pytest.approx(0.05)
+
+
+def test_samples_needed_by_a_bootstrap_decide_every_second_time():
     rng = np.random.default_rng(10)
-    p_lost, p_won, n = 0.012, 0.010, 2000
-    lost, won = round(p_lost * n), round(p_won * n)
-    low, high = tango(lost, won, n)
-    found = statistics.Paired((won - lost) / n, low, high, 1.0)
-    needed = round(samples_needed(n, found, 0.01, 0.05, True))
-    decided = 0
-    for _ in range(400):
-        b, c, _same = rng.multinomial(needed, [p_lost, p_won, 1 - p_lost - p_won])
-        decided += statistics._tango_z(b, c, needed, -0.01) > 1.645
-    assert decided / 400 == pytest.approx(0.8, abs=0.08)
+
+    def drawn(n):
+        dense = rng.normal(5, 1, n)
+        return dense, dense + rng.normal(0.0, 0.1, n)
+
+    dense, method = drawn(200)
+    (found,) = paired("mean", dense, [[method]], 0.012)
+    needed = round(samples_needed(200, found, 0.012, 0.001, True))
+    truth, decided = found.estimate, 0
+    for _ in range(200):
+        noise = rng.normal(truth, (method - dense).std(), needed)
+        decided += scipy_stats.norm.sf((noise.mean() + 0.012) / (noise.std() / math.sqrt(needed))) <= 0.001
+    assert decided / 200 == pytest.approx(0.5, abs=0.15)
 
 
 def test_no_number_of_samples_shows_a_zero_difference_within_no_margin():
@@ -426,9 +456,108 @@ def test_a_method_that_changes_nothing_differs_by_nothing(name):
     rng = np.random.default_rng(11)
     scores = rng.random((20, columns) if columns else 20) + 0.1
     found = paired(name, scores, [[scores]], 0.01)[0]
-    assert found.estimate == 0 and found.low <= 0 <= found.high
-    if not aggregates.is_fraction(name, [scores]):
-        assert (found.low, found.high, found.p_margin) == (0, 0, 0)
+    assert found.estimate == 0 and found.low < 0 < found.high and found.p_zero == 1
+    assert found.p_margin > 0.05  # of 20 samples
+
+
+# where few samples differ, or none
+
+
+def broken(rng, n, share):
+    """Draw n-gram counts of sentences of which a share lose most of their words."""
+    totals = rng.integers(8, 30, n)[:, None] - np.arange(4)
+    quality = rng.uniform(0.4, 1, (n, 1)) ** np.arange(1, 5)
+    lost = (rng.random(n) < share)[:, None]
+    dense, method = (np.round(totals * q) for q in (quality, quality * np.where(lost, 0.1, 1)))
+    length = totals[:, :1]
+    return tuple(np.hstack([length, length, matches, totals]).astype(float) for matches in (dense, method))
+
+
+def unlikely(rng, n, share):
+    length = rng.integers(5, 40, n).astype(float)
+    dense = -length * rng.gamma(9, 1 / 3, n)
+    return tuple(np.stack([x, length], 1) for x in (dense, dense - 1.5 * length * (rng.random(n) < share)))
+
+
+def unbounded(rng, n, share):
+    dense = rng.normal(50, 10, n)
+    return dense, dense - rng.gamma(2, 5, n) * (rng.random(n) < share)
+
+
+@pytest.mark.parametrize("name, draw", [("bleu", broken), ("perplexity", unlikely), ("mean", unbounded)])
+@pytest.mark.parametrize("n, share", [(100, 0.01), (100, 0.02), (100, 0.04), (200, 0.01), (872, 0.005)])
+def test_a_few_broken_samples_are_rarely_missed(name, draw, n, share, monkeypatch):
+    """At the margin itself `within` is false: at most one claim in twenty may be, and 95 % hold the truth."""
+    for module in (resampling, statistics):
+        monkeypatch.setattr(module, "RESAMPLES", 400)
+    rng, repeats, called, covered = np.random.default_rng(14), 150, 0, 0
+    large = draw(rng, 200_000, share)
+    truth = statistics.working(name, large[1]) - statistics.working(name, large[0])
+    for _ in range(repeats):
+        dense, method = draw(rng, n, share)
+        (found,) = paired(name, dense, [[method]], abs(truth), name != "perplexity")
+        called += found.p_margin <= 0.05
+        covered += found.low <= truth <= found.high
+        assert found.low < found.high
+    assert called / repeats <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / repeats)
+    assert covered / repeats >= 0.935 - 2.6 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_what_no_sample_shows_is_bounded_by_how_many_there_are(name):
+    """The chance that n samples miss a difference of `largest` in margin / largest of them is the p value."""
+    columns = {"mean": 0, "pearson": 2, "spearman": 2, "perplexity": 2, "bleu": 10, "chrf": 18}.get(name, 4)
+    rng = np.random.default_rng(11)
+    if name in ("bleu", "chrf"):
+        scores = np.tile(broken(rng, 400, 0)[0], (1, 2))[:, :columns]
+    else:
+        scores = rng.random((400, columns) if columns else 400) + 0.1
+    most = unseen.largest(name, [scores])
+    for share in (0.001, 0.006, 0.009):
+        (found,) = paired(name, scores, [[scores]], share * most)
+        assert found.p_margin == pytest.approx((1 - share) ** 400)
+        assert found.p_margin == pytest.approx(scipy_stats.binom.pmf(0, 400, share))
+    assert -found.low == found.high == pytest.approx(most * (1 - 0.025 ** (1 / 400)))
+
+
+def test_rounding_alone_is_no_difference():
+    rng = np.random.default_rng(2)
+    dense, _ = unlikely(rng, 100, 0)
+    (equal,) = paired("perplexity", dense, [[dense]], 0.01, False)
+    (rounded,) = paired("perplexity", dense, [[dense * (1 + 1e-8 * rng.random((100, 1)))]], 0.01, False)
+    assert (rounded.low, rounded.high) == pytest.approx((equal.low, equal.high), rel=1e-4)
+    assert rounded.p_margin > 0.05
+
+
+def test_an_invented_sample_comes_down_to_those_that_differ():
+    found = [unseen.invented(np.full(k, -0.1), 1.0) for k in range(1, 40)]
+    assert found[0] == pytest.approx(-math.sqrt((0.1**2 + 1) / 2))
+    assert all(-1 < a < b < 0 for a, b in itertools.pairwise(found)) and found[-1] == pytest.approx(-0.1)
+    # one that outweighs ninety-nine counts as one
+    assert unseen.invented(np.r_[0.1, np.full(99, 1e-5)], 1.0) > 0.6
+    assert unseen.invented(np.array([3.0]), 1.0) == 3
+
+
+@pytest.mark.parametrize("name", ["mean", "f1", "bleu"])
+def test_a_comparison_does_not_depend_on_what_else_is_compared(name):
+    rng = np.random.default_rng(13)
+    if name == "bleu":
+        dense = broken(rng, 300, 0)[0]
+        groups = [[broken(np.random.default_rng(13), 300, 0.1)[1]], [dense + 1, dense], [dense]]
+    elif name == "f1":
+        labels, said = binary_labels(300)
+        dense = counts_of(labels, said)
+        drawn = [counts_of(labels, said ^ (rng.random(300) < share)) for share in (0.05, 0.1, 0.2, 0.02)]
+        groups = [[drawn[0]], drawn[1:3], [drawn[3] + rng.random(drawn[3].shape) / 10]]
+    else:
+        dense = (rng.random(300) < 0.8).astype(float)
+        drawn = [(rng.random(300) < 0.7).astype(float) for _ in range(3)]
+        groups = [drawn[:2], [drawn[2]], [rng.random(300)], drawn]
+    together = paired(name, dense, groups, 0.01)
+    for place, seeds in enumerate(groups):
+        (alone,) = paired(name, dense, [seeds], 0.01)
+        ends = [(item.low, item.high, item.p_margin, item.p_zero) for item in (alone, together[place])]
+        assert ends[0] == pytest.approx(ends[1], abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 2])
