@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from attnbench import compare
+from attnbench import compare, statistics
 from attnbench.aggregates import METRICS, Array, working
 from attnbench.families import amounts, family
 from attnbench.row import CONTROLS, Row
@@ -30,8 +31,9 @@ HEADER = ["sweep", "model", "task", "chosen", "Δ dense [95 %]", "on other sampl
 class Choice:
     """The largest amount of a sweep whose estimate stays within the margin, and its cross-validation.
 
-    `row` is the chosen one's, None where dense is all that stays; `held_out` is the mean difference on the
-    fifth of the samples that each choice has not seen, `folds` the choice of each.
+    `row` is the chosen one's, None where dense is all that stays; `folds` are the choices without each fifth
+    of the samples, `held_out` the paired difference to dense where every sample is scored by the choice made
+    without it.
     """
 
     sweep: str
@@ -87,17 +89,29 @@ def _choice(
     # interleaved folds: neighbours in a data set are often alike
     folds = [np.arange(samples) % FOLDS == k for k in range(FOLDS)] if samples >= 2 * FOLDS else []
     picked, seen = best(everything), [best(~fold) for fold in folds]
-    unseen = [0.0 if name == "dense" else gain(name, fold) for name, fold in zip(seen, folds, strict=True)]
     held_out = None
-    if unseen and kind in METRICS:
-        error = float(np.std(unseen, ddof=1)) / np.sqrt(len(unseen))
-        middle = sign * float(np.mean(unseen))
-        held_out = Row(first.model, first.task, picked, scale=first.scale, difference=middle,
-                       low=middle - T95 * error, high=middle + T95 * error)  # fmt: skip
+    if folds and kind in METRICS:
+        held_out = Row(first.model, first.task, picked, scale=first.scale)
+        held_out.difference, held_out.low, held_out.high = _held_out(kind, arrays, seen, folds)
     return Choice(sweep, first.model, first.task, rows.get(picked), held_out, tuple(seen))
 
 
-T95 = 2.776  # Student's t, 95 %, of five folds
+def _held_out(
+    kind: str, arrays: dict[str, list[Array]], seen: Sequence[str], folds: Sequence[NDArray[np.bool_]]
+) -> tuple[float, float, float]:
+    """Stitch what each fold scores by the choice made without it; return difference to dense, low and high.
+
+    A choice of fewer seeds than another's gives its seeds in turn.
+    """
+    if set(seen) == {"dense"}:
+        return 0.0, 0.0, 0.0  # dense against itself, for certain
+    dense = arrays["dense"][0]
+    stitched = [np.empty_like(dense) for _ in range(max(len(arrays[name]) for name in seen))]
+    for name, fold in zip(seen, folds, strict=True):
+        for seed, scores in enumerate(stitched):
+            scores[fold] = arrays[name][seed % len(arrays[name])][fold]
+    found = statistics.paired(kind, dense, [stitched], 0.0)[0]
+    return found.estimate, found.low, found.high
 
 
 def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
@@ -121,5 +135,6 @@ def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
 
 NOTE = (
     "chosen: the largest amount whose estimate is worse by less than the margin. on other samples: of five "
-    "folds, each choice made on four and measured on the fifth; mean [95 %]. in folds: those choices."
+    "folds, each choice made on four and measured on the fifth; all fifths together against dense, paired "
+    "[95 %]. in folds: those choices."
 )

@@ -223,7 +223,9 @@ def _order(block: list[Row]) -> tuple[int, float]:
 
 
 def _needed(row: Row, alpha: float) -> float:
-    result = statistics.Paired(row.difference or 0.0, row.low or 0.0, row.high or 0.0, 1.0)
+    result = statistics.Paired(
+        row.difference or 0.0, row.low or 0.0, row.high or 0.0, row.p_margin or 0.0, flips=row.flips
+    )
     return statistics.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
 
 

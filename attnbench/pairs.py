@@ -85,29 +85,18 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
 
 def _paired(kind: str, a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float, float, float]:
     if len(a) > 1 and len(b) > 1:
-        count = min(len(a), len(b))
-        zeros = np.zeros_like(a[0])
-        found = (  # of means the differences by seed are scores themselves
-            statistics.paired(
-                "mean", zeros, [[x - y for x, y in zip(a[:count], b[:count], strict=True)]], 0.0
-            )[0]
-            if kind == "mean"
-            else statistics.between(kind, a, b)
-        )
-        return found.estimate, found.low, found.high, _two_sided(found)
+        if kind == "mean":  # the differences by seed are scores themselves, on top of b's mean
+            base = np.mean(b, 0)
+            seeds = [base + (x - y) for x, y in zip(a, b, strict=False)]
+            found = statistics.paired("mean", base, [seeds], 0.0)[0]
+        else:
+            found = statistics.between(kind, a, b)
+        return found.estimate, found.low, found.high, found.p_zero
     if len(b) > 1:
         estimate, low, high, p = _paired(kind, b, a)
         return -estimate, -high, -low, p
     found = statistics.paired(kind, b[0], [a], 0.0)[0]
-    return found.estimate, found.low, found.high, _two_sided(found)
-
-
-def _two_sided(found: statistics.Paired) -> float:
-    if found.mcnemar is not None:
-        return found.mcnemar
-    if found.low == found.high:
-        return float(found.estimate == 0)
-    return min(1.0, 2 * min(found.p_margin, 1 - found.p_margin))
+    return found.estimate, found.low, found.high, found.p_zero
 
 
 def groups(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, list[Record]]]:

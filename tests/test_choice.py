@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sample_records import missing, record, right
 
-from attnbench import board, choice, estimate, leaderboard, page, suite
+from attnbench import board, choice, estimate, leaderboard, page, statistics, suite
 from attnbench import record as records
+from attnbench.aggregates import aggregate
 from attnbench.errors import UserError
 
 TEXT = """
@@ -48,6 +49,46 @@ def test_what_only_one_fold_speaks_for_does_not_hold_on_the_others(tmp_path):
     assert each.row.method == "prune50"  # 4.2 points lost
     assert each.folds == ("prune80", *["prune50"] * 4)
     assert each.held_out.difference == pytest.approx(-0.21 / 5)
+
+
+@pytest.mark.parametrize("kind", ["acc", "f1"])
+def test_every_sample_is_scored_by_the_choice_made_without_it(tmp_path, kind):
+    items = sweep(80, 86, 300)
+    scores = right(1000, 80)
+    scores[80:1000:5] = np.where(np.arange(184) < 42, 0, 1)
+    items[3] = record("prune80", acc=scores)
+    stitched = items[2].scores["acc"].copy()
+    stitched[::5] = scores[::5]  # the first fold alone chooses prune80
+    if kind == "f1":
+        for item in items:
+            counts = np.stack([item.scores["acc"], 0 * stitched, 1 - item.scores["acc"], 0 * stitched], 1)
+            item.scores["acc"] = counts
+            item.metrics["acc"] |= {"aggregate": "f1", "value": aggregate("f1", counts)}
+        stitched = np.stack([stitched, 0 * stitched, 1 - stitched, 0 * stitched], 1)
+    (each,) = choice.choose(found(tmp_path, items))
+    assert set(each.folds) == {"prune80", "prune50"}
+    name = "f1" if kind == "f1" else "mean"
+    (expected,) = statistics.paired(name, items[0].scores["acc"], [[stitched]], 0.0)
+    row = each.held_out
+    assert (row.difference, row.low, row.high) == (expected.estimate, expected.low, expected.high)
+    assert row.low < row.difference < row.high
+
+
+def test_held_out_flips_leave_as_much_room_as_anywhere(tmp_path):
+    """One flip of 100 samples: four folds of five show none, and their mean's spread is not the truth's."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        dense = right(100, 8)
+        flipped = [np.where(rng.random(100) < 0.02, 0, dense) for _ in range(2)]
+        items = [record("dense", acc=dense), record("prune50", acc=flipped[0]), record("prune80", acc=dense)]
+        (each,) = choice.choose(found(tmp_path, items))
+        row = each.held_out
+        assert set(each.folds) == {"prune80"} and row.low < 0 == row.difference < row.high
+        items[2] = record("prune80", acc=flipped[1])
+        (each,) = choice.choose(found(tmp_path, items, TEXT + "margin = 0.2\n"))
+        covered += each.held_out.low <= -0.02 * 0.92 <= each.held_out.high
+    assert covered >= 54
 
 
 def test_the_choice_stands_in_every_rendering(tmp_path):

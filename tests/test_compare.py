@@ -61,6 +61,31 @@ def test_undecided_says_how_many_samples_would_decide():
     assert row.needed > 200
 
 
+@pytest.mark.parametrize("kind", ["bleu", "perplexity", "mean", "f1"])
+def test_a_hundred_samples_that_do_not_differ_show_no_one_percent(kind):
+    """As with 0/1 scores, where no flip in 100 samples is no proof of fewer than one in a hundred."""
+    rng = np.random.default_rng(0)
+
+    def scores(n):
+        if kind == "mean":
+            return rng.gamma(9, 1, n)
+        if kind == "f1":
+            return np.eye(4)[rng.integers(0, 4, n)]
+        if kind == "perplexity":
+            return np.stack([-rng.gamma(9, 2, n), np.full(n, 6.0)], 1)
+        totals = rng.integers(8, 30, n)[:, None] - np.arange(4)
+        matches = totals * rng.uniform(0.4, 1, (n, 1)) ** np.arange(1, 5)
+        return np.hstack([totals[:, :1], totals[:, :1], matches, totals])
+
+    few, many = (
+        by_method(rows([record(method, kind=kind, x=same) for method in ("dense", "prune80")]))["prune80"]
+        for same in (scores(100), scores(3000))
+    )
+    assert (few.mark, few.verdict, few.difference) == ("?", "undecided", 0) and few.low < 0 < few.high
+    assert 100 < few.needed < 3000
+    assert (many.mark, many.verdict) == ("≈", "within")
+
+
 def test_better_is_marked():
     found = by_method(rows([record("dense", acc=right(1000, 200)), record("prune80", acc=right(1000, 150))]))
     assert found["prune80"].better and found["prune80"].mark == "≈▲"

@@ -7,7 +7,7 @@ import pytest
 from sample_records import missing, record, right
 from scipy import stats
 
-from attnbench import pairs
+from attnbench import compare, pairs
 from attnbench import record as records
 from attnbench.cli import main
 from attnbench.errors import UserError
@@ -44,6 +44,33 @@ def test_two_methods_that_draw_are_paired_by_seed():
     f1 = [record("x:random", kind="f1", f1=np.tile([1, 1, 0, 1], (30, 1)))] * 2
     same = pairs.difference(f1, f1)
     assert same.estimate == 0 and same.low <= 0 <= same.high and same.p > 0.9
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_comparison_with_dense_has_the_tables_interval(drawn):
+    rng = np.random.default_rng(2)
+    dense = record("dense", acc=right(300, 30))
+    names = [f"prune80:random:seed={k}" for k in range(3)] if drawn else ["prune80"]
+    ours = [record(name, acc=(rng.random(300) < 0.8).astype(float)) for name in names]
+    if not drawn:
+        dense = record("dense", acc=right(300, 30) * 0.5)
+    others = [record("prune95", acc=rng.random(300)), record("mask90", acc=right(300, 33))]
+    for beside in ([], others):
+        (row,) = (row for row in compare.rows([dense, *ours, *beside]) if row.method.startswith("prune80"))
+        found, turned = pairs.difference(ours, [dense]), pairs.difference([dense], ours)
+        assert (found.low, found.high) == pytest.approx((row.low, row.high), abs=1e-12)
+        assert (-turned.high, -turned.low) == pytest.approx((row.low, row.high), abs=1e-12)
+
+
+def test_equal_draws_of_two_methods_leave_room():
+    scores = right(100, 10)
+    a, b = (
+        [record(f"{m}:seed={k}", acc=scores) for k in range(3)] for m in ("mask50:random", "prune50:random")
+    )
+    found = pairs.difference(a, b)
+    assert (
+        found.estimate == 0 and found.p == 1 and -found.low == found.high == pytest.approx(0.036, abs=0.001)
+    )
 
 
 def test_lower_is_better_turns_the_gain():
