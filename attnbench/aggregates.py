@@ -107,6 +107,43 @@ def aggregate(name: str, scores: Array) -> float:
     return math.exp(value) if name == "perplexity" else value
 
 
+def over_seeds(name: str, seeds: Sequence[Array]) -> float:
+    """Average a metric over seeds on the scale where it is compared: of perplexities the geometric mean."""
+    value = float(np.mean([working(name, scores) for scores in seeds]))
+    return math.exp(value) if name == "perplexity" else value
+
+
+def _sentence_bleu(rows: Array) -> Array:
+    """Compute BLEU of each row from the orders that a sentence of its length has, smoothed as `_bleu` is."""
+    length, reference, matches, totals = rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6:10]
+    present, empty = totals > 0, (matches <= 0) & (totals > 0)
+    smoothed = np.where(empty, 0.5 ** np.cumsum(empty, -1), matches)
+    logs = np.log(np.where(present, smoothed, 1) / np.where(present, totals, 1))
+    brevity = np.minimum(0, 1 - _ratio(reference, length))
+    any_match = (matches > 0).any(-1) & (length > 0)
+    return np.where(any_match, 100 * np.exp(brevity + logs.sum(-1) / np.maximum(present.sum(-1), 1)), 0.0)
+
+
+# what a sample scores by itself, larger for more, and how that reads; none of a correlation, which is of all
+SAMPLES: dict[str, tuple[Callable[[Array], Array], str]] = {
+    "mean": (lambda rows: rows, "scores higher"),
+    "mcc": (lambda rows: rows[:, 0] + rows[:, 3], "alone is right"),
+    "f1": (lambda rows: rows[:, 0] + rows[:, 3], "alone is right"),
+    "perplexity": (lambda rows: _ratio(rows[:, 0], rows[:, 1]), "gives more likelihood"),
+    "bleu": (_sentence_bleu, "has the higher sentence BLEU"),
+    "chrf": (_chrf, "has the higher sentence chrF"),
+}
+
+
+def by_sample(name: str, scores: Array) -> Array | None:
+    """Score each sample by itself, (n,); None where a sample alone has no score."""
+    if name not in SAMPLES:
+        return None
+    scores = np.asarray(scores, float)
+    rows = scores if name == "mean" else scores.reshape(len(scores), -1)
+    return np.asarray(SAMPLES[name][0](rows), float).reshape(len(scores))
+
+
 def influence(name: str, scores: Array) -> Array:
     """Return (n - 1)(T - T without the sample) for each sample: for a mean, its deviation from the mean."""
     columns, formula = METRICS[name]

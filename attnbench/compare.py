@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench import controls, statistics
-from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, working
+from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, over_seeds, working
 from attnbench.errors import UserError
 from attnbench.row import CONTROLS, LEVEL, Row
 
@@ -170,7 +170,7 @@ def _compared(
         row.mcnemar, row.flips = result.mcnemar, result.flips
         row.p_margin = None if name in CONTROLS else result.p_margin
         if row.seeds > 1 and kind == "perplexity":
-            row.score = math.exp(float(np.mean([working(kind, a) for a in scores])))
+            row.score = over_seeds(kind, scores)
     _fill_kept(found, kind, dense, usable)
     return found
 
@@ -201,8 +201,16 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         seconds=_seconds(members),
-        effect="no effect" if name != "dense" and "no effect" in effects else None,
+        effect=_effect(effects) if name != "dense" else None,
     ).with_costs(members)  # fmt: skip
+
+
+def _effect(effects: Sequence[str | None]) -> str | None:
+    """Say what changed nothing: the method, or some of its seeds."""
+    idle = effects.count("no effect")
+    if idle == len(effects):
+        return "no effect"
+    return f"{idle} of {len(effects)} seeds without effect" if idle else None
 
 
 def scale_of(kind: str, arrays: Sequence[Array]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attnbench.row import CONTROLS, Row
 
@@ -13,8 +13,9 @@ Key = tuple[str, ...]
 def beside(blocks: Sequence[list[Row]]) -> list[list[Row]]:
     """Put each control (its metrics' rows) right after the first method that it is the control of.
 
-    `prune80:random` belongs to `prune80`, `heads50:random` to the best of the `heads50:...`; where several
-    fit, key=value modifiers that agree count first. The control's rows say so in `control_of`.
+    `prune80:random` belongs to `prune80`, `heads50:random` to the best of the `heads50:...`: first counts the
+    spec without the word that makes it a control, then key=value modifiers that agree. The control's rows say
+    so in `control_of`.
     """
     followers: dict[int, list[list[Row]]] = {}
     methods = [block for block in blocks if not _is_control(block[0].method)]
@@ -39,11 +40,25 @@ def _is_control(method: str) -> bool:
 
 
 def _owner(control: str, methods: Sequence[str]) -> int | None:
-    for exact in (True, False):
+    plain = _plain(control)
+    tests: tuple[Callable[[str], bool], ...] = (
+        lambda method: _plain(method) == plain,
+        lambda method: _budget(method, True) == _budget(control, True),
+        lambda method: _budget(method, False) == _budget(control, False),
+    )
+    for fits in tests:
         for place, method in enumerate(methods):
-            if method not in CONTROLS and _budget(method, exact) == _budget(control, exact):
+            if method not in CONTROLS and fits(method):
                 return place
     return None
+
+
+def _plain(method: str) -> list[list[str]]:
+    """Return the parts of every term but seeds and the word that makes it a control."""
+    return [
+        [part for part in term.split(":") if part != DRAWN and not part.startswith("seed=")]
+        for term in method.split("+")
+    ]
 
 
 def _budget(method: str, exact: bool) -> tuple[Key, ...]:

@@ -9,7 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from attnbench.inert import Show
-from attnbench.row import CONTROLS, LEVEL, Row, inside
+from attnbench.legend import legend, margins
+from attnbench.row import CONTROLS, Row, inside
 
 if TYPE_CHECKING:
     from attnbench.record import Record
@@ -45,7 +46,7 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
             tasks = {(row.model, row.task) for row in mine}
             everywhere = "every task" if len(tasks) > 1 else show(mine[0].task)
             where = everywhere if len(by) == 1 else ", ".join(map(place, by["within"]))
-            said.append(f"within {_margins(by['within'])} of dense on {where}")
+            said.append(f"within {margins(by['within'])} of dense on {where}")
         if "worse" in by:
             said.append("worse on " + ", ".join(f"{place(row)} ({row.interval})" for row in by["worse"]))
         if "undecided" in by:
@@ -56,9 +57,11 @@ def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
                 said.append(f"{words} {', '.join(map(place, by[verdict]))}")
         if "" in by:
             said.append(f"not compared on {', '.join(map(place, by['']))}")
-        idle = [place(row) for row in mine if row.effect and row.primary]
+        idle = [place(row) for row in mine if row.effect == "no effect" and row.primary]
         if idle:
             said.append(f"changed nothing on {', '.join(idle)}")
+        partly = [row for row in mine if row.effect not in (None, "no effect") and row.primary]
+        said += [f"{row.effect} on {place(row)}" for row in partly]
         out.append(f"{show(method)}: {'; '.join(said)}.")
     return out
 
@@ -77,7 +80,7 @@ def counts(rows: Sequence[Row]) -> str:
 def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
     """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions."""
     return [
-        *_legend(rows),
+        *legend(rows),
         *_resolution(rows, show),
         *_exceptions(rows, records, show),
         *_setting(records, show),
@@ -91,70 +94,11 @@ def reason(row: Row) -> str:
     return f"{status}: {PLAIN.sub('', told)}"
 
 
-def _margins(rows: Sequence[Row]) -> str:
-    """Name the margins of some rows: "1 point or 1 %"."""
-    said: dict[str, None] = {}
-    for row in rows:
-        value = 100 * (row.margin or 0) if row.scale in ("fraction", "log") else row.margin or 0
-        unit = " point" if row.unit == " points" and value == 1 else row.unit
-        said[f"{value:.3g}{unit}"] = None
-    return " or ".join(said)
-
-
 def _needed(row: Row) -> str:
     if row.needed is None or not row.needed < 1e6:
         return "more than a million samples to decide"
     step = 10 ** (math.floor(math.log10(row.needed)) - 1)
     return f"about {math.ceil(row.needed / step) * step:,.0f} samples would decide"
-
-
-def _legend(rows: Sequence[Row]) -> list[str]:
-    compared = [row for row in rows if row.low is not None]
-    if not compared:
-        return []
-    claims = sum(row.p_holm is not None for row in rows)
-    points = " in points" if {row.unit for row in compared} == {" points"} else ""
-    words = [
-        f"Δ dense: difference{points} on the same samples, 95 % interval.",
-        "▼ worse, ▲ better: the interval leaves out zero, uncorrected.",
-    ]
-    if claims:
-        words.append(
-            f"≈ not worse by {_margins(compared)} or more: one-sided {100 * LEVEL:g} %, Holm over {claims} "
-            f"claim{'' if claims == 1 else 's'}. ? undecided."
-        )
-    if any(row.kept is not None for row in rows):
-        scale = " of log perplexity" if any(row.scale == "log" for row in compared) else ""
-        words.append(
-            f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
-        )
-    words += _cost_legend(rows)
-    if any(row.control_of for row in rows):
-        words.append("└ a random control at the budget of the method above it.")
-    if any(row.seeds > 1 for row in rows):
-        words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
-    return [" ".join(words)]
-
-
-def _cost_legend(rows: Sequence[Row]) -> list[str]:
-    words, names = [], []
-    if any(row.sparsity is not None or row.bits is not None for row in rows):
-        names = ["sparsity", "bits"]
-    if any(row.flops_simulated is not None for row in rows):
-        names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
-    if names:
-        words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
-    if any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
-        words.append("sparsity: of visible values (of all, where causality hides some).")
-    if any(row.entropy is not None for row in rows):
-        words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
-    if any(row.latency is not None for row in rows):
-        words.append(
-            "FLOPs, latency, memory: realised, of the model with that work really left out, empty where "
-            "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval], "
-            "memory the most that one attention module holds."
-        )
-    return words
 
 
 def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
@@ -167,7 +111,8 @@ def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
     for (task, samples, metric), found in groups.items():
         width = median(row.half_width for row in found)
         amount = (f"{width:#.2g}" if width < 10 else f"{width:.0f}") + found[0].unit
-        said.append(f"{samples:,} samples of {show(task)} resolve ±{amount} of {show(metric)}")
+        counted = "1 sample of {} resolves" if samples == 1 else f"{samples:,} samples of {{}} resolve"
+        said.append(f"{counted.format(show(task))} ±{amount} of {show(metric)}")
     return [f"Resolution, half the median interval: {'; '.join(said)}."] if said else []
 
 

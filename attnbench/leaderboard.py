@@ -176,9 +176,14 @@ def _tabulate(lines: Sequence[dict[str, str]], rows: Sequence[Row], style: str, 
 
 
 def _method(row: Row, show: Show) -> str:
-    seeds = f"{row.seeds} seeds" if row.seeds > 1 else None
-    notes = ", ".join(filter(None, (seeds, row.effect)))
-    return ("└ " if row.control_of else "") + show(row.method) + (f" ({notes})" if notes else "")
+    told = notes(row)
+    return ("└ " if row.control_of else "") + show(row.method) + (f" ({told})" if told else "")
+
+
+def notes(row: Row) -> str:
+    """Say how many seeds a row is of, and whether the method changed nothing."""
+    seeds = f"{row.seeds} seeds" if row.seeds > 1 and "seeds" not in (row.effect or "") else ""
+    return ", ".join(filter(None, (seeds, row.effect)))
 
 
 def cells(row: Row, show: Show) -> dict[str, str]:
@@ -224,7 +229,8 @@ def costs(row: Row) -> dict[str, str]:
         bits += f" ({row.entropy:.2f})"
     latency = "" if row.latency is None else f"{row.latency:.2f}"
     if row.latency_low is not None and row.latency_high is not None:
-        latency += f" [{row.latency_low:.2f}, {row.latency_high:.2f}]"
+        ends = f"{row.latency_low:.2f}", f"{row.latency_high:.2f}"
+        latency += f" ({ends[0]}–{ends[1]})" if row.seeds > 1 else f" [{ends[0]}, {ends[1]}]"
     return {
         "sparsity": sparsity,
         "bits": bits,

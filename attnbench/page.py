@@ -153,9 +153,8 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
     cells = []
     for name in names:
         if name == "method":
-            seeds = f" ({row.seeds} seeds)" if row.seeds > 1 else ""
-            effect = f" ({row.effect})" if row.effect else ""
-            text = safe(row.method) + seeds + effect
+            told = leaderboard.notes(row)
+            text = safe(row.method) + (f" ({told})" if told else "")
             if places:
                 chosen = " ".join(map(str, sorted(places)))
                 text = f'<button type="button" data-records="{chosen}">{text}</button>'

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attnbench import compare, models, statistics, tasks
-from attnbench.aggregates import METRICS, Array, aggregate
+from attnbench.aggregates import METRICS, SAMPLES, Array, by_sample, over_seeds
 from attnbench.errors import UserError, unknown
 from attnbench.inert import clean
 from attnbench.record import Record
@@ -32,8 +32,10 @@ class Difference:
     scale: str
     higher_is_better: bool
     samples: int
-    only_a: list[int]  # ids of the samples that A, of its first seed, scores higher
+    only_a: list[int]  # ids of the samples that A, of its first seed, scores higher: see aggregates.by_sample
     only_b: list[int]
+    kind: str = "mean"
+    seeds: tuple[int, int] = (1, 1)
 
     @property
     def gain(self) -> tuple[float, float, float]:
@@ -74,12 +76,15 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
     ours, theirs = ([np.asarray(item.scores[name], float) for item in items] for items in (a, b))
     found = _paired(kind, ours, theirs)
     estimate, low, high, p = found
-    first = ours[0].reshape(len(ours[0]), -1).sum(1) - theirs[0].reshape(len(theirs[0]), -1).sum(1)
-    ids = np.asarray(a[0].scores.get("doc_id", np.arange(len(first))))
-    x, y = (float(np.mean([aggregate(kind, scores) for scores in arrays])) for arrays in (ours, theirs))
+    samples = len(ours[0])
+    one, other = (by_sample(kind, arrays[0]) for arrays in (ours, theirs))
+    first = np.zeros(samples) if one is None or other is None else one - other
+    ids = np.asarray(a[0].scores.get("doc_id", np.arange(samples)))
     return Difference(
-        name, x, y, estimate, low, high, p, compare.scale_of(kind, [*ours, *theirs]), higher, len(first),
+        name, over_seeds(kind, ours), over_seeds(kind, theirs), estimate, low, high, p,
+        compare.scale_of(kind, [*ours, *theirs]), higher, samples,
         [int(place) for place in ids[first > 0]], [int(place) for place in ids[first < 0]],
+        kind, (len(ours), len(theirs)),
     )  # fmt: skip
 
 
@@ -159,10 +164,15 @@ def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]
         f"{name}: {a} {row.amount(found.a)}, {b} {row.amount(found.b)}: {found.interval}, p = {_p(found.p)}, "
         f"{found.samples:,} samples"
     ]
+    if found.kind not in SAMPLES:
+        return [*lines, f"  no list of samples: a {clean(found.kind)} correlation is of all of them together"]
+    words = SAMPLES[found.kind][1]
     for method, ids in ((a, found.only_a), (b, found.only_b)):
         shown = ", ".join(map(str, ids[:LISTED])) + (", …" if len(ids) > LISTED else "")
-        lines.append(f"  {method} scores higher on {len(ids)}" + (f": {shown}" if ids else ""))
-    return lines
+        lines.append(f"  {method} {words} on {len(ids)}" + (f": {shown}" if ids else ""))
+    sides = zip((a, b), found.seeds, strict=True)
+    drawn = [f"the first of {seeds} seeds of {method}" for method, seeds in sides if seeds > 1]
+    return [*lines, f"  (these by {' and '.join(drawn)})"] if drawn else lines
 
 
 def _p(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,15 +59,22 @@ class Row:
     flops_simulated: float | None = None
     flops_realised: float | None = None
     latency: float | None = None
-    latency_low: float | None = None
+    latency_low: float | None = None  # of its 95 % interval; of several seeds the lowest and highest
     latency_high: float | None = None
     memory: float | None = None
     control_of: str | None = None
 
     def with_costs(self, members: Sequence[Record]) -> Row:
-        """Fill in what was measured beside the score, the mean over seeds. Returns the row itself."""
+        """Fill in what was measured beside the score, the mean over seeds. Returns the row itself.
+
+        Of latencies the median over seeds and their range: a mean of the seeds' intervals is none.
+        """
         for field, path in MEASURED.items():
-            setattr(self, field, _mean([inside(item.measured, path) for item in members]))
+            setattr(self, field, _mean(_numbers(members, path)))
+        latencies = _numbers(members, MEASURED["latency"])
+        if latencies and len(members) > 1:
+            self.latency = median(latencies)
+            self.latency_low, self.latency_high = min(latencies), max(latencies)
         if self.method in CONTROLS:
             self.bits = self.entropy = None
         return self
@@ -153,9 +161,13 @@ MEASURED = {
 }  # fmt: skip
 
 
-def _mean(values: Sequence[Any]) -> float | None:
-    """Return the mean of what is a number, None where nothing is."""
-    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+def _numbers(members: Sequence[Record], path: str) -> list[float]:
+    """Return what stands at a path of each record's measurements, where it is a number."""
+    values = [inside(item.measured, path) for item in members]
+    return [float(value) for value in values if isinstance(value, (int, float))]
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
     return sum(numbers) / len(numbers) if numbers else None
 
 

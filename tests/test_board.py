@@ -40,6 +40,13 @@ def test_controls_stand_beside_the_best_method_of_their_budget():
         ("prune80:random:seed=3", ("prune80:layers=0", "prune80"), "prune80"),
         ("prune80:random+logquant3", ("prune80", "prune80+logquant3"), "prune80+logquant3"),
         ("prune80:random", ("prune50", "threshold0.001"), None),
+        ("prune80:random", ("prune80:global", "prune80"), "prune80"),  # the best comes first
+        ("mask50:random:seed=1:size=4", ("mask50:block:size=4", "mask50:size=4"), "mask50:size=4"),
+        (
+            "prune80:global:random+logquant3",
+            ("prune80+logquant3", "prune80:global+logquant3"),
+            "prune80:global+logquant3",
+        ),
     ],
 )
 def test_a_control_finds_its_method_by_the_spec(control, methods, owner):

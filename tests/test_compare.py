@@ -1,6 +1,7 @@
 """Records to rows: what is compared with what, what is refused, and how seeds and claims are gathered."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_records import board, missing, record, right
 
-from attnbench import compare
+from attnbench import compare, footnotes, leaderboard
 from attnbench.compare import name_without_seed, rows, to_frame
 from attnbench.errors import UserError
 from attnbench.statistics import holm, tango
@@ -234,6 +235,53 @@ def test_no_effect_is_flagged_but_not_on_dense():
         None,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    "idle, effect, told",
+    [(0, None, ""), (2, "2 of 5 seeds without effect", "2 of 5 seeds without effect on sst2"),
+     (5, "no effect", "changed nothing on sst2")],
+)  # fmt: skip
+def test_only_a_method_all_of_whose_seeds_changed_nothing_is_without_effect(idle, effect, told):
+    items = [record("dense", acc=right(1000, 80))]
+    for seed in range(5):
+        items.append(record(f"gates:seed={seed}", acc=right(1000, 80 if seed < idle else 95)))
+        items[-1].receipt = {"effect": "no effect" if seed < idle else "applied"}
+    found = rows(items)
+    assert by_method(found)["gates"].effect == effect
+    line = footnotes.verdicts(found, str)[0]
+    assert told in line and ("changed nothing" in line) == (idle == 5)
+    text = leaderboard.render(items)
+    assert f"| gates ({effect}) " in text if idle == 2 else "| gates (5 seeds" in text
+
+
+def test_latency_over_seeds_is_their_median_and_range():
+    items = [record("dense", acc=right(100, 8)), record("cut", acc=right(100, 9))]
+    items[1].measured = {"latency": {"ratio": 0.8, "low": 0.7, "high": 1.0}}
+    for seed, ratio in enumerate((0.9, 0.5, 0.95)):
+        items.append(record(f"drawn:seed={seed}", acc=right(100, 9)))
+        items[-1].measured = {"latency": {"ratio": ratio, "low": 0.1, "high": 2.0}}
+    found = by_method(rows(items))
+    alone, drawn = found["cut"], found["drawn"]
+    assert (alone.latency_low, alone.latency, alone.latency_high) == (0.7, 0.8, 1.0)
+    assert (drawn.latency_low, drawn.latency, drawn.latency_high) == (0.5, 0.9, 0.95)
+    text = leaderboard.render(items)
+    assert "0.80 [0.70, 1.00]" in text and "0.90 (0.50–0.95)" in text
+    assert "[its 95 % interval], of several seeds the median of theirs (lowest–highest)" in text
+    assert "of several seeds" not in leaderboard.render(items[:2])
+
+
+def test_every_cost_column_has_a_word_in_the_legend():
+    wrong = {"dense": 8, "prune80": 9, "uniform": 60}
+    items = [record(method, acc=right(100, count)) for method, count in wrong.items()]
+    items[1].measured = {
+        "sparsity": 0.8, "bits": 3.0, "heads": 0.5, "divergence": 0.1, "entropy": 2.0,
+        "latency": {"ratio": 0.8}, "memory": {"ratio": 0.9}, "flops": {"simulated": 0.9, "realised": 0.8},
+    }  # fmt: skip
+    told = " ".join(footnotes.footnotes(rows(items), items, str))
+    for word in leaderboard.COSTS:
+        assert re.search(rf"\b{re.escape(word)}\b", told), word
+    assert "total variation" in told and "seconds: to fit" in told
 
 
 def test_frame_has_a_line_a_row():

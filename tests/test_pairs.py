@@ -9,6 +9,7 @@ from scipy import stats
 
 from attnbench import compare, pairs
 from attnbench import record as records
+from attnbench.aggregates import by_sample
 from attnbench.cli import main
 from attnbench.errors import UserError
 
@@ -97,6 +98,77 @@ def test_coverage_of_two_drawn_methods_on_the_null():
     assert inside >= 34
 
 
+def translated(pairs_):
+    """Return sacrebleu's sufficient statistics of BLEU and chrF for (hypothesis, reference) pairs."""
+    import sacrebleu
+
+    bleu, chrf = sacrebleu.BLEU(effective_order=True), sacrebleu.CHRF()
+    hypotheses, references = zip(*pairs_, strict=True)
+    rows = bleu._extract_corpus_statistics(hypotheses, [references])
+    return (
+        np.array(rows, float),
+        np.array(chrf._extract_corpus_statistics(hypotheses, [references]), float),
+        [bleu.sentence_score(h, [r]).score for h, r in pairs_],
+        [chrf.sentence_score(h, [r]).score for h, r in pairs_],
+    )
+
+
+SENTENCES = [
+    ("a black cat sits on the mat", "a black cat sat on the mat"), ("yes", "yes"), ("yes", "no"),
+    ("the dog", "the dog runs far away"), ("a dog runs far away from it", "a dog runs far away"),
+    ("one two three four five six", "one x two y three z"), ("", "nothing at all"),
+]  # fmt: skip
+
+
+def test_sentences_score_as_sacrebleu_scores_them():
+    bleu, chrf, each_bleu, each_chrf = translated(SENTENCES)
+    assert by_sample("bleu", bleu) == pytest.approx(each_bleu)
+    assert by_sample("chrf", chrf) == pytest.approx(each_chrf)
+
+
+def test_samples_are_listed_by_a_score_of_their_own():
+    reference = "a dog runs far away from the house"
+    good, long = ("a dog runs far away from it", reference), ("x y z u v w q r s t k l m n o p", reference)
+    a, b, *_ = (translated([good] * 3 + [long])[0], translated([long] * 3 + [good])[0])
+    found = pairs.difference([record("a", kind="bleu", bleu=a)], [record("b", kind="bleu", bleu=b)])
+    assert (found.only_a, found.only_b) == ([0, 1, 2], [3])
+    ours, theirs = np.array([0, 3, 1, 2, 0]), np.array([1, 3, 1, 3, 3])  # tp, fp, fn, tn: one each
+    for kind in ("mcc", "f1"):
+        x, y = (record(m, kind=kind, x=np.eye(4)[places]) for m, places in (("a", ours), ("b", theirs)))
+        found = pairs.difference([x], [y])
+        assert (found.only_a, found.only_b) == ([0], [3])
+    # twice the tokens at half the loss each is as likely as a whole, and likelier a token
+    a, b = np.array([[-4.0, 8], [-4.0, 4]]), np.array([[-4.0, 4], [-4.0, 4]])
+    found = pairs.difference(*([record(m, kind="perplexity", p=x)] for m, x in (("a", a), ("b", b))))
+    assert (found.only_a, found.only_b) == ([0], [])
+
+
+def test_a_sample_has_no_correlation(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=40)
+    for method, noise in (("prune80", 0.1), ("prune95", 2.0)):
+        scores = np.stack([gold + noise * rng.normal(size=40), gold], 1)
+        records.write(tmp_path, record(method, kind="pearson", pearson=scores))
+    assert main(["compare", "prune80", "prune95", "--records", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        len(lines) == 2
+        and lines[1] == "  no list of samples: a pearson correlation is of all of them together"
+    )
+
+
+def test_perplexities_of_seeds_are_averaged_as_on_the_board():
+    counts = np.full(50, 5.0)
+    drawn = [
+        record(f"prune80:random:seed={k}", kind="perplexity", ppl=np.stack([counts * -loss, counts], 1))
+        for k, loss in enumerate((1.0, 3.0))
+    ]
+    dense = record("dense", kind="perplexity", ppl=np.stack([-counts, counts], 1))
+    found = pairs.difference(drawn, [dense])
+    row = next(row for row in compare.rows([dense, *drawn]) if row.method == "prune80:random")
+    assert found.a == row.score == pytest.approx(np.exp(2)) and found.b == pytest.approx(np.e)
+
+
 def test_what_cannot_be_compared_is_said():
     a = record("prune80", acc=right(100, 5))
     with pytest.raises(UserError, match="same samples"):
@@ -127,7 +199,9 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
     assert lines[1].startswith("  prune80 scores higher on 21: 9, 10, 11") and lines[1].endswith(", …")
     assert lines[2] == "  prune95 scores higher on 0"
     assert main(["compare", "prune80.0", "prune80:random", "--records", folder, "--task", "sst2"]) == 0
-    assert "prune80:random 67.0" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "prune80:random 67.0" in told
+    assert told.splitlines()[-1] == "  (these by the first of 2 seeds of prune80:random)"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""What the marks and columns of a table mean, one clause for each that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attnbench.row import LEVEL, Row
+
+
+def legend(rows: Sequence[Row]) -> list[str]:
+    """Explain the marks and columns that a table has, in one line; none where nothing is compared."""
+    compared = [row for row in rows if row.low is not None]
+    if not compared:
+        return []
+    claims = sum(row.p_holm is not None for row in rows)
+    points = " in points" if {row.unit for row in compared} == {" points"} else ""
+    words = [
+        f"Δ dense: difference{points} on the same samples, 95 % interval.",
+        "▼ worse, ▲ better: the interval leaves out zero, uncorrected.",
+    ]
+    if claims:
+        words.append(
+            f"≈ not worse by {margins(compared)} or more: one-sided {100 * LEVEL:g} %, Holm over {claims} "
+            f"claim{'' if claims == 1 else 's'}. ? undecided."
+        )
+    if any(row.kept is not None for row in rows):
+        scale = " of log perplexity" if any(row.scale == "log" for row in compared) else ""
+        words.append(
+            f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
+        )
+    words += _cost_legend(rows)
+    if any(row.control_of for row in rows):
+        words.append("└ a random control at the budget of the method above it.")
+    if any(row.seeds > 1 for row in rows):
+        words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
+    return [" ".join(words)]
+
+
+def _cost_legend(rows: Sequence[Row]) -> list[str]:
+    words, names = [], []
+    if any(row.sparsity is not None or row.bits is not None for row in rows):
+        names = ["sparsity", "bits"]
+    if any(row.flops_simulated is not None for row in rows):
+        names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
+    if names:
+        words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
+    if any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
+        words.append("sparsity: of visible values (of all, where causality hides some).")
+    if any(row.entropy is not None for row in rows):
+        words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
+    if any(row.heads not in (None, 1.0) for row in rows):
+        words.append("heads: share that is not silent.")
+    if any(row.divergence is not None for row in rows):
+        words.append(
+            "divergence: share of a query's attention that the method moves to other keys (total variation "
+            "from dense), mean over queries, for the same input to the layer."
+        )
+    if any(row.latency is not None for row in rows):
+        words.append(
+            "FLOPs, latency, memory: realised, of the model with that work really left out, empty where "
+            "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
+            f"{_of_seeds(rows)}, memory the most that one attention module holds."
+        )
+    if any(row.seconds is not None for row in rows):
+        words.append("seconds: to fit and evaluate one cell, simulated: no measure of speed.")
+    return words
+
+
+def _of_seeds(rows: Sequence[Row]) -> str:
+    several = any(row.latency is not None and row.seeds > 1 for row in rows)
+    return ", of several seeds the median of theirs (lowest–highest)" if several else ""
+
+
+def margins(rows: Sequence[Row]) -> str:
+    """Name the margins of some rows: "1 point or 1 %"."""
+    said: dict[str, None] = {}
+    for row in rows:
+        value = 100 * (row.margin or 0) if row.scale in ("fraction", "log") else row.margin or 0
+        unit = " point" if row.unit == " points" and value == 1 else row.unit
+        said[f"{value:.3g}{unit}"] = None
+    return " or ".join(said)
