@@ -8,15 +8,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from attnbench import draw_heads, labels
+from attnbench.controls import DRAWN
 from attnbench.inert import clean
 from attnbench.pictures import Panel, Picture, Point
 
-# eight colours that stay apart for colour-blind readers; marker and line tell families apart without them
+# eight colours that stay apart for colour-blind readers; marker, fill and line tell families apart without
+# them: no two of the counts have a common divisor, so all three come together again only after their product
 COLOURS = ("#0072b2", "#d55e00", "#000000", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#666666")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d")
+FILLS = ("full", "left", "bottom")  # changes when the markers are used up: a lone point has no line
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
-CONTROL_LINE = ":"
-LONGEST = 32
+CONTROL_LINES = (":", (0, (1, 3)))  # and no fill
+LONGEST, WHOLE = 32, 90  # of a model or task, of a spec
+RANGE: dict[str, Any] = {"color": "#999999", "linewidth": 0.8, "marker": "|", "markersize": 4, "zorder": 2}
 LOST = -0.5  # of what attention adds: worse than uniform by half of that is not told apart
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -24,7 +28,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "path",
-    "figure.dpi": 100,
+    "figure.dpi": 150,
     "path.simplify": False,
     "text.parse_math": False,
 }
@@ -43,12 +47,14 @@ def draw(picture: Picture) -> dict[str, bytes]:
         across = min(len(panels), 3)
         down = math.ceil(len(panels) / across)
         families = list(dict.fromkeys(point.family for panel in panels for point in panel.points))
-        styles = {name: _style(place, name) for place, name in enumerate(sorted(families))}
-        legend = 0.75 + 0.07 * max(len("Pareto front"), *(len(_short(name)) for name in families))
+        styles = _styles(families)
+        shown = {name: _wrapped(name) for name in (*families, "Pareto front")}
+        legend = 0.75 + 0.07 * max(len(line) for text in shown.values() for line in text.split("\n"))
+        lines_of_legend = 3 + sum(text.count("\n") + 1 for text in shown.values())
         figure = Figure(
             figsize=(
                 4.4 * across + legend if across > 1 else 5.6 + legend,
-                max(3.7 * down + 0.5, 0.24 * (len(families) + 4)),
+                max(3.7 * down + 0.5, 0.24 * lines_of_legend),
             )
         )
         FigureCanvasAgg(figure)
@@ -63,11 +69,11 @@ def draw(picture: Picture) -> dict[str, bytes]:
         figure.draw_without_rendering()
         for place, panel in enumerate(panels):
             named = [point for point in panel.points if point.front and _seen(picture, point)]
-            written = [(_short(p.method), p.x, p.y * _factor(panel)) for p in named]
+            written = [(_wrapped(p.method), p.x, p.y * _factor(panel)) for p in named]
             labels.place(grid[place // across][place % across], written, fontsize=7)
         names = [name for name in ("Pareto front", *sorted(styles), "dense", "uniform") if name in lines]
         figure.legend(
-            [lines[name] for name in names], [_short(name) for name in names], loc="center left",
+            [lines[name] for name in names], [shown.get(name, name) for name in names], loc="center left",
             bbox_to_anchor=(1 - legend / figure.get_figwidth() + 0.005, 0.5), frameon=False,
             handlelength=3.6, fontsize=8, labelspacing=0.7,
         )  # fmt: skip
@@ -78,7 +84,7 @@ def _saved(figure: Any, picture: Picture) -> dict[str, bytes]:
     out = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150, metadata={**metadata, "Description": picture.digest})
+        figure.savefig(buffer, format=kind, metadata={**metadata, "Description": picture.digest})
         out[kind] = buffer.getvalue()
     return out
 
@@ -87,14 +93,35 @@ def _short(text: str) -> str:
     return clean(text, LONGEST).lstrip("_")  # matplotlib leaves a leading underscore out of a legend
 
 
+def _wrapped(name: str) -> str:
+    """Write a family on as many lines as it needs: half of a long spec says nothing."""
+    return draw_heads.wrapped(clean(name, WHOLE).lstrip("_"))
+
+
+def _styles(families: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give each family a style, controls counted apart."""
+    found: dict[str, dict[str, Any]] = {}
+    counts = {True: 0, False: 0}
+    for name in sorted(families):
+        control = _is_control(name)
+        found[name] = _style(counts[control], name)
+        counts[control] += 1
+    return found
+
+
+def _is_control(name: str) -> bool:
+    return any(DRAWN in term.split(":") for term in name.split("+"))
+
+
 def _style(place: int, name: str) -> dict[str, Any]:
-    control = any("random" in term.split(":") for term in name.split("+"))
-    colour = COLOURS[place % len(COLOURS)]
+    control = _is_control(name)
+    lines = CONTROL_LINES if control else LINES
     return {
-        "color": colour,
+        "color": COLOURS[(place + 4 * control) % len(COLOURS)],
         "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": CONTROL_LINE if control else LINES[place % len(LINES)],
-        "markerfacecolor": "white" if control else colour,
+        "fillstyle": "none" if control else FILLS[place // len(MARKERS) % len(FILLS)],
+        "markerfacecoloralt": "white",
+        "linestyle": lines[place % len(lines)],
         "markersize": 6,
         "linewidth": 1.2,
     }
@@ -121,7 +148,16 @@ def _panel(axes: Any, picture: Picture, panel: Panel, styles: dict[str, dict[str
                 xs, ys, yerr=bars, fmt="none", ecolor=styles[family]["color"], elinewidth=0.8, capsize=2
             )
     front = sorted((point for point in panel.points if point.front), key=lambda point: point.x)
-    if front:
+    if front and front[0].x_high is not None:
+        # no staircase: which of two intervals that overlap comes first is not known
+        lines["Pareto front"] = axes.plot(
+            [point.x for point in front], [point.y * factor for point in front], "o", color="#d0d0d0",
+            markersize=14, zorder=0.5,
+        )[0]  # fmt: skip
+        for point in front:
+            if point.x_low is not None and point.x_high is not None:
+                axes.plot([point.x_low, point.x_high], [point.y * factor] * 2, **RANGE)
+    elif front:
         # at least as good as a point: everything to its left, or right where less is better
         steps = "steps-pre" if picture.name.endswith("sparsity") else "steps-post"
         lines["Pareto front"] = axes.plot(
@@ -175,7 +211,17 @@ def _floor(axes: Any, picture: Picture, panel: Panel, factor: int) -> None:
     if not below:
         return
     told = f"{below} below −{-LOST:.0%}"
-    axes.text(0.01, 0.01, told, transform=axes.transAxes, fontsize=7, va="bottom", ha="left", zorder=5)
+    axes.text(
+        0.01,
+        0.01,
+        told,
+        transform=axes.transAxes,
+        fontsize=7,
+        va="bottom",
+        ha="left",
+        zorder=5,
+        bbox=labels.LABEL,
+    )
 
 
 def _by_family(points: Iterable[Point]) -> list[tuple[str, list[Point]]]:

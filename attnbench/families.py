@@ -1,10 +1,12 @@
-"""What a spec is apart from its amounts: a sweep is one family."""
+"""What a spec is apart from its amounts, or from one modifier: a sweep is one family."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 
 AMOUNT = re.compile(r"(?<=[a-z])\d+(?:\.\d+)?$")
+NUMERIC = re.compile(r":(?!seed=)[^:+=]+=(\d+(?:\.\d+)?)(?=[:+]|$)")
 
 
 def family(method: str) -> str:
@@ -17,3 +19,29 @@ def amounts(method: str) -> tuple[float, ...]:
     """Return the amounts of a spec's terms: a sweep goes along them."""
     found = [AMOUNT.search(term.partition(":")[0]) for term in method.split("+")]
     return tuple(float(match[0]) if match else 0.0 for match in found)
+
+
+def modifier_sweeps(measured: Mapping[str, float]) -> dict[str, tuple[str, float]]:
+    """Group specs that are alone in their family by the one numeric modifier in which they differ.
+
+    `measured` has what each spec came to: where a modifier changes none of it there is no sweep. Returns a
+    family such as gates:l0:penalty=*, and the modifier's value, for each spec that is in one.
+    """
+    names = [family(method) for method in measured]
+    groups: dict[str, dict[str, float]] = {}
+    for method, name in zip(measured, names, strict=True):
+        if names.count(name) == 1:
+            for opened, value in _opened(method):
+                groups.setdefault(opened, {})[method] = value
+    found: dict[str, tuple[str, float]] = {}
+    for opened, members in sorted(groups.items(), key=lambda group: -len(group[1])):
+        mine = {method: value for method, value in members.items() if method not in found}
+        if len({measured[method] for method in mine}) > 1:
+            found |= {method: (opened, value) for method, value in mine.items()}
+    return found
+
+
+def _opened(method: str) -> Iterator[tuple[str, float]]:
+    """Yield a spec with each of its numeric modifiers left open, and that modifier's value."""
+    for match in NUMERIC.finditer(method):
+        yield method[: match.start(1)] + "*" + method[match.end(1) :], float(match[1])

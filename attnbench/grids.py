@@ -10,6 +10,7 @@ from attnbench import schema
 from attnbench.controls import DRAWN
 from attnbench.families import amounts, family
 from attnbench.inert import clean
+from attnbench.method import LEFT, SCORED
 
 if TYPE_CHECKING:
     from attnbench.record import Record
@@ -41,10 +42,10 @@ def grids(records: Sequence[Record]) -> list[Grid]:
     found: dict[tuple[str, str, str], Grid] = {}
     for item in sorted(records, key=lambda item: amounts(item.cell["method"])):
         for name, state in item.fitted.items():
-            table = _table(state, "scores_") or _table(state, "gates_")
+            table = next(filter(None, (_table(state, key) for key in SCORED)), None)
             if DRAWN in name.split(":") or not table:
                 continue
-            layers, alive = sorted(table, key=_order), _table(state, "alive_")
+            layers, alive = sorted(table, key=_order), _table(state, LEFT)
             rows = tuple(tuple(map(float, table[layer])) for layer in layers)
             gone = {
                 (place, head)
@@ -60,6 +61,18 @@ def grids(records: Sequence[Record]) -> list[Grid]:
     for grid in found.values():
         first.setdefault((grid.model, grid.task, grid.rows), grid)
     return sorted(first.values(), key=lambda grid: (grid.model, grid.task, family(grid.method)))
+
+
+def removes_heads(item: Record) -> bool:
+    """Tell whether a method removes heads on purpose.
+
+    It has learned which are left, or heads are silent that still attend: more of them than there are zeros.
+    One that happens to set a head's whole attention to zero has as many zeros as silent heads.
+    """
+    heads, zeros = item.measured.get("heads"), item.measured.get("sparsity") or 0.0
+    if not isinstance(heads, (int, float)) or not isinstance(zeros, (int, float)):
+        return False
+    return heads < 1 and (any(_table(state, LEFT) for state in item.fitted.values()) or 1 - heads > zeros)
 
 
 def _order(layer: str) -> tuple[int, int]:

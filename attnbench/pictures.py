@@ -7,21 +7,25 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attnbench.board import Board
-from attnbench.families import amounts, family
-from attnbench.grids import Grid, grids
+from attnbench.compare import name_without_seed
+from attnbench.families import amounts, family, modifier_sweeps
+from attnbench.grids import Grid, grids, removes_heads
 from attnbench.inert import clean
 from attnbench.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
-DRAWING = 3  # raise by hand when the drawing changes: pictures drawn before are then stale
+DRAWING = 4  # raise by hand when the drawing changes: pictures drawn before are then stale
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method. `family` is its spec without amounts, `front` whether nothing beats it."""
+    """One method. `family` is its spec without amounts, `front` whether nothing beats it.
+
+    `x_low` and `x_high` are there where x itself has an interval.
+    """
 
     method: str
     family: str
@@ -30,6 +34,8 @@ class Point:
     low: float
     high: float
     front: bool = False
+    x_low: float | None = None
+    x_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,14 @@ class Picture:
             writer.writerow(["model", "task", "method", "layer", "head", "score", "removed"])
             writer.writerows(line for grid in self.grids for line in grid.lines())
             return out.getvalue()
-        writer.writerow(["model", "task", "metric", "method", "family", "x", "y", "low", "high", "front"])
+        ranged = any(point.x_high is not None for panel in self.panels for point in panel.points)
+        across = ["x", "x low", "x high"] if ranged else ["x"]
+        writer.writerow(["model", "task", "metric", "method", "family", *across, "y", "low", "high", "front"])
         for panel in self.panels:
             for point in panel.points:
-                numbers = [f"{value:.6g}" for value in (point.x, point.y, point.low, point.high)]
+                xs = (point.x, point.x_low, point.x_high) if ranged else (point.x,)
+                values = (*xs, point.y, point.low, point.high)
+                numbers = ["" if value is None else f"{value:.6g}" for value in values]
                 names = (panel.model, panel.task, panel.metric, point.method, point.family)
                 writer.writerow([*map(clean, names), *numbers, int(point.front)])
         return out.getvalue()
@@ -104,7 +114,7 @@ X: dict[str, tuple[Callable[[Row], float | None], str, bool]] = {
     "sparsity": (_sparsity, "sparsity: share of attention values that are zero", True),
     "bits": (_bits, "bits: log2 of the levels that attention takes", False),
     "heads": (_heads, "heads kept", False),
-    "latency": (_latency, "latency: time as realised, over dense SDPA's", False),
+    "latency": (_latency, "latency as realised, over dense SDPA's, with interval", False),
     "amount": (_amount, "amount of the first method", False),
 }
 Y = {"kept": "kept: (score − uniform) / (dense − uniform)", "score": "score ± standard error"}
@@ -124,12 +134,22 @@ def pictures(board: Board) -> list[Picture]:
     rows = [
         row for section in board.sections for row in section.rows if row.status == "measured" and row.primary
     ]
+    removing = {
+        (model, task, name)
+        for section in board.sections
+        for item in section.records
+        if removes_heads(item)
+        for model, task, method in [item.cell.values()]
+        for name in (method, name_without_seed(method))
+    }
     found = []
     for (y, x), title in TITLES.items():
         read, label, more_is_better = X[x]
         panels = []
         for model, task in dict.fromkeys((row.model, row.task) for row in rows):
             mine = [row for row in rows if (row.model, row.task) == (model, task)]
+            if x == "heads":  # not of a method that silences some by the way
+                mine = [r for r in mine if r.method in CONTROLS or (model, task, r.method) in removing]
             panel = _panel(mine, y, read, more_is_better)
             if panel is not None:
                 panels.append(panel)
@@ -150,7 +170,12 @@ def _panel(
         across, up = read(row), row.kept if y == "kept" else row.score
         if row.method not in CONTROLS and across is not None and up is not None:
             error = (row.stderr or 0.0) if y == "score" else 0.0
-            points.append(Point(row.method, family(row.method), across, up, up - error, up + error))
+            ends = (row.latency_low, row.latency_high) if read is _latency else (None, None)
+            points.append(
+                Point(row.method, family(row.method), across, up, up - error, up + error, False, *ends)
+            )
+    swept = modifier_sweeps({point.method: point.x for point in points})
+    points = [replace(p, family=swept[p.method][0]) if p.method in swept else p for p in points]
     if y == "score":
         names = [point.family for point in points]
         points = [point for point in points if names.count(point.family) > 1]
@@ -158,7 +183,8 @@ def _panel(
         points = _combined(points)
     if not points:
         return None
-    points.sort(key=lambda point: (point.family, amounts(point.method), point.x))
+    along = {method: value for method, (_, value) in swept.items()}
+    points.sort(key=lambda p: (p.family, amounts(p.method), along.get(p.method, 0.0), p.x))
     if y == "kept":
         points = [_with_front(point, points, more_is_better) for point in points]
     level = {row.method: row.kept if y == "kept" else row.score for row in rows}
@@ -178,14 +204,18 @@ def _combined(points: Sequence[Point]) -> list[Point]:
 
 
 def _with_front(point: Point, points: Sequence[Point], more_is_better: bool) -> Point:
-    """Mark a point that no other beats on one axis while being as good on the other."""
+    """Mark a point that no other beats on one axis while being as good on the other.
+
+    Where x has an interval, less of it counts only beyond the other's interval, and a point that is better
+    in y must not end later either.
+    """
     sign = 1 if more_is_better else -1
 
     def beats(other: Point) -> bool:
-        return (
-            sign * other.x >= sign * point.x
-            and other.y >= point.y
-            and (other.x, other.y) != (point.x, point.y)
-        )
+        if sign * other.x < sign * point.x or other.y < point.y:
+            return False
+        if other.x_high is None or point.x_high is None or point.x_low is None:
+            return (other.x, other.y) != (point.x, point.y)
+        return other.x_high < point.x_low or (other.y > point.y and other.x_high <= point.x_high)
 
-    return Point(**{**vars(point), "front": not any(map(beats, points))})
+    return replace(point, front=not any(map(beats, points)))

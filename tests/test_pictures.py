@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sample_records import identify, record, right
 
-from attnbench import board, pictures
+from attnbench import board, families, pictures
 from attnbench.cli import main
 from attnbench.record import write
 
@@ -70,6 +71,57 @@ def test_the_front_is_what_nothing_beats():
     assert front == {"logquant2", "logquant3"}
 
 
+def test_a_modifier_that_changes_x_makes_a_family():
+    specs = {
+        "gates:l0:lr=0.15:on=encoder:penalty=0.01": 0.9, "gates:l0:lr=0.15:on=encoder:penalty=0.3": 0.5,
+        "gates:l0:lr=0.15:on=encoder:penalty=0.1": 0.7, "gates:l0:lr=0.15:penalty=0.1": 0.6,
+        "mask50:size=4": 0.5, "mask50:size=8": 0.5, "heads30:l1": 0.3, "heads50:l1": 0.5,
+        "cut:layers=0+prune80": 0.1, "cut:layers=1+prune80": 0.2,
+    }  # fmt: skip
+    swept = families.modifier_sweeps(specs)
+    name = "gates:l0:lr=0.15:on=encoder:penalty=*"
+    assert swept == {
+        "gates:l0:lr=0.15:on=encoder:penalty=0.01": (name, 0.01),
+        "gates:l0:lr=0.15:on=encoder:penalty=0.1": (name, 0.1),
+        "gates:l0:lr=0.15:on=encoder:penalty=0.3": (name, 0.3),
+        "cut:layers=0+prune80": ("cut:layers=*+prune80", 0.0),
+        "cut:layers=1+prune80": ("cut:layers=*+prune80", 1.0),
+    }
+    items = sweep()
+    for penalty, heads in ((0.01, 0.9), (0.1, 0.95), (0.3, 0.4)):
+        items.append(record(f"gates:l0:penalty={penalty}", acc=right(1000, 150)))
+        items[-1].measured = {"sparsity": 0.0, "heads": heads}
+    points = by_name(items)["score-heads"].panels[0].points
+    assert [p.x for p in points if p.family == "gates:l0:penalty=*"] == [0.9, 0.95, 0.4]  # along the modifier
+
+
+def test_a_quantiser_that_silences_heads_is_on_no_picture_of_heads():
+    items = [record("dense", acc=right(1000, 80)), record("uniform", acc=right(1000, 480))]
+    for method, heads, sparsity, fitted in (
+        ("linquant1", 0.75, 0.99, {}), ("linquant2", 0.9, 0.98, {}),
+        ("silent1", 0.5, 0.0, {}), ("silent2", 0.25, 0.0, {}),
+        ("both1", 0.5, 0.9, {"both1": {"alive_": {"encoder 0": [1.0, 0.0]}}}),
+        ("both2", 0.4, 0.9, {"both2": {"alive_": {"encoder 0": [1.0, 0.0]}}}),
+    ):  # fmt: skip
+        items.append(record(method, acc=right(1000, 90)))
+        items[-1].measured, items[-1].fitted = {"heads": heads, "sparsity": sparsity}, fitted
+    found = by_name(items)["score-heads"].panels[0]
+    assert [point.family for point in found.points] == ["both", "both", "silent", "silent"]
+    assert found.dense is not None
+    assert "score-heads" not in by_name(items[:4])
+
+
+def test_latencies_that_overlap_do_not_beat():
+    def point(name, low, x, high, y):
+        return pictures.Point(name, "f", x, y, y, y, False, low, high)
+
+    points = [point("noisy", 0.49, 0.71, 1.05, 1.0), point("same heads", 0.62, 0.94, 1.33, 1.0),
+              point("surely slower", 1.4, 1.5, 1.6, 1.0), point("worse", 0.6, 0.8, 1.1, 0.4),
+              point("worse, maybe faster", 0.6, 0.65, 0.8, 0.2)]  # fmt: skip
+    front = {p.method for p in points if pictures._with_front(p, points, False).front}
+    assert front == {"noisy", "same heads", "worse, maybe faster"}
+
+
 def test_front_against_a_search_of_all_pairs():
     rng = np.random.default_rng(0)
     points = [pictures.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
@@ -81,6 +133,15 @@ def test_front_against_a_search_of_all_pairs():
                 and not (other.x == point.x and other.y == point.y)
             ]  # fmt: skip
             assert pictures._with_front(point, points, more).front == (not better)
+
+
+def test_the_table_of_latencies_has_their_ends():
+    items = [*sweep(), realised("heads20:entropy", 90, 0.9), realised("heads70:entropy", 300, 0.6)]
+    items[-1].measured["latency"] |= {"low": 0.5, "high": 0.7}
+    lines = list(csv.DictReader(io.StringIO(by_name(items)["kept-latency"].table)))
+    assert [(line["x low"], line["x high"]) for line in lines] == [("", ""), ("0.5", "0.7")]
+    assert "x low" not in by_name(items)["kept-sparsity"].table
+    assert pytest.importorskip("attnbench.draw").draw(by_name(items)["kept-latency"])["png"][:4] == b"\x89PNG"
 
 
 def realised(method, wrong, latency, **more):
@@ -227,6 +288,53 @@ def test_no_two_families_share_colour_marker_and_line(drawn):
     assert len(set(styles)) == 24
     looks = [(s["marker"], str(s["linestyle"])) for s in (draw._style(place, "f") for place in range(12))]
     assert len(set(looks)) == 12  # without colour
+
+
+def test_all_that_a_board_draws_is_told_apart_in_black_and_white():
+    draw = pytest.importorskip("attnbench.draw")
+    folder = Path(__file__).parents[1] / "leaderboards"
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*/*-*.csv")]
+    tables = [list(csv.DictReader(io.StringIO(text))) for text in texts]
+    drawn = [{line["family"] for line in lines} for lines in tables if lines and "family" in lines[0]]
+    most = max(drawn, key=len)
+    assert len(most) >= 20
+    names = [f"m{chr(97 + k)}" for k in range(24)] + [f"m{chr(97 + k)}:random" for k in range(11)]
+    for found in (most, names):
+        # a point that is alone in its family has no line: marker and fill are enough
+        looks = [(style["marker"], style["fillstyle"]) for style in draw._styles(found).values()]
+        assert len(set(looks)) == len(looks) == len(found)
+
+
+@pytest.mark.parametrize("dpi", [72, 150, 200])
+def test_names_are_clear_as_drawn_at_any_size(dpi):
+    figure_of = pytest.importorskip("matplotlib.figure")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from attnbench import draw, labels
+
+    with matplotlib.rc_context(draw.STYLE):
+        figure = figure_of.Figure(figsize=(5, 3.4))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.set_xlim(0.4, 6.6)
+        axes.set_ylim(-50, 125)
+        names = ["prune80+logquant2", "prune50+logquant3", "linquant3:pruned", "logquant3",
+                 "quantile3:halving", "logquant1", "prune80:global+logquant3"]  # fmt: skip
+        points = list(zip(names, (2, 3, 3, 3, 4.5, 1, 1.2), (102, 106, 105, 106, 107, 26, 40), strict=True))
+        axes.plot([x for _, x, _ in points], [y for *_, y in points], "o")
+        axes.axhline(100)
+        figure.draw_without_rendering()
+        labels.place(axes, points, fontsize=7)
+        figure.set_dpi(dpi)
+        figure.draw_without_rendering()
+    frame, level = axes.get_window_extent(), axes.transData.transform((0, 100))[1]
+    boxes = [super(type(text), text).get_window_extent() for text in axes.texts]
+    assert len(boxes) == len(names)
+    for place, box in enumerate(boxes):
+        assert frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
+        assert not any(box.overlaps(other) for other in boxes[:place])
+        assert not box.y0 < level < box.y1, axes.texts[place].get_text()  # not struck through
 
 
 def test_plots_of_a_suite_are_written_shown_and_checked(tmp_path, capsys):
