@@ -18,8 +18,12 @@ function sortBy(header) {
   const table = header.closest("table"), body = table.tBodies[0], column = header.cellIndex;
   const text = header.classList.contains("text");
   const first = text ? "ascending" : "descending", other = text ? "descending" : "ascending";
-  const order = header.getAttribute("aria-sort") === first ? other : first;
+  const before = header.getAttribute("aria-sort");
+  const order = before === first ? other : before === other ? null : first;
   for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+  // a control stands under its method in the board's own order only, which the third click brings back
+  table.classList.toggle("sorted", order !== null);
+  if (order === null) return body.append(...Array.from(body.rows).sort((a, b) => a.dataset.place - b.dataset.place));
   header.setAttribute("aria-sort", order);
   const sign = order === "ascending" ? 1 : -1;
   const rows = Array.from(body.rows, (row) => [valueOf(row, column), row]);
@@ -98,6 +102,9 @@ function show(places) {
   dialog.scrollTop = 0;
 }
 
+for (const table of document.querySelectorAll("table.board")) {
+  Array.from(table.tBodies[0].rows).forEach((row, place) => { row.dataset.place = place; });
+}
 for (const header of document.querySelectorAll("table.board th")) {
   header.querySelector("button").addEventListener("click", () => sortBy(header));
 }

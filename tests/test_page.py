@@ -156,6 +156,7 @@ const out = { at_first: methods() };
 header("acc %").click(); out.by_score = methods();
 header("acc %").click(); out.by_score_again = methods();
 out.aria = header("acc %").parentNode.getAttribute("aria-sort");
+header("acc %").click(); out.third = methods();
 header("method").click(); out.by_name = methods();
 const input = document.getElementById("filter");
 input.value = "prune -random"; input.dispatchEvent(new Event("input")); out.filtered = methods();
@@ -175,24 +176,77 @@ document.body.replaceChildren(result);
 """
 
 
-def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
+def in_browser(html, folder):
+    """Return what a page's script writes as JSON into <pre> before it titles itself DONE."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium")
-    file = tmp_path / "page.html"
-    file.write_text(text.replace("</body>", ACTIONS + "</body>"), encoding="utf-8")
+    file = folder / "page.html"
+    file.write_text(html, encoding="utf-8")
     command = [
         browser,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={folder / 'profile'}",
     ]
     done = subprocess.run(
         [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     assert "<title>DONE</title>" in done.stdout, done.stderr
-    out = json.loads(next(data for tag, data in parsed(done.stdout).text if tag == "pre"))
+    return json.loads(next(data for tag, data in parsed(done.stdout).text if tag == "pre"))
+
+
+NARROW = r"""
+<script>
+const all = document.documentElement.outerHTML, frame = document.createElement("iframe");
+frame.style.width = "400px";
+frame.onload = () => {
+  const cell = frame.contentDocument.querySelector("tbody td[data-value]").getBoundingClientRect();
+  const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(cell.right) });
+  document.body.replaceChildren(result);
+  document.title = "DONE";
+};
+frame.srcdoc = all.replace(/<script>[^]*?<\/script>/g, "");
+document.body.append(frame);
+</script>
+"""
+
+
+SORTED = """
+<script>
+const control = document.querySelector("tr.control td.method"), button = document.querySelector("th button");
+const look = () => [getComputedStyle(control, "::before").content, getComputedStyle(control).paddingLeft];
+const out = [look()];
+for (let k = 0; k < 3; k++) { button.click(); out.push(look()); }
+const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(out) });
+document.body.replaceChildren(result);
+document.title = "DONE";
+</script>
+"""
+
+
+def test_a_control_hangs_from_its_method_only_where_that_is_above_it(tmp_path):
+    wrong = {"dense": 50, "uniform": 400, "prune80": 60, "prune80:random": 90}
+    items = [record(method, acc=right(1000, count)) for method, count in wrong.items()]
+    first, *others, again = in_browser(whole(items).replace("</body>", SORTED + "</body>"), tmp_path)
+    assert "└" in first[0] and again == first  # the third click brings the board's order back
+    assert all(mark == "none" and float(room[:-2]) < float(first[1][:-2]) for mark, room in others)
+
+
+def test_a_narrow_window_shows_the_score(tmp_path):
+    items = []
+    for method, wrong in (("dense", 50), ("prune80", 60), ("prune80:random", 400), ("uniform", 800)):
+        for seed in range(3 if "random" in method else 1):
+            correct = right(1000, wrong + 9 * seed)
+            name = f"{method}:seed={seed}" if seed else method
+            rates = {"a_metric_with_a_long_name": correct, "seconds_or_so": correct * 12345.678}
+            items.append(record(name, model="a-long-name-of-a-model", task="a-long-name-of-a-task", **rates))
+    assert 0 < in_browser(whole(items).replace("</body>", NARROW + "</body>"), tmp_path) < 400
+
+
+def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
+    out = in_browser(text.replace("</body>", ACTIONS + "</body>"), tmp_path)
     names = ["dense", "uniform", "prune0 (no effect)", "logquant3", "prune50", "prune95",
              "prune80:random (3 seeds)"]  # fmt: skip
     assert out["at_first"] == [*names, "heads50:l1", "window64:on=cross"]
@@ -211,6 +265,7 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
         "window64:on=cross",
     ]
     assert out["aria"] == "ascending"
+    assert out["third"] == out["at_first"]
     assert out["by_name"][:3] == ["dense", "heads50:l1", "logquant3"]
     assert out["filtered"] == ["prune0 (no effect)", "prune50", "prune95"] and out["count"] == "3 of 9 rows"
     assert out["open"] and out["closed"] and out["heat"] == 4 and out["seeds"] == 3
