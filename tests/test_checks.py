@@ -242,6 +242,45 @@ def test_a_cell_that_is_not_applicable_needs_no_identity(folder):
 
 
 @pytest.mark.parametrize(
+    "name, begins",
+    [
+        ("x.csv", "model,task"),
+        ("x.HTML", "<!doctype"),
+        ("x.tex", "% needs"),
+        ("x.txt", "Models"),
+        ("x.md", "#"),
+    ],
+)
+def test_a_file_is_of_the_format_that_its_name_ends_with(folder, tmp_path, capsys, name, begins):
+    path = tmp_path / "out" / name
+    assert main(["leaderboard", "--records", str(folder), "--output", str(path)]) == 0
+    assert path.read_text(encoding="utf-8").startswith(begins) and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            ["--output", "x.csv", "--format", "html"],
+            "--output x.csv is for csv, --format says html. Leave one",
+        ),
+        (["--output", "x.pdf"], "--output x.pdf: its ending tells no format: .md, .html, .csv, .tex, .txt."),
+        (["--output", "x.csv", "--format", "csv,plots"], "several files and plots need --output DIR"),
+        (["--output", "x.svg", "--format", "plots"], "several files and plots need --output DIR"),
+    ],
+)
+def test_a_file_that_cannot_be_of_its_format_is_refused(
+    folder, tmp_path, monkeypatch, capsys, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard", "--records", str(folder), *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("x.*"))
+    assert main(["leaderboard", "--records", str(folder), "--output", "x.dat", "--format", "csv"]) == 0
+    assert (tmp_path / "x.dat").read_text(encoding="utf-8").startswith("model,task")
+
+
+@pytest.mark.parametrize(
     "arguments, words",
     [
         (["--check"], "no such folder"),
