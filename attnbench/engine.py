@@ -68,7 +68,7 @@ class Engine:
         for site in found:
             call = calls[site.path]
             calls[site.path] += 1
-            layer = _layer(model, site.path)
+            layer = layer_of(model, site.path)
             first = layer is not None and (layer, call) not in seen
             seen.add((layer or "", call))
             place = Place(site, f"{site.path}#{call}" if call else site.path, layer if first else None)
@@ -221,7 +221,7 @@ class Engine:
         return change
 
 
-def _layer(model: nn.Module, path: str) -> str | None:
+def layer_of(model: nn.Module, path: str) -> str | None:
     """Return the path of the outermost list element that contains a module: its layer."""
     module, parts = model, path.split(".")
     for place, part in enumerate(parts):

@@ -11,6 +11,7 @@ from transformers.masking_utils import eager_mask
 import attnbench.method
 import attnbench.tiles
 from attnbench import gates, parse
+from attnbench.applicable import require_sites
 from attnbench.conformance import tiny
 from attnbench.conformance.integrity import difference, snapshot
 from attnbench.errors import NotApplicable, UserError
@@ -118,6 +119,36 @@ def test_finetune_is_in_place_only_while_applied(model, batches):
             assert not torch.equal(weight, own)
     assert difference(before, snapshot(model)) is None
     assert len(method.losses_) == 5 and set(attnbench.method.fitted(method)) == {"losses_"}
+
+
+@pytest.mark.parametrize(
+    "name, limits, layers",
+    [
+        ("bert", ":layers=1", ["bert.encoder.layer.1"]),
+        ("bert", ":layers=0-1:on=encoder", ["bert.encoder.layer.0", "bert.encoder.layer.1"]),
+        ("bart", ":on=cross:layers=0", ["model.decoder.layers.0"]),
+        ("t5", ":on=encoder:layers=1", ["encoder.block.1"]),
+        ("gpt2", ":layers=0:layers=9", ["transformer.h.0"]),
+    ],
+)
+def test_finetune_trains_the_layers_it_is_given(name, limits, layers):
+    model, data = tiny.build(name), tiny.labelled(name)
+    own = {path: weight.detach().clone() for path, weight in model.named_parameters()}
+    (method,) = _fit(model, f"finetune4:lr=0.01{limits}", data)
+    with attnbench.apply(model, method):
+        moved = {path for path, weight in model.named_parameters() if not torch.equal(weight, own[path])}
+    inside = {path for path in own if path.startswith(tuple(f"{layer}." for layer in layers))}
+    assert moved <= inside and moved >= {path for path in inside if own[path].dim() == 2}
+    (whole,) = _fit(model, "finetune4:lr=0.01", data)
+    assert whole.losses_[0] == method.losses_[0] and whole.losses_[1:] != method.losses_[1:]
+
+
+@pytest.mark.parametrize("limits", ["on=cross", "layers=2", "layers=3-9:on=encoder"])
+def test_finetune_of_no_layer_is_not_applicable(limits, model, batches):
+    with pytest.raises(NotApplicable, match="choose no layer"):
+        _fit(model, f"finetune4:{limits}", batches)
+    with pytest.raises(NotApplicable, match=limits.partition(":")[0]):
+        require_sites(model, parse(f"finetune4:{limits}"))
 
 
 def test_finetuning_recovers_what_a_mask_loses(model, batches):
