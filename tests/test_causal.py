@@ -389,6 +389,33 @@ def test_contexts_that_are_too_long_lose_their_beginning_and_it_is_said(checkpoi
     assert not _prepare(folder, checkpoint(positions=32)).notes
 
 
+def test_prompts_that_leave_no_room_lose_their_beginning_and_it_is_said(checkpoint, task):
+    folder, chosen = task("written"), checkpoint(positions=12)
+    prepared = _prepare(folder, chosen)
+    cut = sum(len(instance.args[0].split()) > 6 for instance in prepared.task.instances)
+    assert f"{cut} of 12 requests of task 'made' are longer than the 12 tokens" in prepared.notes[0] and cut
+    (batch,) = prepared.batches(12)
+    assert batch["input_ids"].shape[1] == 6  # what is measured beside the score is what was read
+    _, responses = _by_hflm(folder, chosen)
+    prepared.evaluate(chosen.load("causal-lm"))
+    said = [[request.resps[0] for request in requests] for requests in prepared._documents.values()]
+    assert said == [[expected for (expected,) in theirs] for theirs in responses]
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text(checkpoint, task):
+    chosen = checkpoint()
+    prepared = _prepare(task("written", doc_to_text='"{{good if label else none}}"'), chosen)
+    model, tokenizer = chosen.load("causal-lm"), chosen.tokenizer()
+    (batch,) = prepared.batches(100)
+    assert not prepared.notes and batch["attention_mask"].sum(1).min() == 1
+    prepared.evaluate(model, batch_size=3)
+    for instance in prepared.task.instances:
+        ids = tokenizer(instance.args[0])["input_ids"] or [tokenizer.bos_token_id]
+        found = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)
+        text = tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True)
+        assert instance.resps[0] == text.split("w7")[0]
+
+
 @pytest.mark.parametrize(
     ("form", "options", "message"),
     [
@@ -483,5 +510,44 @@ def test_data_that_cannot_be_had_says_what_to_set(checkpoint, task, monkeypatch)
 
 
 def test_a_task_file_that_is_wrong_is_one_line(checkpoint, task):
-    with pytest.raises(UserError, match=r"task 'made' .*made.yaml. cannot be loaded"):
+    with pytest.raises(UserError, match=r"made.yaml', line \d+: task 'made' cannot be loaded"):
         _prepare(task(doc_to_choice='"{{[good, worse]}}"'), checkpoint())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        ({"tst_split": "test"}, "tst_split", "unknown key 'tst_split'. Did you mean test_split"),
+        ({"doc_to_text": '"{{good"'}, "doc_to_text", "unexpected end of template"),
+        ({"doc_to_choice": '"{{abc}}"'}, "doc_to_choice", "'abc' is undefined"),
+        ({"doc_to_choice": '"{{none}}"'}, "task", "'NoneType' object is not iterable"),
+        (
+            {"doc_to_target": "nogold"},
+            "doc_to_target",
+            "document 0 has the target 'nogold', which is neither",
+        ),
+        ({"doc_to_target": '"7"'}, "doc_to_target", "the first document's target is none of its choices"),
+        ({"doc_to_target": -1}, "doc_to_target", "document 0 has the target -1, which is neither"),
+        ({"output_type": "multi_choice"}, "output_type", "Got invalid output_type 'multi_choice'"),
+        ({"validation_split": "tst"}, "validation_split", "'tst'"),
+        ({"metric_list": "[{metric: nope}]"}, "metric_list", "unknown metric 'nope'. lm-eval has acc, "),
+        ({"include": "nowhere.yaml"}, "include", "No such file"),
+        (
+            {
+                "custom_dataset": None,
+                "dataset_path": "json",
+                "dataset_kwargs": "{data_files: {test: nowhere.jsonl}}",
+            },
+            "dataset_kwargs",
+            "nowhere.jsonl",
+        ),
+    ],
+)
+def test_a_mistake_in_a_stock_task_is_named_with_its_line(changes, key, message, checkpoint, task):
+    folder = task(**changes)
+    lines = (Path(folder) / "made.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.startswith(f"{key}:"))
+    with pytest.raises(UserError) as caught:
+        _prepare(folder, checkpoint())
+    said = str(caught.value)
+    assert f"made.yaml', line {line}: " in said and message in said and "HF_HOME" not in said

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attnbench import tasks
+from attnbench.backends import own_data
 from attnbench.backends.encoder_inputs import Inputs, Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
 from attnbench.errors import UserError
@@ -30,7 +31,7 @@ class Source(NamedTuple):
 
 
 def source(task: EncoderTask, asked: str | None) -> Source:
-    """Read DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT, FILE.csv or FILE.jsonl; None: what the task names.
+    """Read DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT, FILE.csv, FILE.csv:SPLIT; None: what the task names.
 
     Raises UserError where it is neither, NotApplicable where the task names none.
     """
@@ -41,11 +42,29 @@ def source(task: EncoderTask, asked: str | None) -> Source:
     if tasks.is_own(asked):
         return Source((asked, None), "", samples)
     dataset, *configuration, split = asked.split(":") if ":" in asked else ("", "")
+    if tasks.is_own(dataset) and split and not configuration:
+        return Source((dataset, None), own_data.split_of(split), samples)
     if not dataset or not split or len(configuration) > 1:
         raise UserError(
             f"calibration '{asked}' is neither DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT nor FILE.csv"
         )
     return Source((dataset, next(iter(configuration), None)), split, samples)
+
+
+def found(task: EncoderTask, chosen: Source) -> list[Document]:
+    """Return all documents of a source. Raises UserError where there is none."""
+    docs = task.documents(chosen.split, chosen.dataset)
+    require(docs, task.task_name, chosen)
+    return docs
+
+
+def require(docs: Sequence[Any], task: str, chosen: Source) -> None:
+    """Raise UserError where there is nothing to fit on: what has learnt nothing would be measured."""
+    if not docs:
+        where = ":".join(filter(None, (*(chosen.dataset or ()), chosen.split)))
+        raise UserError(
+            f"calibration of task '{task}': '{where}' holds no document. Give --calibration DATASET:SPLIT."
+        )
 
 
 def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
@@ -54,7 +73,7 @@ def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int)
     CoLA, for one, has a few sentences in two splits; white space makes no text another. Raises UserError
     where there are many: then the split is not one to learn from.
     """
-    docs = task.documents(chosen.split, chosen.dataset)
+    docs = found(task, chosen)
     count = min(samples or chosen.samples, len(docs))
     rng = random.Random(f"{seed} calibration")
     drawn = rng.sample(range(len(docs)), count)
@@ -92,13 +111,18 @@ def batches(
     requests = [
         task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)
     ]
-    found: list[tuple[Row, dict[str, Any]]] = []
+    pairs: list[tuple[Row, dict[str, Any]]] = []
     for doc, rows in zip(docs, inputs.rows(requests), strict=True):
-        found += task.examples(doc, rows, learner)
-    found.sort(key=lambda item: -len(item[0].ids))
+        pairs += task.examples(doc, rows, learner)
+    if not pairs:
+        raise UserError(
+            f"calibration of task '{task.task_name}': none of {len(docs)} documents gives an example. "
+            "Give --calibration DATASET:SPLIT."
+        )
+    pairs.sort(key=lambda item: -len(item[0].ids))
     made = []
-    for start in range(0, len(found), size):
-        chosen = found[start : start + size]
+    for start in range(0, len(pairs), size):
+        chosen = pairs[start : start + size]
         labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
         made.append({**inputs.collate([row for row, _ in chosen]), **labels})
     random.Random(f"{seed} batches").shuffle(made)

@@ -19,7 +19,7 @@ from attnbench.backends.causal_lm import CausalLM
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock import Stock
-from attnbench.errors import NotApplicable, UserError
+from attnbench.errors import Misfit, NotApplicable, UserError
 from attnbench.statistics import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
@@ -53,15 +53,16 @@ class PreparedCausal:
     def notes(self) -> list[str]:
         """Say what a reader of the numbers has to know."""
         cut, limit = self._lm.inputs.cut, self._lm.max_length
+        writes = any(request.request_type == "generate_until" for request in self.task.instances)
         return [
             f"{cut} of {len(self.task.instances)} requests of task '{self.file.name}' are longer than the "
-            f"{limit} tokens the model takes: they lose their beginning"
+            f"{limit} tokens the model takes{', with the answer' * writes}: they lose their beginning"
         ] * (cut > 0)
 
     def check(self, model: nn.Module) -> None:
-        """Raise UserError where the model is no causal one, or the tokenizer has more tokens than it."""
+        """Raise Misfit where the model is no causal one: it would see what it has to predict."""
         if kinds.kind(model.config) != "causal":
-            raise UserError(
+            raise Misfit(
                 f"model '{self._checkpoint.name}' ({type(model).__name__}) is no causal language model: on "
                 f"task '{self.file.name}' it would see what it has to predict."
             )
@@ -105,6 +106,11 @@ class PreparedCausal:
         Raises NotApplicable without a calibration split, UserError where a text is also evaluated.
         """
         rows = [row for windows in self._calibration_rows(samples) for row in windows]
+        if not rows:
+            raise UserError(
+                f"calibration of task '{self.file.name}': its texts hold no token to predict. "
+                "Give --calibration DATASET:SPLIT."
+            )
         rows.sort(key=lambda row: -len(row.ids))
         made = []
         for start in range(0, len(rows), batch_size):
@@ -139,10 +145,15 @@ class PreparedCausal:
 
     def _chosen(self, samples: int | None) -> list[Any]:
         source = calibration_.source(cast(Any, self.task), self._asked)
+        if source.dataset is not None and tasks.is_own(source.dataset[0]):
+            raise UserError(
+                f"'{source.dataset[0]}' holds labels, task '{self.file.name}' does not: give DATASET:SPLIT"
+            )
         if source.dataset is None:
             requests = self.task.learnable(source.split)
         else:
             requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
+        calibration_.require(requests, self.file.name, source)
         count = min(samples or source.samples, len(requests))
         chosen = random.Random(f"{self.seed} calibration").sample(range(len(requests)), count)
         evaluated = {hash(calibration_.plain(request.args)) for request in self.task.instances}

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lm_eval.models.utils import has_bos_prefix, resolve_max_length
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, resolve_max_length
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from attnbench.errors import UserError
+
+GENERATED = 256  # tokens at most where a task says nothing: HFLM's own
 
 
 class Row(NamedTuple):
@@ -42,15 +44,29 @@ class Inputs:
 
     def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
         """Return each request's inputs: one, or the windows of a text. Raises UserError."""
+        for request in requests:
+            self.check_room(request)
         new = [key for key in dict.fromkeys(map(_key, requests)) if key not in self._rows]
         pairs = [key for key in new if key[0] == "loglikelihood"]
         texts = [key for key in new if key[0] != "loglikelihood"]
         for key, (context, continuation) in zip(pairs, self._pairs([key[1:] for key in pairs]), strict=True):
             self._rows[key] = [self.row(context, continuation)]
         for key, ids in zip(texts, self._encode([key[1] for key in texts]), strict=True):
-            rolling = key[0] == "loglikelihood_rolling"
-            self._rows[key] = self._windows(ids) if rolling else [Row(tuple(ids), ())]
+            if key[0] == "loglikelihood_rolling":
+                self._rows[key] = self._windows(ids)
+            else:
+                room = self.longest - key[2]
+                self.cut += len(ids) > room
+                self._rows[key] = [Row(tuple(self._prompt(ids, room)), ())]
         return [self._rows[_key(request)] for request in requests]
+
+    def check_room(self, request: Any) -> None:
+        """Raise UserError where what is to be generated would leave no room for the prompt."""
+        if request.request_type == "generate_until" and _wanted(request) >= self.longest:
+            raise UserError(
+                f"task '{request.task_name}' asks for {_wanted(request)} new tokens, the model takes "
+                f"{self.longest} in all. Choose a model that takes more."
+            )
 
     def row(self, context: list[int], continuation: list[int]) -> Row:
         """Return the input that predicts a continuation, cut on the left to what the model takes."""
@@ -66,6 +82,15 @@ class Inputs:
             )
         self.cut += len(ids) > self.longest + 1
         return Row(ids[-(self.longest + 1) : -1], tuple(continuation))
+
+    def prompts(self, texts: Sequence[str], room: int) -> dict[str, Tensor]:
+        """Pad prompts on the left to one batch, each cut on the left to `room` tokens."""
+        kept = [self._prompt(ids, room) for ids in self._encode(list(texts))]
+        batch = self.collate([ids[::-1] for ids in kept])
+        return {name: value.flip(1) for name, value in batch.items()}
+
+    def _prompt(self, ids: list[int], room: int) -> list[int]:
+        return ids[-room:] or [self.prefix]  # nothing to go on from is a text's beginning
 
     def collate(self, inputs: Sequence[Sequence[int]], fill: int | None = None) -> dict[str, Tensor]:
         """Pad inputs on the right to one batch: ids and attention mask, (rows, tokens)."""
@@ -112,4 +137,10 @@ class Inputs:
 
 def _key(request: Any) -> tuple[Any, ...]:
     kind, arguments = request.request_type, request.args
+    if kind == "generate_until":
+        return (kind, arguments[0], _wanted(request))
     return (kind, *(arguments if kind == "loglikelihood" else arguments[:1]))
+
+
+def _wanted(request: Any) -> int:
+    return int(normalize_gen_kwargs(request.args[1], GENERATED)["max_gen_toks"])

@@ -70,15 +70,21 @@ class CausalLM(HFLM):
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
         """Return each generated text. Raises UserError where the prompt would leave no room for it."""
         for request in requests:
-            wanted = int(request.args[1].get("max_gen_toks", self.max_gen_toks))
-            if wanted >= self.max_length:
-                raise UserError(
-                    f"task '{request.task_name}' asks for {wanted} new tokens, the model takes "
-                    f"{self.max_length} in all. Choose a model that takes more."
-                )
+            self.inputs.check_room(request)
         if self.eot_token_id is None:
             raise UserError("the model's tokenizer has no eos token: what it generates would have no end")
         return super().generate_until(list(requests), disable_tqdm=True)
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokenise prompts as `Inputs` does: an empty one is a text's beginning, a long one loses its own."""
+        batch = self.inputs.prompts(strings, left_truncate_len or self.max_length)
+        return batch["input_ids"], batch["attention_mask"]
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         found = super()._model_generate(context, max_length, stop, **options)

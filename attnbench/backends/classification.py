@@ -154,4 +154,5 @@ def own_task(name: str, path: str, config: Any) -> Texts:
 
     kind = Classify if len(labels) > 1 else Regress
     built = kind({**own_data.definition(name, items, labels), "custom_dataset": documents})
+    built.settings["places"] = [item.place for item in items if item.split == own_data.EVALUATED]
     return built

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attnbench import hub
-from attnbench.errors import UserError
+from attnbench.errors import TaskMistake, UserError
 
 
 def load(
@@ -30,12 +30,14 @@ def load(
         try:
             loaded = datasets.load_dataset(path, name, split=split, **options)
         except (ConnectionError, FileNotFoundError) as error:
+            if "data_files" in options and "/" not in path:  # csv, json, …: files of the user's
+                raise TaskMistake(f"data cannot be read: {_line(error)}", "dataset_kwargs") from error
             raise UserError(
                 f"dataset '{shown}' is neither in the cache nor to be had: {_line(error)}. Set HF_HOME to a "
                 "home that has it (with HF_HUB_OFFLINE=1), or use pocket-sentiment, pocket-qa."
             ) from error
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"dataset '{shown}', split '{split}': {_line(error)}") from error
+            raise TaskMistake(f"dataset '{shown}', split '{split}': {_line(error)}", split) from error
     wanted = list(columns(loaded.column_names) if callable(columns) else columns)
     check_columns(shown, wanted, loaded.column_names)
     return loaded.select_columns(wanted).to_list()
@@ -45,7 +47,9 @@ def check_columns(shown: str, wanted: Sequence[str], there: Sequence[str]) -> No
     """Raise UserError where a column is missing, naming those there are."""
     missing = [column for column in wanted if column not in there]
     if missing:
-        raise UserError(f"dataset '{shown}' has no column '{missing[0]}'. It has {', '.join(there)}.")
+        raise TaskMistake(
+            f"dataset '{shown}' has no column '{missing[0]}'. It has {', '.join(there)}.", missing[0]
+        )
 
 
 @contextlib.contextmanager

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from attnbench import statistics, tasks
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.classification import Classify, Regress, own_task
+from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoder_lm import EncoderLM, label_order, one_output
 from attnbench.backends.encoder_tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.errors import NotApplicable, TaskMistake, UserError
+from attnbench.backends.stock_files import quoted
+from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
 
 ARCHITECTURES = {
     "classification": "ForSequenceClassification",
@@ -51,6 +52,8 @@ class Prepared:
         self.seed = seed
         self._checkpoint = checkpoint
         self._asked = calibration
+        if isinstance(task, Texts) and calibration is not None and tasks.is_own(calibration):
+            calibration_.found(task, calibration_.source(task, calibration))  # its mistakes come first
         self._lm: Any = self.answering(checkpoint.tokenizer())
         task.build_all_requests(limit=limit)
         cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
@@ -64,14 +67,19 @@ class Prepared:
         }
 
     def check(self, model: nn.Module) -> None:
-        """Raise UserError where the model's head, labels or positions do not fit the task."""
+        """Raise Misfit where the model's head or labels do not fit the task, UserError where texts do not."""
         _check_head(self._checkpoint.name, model.config, self.head, self.file.name, type(model).__name__)
-        if isinstance(self.task, Classify):
-            label_order(model.config, self.task.labels)
-        if isinstance(self.task, Regress):
-            one_output(model.config)
+        try:
+            if isinstance(self.task, Classify):
+                label_order(model.config, self.task.labels)
+            if isinstance(self.task, Regress):
+                one_output(model.config)
+        except Misfit as misfit:
+            if tasks.is_own(self.file.path) or tasks.folder() in Path(self.file.path).parents:
+                raise
+            raise Misfit(f"{tasks.place(self.file.path, 'doc_to_choice')}: {misfit}") from misfit
         with self.serving(model) as lm:
-            lm.check(self.task.instances)
+            lm.check(self.task.instances, self.task.settings.get("places", ()))
 
     @contextlib.contextmanager
     def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:
@@ -125,8 +133,9 @@ class Prepared:
 
     def calibration_documents(self, samples: int | None = None) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
-        chosen = calibration_.source(self.task, self._asked)
-        return calibration_.documents(self.task, chosen, samples, self.seed)
+        with placed(self.file) if self._asked is None else contextlib.nullcontext():
+            chosen = calibration_.source(self.task, self._asked)
+            return calibration_.documents(self.task, chosen, samples, self.seed)
 
     def calibration_fingerprint(self, samples: int | None = None) -> str:
         """Hash the calibration documents. Raises as `calibration` does."""
@@ -149,9 +158,9 @@ class Prepared:
 def prepare(
     file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
 ) -> Prepared:
-    """Load a task of ours and build its requests. Raises UserError where task or head do not fit."""
+    """Load a task of ours and build its requests. Raises Misfit where the head is for other tasks."""
     config = checkpoint.config()
-    try:
+    with placed(file):
         if file.head:
             _check_head(checkpoint.name, config, file.head, file.name)
         task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else built(file)
@@ -159,6 +168,13 @@ def prepare(
             task.narrow(file.name, file.configuration)
         _check_head(checkpoint.name, config, task.head, file.name)
         return Prepared(file, task, checkpoint, limit, seed, calibration)
+
+
+@contextlib.contextmanager
+def placed(file: tasks.TaskFile) -> Iterator[None]:
+    """Name a task's file and the line of a mistake in it."""
+    try:
+        yield
     except TaskMistake as mistake:
         raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake
 
@@ -169,11 +185,11 @@ def built(file: tasks.TaskFile) -> EncoderTask:
         (found,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
     except (ImportError, AttributeError, SyntaxError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"task file '{Path(file.path).name}': {said}") from error
+        raise UserError(f"{tasks.place(file.path, quoted(file, said) or 'class')}: {said}") from error
     if not isinstance(found, EncoderTask):
         raise UserError(
-            f"task '{file.name}' is not a task for encoders: its class is {type(found).__name__}. "
-            f"Use {' or '.join(tasks.HEADS)}."
+            f"{tasks.place(file.path, 'class')}: task '{file.name}' is not a task for encoders: its class is "
+            f"{type(found).__name__}. Use {' or '.join(tasks.HEADS)}."
         )
     return found
 
@@ -185,7 +201,7 @@ def _check_head(name: str, config: Any, head: str, task: str, loaded: str | None
     ]
     wanted = ARCHITECTURES[head]
     if found and not any(architecture.endswith(wanted) for architecture in found):
-        raise UserError(
+        raise Misfit(
             f"model '{name}' does not fit task '{task}': it is a {', '.join(found)}, "
             f"the task needs a …{wanted}."
         )

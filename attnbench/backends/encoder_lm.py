@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attnbench.backends.encoder_inputs import Inputs, Row, cuts
 from attnbench.backends.served import ServedLM
-from attnbench.errors import UserError
+from attnbench.errors import Misfit, UserError
 
 
 class EncoderLM(Inputs, ServedLM):
@@ -120,16 +120,22 @@ class EncoderLM(Inputs, ServedLM):
 
     loglikelihood = loglikelihood_rolling = generate_until = _refuse
 
-    def check(self, requests: Sequence[Any]) -> None:
-        """Raise UserError where the tokenizer cannot pad or an input is longer than the model takes."""
+    def check(self, requests: Sequence[Any], places: Sequence[str] = ()) -> None:
+        """Raise UserError where the tokenizer cannot pad or an input is longer than the model takes.
+
+        `places`, a file and line of each document, name the first one.
+        """
         if self.tokenizer.pad_token_id is None:
             raise UserError("the model's tokenizer has no padding token: batches cannot be made")
         limit = positions(self._model(), self.tokenizer)
+        longest = [max((len(row.ids) for row in rows), default=0) for rows in self.rows(requests)]
         lengths = [len(row.ids) for rows in self.rows(requests) for row in rows]
         over = sum(length > limit for length in lengths)
         if over:
+            first = next(k for k, length in enumerate(longest) if length > limit)
+            where = f"{places[requests[first].doc_id]}: " if places else ""
             raise UserError(
-                f"{over} of {len(lengths)} inputs of task '{requests[0].task_name}' have over {limit} "
+                f"{where}{over} of {len(lengths)} inputs of task '{requests[0].task_name}' have over {limit} "
                 f"tokens, what the model takes (the longest: {max(lengths)}). Choose one with more."
             )
 
@@ -192,7 +198,7 @@ def only_at(model: Any, line: Tensor, places: Tensor) -> Iterator[None]:
 def label_order(config: Any, labels: Sequence[str]) -> list[int]:
     """Return the model's column of each of the task's labels.
 
-    A model without names (LABEL_0, …) has the task's order. Raises UserError listing both sides.
+    A model without names (LABEL_0, …) has the task's order. Raises Misfit listing both sides.
     """
     named = [str(config.id2label[k]) for k in sorted(config.id2label)]
     place = {name.casefold(): k for k, name in enumerate(named)}
@@ -201,16 +207,14 @@ def label_order(config: Any, labels: Sequence[str]) -> list[int]:
             return [place[label.casefold()] for label in labels]
         if all(name == f"LABEL_{k}" for k, name in enumerate(named)):
             return list(range(len(labels)))
-    raise UserError(
-        f"the labels do not fit: the task has {', '.join(labels)}; the model has {', '.join(named)}"
-    )
+    raise Misfit(f"the labels do not fit: the task has {', '.join(labels)}; the model has {', '.join(named)}")
 
 
 def one_output(config: Any) -> None:
-    """Raise UserError where a classifier's head has labels instead of one number."""
+    """Raise Misfit where a classifier's head has labels instead of one number."""
     if len(config.id2label) != 1:
         named = ", ".join(str(config.id2label[k]) for k in sorted(config.id2label))
-        raise UserError(f"the labels do not fit: the task needs one number; the model has {named}")
+        raise Misfit(f"the labels do not fit: the task needs one number; the model has {named}")
 
 
 def positions(model: nn.Module, tokenizer: Any) -> int:

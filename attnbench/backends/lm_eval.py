@@ -9,7 +9,7 @@ from attnbench.backends import encoder
 from attnbench.backends.encoder import Prepared
 from attnbench.backends.kinds import kind
 from attnbench.backends.measurement import Measurement
-from attnbench.errors import UserError
+from attnbench.errors import Misfit, UserError
 
 __all__ = ["Measurement", "Prepared", "prepare"]
 
@@ -27,7 +27,7 @@ def prepare(
 
     `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with
     more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the task's own split.
-    Raises UserError for an unknown task, data that cannot be had, and a head that is for another task.
+    Raises UserError for an unknown task and data that cannot be had, Misfit for a head for another task.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit} leaves no sample. Give at least 1.")
@@ -44,7 +44,7 @@ def prepare(
     if file.head in ("causal-lm", "seq2seq"):
         architecture = ", ".join(checkpoint.config().architectures or ["model of no named architecture"])
         wanted = {"causal-lm": "a causal language model", "seq2seq": "an encoder-decoder"}[file.head]
-        raise UserError(
+        raise Misfit(
             f"model '{checkpoint.name}' does not fit task '{file.name}': it is a {architecture}, "
             f"the task needs {wanted}."
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
 FITTED, EVALUATED = "calibration", "evaluation"
@@ -41,7 +43,7 @@ def read(path: str) -> list[Item]:
         raise UserError(
             f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}. Save it as UTF-8."
         ) from error
-    rows = _json_lines(path, content) if path.endswith(".jsonl") else _csv(path, content)
+    rows = _json_lines(path, content) if path.lower().endswith(".jsonl") else _csv(path, content)
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
         raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
@@ -106,20 +108,34 @@ def _item(place: str, row: dict[str, Any]) -> Item:
         except UnicodeEncodeError:
             raise UserError(f"{place}: {name} has half a character (a lone surrogate)") from None
     split = row.get("split", EVALUATED)
-    if split not in SPLITS:
+    if not isinstance(split, str) or split.lower() not in SPLITS:
         raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.")
     label = row["label"].strip() if isinstance(row["label"], str) else row["label"]
-    return Item(place, row["text"], row.get("text2"), label, SPLITS[split])
+    return Item(place, row["text"], row.get("text2"), label, SPLITS[split.lower()])
+
+
+def split_of(name: str) -> str:
+    """Return which of the two splits a name stands for. Raises UserError for one that stands for neither."""
+    if name.lower() not in SPLITS:
+        raise unknown("split", name, SPLITS, f"A file of your own has {', '.join(SPLITS)}.")
+    return SPLITS[name.lower()]
 
 
 def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
-    """Return the number of an item's label, given by name or number. Raises UserError for any other."""
-    named = {label.casefold(): number for number, label in enumerate(labels)}
-    if isinstance(item.label, str) and item.label.casefold() in named:
-        return named[item.label.casefold()]
+    """Return the number of an item's label, given by name, in any case where that is one label, or by number.
+
+    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other.
+    """
     text = str(item.label)
-    if not isinstance(item.label, bool) and text.isascii() and text.isdecimal() and int(text) < len(labels):
-        return int(text)
+    whole = re.sub(r"(?<=\d)\.0+$", "", text)  # as pandas writes a column with gaps
+    for name in (text, whole) if isinstance(item.label, str | int | float) else ():
+        if name in labels:
+            return labels.index(name)
+        alike = [number for number, label in enumerate(labels) if label.casefold() == name.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+    if re.fullmatch("[0-9]+", whole) and int(whole) < len(labels):
+        return int(whole)
     raise UserError(
         f"{item.place}: label {item.label!r} is none of {', '.join(labels)}, nor a number below {len(labels)}"
     )
@@ -128,9 +144,12 @@ def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
 def value_of(item: Item) -> float:
     """Return an item's label as a number. Raises UserError for what is none."""
     try:
-        return float(item.label)
-    except (TypeError, ValueError):
-        raise UserError(f"{item.place}: label {item.label!r} is no number, which the model gives") from None
+        number = math.nan if "_" in str(item.label) else float(item.label)  # Python's 1_5 is no one's 15
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(item.label, bool) or not math.isfinite(number):
+        raise UserError(f"{item.place}: label {item.label!r} is no number, which the model gives")
+    return number
 
 
 def definition(name: str, items: list[Item], labels: list[str]) -> dict[str, Any]:

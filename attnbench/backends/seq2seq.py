@@ -16,7 +16,7 @@ from attnbench.backends.encoder_tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, of_texts
 from attnbench.backends.seq2seq_lm import Seq2SeqLM
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.errors import TaskMistake, UserError
+from attnbench.errors import Misfit
 
 GENERATION = {"max_new_tokens": 128, "num_beams": 1}
 CORPUS = {"bleu": functools.cache(BLEU), "chrf": functools.cache(CHRF)}
@@ -73,9 +73,9 @@ class PreparedSeq2Seq(encoder.Prepared):
     answering: ClassVar[type] = Seq2SeqLM
 
     def check(self, model: nn.Module) -> None:
-        """Raise UserError where the model is no encoder-decoder, or takes less than the task asks."""
+        """Raise Misfit where the model is no encoder-decoder, UserError where it takes less than asked."""
         if kinds.kind(model.config) != "seq2seq":
-            raise UserError(
+            raise Misfit(
                 f"model '{self._checkpoint.name}' does not fit task '{self.file.name}': it is a "
                 f"{type(model).__name__}, the task needs an encoder-decoder."
             )
@@ -117,8 +117,6 @@ def prepare(
     file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
 ) -> PreparedSeq2Seq:
     """Load a translation task and build its requests. Raises UserError."""
-    try:
+    with encoder.placed(file):
         task = encoder.built(file)
         return PreparedSeq2Seq(file, task, checkpoint, limit, seed, calibration)
-    except TaskMistake as mistake:
-        raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake

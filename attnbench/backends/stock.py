@@ -14,7 +14,7 @@ from lm_eval.evaluator import evaluate
 
 from attnbench import aggregates, tasks
 from attnbench.backends.measurement import code_of, hash_of
-from attnbench.backends.stock_files import building, keep_documents, load
+from attnbench.backends.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.errors import NotApplicable, UserError
 
 Document = dict[str, Any]
@@ -45,13 +45,14 @@ class Stock:
     """A task, or the tasks of a group, whose documents are read and whose requests are built once."""
 
     def __init__(self, file: tasks.TaskFile, limit: int | None) -> None:
-        self.name, self.limit = file.name, limit
+        self.file, self.name, self.limit = file, file.name, limit
         self.items: dict[str, list[dict[str, Any]]] = {}
-        with building():
+        with reading(file), building():
             self.tasks: dict[str, Any] = load(file)
             for task in self.tasks.values():
                 keep_documents(task)
                 task.build_all_requests(limit=limit)
+                check_targets(file, task)
                 task.build_all_requests = _built  # lm-eval would build them again at every evaluation
                 self._listen(task)
         self.settings: dict[str, Any] = next(iter(self.tasks.values())).config.metadata or {}
@@ -98,8 +99,10 @@ class Stock:
                 "scores": scores,
             }
         if not found:
+            listed = sorted({name for task in self.tasks.values() for name in task.aggregation()})
             raise UserError(
-                f"task '{self.name}': none of its metrics can be computed from its samples' scores."
+                f"{tasks.place(self.file.path, 'metric_list')}: task '{self.name}': of its metrics, "
+                f"{', '.join(listed)}, none can be computed from its samples' scores."
             )
         return found
 
@@ -153,7 +156,7 @@ class Stock:
     def learnable(self, split: str) -> list[Any]:
         """Return the requests of a split's documents, of each the one with the right answer."""
         found = []
-        with building():
+        with reading(self.file), building():
             for task in self.tasks.values():
                 if split not in task.dataset:
                     raise UserError(

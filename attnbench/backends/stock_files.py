@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lm_eval.api.task
 import lm_eval.utils
-from lm_eval.api.task import ConfigurableTask
+from jinja2 import TemplateError
+from lm_eval.api.registry import metric_registry
+from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks import TaskManager
 
 from attnbench import tasks
 from attnbench.backends.data import offline_if_unreachable
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 
 Document = dict[str, Any]
 
@@ -36,19 +41,32 @@ def building() -> Iterator[None]:
 
 
 def load(file: tasks.TaskFile) -> dict[str, Any]:
-    """Load a task, or every task of a group, by lm-eval. Raises UserError where the data is not to be had."""
+    """Load a task, or every task of a group, by lm-eval. Raises UserError for a metric that is none."""
     path = Path(file.path)
-    with _reading(file):
-        if "group" in tasks.read_yaml(path):
-            manager = TaskManager(include_path=str(path.parent), include_defaults=False)
-            if not _complete(manager, path):
-                manager = TaskManager()
-            return dict(manager.load([file.name])["tasks"])
-        return dict(TaskManager(include_defaults=False).load([file.path])["tasks"])
+    content = tasks.read_yaml(path)
+    if "group" in content:
+        manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+        if not _complete(manager, path):
+            manager = TaskManager()
+        return dict(manager.load([file.name])["tasks"])
+    _check_metrics(file, content)
+    return dict(TaskManager(include_defaults=False).load([file.path])["tasks"])
+
+
+def _check_metrics(file: tasks.TaskFile, content: dict[str, Any]) -> None:
+    if not {"process_results", "include"}.isdisjoint(content):  # then any name may be a metric's
+        return
+    for entry in content.get("metric_list") or []:
+        name = entry["metric"]
+        # one with a dot is a function of the user's
+        if name not in metric_registry and "." not in name and not entry.get("hf_evaluate"):
+            known = f"lm-eval has {', '.join(sorted(metric_registry.keys()))}."
+            raise UserError(f"{tasks.place(file.path, 'metric_list')}: {unknown('metric', name, [], known)}")
 
 
 @contextlib.contextmanager
-def _reading(file: tasks.TaskFile) -> Iterator[None]:
+def reading(file: tasks.TaskFile) -> Iterator[None]:
+    """Say in one line what lm-eval cannot make of a task's YAML, with the line of its key, or of its data."""
     import datasets
 
     try:
@@ -56,14 +74,74 @@ def _reading(file: tasks.TaskFile) -> Iterator[None]:
             yield
     except (ConnectionError, FileNotFoundError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        key = quoted(file, reason)
+        if key in ("include", "dataset_kwargs"):
+            raise _mistake(file, key, reason) from error
         where = f" ({file.dataset})" if file.dataset else ""
         raise UserError(
             f"the data of task '{file.name}'{where} is neither in the cache nor to be had: "
             f"{reason}. Set HF_HOME to a home that has it (with HF_HUB_OFFLINE=1), or use pocket-agreement."
         ) from error
-    except (ValueError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"task '{file.name}' ({file.path}) cannot be loaded: {reason}") from error
+    except (
+        TypeError, ValueError, LookupError, SyntaxError, OSError, TemplateError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # fmt: skip
+        said = " ".join(str(error).split()) or type(error).__name__
+        strange = re.search(r"TaskConfig.* unexpected keyword argument '(\w+)'", said)
+        if strange:
+            known = sorted(field.name for field in dataclasses.fields(TaskConfig))
+            hint = f"Known: {', '.join(known)}."
+            raise UserError(
+                f"{tasks.place(file.path, strange[1])}: {unknown('key', strange[1], known, hint)}"
+            ) from error
+        frames = traceback.extract_tb(error.__traceback__)
+        key = next((frame.name for frame in frames if frame.name.startswith("doc_to_")), None)
+        theirs = "lm_eval" in Path(frames[-1].filename).parts
+        if theirs and isinstance(error, IndexError):  # of the first document's choices
+            key, said = "doc_to_target", "the first document's target is none of its choices, or one is empty"
+        if key is None and not theirs and isinstance(error, TypeError):
+            raise
+        raise _mistake(file, key or quoted(file, said), said) from error
+
+
+def _mistake(file: tasks.TaskFile, key: str | None, said: str) -> UserError:
+    return UserError(f"{tasks.place(file.path, key or 'task')}: task '{file.name}' cannot be loaded: {said}")
+
+
+def quoted(file: tasks.TaskFile, said: str) -> str | None:
+    """Find the key whose value a message quotes, or the last part of it."""
+    for key, value in tasks.read_yaml(Path(file.path)).items():
+        for text in _texts(value):
+            names = "|".join(map(re.escape, {text, text.rpartition(".")[2]} - {""}))
+            if names and re.search(rf"""['"/]({names})['"]""", said):
+                return key
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(part)
+
+
+def check_targets(file: tasks.TaskFile, task: Any) -> None:
+    """Raise UserError where a choice's target is none: lm-eval takes every answer for wrong there."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.config.process_results is not None:
+        return
+    for instance in task.instances:
+        doc = instance.doc
+        choices = task.doc_to_choice(doc)
+        target = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+        numbers = (
+            target if isinstance(target, list) else [choices.index(target) if target in choices else target]
+        )
+        if not any(number in range(len(choices)) for number in numbers):
+            raise UserError(
+                f"{tasks.place(file.path, 'doc_to_target')}: task '{task.task_name}': document "
+                f"{instance.doc_id} has the target {target!r}, which is neither one of its {len(choices)} "
+                "choices nor the number of one, from 0."
+            )
 
 
 def _complete(manager: TaskManager, path: Path) -> bool:
