@@ -11,7 +11,7 @@ from typing import Any
 
 from attnbench import models, tasks
 from attnbench.errors import UserError, unknown
-from attnbench.method import Method, needs_fit
+from attnbench.method import Method, fitted, needs_fit
 from attnbench.plan import check_whole
 from attnbench.spec import SEEDS
 
@@ -85,6 +85,10 @@ class Bench:
         require_sound(self.name, model, self.settings.dtype)
         return model
 
+    def forget(self) -> None:
+        """Drop the model: the next who asks gets it loaded again."""
+        vars(self).pop("model", None)
+
     def batches(self, n: int) -> list[Batch]:
         """Return the first n evaluation samples as model inputs on the run's device."""
         return placed(self.prepared.batches(n), self.settings.device)
@@ -118,17 +122,27 @@ def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
 
 
 def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
-    """Let each method that learns do so with the methods before it applied."""
+    """Let each method that learns do so with the methods before it applied.
+
+    Raises UserError where what it learned is nowhere to be found.
+    """
     from attnbench.attention import apply
 
     for position, method in enumerate(methods):
         if needs_fit(method):
+            before = set(vars(method))
             with apply(model, *methods[:position]) if position else contextlib.nullcontext():
                 try:
                     method.fit(model, list(batches))
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     error.add_note(f"{method.name}.fit")
                     raise
+            if not fitted(method):
+                others = ", ".join(sorted(set(vars(method)) - before))
+                raise UserError(
+                    f"{method.name or type(method).__name__}: its fit left no attribute that ends in an "
+                    "underscore, where what it learned belongs" + (f"; it set {others}" if others else "")
+                )
 
 
 def check_device(name: str) -> None:

@@ -112,6 +112,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
     from attnbench.applicable import require_sites
     from attnbench.conformance import tiny
     from attnbench.conformance.subject import Subject, spied
+    from attnbench.whole import Process
 
     places = []
     with torch.random.fork_rng():
@@ -126,7 +127,9 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                 subject.run(subject.sample(0), spied(subject.methods(), lambda *_: None))
                 return "fits and runs" if any(map(needs_fit, terms)) else "runs"
 
+            torch_before = Process(subject.shared)
             first = _outcome("runs", family, prepare)
+            torch_before.restore()
             report.outcomes.append(first)
             blocked = (
                 first.detail if first.status == "n/a" else "does not run" if first.status == "FAILED" else ""
@@ -137,6 +140,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                     outcome = Outcome(name, family, "n/a", blocked)
                 else:
                     outcome = _outcome(name, family, lambda: check(subject, 0))  # noqa: B023
+                    torch_before.restore()  # of what a method left behind `restored` tells, and it alone
                 if name in NEEDED and outcome.status == "FAILED":
                     blocked = f"{name} failed"
                 report.outcomes.append(outcome)
@@ -181,7 +185,7 @@ def _outcome(name: str, where: str, check: Callable[[], str]) -> Outcome:
         return Outcome(name, where, "ok", check())
     except NotApplicable as reason:
         return Outcome(name, where, "n/a", str(reason))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         from attnbench.conformance.subject import Fault, told
 
         return Outcome(name, where, "FAILED", str(error) if isinstance(error, Fault) else told(error))

@@ -112,6 +112,36 @@ class LeavesAHook(Fitted):
 
 
 @planted
+class LeavesAHookOnAllModules(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+
+
+@planted
+class PatchesAFunction(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        gelu = torch.nn.functional.gelu
+        torch.nn.functional.gelu = lambda *args, **kwargs: gelu(*args, **kwargs) * 0
+
+
+@planted
+class PatchesTheModelsClass(Fitted):
+    def spoil(self, model, batches):
+        forward = type(model).forward
+
+        def silent(self, *args, **kwargs):
+            output = forward(self, *args, **kwargs)
+            output["logits"] = output["logits"] * 0
+            return output
+
+        type(model).forward = silent
+
+
+@planted
 class LeavesAGradient(Fitted):
     def spoil(self, model, batches):
         model(**batches[0]).loss.backward()
@@ -146,6 +176,24 @@ class DrawsUnseeded(Fitted):
         import torch
 
         self.half_ = float(torch.rand(()))
+
+
+@planted
+class SetsTheSeed(Method):
+    def probs(self, probs, site):
+        import torch
+
+        torch.manual_seed(0)
+        return probs * 0.5
+
+
+@planted
+class FitsWithoutUnderscore(Method):
+    def fit(self, model, batches):
+        self.mean = 0.5
+
+    def probs(self, probs, site):
+        return probs * self.mean
 
 
 @planted
@@ -205,6 +253,18 @@ class RaisesInAStage(Method):
         if site.layer == 1:
             raise KeyError("layer one")
         return probs
+
+
+@planted
+class ExitsInAStage(Method):
+    def probs(self, probs, site):
+        raise SystemExit(0)
+
+
+@planted
+class ExitsInFit(Fitted):
+    def spoil(self, model, batches):
+        raise SystemExit(3)
 
 
 @planted

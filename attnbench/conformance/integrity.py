@@ -1,4 +1,4 @@
-"""Tell whether a model is whole again: weights, flags, hooks, configuration, registries."""
+"""Tell whether a model, and torch beside it, are whole again, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -7,65 +7,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attnbench import sites
 from attnbench.attention import apply
 from attnbench.conformance.subject import Fault, Subject
 from attnbench.method import Method, Site
-
-
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Return all that a method must leave as it found it, each part under words for it."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    seen: dict[str, Any] = {}
-    configs: dict[int, tuple[str, str]] = {}
-    for kind, named in (("weight", model.named_parameters()), ("buffer", model.named_buffers())):
-        for path, tensor in named:
-            seen[f"{kind} {path}"] = tensor.detach().clone()
-            seen[f"requires_grad of {path}"] = tensor.requires_grad
-            seen[f"gradient of {path}"] = None if tensor.grad is None else tensor.grad.clone()
-    for path, module in model.named_modules():
-        of = f"of {path or 'the model'}"
-        seen[f"class {of}"] = type(module).__qualname__
-        seen[f"training mode {of}"] = module.training
-        seen[f"forward {of}"] = vars(module).get("forward")
-        for key, value in vars(module).items():
-            if key.endswith("_hooks") and isinstance(value, dict):
-                seen[f"{key.strip('_').replace('_', ' ')} {of}"] = tuple(value)
-        config = getattr(module, "config", None)
-        if config is not None:
-            if id(config) not in configs:
-                configs[id(config)] = str(getattr(config, "_attn_implementation", None)), repr(config)
-            seen[f"configuration {of}"] = configs[id(config)]
-        seen[f"attention {of}"] = sites.serving(module)
-    for registry in (AttentionInterface, AttentionMaskInterface):
-        known = registry()
-        seen[f"transformers' {registry.__name__}"] = {name: known[name] for name in known}
-    seen["torch's grad mode"] = torch.is_grad_enabled()
-    seen["torch's default dtype"] = torch.get_default_dtype()
-    seen["torch's number of threads"] = torch.get_num_threads()
-    seen["torch's deterministic mode"] = torch.are_deterministic_algorithms_enabled()
-    return seen
-
-
-def difference(before: dict[str, Any], after: dict[str, Any]) -> str | None:
-    """Name the first part that differs, with how many others, or None."""
-    changed = [part for part in {**before, **after} if not _same(before.get(part), after.get(part))]
-    if not changed:
-        return None
-    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return f"{changed[0]} changed{more}"
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return False
-    return bool(a == b)
+from attnbench.whole import difference, snapshot
 
 
 class Planted(Exception):
@@ -114,7 +61,7 @@ def restored(subject: Subject, seed: int) -> str:
         with contextlib.suppress(KeyboardInterrupt):
             _fit(subject, model, copy.deepcopy(subject.terms), stop=forwards // 2 + 1)
         require_whole("KeyboardInterrupt in fit")
-    return "weights, flags, hooks, configuration, registries"
+    return "weights, flags, hooks, configuration, registries, torch's functions and modes"
 
 
 def _fit(subject: Subject, model: Any, methods: Sequence[Method], stop: int = 0) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnbench import sites, tiles
 from attnbench.attention import apply
-from attnbench.conformance import tiny
+from attnbench.conformance import seeds, tiny
 from attnbench.conformance.subject import (
     TOLERANCE,
     Fault,
@@ -119,15 +119,21 @@ def tiled(subject: Subject, seed: int) -> str:
 
 
 def deterministic(subject: Subject, seed: int) -> str:
-    """A second fit, of a new method and of the same, gives the same again."""
+    """A second fit, of a new method and of the same, gives the same again; nobody sets everybody's seed."""
     inputs, again = subject.sample(seed), copy.deepcopy(subject.terms)
     expected = subject.run(inputs)
     same = 0.0 if subject.device == "cpu" else TOLERANCE
-    for draw, words in enumerate(("a second method of the same spec", "the same method fitted again")):
-        torch.manual_seed(20210409 + draw)  # nobody begins with it, as many do with 0
-        if any(map(needs_fit, again)):
-            subject.fit(subject.model(), again)
-        within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
+    ends = []
+    with seeds.kept():
+        for draw, words in enumerate(("a second method of the same spec", "the same method fitted again")):
+            seeds.sow(20210409 + draw)  # nobody begins with it, as many do with 0
+            if any(map(needs_fit, again)):
+                subject.fit(subject.model(), again)
+            within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
+            ends.append(seeds.states())
+    reset = [name for name in ends[0] if ends[0][name] == ends[1][name]]
+    if reset:
+        raise Fault(f"sets the seed of {reset[0]}, which is everybody's: draw from a generator of its own")
     return "bit-equal" if not same else f"{same:g}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import math
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnbench import bench
 from attnbench.attention import apply
 from attnbench.conformance import tiny
 from attnbench.guard import Guard
-from attnbench.method import Method, Site, needs_fit, overridden
+from attnbench.method import Method, Site, overridden
 
 TOLERANCE = 1e-5
 
@@ -56,10 +56,7 @@ class Subject:
     def fit(self, model: Any, methods: Sequence[Method]) -> None:
         """Fit from left to right, each with the earlier ones applied."""
         batches = tiny.labelled(self.family, device=self.device)
-        for at, method in enumerate(methods):
-            if needs_fit(method):
-                with apply(model, *methods[:at]) if at else contextlib.nullcontext():
-                    method.fit(model, batches)
+        bench.fit(model, methods, batches)
 
     def batch(self, chosen: Sequence[tiny.Sample], side: tiny.Side = "right") -> dict[str, Tensor]:
         return tiny.batch(self.family, chosen, side, self.device)
