@@ -55,18 +55,18 @@ class Registry:
         """Register one plugin module through the hooks; a second time changes nothing."""
         if self._manager.is_registered(module):
             return
+        others = self._manager.get_plugins()
         self._manager.register(module)
         try:
             self._manager.check_pending()
-        except pluggy.PluginValidationError:
+            for hook, register in (
+                ("register_methods", self._add_method),
+                ("register_backends", self._add_backend),
+            ):
+                self._manager.subset_hook_caller(hook, remove_plugins=others)(register=register)
+        except BaseException:
             self._manager.unregister(module)  # else every later plugin would be blamed for it
             raise
-        others = [plugin for plugin in self._manager.get_plugins() if plugin is not module]
-        for hook, register in (
-            ("register_methods", self._add_method),
-            ("register_backends", self._add_backend),
-        ):
-            self._manager.subset_hook_caller(hook, remove_plugins=others)(register=register)
 
     def _add_method(self, cls: type[Method]) -> None:
         name = cls.__dict__.get("name", "")
@@ -119,8 +119,9 @@ class Registry:
             self.methods, self.backends, self.contested = before
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             line = f"plugin {source} is left out: {reason}"
-            self.broken.append(line)
-            print(f"attnbench: {line}", file=sys.stderr)
+            if line not in self.broken:
+                self.broken.append(line)
+                print(f"attnbench: {line}", file=sys.stderr)
 
 
 def place(cls: type) -> str:

@@ -109,6 +109,84 @@ def test_a_variant_may_not_be_a_field_too(fresh_registry, tmp_path):
         fresh_registry.load([_write(tmp_path, "clash.py", text)])
 
 
+def test_a_badly_named_method_of_a_package_stops_nothing(fresh_registry, tmp_path, monkeypatch, capsys):
+    from attnbench.cli import main
+
+    bad = _write(tmp_path, "badly_named.py", GOOD.format(name="Bad3"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = metadata.EntryPoint("badly", "badly_named", "attnbench")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "attnbench" else [])
+    assert main(["methods"]) == 0
+    out, err = capsys.readouterr()
+    assert "prune80" in out and "Bad3" not in out
+    assert err.count("\n") == 1 and "plugin badly (badly_named) is left out" in err and "'Bad3'" in err
+    assert main(["methods", "--plugins-dir", str(tmp_path)]) == 0
+    assert f"plugin {bad} is left out" in capsys.readouterr().err
+    assert main(["methods", "--plugin", bad]) == 2
+
+
+def test_a_badly_named_method_of_a_file_that_was_asked_for_stops(fresh_registry, tmp_path):
+    with pytest.raises(UserError, match="'Bad3': lower-case letters"):
+        fresh_registry.load([_write(tmp_path, "bad.py", GOOD.format(name="Bad3"))])
+
+
+def test_a_file_is_loaded_once_however_often_it_is_given(fresh_registry, tmp_path, monkeypatch, capsys):
+    from attnbench.cli import main
+
+    path = _write(tmp_path, "halve.py", GOOD.format(name="halve"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATTNBENCH_PLUGINS_DIR", str(tmp_path))
+    given = ["--plugin", "halve.py", "--plugin", "./halve.py", "--plugin", path, "--plugins-dir", "."]
+    for _ in range(2):
+        assert main(["methods", "halve", *given]) == 0
+        out, err = capsys.readouterr()
+        assert "halve2" in out and err == ""
+
+
+BACKEND = """
+from attnbench import hookimpl
+
+def main(arguments):
+    print("got", arguments)
+    return 3
+
+@hookimpl
+def register_backends(register):
+    register("mine", "my_backend")
+    register("gone", "no_such_module")
+    register("empty", "textwrap")
+    register("run", "my_backend")
+"""
+
+
+def test_a_backend_is_a_command_line(fresh_registry, tmp_path, monkeypatch, capsys):
+    from attnbench.cli import main
+
+    _write(tmp_path, "my_backend.py", BACKEND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ATTNBENCH_PLUGINS_DIR", str(tmp_path))
+    assert main(["mine", "--tasks", "a", "--", "b", "--version"]) == 3
+    assert capsys.readouterr().out == "got ['--tasks', 'a', '--', 'b', '--version']\n"
+    for name, reason in (("gone", "No module named 'no_such_module'"), ("empty", "no attribute 'main'")):
+        assert main([name]) == 2
+        said = capsys.readouterr().err
+        assert f"backend '{name}' cannot be had" in said and reason in said
+    assert main(["run"]) == 2  # is not taken over
+    assert "no model" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "Hand over to mine: my_backend." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["lm-eval", "lighteval"])
+def test_what_lm_eval_and_lighteval_are_asked_comes_from_the_registry(name, monkeypatch):
+    from attnbench.cli import main
+    from attnbench.plugins import registry
+
+    monkeypatch.setattr(f"{registry().backends[name]}.main", lambda arguments: len(arguments))
+    assert main([name, "--help", "a"]) == 2
+
+
 def test_a_missing_path_is_an_error(fresh_registry, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         fresh_registry.load([str(tmp_path / "none.py")])
