@@ -16,7 +16,7 @@ STEP, APART = 4.0, 1.5  # points along a line, points of room around a name: wid
 CLEAR = 5.0  # points from a name to the marker of another
 STRUCK = 60.0  # what it costs that one name's thin line crosses another name
 MARKER, LINE, FAR = 12.0, 3.0, 0.12  # what it costs to cover a marker, to cover a step, to be a point away
-LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.3}
+LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.3}
 RELATIVE = {"left": (0.0, 0.5), "center": (0.5, 0.5), "right": (1.0, 0.5)}  # where on a name its line begins
 TICK = {"arrowstyle": "-", "color": "#888888", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
 
