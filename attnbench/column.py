@@ -14,17 +14,22 @@ from attnbench import models, provenance, record, spec, tasks
 from attnbench.applicable import require_sites
 from attnbench.bench import Bench, Settings, fit
 from attnbench.console import Listener
-from attnbench.errors import NotApplicable, UserError, own_fault
+from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.method import Method, fitted, needs_fit, overridden
 from attnbench.plugins import registry
 from attnbench.record import Record
 
 
 class Column:
-    """The cells of one (model, task): what they share is built once, when the first one needs it."""
+    """The cells of one (model, task): what they share is built once, when the first one needs it.
 
-    def __init__(self, name: str, task: str, settings: Settings, records: str, listener: Listener) -> None:
-        self.name, self.task, self.settings = name, task, settings
+    A model for other tasks is a mistake where the column is `alone`, else its cells are not applicable.
+    """
+
+    def __init__(
+        self, name: str, task: str, settings: Settings, records: str, listener: Listener, alone: bool = True
+    ) -> None:
+        self.name, self.task, self.settings, self.alone = name, task, settings, alone
         self.records, self.listener = records, listener
         self.label = tasks.find(task, settings.include_path).name
         self.absent: str | None = None
@@ -33,6 +38,10 @@ class Column:
             self.bench = Bench(name, task, settings)
         except NotApplicable as reason:
             self.absent = str(reason)
+        except Misfit as misfit:
+            if alone:
+                raise
+            self.absent = str(misfit)
         self.notes: list[str] = [] if self.absent else getattr(self.bench.prepared, "notes", [])
         for note in self.notes:
             listener.line(f"warning: {models.label(name)}: {note}")
@@ -64,6 +73,11 @@ class Column:
             self._fill(item, methods)
         except NotApplicable as reason:
             item.status, item.error = "not applicable", str(reason)
+        except Misfit as misfit:
+            if self.alone:
+                raise
+            self.absent = str(misfit)
+            return self.measure(methods, force, strict)
         except UserError:
             raise
         except Exception as error:
@@ -200,8 +214,10 @@ class Column:
             item.scores["outputs"] = own
         if self.dense_outputs is None or self.dense_outputs.shape != own.shape:
             raise RuntimeError("the dense cell of this model and task has to be measured first")
-        # above what the order of a sum changes in this dtype, below what changes a decision
+        # above what the order of a sum changes in this dtype, below what changes a decision; a text's
+        # log-likelihood is a sum over its tokens, of which the errors grow with the square root alone
         tolerance = max(1e-4, 4 * torch.finfo(getattr(torch, self.settings.dtype)).eps)
-        close = np.abs(own - self.dense_outputs) <= tolerance * np.abs(self.dense_outputs).max(0)
+        largest = np.abs(self.dense_outputs).max(0)
+        close = np.abs(own - self.dense_outputs) <= tolerance * np.minimum(largest, np.sqrt(largest))
         changed = float((~close.all(1)).mean())
         return {"changed": changed, "effect": "applied" if changed else "no effect"}

@@ -45,6 +45,14 @@ class Run:
         return compare.to_frame(compare.rows(self.records))
 
 
+class Incomplete(UserError):
+    """A mistake in a part of what was asked for; `run` holds what was measured all the same."""
+
+    def __init__(self, text: str, run: Run) -> None:
+        super().__init__(text)
+        self.run = run
+
+
 def run(
     models: Iterable[str] | str,
     methods: Iterable[str] | str = (),
@@ -64,8 +72,8 @@ def run(
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
     include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly: a model or a task
-    that cannot be had after the others are measured; a method that fails fails its cell only, unless
-    `fail_fast`.
+    that cannot be had after the others are measured (Incomplete); a method that fails fails its cell only,
+    unless `fail_fast`. Of several columns one whose model is for other tasks is not applicable.
     """
     names, specs, wanted = (
         [value] if isinstance(value, str) else list(value) for value in (models, methods, tasks)
@@ -82,7 +90,7 @@ def run(
     columns = len({(cell.model, cell.task) for cell in cells})
     for (model, task), group in groupby(cells, key=lambda cell: (cell.model, cell.task)):
         try:
-            matrix = Column(model, task, chosen, records, heard)
+            matrix = Column(model, task, chosen, records, heard, alone=columns == 1)
             for cell in group:
                 item, reused = matrix.measure(spec.parse(cell.method), force, debug or fail_fast)
                 result.records.append(item)
@@ -95,8 +103,9 @@ def run(
             mistakes.append(error)
             heard.line(f"{models_.label(model)} · {task}: not measured: {error}")
     if mistakes:
-        raise UserError(
+        raise Incomplete(
             f"{len(mistakes)} of {columns} pairs of model and task could not be measured, the others are: "
-            f"attnbench leaderboard --records {records} shows them. First reason: {mistakes[0]}"
+            f"attnbench leaderboard --records {records} shows them. First reason: {mistakes[0]}",
+            result,
         ) from mistakes[0]
     return result

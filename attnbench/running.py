@@ -124,12 +124,15 @@ def run(options: argparse.Namespace) -> int:
         console.introduce(name)
     folder = options.records or RECORDS
     with _listening() as listener:
-        result = _measure(
+        result, mistake = _measure(
             options, listener, options.models, options.methods, options.tasks, folder,
             repeats=repeats, seed=seed, limit=options.limit, calibration=options.calibration,
             measure=options.measure,
         )  # fmt: skip
-    _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+    if result.records or mistake is None:
+        _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+    if mistake is not None:
+        raise mistake
     if all(item.status == "not applicable" for item in result.records):
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
     return 1 if result.failed else 0
@@ -168,7 +171,7 @@ def _run_suites(options: argparse.Namespace) -> int:
         folder = str(options.records or each.records)
         try:
             with _listening() as listener:
-                result = _measure(
+                result, missing = _measure(
                     options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
                     repeats=options.repeats or each.repeats, seed=each.seed,
                     limit=options.limit or part.limit, calibration=each.calibration,
@@ -180,6 +183,12 @@ def _run_suites(options: argparse.Namespace) -> int:
             print(f"attnbench: {error}", file=sys.stderr)
             mistake = mistake or error
             continue
+        if missing is not None:
+            mistake = mistake or missing
+            if len(parts) > 1:
+                print(f"attnbench: {missing}", file=sys.stderr)
+            if not result.records:
+                continue
         table = functools.partial(result.table, margin=each.margin)
         board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
         _show(options, result.records, table, board)
@@ -201,17 +210,21 @@ def _listening() -> Iterator[console.Console]:
 def _measure(
     options: argparse.Namespace, listener: console.Console, models_: Sequence[str], methods: Sequence[str],
     tasks: Sequence[str], folder: str, **settings: Any,
-) -> runner.Run:  # fmt: skip
+) -> tuple[runner.Run, UserError | None]:  # fmt: skip
+    """Return what was measured, and the mistake that kept the rest from it."""
     from attnbench import runner
 
-    return runner.run(
-        models_, methods, tasks,
-        records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
-        listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
-        device=options.device or default_device(),
-        dtype=options.dtype or "float32", trust_remote_code=options.trust_remote_code,
-        include_path=options.include_path, **settings,
-    )  # fmt: skip
+    try:
+        return runner.run(
+            models_, methods, tasks,
+            records=folder, force=options.force, fail_fast=options.fail_fast, debug=options.debug,
+            listener=listener, batch_size=options.batch_size, batch_tokens=options.batch_tokens,
+            device=options.device or default_device(),
+            dtype=options.dtype or "float32", trust_remote_code=options.trust_remote_code,
+            include_path=options.include_path, **settings,
+        ), None  # fmt: skip
+    except runner.Incomplete as mistake:
+        return mistake.run, mistake
 
 
 def _show(options: argparse.Namespace, records: list[Record], table: Callable[[], str], board: str) -> None:
