@@ -509,6 +509,19 @@ def test_transform_leaves_its_input_alone():
     assert (kept.sum(-1) == visible.sum(-1) - visible.sum(-1) // 2).all()
     with pytest.raises(UserError, match="fit"):
         transform("prune80:global", probs)
+    with pytest.raises(UserError, match=r"'window2\+prune50' changes scores and probs: a tensor is of one"):
+        transform("window2+prune50", probs)
+
+
+def test_transform_attends_to_visible_keys_only():
+    scores = torch.tensor([[5.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
+    visible = torch.tensor([[False, True, True, True], [False, False, False, False]])
+    for spec in ("entmax", "uniform"):
+        found = transform(spec, scores, visible)
+        assert found[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3]), spec
+        assert not found[1].any()
+    hidden = transform("window2", scores, visible).isneginf()
+    assert hidden[:, 0].all() and not hidden[0, 1] and hidden[1].all()
 
 
 def test_attention_holds_one_tile():

@@ -623,11 +623,23 @@ def test_lm_evals_command_line_says_what_is_wrong(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"methd": "dense"}, "unknown model argument 'methd'"), ({"method": "prun80"}, "prun")],
+    [
+        ({"methd": "dense"}, "unknown model argument 'methd'"),
+        ({"method": "prun80"}, "prun"),
+        ({"batch_size": "0"}, "batch_size=0 is not a whole number of at least 1"),
+        ({"batch_size": "-3"}, "batch_size=-3 is not"),
+        ({"batch_size": "many"}, "batch_size='many' is not"),
+        ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
+    ],
 )
 def test_a_model_argument_that_is_wrong(arguments, message):
     with pytest.raises(UserError, match=message):
         AttnbenchLM("bert", **arguments)
+
+
+@pytest.mark.parametrize(("given", "size"), [("auto", 32), ("auto:4", 32), ("8", 8), (8, 8)])
+def test_a_batch_size_that_lm_eval_would_find_itself_is_ours(given, size):
+    assert AttnbenchLM("bert", batch_size=given).batch_size == size
 
 
 def test_other_command_lines_compare_with_eager_too(monkeypatch):

@@ -249,6 +249,8 @@ def test_what_goes_wrong_within_lighteval_is_one_line(said):
         ("pretrained=gpt,task=sst2", "pocket-gpt is trained for .*, not for sst2"),
         ("pretrained=gpt,batch_size=auto", "batch_size=auto is no whole number, as batch_size=32 is"),
         ("pretrained=gpt,dtype=float8", "unknown dtype 'float8'"),
+        ("pretrained=gpt,batch_size=0", "batch_size=0 is not a whole number of at least 1"),
+        ("pretrained=gpt,trust_remote_code=yes", "trust_remote_code=yes is neither True nor False"),
     ],
 )
 def test_a_model_argument_that_is_wrong(arguments, message, monkeypatch):
@@ -256,6 +258,14 @@ def test_a_model_argument_that_is_wrong(arguments, message, monkeypatch):
     with pytest.raises(UserError, match=message):
         lighteval_cli.main(["custom", arguments, "attnbench", "pairs|0"])
     assert "lighteval" not in sys.modules
+
+
+@pytest.mark.parametrize(("text", "trusted"), [("true", True), ("True", True), ("false", False)])
+def test_a_flag_is_read_as_lm_eval_reads_it(text, trusted):
+    from attnbench.backends.causal_server import CausalServer
+
+    assert CausalServer(f"pretrained=gpt,trust_remote_code={text}").trust_remote_code is trusted
+    assert CausalServer("pretrained=gpt").trust_remote_code is False
 
 
 def test_lighteval_that_is_not_installed_is_one_line(monkeypatch):

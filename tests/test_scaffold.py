@@ -98,6 +98,25 @@ def test_mistakes_are_told(case, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_module_of_python_or_of_a_package_is_hidden(fresh_registry, tmp_path):
+    for name in ("random", "numpy"):
+        method, test = scaffold.write(name, folder=tmp_path)
+        assert (method.name, test.name) == (f"{name}_method.py", f"test_{name}_method.py")
+        assert f"class {name.capitalize()}(Method)" in method.read_text(encoding="utf-8")
+        assert method.name in test.read_text(encoding="utf-8")
+        fresh_registry.load([str(method)])
+        assert name in fresh_registry.registry().methods
+    assert scaffold.write("heads:random-ones", folder=tmp_path)[0].name == "heads_random_ones.py"
+    method, _ = scaffold.write("none", folder=tmp_path)
+    assert "class NoneMethod(Method)" in method.read_text(encoding="utf-8")
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    (tmp_path / "learn.py").touch()
+    with pytest.raises(UserError, match=r"--output .*learn\.py: cannot be written: (File exists|Not a dir)"):
+        scaffold.write("mine", folder=tmp_path / "learn.py")
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "test_mine.py").write_text("precious", encoding="utf-8")
     with pytest.raises(UserError, match="there already"):

@@ -44,6 +44,8 @@ MISTAKES = {
     "prune80:se ed=1": "neither a word nor key=value",
     "prone80": "Did you mean prune",
     "dense+prune80": "dense is the unmodified model",
+    "dense:on=encoder": "'dense:on=encoder': dense is the unmodified model and takes nothing. Write dense.",
+    "dense50": "takes nothing",
     "prune": "amount (percent) is missing",
     "uniform3": "takes no amount",
     "prune180": "'prune180': ",

@@ -1,0 +1,58 @@
+"""What is asked for in Python, or comes into a record from the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from attnbench import plan, provenance, runner
+from attnbench.bench import Settings
+from attnbench.errors import UserError
+
+WRONG = {
+    "dtype": ("fp32", "unknown dtype 'fp32'. Known: float32"),
+    "batch_size": (0, "batch_size=0 is not a whole number of at least 1"),
+    "batch_tokens": (0, "batch_tokens=0 is not"),
+    "limit": (0, "limit=0 is not"),
+    "seed": (1.5, "seed=1.5 is not a whole number"),
+    "repeats": (0, "repeats=0 is not a whole number of at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_number_that_makes_no_sense_is_refused_before_anything_is_measured(name, tmp_path):
+    value, says = WRONG[name]
+    with pytest.raises(UserError, match=says):
+        runner.run("bert", "prune80:random", "pocket-sentiment", records=str(tmp_path), **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["4", None, True, 2.0])
+def test_only_a_whole_number_is_one(value):
+    with pytest.raises(UserError, match="whole number"):
+        Settings(batch_size=value)
+    with pytest.raises(UserError, match="whole number"):
+        plan.plan(["bert"], ["prune80"], repeats=value)
+    assert Settings(limit=None, batch_tokens=None).batch_size == 32
+
+
+COMMANDS = {
+    "--records=/home/me/records": "--records=./records",
+    "--records /home/me/records": "--records ./records",
+    "--tasks=/home/me/my.csv,sst2": "--tasks=./my.csv,sst2",
+    "--tasks sst2,/home/me/my.csv": "--tasks sst2,./my.csv",
+    "--models=~/mine": "--models=./mine",
+    "--models /home/a+b/mine": "--models ./mine",
+    "--methods heads:fixed:file=/home/me/h.json:on=encoder+prune80":
+        "--methods heads:fixed:file=./h.json:on=encoder+prune80",
+    "--model_args=pretrained=/home/me/mine,method=prune80": "--model_args=pretrained=./mine,method=prune80",
+    "--models some/model --seed=3 --limit 1": "--models some/model --seed=3 --limit 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "kept"), COMMANDS.items())
+def test_a_command_is_kept_without_folders_of_this_machine(given, kept, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/attnbench", "run", *given.split()])
+    words = provenance.command().replace("'", "")
+    assert words == f"attnbench run {kept}"
