@@ -20,11 +20,13 @@ __all__ = ["compare", "leaderboard", "run", "verify"]
 
 def heads(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
+    from attnbench import head_tables
     from attnbench import heads as importance
 
     by, names = importance.chosen(options.by), plan.split(options.models)
     if not names:
         raise UserError("no model: give --models, as in attnbench heads --models bert")
+    plan.check_tasks(plan.split(options.tasks), options.include_path)
     wanted = {name: plan.split(options.tasks) or models.tasks_of(name) for name in names}
     for name, tasks in wanted.items():
         models.label(name)
@@ -34,7 +36,7 @@ def heads(options: argparse.Namespace) -> int:
             )
     check_device(options.device or "cpu")
     console.quiet(options.verbose)
-    failed, first = 0, True
+    failed = shown = scored = 0
     for name, tasks in wanted.items():
         console.introduce(name)
         for task in tasks:
@@ -51,14 +53,20 @@ def heads(options: argparse.Namespace) -> int:
                 print(f"{models.label(name)} · {task}: failed: {reason}", file=sys.stderr)
                 failed += 1
                 continue
-            print(("" if first else "\n") + importance.describe(found), flush=True)
-            print(f"written to {importance.write(found, options.output)}", file=sys.stderr)
-            failed, first = failed + len(found.failed), False
+            print(("\n" if shown else "") + head_tables.describe(found), flush=True)
+            failed, shown = failed + len(found.failed), shown + 1
+            if found.tables:
+                print(f"written to {head_tables.write(found, options.output)}", file=sys.stderr)
+                scored += 1
+    if not (scored or failed):
+        raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
+    method = importance.criteria()[by[0]]
+    example = method.examples[0] if method.examples else method.name
     print(
-        f"next: attnbench methods heads:{by[0]}   attnbench run --methods heads50:{by[0]} ...",
+        f"next: attnbench methods {method.name}   attnbench run --methods {example} ...",
         file=sys.stderr,
     )
-    return 1 if failed and by != importance.criteria() else 0  # `all` holds some that never fit
+    return 1 if failed else 0
 
 
 def methods(options: argparse.Namespace) -> int:

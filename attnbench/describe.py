@@ -26,7 +26,7 @@ def describe(name: str) -> str:
     """Return all that `attnbench methods NAME` shows."""
     cls = registry().methods[name]
     lines = [f"{name}    e.g. {', '.join(cls.examples)}", ""]
-    first, parts = _docstring(cls)
+    first, parts = docstring(cls)
     lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
     changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]
     fits = cls.fit is not Method.fit
@@ -39,7 +39,7 @@ def describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def _docstring(cls: type[Method]) -> tuple[str, dict[str, str]]:
+def docstring(cls: type[Method]) -> tuple[str, dict[str, str]]:
     """Split a docstring into its first line and what follows, by the words its sentences begin with."""
     first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
     text = " ".join(rest.split())

@@ -31,6 +31,7 @@ class Applied:
     sites: list[Site]
     acting: set[str] = field(default_factory=set)
     hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    guards: list[Guard] = field(default_factory=list)
 
     @property
     def expected(self) -> int:
@@ -58,7 +59,7 @@ class Engine:
     """Serves one model while methods are applied to it; outer methods act before inner ones."""
 
     def __init__(self, model: nn.Module) -> None:
-        found = sites.discover(model)
+        found = sites.discover(model, headless=True)
         self.model = weakref.ref(model)
         calls: dict[str, int] = defaultdict(int)
         seen: set[tuple[str, int]] = set()
@@ -94,13 +95,15 @@ class Engine:
         self._plan()
 
     def _plan(self) -> None:
+        for applied in self.applied:
+            applied.guards.clear()
         for place in self.places:
             place.stages, place.hidden, place.reach, place.reach_hidden = Stages(), [], [], []
             for applied in self.applied:
                 acting = [method for method in applied.methods if method.selects(place.site)]
                 for method in acting:
-                    self._add(place, method)
-                changed = {stage for method in acting for stage in overridden(method)}
+                    self._add(place, applied, method)
+                changed = {stage for method in acting for stage in _acting(place, method)}
                 if changed & ATTENTION:
                     place.reach.append(applied.hits)
                 elif "hidden" in changed and place.layer is not None:
@@ -110,18 +113,19 @@ class Engine:
                 applied.acting.add(place.key)
         self.crossing = any(place.site.kind == "cross" and place.reach for place in self.places)
 
-    def _add(self, place: Place, method: Method) -> None:
-        stages, changed = place.stages, overridden(method)
-        if "hidden" in changed and place.layer is not None:
-            place.hidden.append(Guard(method, "hidden"))
-        if "normalize" in changed:
+    def _add(self, place: Place, applied: Applied, method: Method) -> None:
+        stages, guards = place.stages, {stage: Guard(method, stage) for stage in _acting(place, method)}
+        applied.guards += guards.values()
+        if "hidden" in guards and place.layer is not None:
+            place.hidden.append(guards["hidden"])
+        if "normalize" in guards:
             if stages.normalize is not None:
                 raise UserError(f"{method.name}: another method replaces the softmax already")
-            stages.normalize = Guard(method, "normalize")
+            stages.normalize = guards["normalize"]
         for stage in ("scores", "probs", "context"):
-            if stage in changed:
-                getattr(stages, stage).append(Guard(method, stage))
-        stages.whole |= method.rows == "all" and bool(ATTENTION & set(changed))
+            if stage in guards:
+                getattr(stages, stage).append(guards[stage])
+        stages.whole |= method.rows == "all" and bool(ATTENTION & set(guards))
 
     def __call__(
         self,
@@ -219,6 +223,11 @@ class Engine:
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return change
+
+
+def _acting(place: Place, method: Method) -> tuple[str, ...]:
+    """List the stages of a method that a place has: without heads, its input alone."""
+    return tuple(stage for stage in overridden(method) if place.site.heads or stage not in ATTENTION)
 
 
 def layer_of(model: nn.Module, path: str) -> str | None:

@@ -35,6 +35,19 @@ class TokenGates(Method):
         return context * gate
 
 
+@dataclass
+class Silenced(Method):
+    """Zero the context of one head, at the sites that `on` and `layers` select."""
+
+    head: int
+
+    def context(self, context: Tensor, site: Site) -> Tensor:
+        if context.requires_grad:
+            context = context.clone()
+        context[:, self.head] = 0
+        return context
+
+
 def head_sensitivity(
     model: nn.Module, batches: list[dict[str, Tensor]], selected: Callable[[Site], bool]
 ) -> dict[tuple[str, int], Tensor]:
@@ -49,7 +62,7 @@ def head_sensitivity(
     from attnbench.sites import discover
 
     gates = TokenGates(selected)
-    causal = {site.kind for site in discover(model)} == {"decoder"}
+    causal = {site.kind for site in discover(model, headless=True)} == {"decoder"}
     sums: dict[tuple[str, int], Tensor] = {}
     with apply(model, gates), torch.enable_grad():
         for batch in batches:
@@ -64,9 +77,10 @@ def head_sensitivity(
             total = loss * _losses(batch, causal)
             gradients = torch.autograd.grad(total, [gate for _, gate in gates.gates])
             for (key, _), gradient in zip(gates.gates, gradients, strict=True):
+                wide = torch.promote_types(gradient.dtype, torch.float32)
                 sums[key] = (
                     sums.get(key, torch.zeros((), dtype=torch.float64))
-                    + gradient.abs().sum((0, 2, 3)).double().cpu()
+                    + gradient.abs().to(wide).sum((0, 2, 3)).double().cpu()
                 )
     return {key: total.float() for key, total in sums.items()}
 

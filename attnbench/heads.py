@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import models, plan, record, spec, tasks
-from attnbench.errors import NotApplicable, UserError, unknown
+from attnbench import models, plan, spec, tasks
+from attnbench.applicable import require_sites
+from attnbench.errors import NotApplicable, unknown
+from attnbench.method import SCORED, Method, fitted
 from attnbench.plugins import registry
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from attnbench.bench import Bench
 
 EFFECT = "effect"  # the column of --ablate
@@ -29,8 +32,10 @@ class Study:
     task: str
     tables: dict[str, Table] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
     metric: str = ""
-    dense: float | None = None
+    dense: float = math.nan
+    higher_is_better: bool = True
 
     def correlations(self) -> dict[tuple[str, str], float]:
         """Return Spearman's rank correlation of every two criteria; NaN where one is constant."""
@@ -48,13 +53,14 @@ class Study:
         }
 
 
-def criteria() -> list[str]:
-    """List what can score heads: the variants of `heads` with an importance."""
-    return [
-        name.removeprefix("heads:")
-        for name, cls in sorted(registry().methods.items())
-        if name.startswith("heads:") and hasattr(cls, "importance")
-    ]
+def criteria() -> dict[str, type[Method]]:
+    """List what can score heads, under the variant of its name: "entropy" of `heads:entropy`."""
+    found: dict[str, type[Method]] = {}
+    for name, cls in sorted(registry().methods.items()):
+        if getattr(cls, "criterion", False):
+            short = name.partition(":")[2] or name
+            found[name if short in found else short] = cls
+    return found
 
 
 def study(
@@ -72,8 +78,8 @@ def study(
 ) -> Study:
     """Score every head of a model on a task's calibration split; `ablate`: measure it without each head.
 
-    A criterion that fails is in `failed`, the others go on. Raises UserError and NotApplicable as a run does,
-    ArithmeticError for weights that are not finite.
+    A criterion that fails, or does not apply, is in `failed` or `absent`, the others go on. Raises UserError
+    and NotApplicable as a run does, ArithmeticError for weights that are not finite.
     """
     import torch
 
@@ -86,24 +92,34 @@ def study(
     batches = bench.calibration()
     found = Study(models.label(name), tasks.find(task, include_path).name)
     for criterion in by:
-        (method,) = spec.parse(f"heads0:{criterion}")
         try:
-            method.fit(model, batches)
-        except (ValueError, NotApplicable) as error:
-            found.failed[criterion] = str(error)
+            scores = _scores(criteria()[criterion], model, batches)
+        except NotApplicable as reason:
+            found.absent[criterion] = str(reason)
+        except Exception as error:
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            found.failed[criterion] = f"{kind}{error}"
         else:
-            scores: dict[tuple[str, int], Any] = vars(method)["scores_"]
             found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
     if ablate:
         found.tables[EFFECT] = _ablate(found, bench)
     return found
 
 
+def _scores(cls: Any, model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[tuple[str, int], Tensor]:
+    method: Method = cls(0) if spec.amount_field(cls) else cls()
+    require_sites(model, [method])
+    method.fit(model, batches)
+    learned = fitted(method)
+    return next(learned[key] for key in SCORED if key in learned)
+
+
 def _ablate(found: Study, bench: Bench) -> Table:
-    """Return by how much the task's first metric falls when one head alone is removed."""
+    """Return by how much worse the task's first metric is when one head alone is removed."""
     from tqdm import tqdm
 
     from attnbench.attention import apply
+    from attnbench.gates import Silenced
     from attnbench.sites import discover
 
     model, prepared, settings = bench.model, bench.prepared, bench.settings
@@ -111,92 +127,21 @@ def _ablate(found: Study, bench: Bench) -> Table:
     def measured() -> float:
         metrics = prepared.evaluate(model, batch_size=settings.batch_size, device=settings.device).metrics
         found.metric, metric = next(iter(metrics.items()))
-        return float(metric["value"]) * (1 if metric["higher_is_better"] else -1)
+        found.higher_is_better = bool(metric["higher_is_better"])
+        return float(metric["value"])
 
-    best = measured()
-    found.dense = abs(best)
+    found.dense = measured()
+    sign = 1 if found.higher_is_better else -1
     sites = sorted(discover(model), key=lambda site: (site.kind, site.layer))
     table: Table = {(site.kind, site.layer): [] for site in sites}
     hidden = not sys.stderr.isatty()
     with tqdm(total=sum(site.heads for site in sites), unit="head", leave=False, disable=hidden) as bar:
         for site in sites:
             for head in range(site.heads):
-                with apply(model, f"heads:fixed:off={site.layer}.{head}:on={site.kind}"):
-                    table[site.kind, site.layer].append(best - measured())
+                with apply(model, Silenced(head, on=(site.kind,), layers=(str(site.layer),))):
+                    table[site.kind, site.layer].append(sign * (found.dense - measured()))
                 bar.update()
     return table
-
-
-def describe(found: Study) -> str:
-    """Return a study as text: layers × heads for each criterion, then the rank correlations."""
-    lines = [f"{found.model} on {found.task}: heads by importance, higher is more important"]
-    for name, table in found.tables.items():
-        lines += ["", title(found, name), *_aligned(_rows(table, "{:.4f}"))]
-    lines += [f"{name}: failed: {reason}" for name, reason in found.failed.items()]
-    if len(found.tables) > 1:
-        lines += ["", "Spearman's rank correlation", *_aligned(_matrix(found, "{:.2f}"))]
-    return "\n".join(lines)
-
-
-def title(found: Study, name: str) -> str:
-    """Say what the numbers of a table are."""
-    if name == EFFECT:
-        return f"effect: by how much {found.metric} falls from {found.dense:.4f} without this head alone"
-    return name
-
-
-def _rows(table: Table, form: str) -> list[list[str]]:
-    widest = max(map(len, table.values()))
-    kinds = len({kind for kind, _ in table}) > 1
-    return [
-        ["kind", "layer", *map(str, range(widest))][0 if kinds else 1 :],
-        *(
-            [kind, str(layer), *(form.format(value) for value in values)][0 if kinds else 1 :]
-            for (kind, layer), values in table.items()
-        ),
-    ]
-
-
-def _matrix(found: Study, form: str) -> list[list[str]]:
-    names, values = list(found.tables), found.correlations()
-    return [["", *names], *([a, *(form.format(values[a, b]) for b in names)] for a in names)]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
-    return ["  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)) for row in rows]
-
-
-def write(found: Study, folder: str | Path) -> Path:
-    """Write a study: a CSV and a heat map a criterion, correlations.csv. Returns the folder of the files."""
-    from attnbench import heatmap
-
-    target = Path(folder, record.file_name(found.model), record.file_name(found.task))
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for name, table in found.tables.items():
-            _write_csv(target / f"{name}.csv", [["kind", *_header(table)], *_lines(table)])
-            picture = heatmap.draw(
-                table, f"{found.model}, {found.task}\n{title(found, name)}", diverging=name == EFFECT
-            )
-            (target / f"{name}.png").write_bytes(picture)
-        _write_csv(target / "correlations.csv", _matrix(found, "{:.6f}"))
-    except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
-    return target
-
-
-def _header(table: Table) -> list[str]:
-    return ["layer", *map(str, range(max(map(len, table.values()))))]
-
-
-def _lines(table: Table) -> list[list[str]]:
-    return [[kind, str(layer), *map(repr, values)] for (kind, layer), values in table.items()]
-
-
-def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
@@ -227,7 +172,7 @@ def chosen(asked: Iterable[str]) -> list[str]:
     """Return the criteria asked for. Raises UserError for an unknown one."""
     known, by = criteria(), plan.split(asked) or ["entropy", "gradient", "l2"]
     if "all" in by:
-        return known
+        return list(known)
     for name in by:
         if name not in known:
             raise unknown("criterion", name, known, f"--by takes {', '.join(known)}, or all.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 FEW = 200  # cells with their number written in them
+PER_INCH = 14  # characters of a title
 
 
 def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging: bool = False) -> bytes:
@@ -17,7 +19,8 @@ def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(kind for kind, _ in table))
-    panels = [[list(values) for (k, _), values in sorted(table.items()) if k == kind] for kind in kinds]
+    layers = [[layer for k, layer in sorted(table) if k == kind] for kind in kinds]
+    panels = [[list(table[kind, layer]) for layer in own] for kind, own in zip(kinds, layers, strict=True)]
     heads = max(len(row) for rows in panels for row in rows)
     numbers = [value for rows in panels for row in rows for value in row if np.isfinite(value)]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
@@ -31,7 +34,7 @@ def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging
     )
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, kind, rows in zip(axes, kinds, panels, strict=True):
+    for axis, kind, own, rows in zip(axes, kinds, layers, panels, strict=True):
         grid = np.array([row + [np.nan] * (heads - len(row)) for row in rows], dtype=float)
         image = axis.imshow(
             grid, origin="lower", cmap="RdBu" if diverging else "plasma", vmin=low, vmax=high, aspect="auto"
@@ -39,7 +42,7 @@ def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging
         axis.set_xlabel("head")
         axis.set_ylabel("layer" if len(panels) == 1 else f"{kind} layer")
         axis.set_xticks(range(heads))
-        axis.set_yticks(range(len(rows)))
+        axis.set_yticks(range(len(rows)), list(map(str, own)))
         for layer, row in enumerate(rows if few else []):
             for head, value in enumerate(row):
                 share = (value - low) / (high - low) if high > low else 0.5
@@ -49,10 +52,16 @@ def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging
                     color="black" if dark else "white",
                 )  # fmt: skip
     figure.colorbar(image, ax=list(axes))
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(_wrapped(title, size[0]), fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """Break a title's lines where a figure of that width ends."""
+    most = int(inches * PER_INCH)
+    return "\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, most))
 
 
 def _short(value: float) -> str:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from attnbench import sites, slicing
+from attnbench.applicable import require_sites
 from attnbench.attention import apply, methods_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, fitted, needs_fit
@@ -34,6 +35,7 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
     for method in wanted:
         if needs_fit(method) and not fitted(method):
             raise UserError(f"{method.name} learns from data: call its fit(model, batches) first")
+    require_sites(model, wanted)
     if sites.serving(model) is not None:
         raise UserError("methods are applied to this model: realize first, then apply")
     probe = sites.probe_batch(model, examples=2, padding=2)
@@ -84,7 +86,8 @@ def shrink(model: nn.Module, kept: Kept) -> None:
 
 def kept_heads(model: nn.Module) -> dict[tuple[str, int], list[int]]:
     """Return the heads left at every site, by their numbers in the whole model."""
-    return {(s.kind, s.layer): _numbers(model, s.path, s.heads) for s in sites.discover(model)}
+    found = sites.discover(model, headless=True)
+    return {(site.kind, site.layer): _numbers(model, site.path, site.heads) for site in found}
 
 
 @contextlib.contextmanager

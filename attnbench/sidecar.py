@@ -46,6 +46,7 @@ def export(
     import torch
 
     from attnbench import models, spec, tasks
+    from attnbench.applicable import require_sites
     from attnbench.bench import Bench, Settings, fit
     from attnbench.method import needs_fit
     from attnbench.realised import kept_heads, realize
@@ -62,6 +63,7 @@ def export(
     try:
         model = bench.model
         torch.manual_seed(seed)
+        require_sites(model, methods)
         whole = {(site.kind, site.layer): site.heads for site in discover(model)}
         if any(map(needs_fit, methods)):
             fit(model, methods, bench.calibration())

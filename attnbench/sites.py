@@ -19,6 +19,7 @@ from attnbench.errors import UserError
 from attnbench.method import Site
 
 NAME = "attnbench"
+HEADLESS = "attnbench_headless"  # an attribute of an attention module that has lost all its heads
 Serve = Callable[..., tuple[Tensor, None]]
 
 _serving: WeakKeyDictionary[nn.Module, Serve] = (
@@ -109,17 +110,18 @@ def registered(model: nn.Module, serve: Serve) -> Iterator[None]:
                 _serving[module] = previous
 
 
-def discover(model: nn.Module) -> list[Site]:
+def discover(model: nn.Module, headless: bool = False) -> list[Site]:
     """List where a model attends, in the order of one forward pass.
 
     Run once per model on a few tokens with unequal encoder and decoder lengths; a module that is called for
-    several layers (ALBERT) has as many sites. Raises UserError for an architecture that is not supported.
+    several layers (ALBERT) has as many sites. A layer without a head left does not attend: only `headless`
+    lists it too, with 0 heads. Raises UserError for an architecture that is not supported.
     """
     if model not in _known:
         from attnbench import tap
 
         _known[model] = tap.probe(model) if tap.needed(model) else _probe(model)
-    return [replace(site) for site in _known[model]]
+    return [replace(site) for site in _known[model] if site.heads or headless]
 
 
 def forget(model: nn.Module) -> None:
@@ -136,7 +138,8 @@ def _probe(model: nn.Module) -> list[Site]:
     ) -> tuple[Tensor, None]:
         kind = kind_of(module, query.shape[2], key.shape[2], mask, kwargs.get("is_causal"))
         layer = sum(site.kind == kind for site in found)
-        found.append(Site(paths[module], kind, layer, heads=query.shape[1], head_dim=query.shape[3]))
+        heads = 0 if hasattr(module, HEADLESS) else query.shape[1]
+        found.append(Site(paths[module], kind, layer, heads=heads, head_dim=query.shape[3]))
         return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
 
     with attached(model, record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbench.errors import NotApplicable
+from attnbench.sites import HEADLESS
 
 QUERY = ("query", "q_lin", "q_proj", "q")
 KEY = ("key", "k_lin", "k_proj", "k")
@@ -70,34 +72,31 @@ def _child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
 def cut(edits: Edits, model: nn.Module, path: str, heads: int, head_dim: int, kept: Sequence[int]) -> None:
     """Keep some of a module's heads: rows of Q, K and V, columns of O. Raises NotApplicable.
 
-    A module that keeps none attends with one head of zeros and returns its output's bias. With grouped keys
-    and values, a group goes with its last query head; those that stay must have equally many.
+    A module that keeps none returns its output's bias; for its code it attends with one head of zeros. With
+    grouped keys and values, a group goes with its last query head; where groups then differ in size, keys and
+    values are copied until every copy serves equally many query heads.
     """
     module, parts = model.get_submodule(path), find(model, path)
     if not kept:
         _empty(edits, module, parts, head_dim)
     else:
         groups = heads if parts.fused else parts.inputs[1].weight.shape[_axis(parts.inputs[1])] // head_dim
-        per_group = heads // groups
-        members = {group: [head for head in kept if head // per_group == group] for group in range(groups)}
-        shared = {group: own for group, own in members.items() if own}
-        if len({len(own) for own in shared.values()}) > 1:
-            raise NotApplicable(
-                f"{path} would keep {', '.join(str(len(own)) for own in shared.values())} query heads of its "
-                "groups: heads that share keys and values go by whole groups, or equally many of each"
-            )
+        group_of = [head * groups // heads for head in kept]
+        shared = math.gcd(*(group_of.count(group) for group in set(group_of)))
+        if "num_key_value_groups" in vars(module):
+            edits.set(module, "num_key_value_groups", shared)
+        elif len(kept) // shared > len(set(group_of)):
+            raise NotApplicable(f"{path} shares keys and values among heads in a way that cannot be changed")
         rows = _rows(kept, head_dim)
         if parts.fused:
             _slice(
                 edits, parts.inputs[0], [part * heads * head_dim + row for part in range(3) for row in rows]
             )
         else:
-            grouped = _rows(list(shared), head_dim)
+            grouped = _rows(group_of[::shared], head_dim)
             for projection, chosen in zip(parts.inputs, (rows, grouped, grouped), strict=True):
                 _slice(edits, projection, chosen)
         _slice(edits, parts.output, rows, inputs=True)
-        if "num_key_value_groups" in vars(module):
-            edits.set(module, "num_key_value_groups", len(next(iter(shared.values()))))
     left = max(len(kept), 1)
     for name, value in (("split_size", left * head_dim), ("num_heads", left)):
         if name in vars(module):
@@ -143,6 +142,7 @@ def _empty(edits: Edits, module: nn.Module, parts: Projections, head_dim: int) -
         edits.set(projection, "forward", zeros(head_dim * (3 if parts.fused else 1)))
     _slice(edits, output, [], inputs=True)
     edits.set(output, "forward", bias)
+    edits.set(module, HEADLESS, True)
     if "num_key_value_groups" in vars(module):
         edits.set(module, "num_key_value_groups", 1)
 

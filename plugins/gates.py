@@ -55,6 +55,8 @@ class GatesL0(Removal):
 
         device = next(model.parameters()).device
         sites = {(site.kind, site.layer): site.heads for site in discover(model) if self.selects(site)}
+        if not sites:
+            raise self.nowhere()
         gates = HardConcrete(sites, self.seed, device)
         groups = [{"params": list(gates.log_alpha.values()), "lr": self.lr}]
         with contextlib.ExitStack() as stack:

@@ -24,11 +24,13 @@ class HeadsGradient(Heads):
     """Remove the heads to which the loss is least sensitive.
 
     importance_h = sum over examples and tokens of |context_h . dL/dcontext_h|, divided by the L2 norm of its
-    layer; the product is the derivative by a gate on that head and token, taken at 1. Shapes: context (batch,
-    heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs labels.
-    Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by layer.
-    Differs from their code: L is the sum over examples, in a language model or a translation over tokens
-    (there the batch's mean), so that scores do not depend on the batch; the per-layer denominators drop out.
+    layer; the product is the derivative by a gate on that head and token, taken at 1. It is of first order
+    and of one head at a time: what several heads do when they go together is not in it. Shapes: context
+    (batch, heads, queries, head_dim), one gate (batch, heads, queries, 1), scores_ (heads,) per layer. Needs
+    labels. Source: Michel et al. 2019, https://arxiv.org/abs/1905.10650, with the paper's normalisation by
+    layer. Differs from their code: L is the sum over examples, in a language model or a translation over
+    tokens (there the batch's mean), so that scores do not depend on the batch; the per-layer denominators
+    drop out.
     """
 
     name = "heads:gradient"
@@ -48,8 +50,9 @@ class HeadsProbe(Heads):
     importance = accuracy, on a fifth of the calibration examples, of a logistic regression (L2 penalty 1,
     features standardised) trained on the others; its features are the head's context averaged over the
     example's tokens, head_dim numbers. Which fifth depends on each example's tokens alone. Heads of equal
-    accuracy: the earlier layer's goes first. Needs class labels. Shapes: context (batch, heads, queries,
-    head_dim), scores_ (heads,) per layer. Source: Jo and Myaeng 2020,
+    accuracy: the earlier layer's goes first. It is coarse on few examples: n of them tell accuracies apart in
+    steps of 1/n, with a standard error of sqrt(a (1 - a) / n) at an accuracy of a. Needs class labels.
+    Shapes: context (batch, heads, queries, head_dim), scores_ (heads,) per layer. Source: Jo and Myaeng 2020,
     https://aclanthology.org/2020.acl-main.311. Differs: averaged over tokens for every architecture (there
     the first token, or for causal models the first padding), one fixed split, no search for the penalty; the
     worst heads are removed (there the best are joined as features and the model stays whole).

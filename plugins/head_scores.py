@@ -26,14 +26,15 @@ def watched(
     stage: str,
     see: Callable[[Key, Tensor, Site], None],
 ) -> None:
-    """Run the batches and show every tile of a stage, at the sites that the method selects."""
+    """Run the batches and show every tile of a stage, in float32 at least, at the sites of the method."""
     import torch
 
     from attnbench import watch
 
     def show(tensor: Tensor, site: Site) -> None:
         if method.selects(site):
-            see((site.kind, site.layer), tensor, site)
+            wide = torch.promote_types(tensor.dtype, torch.float32)
+            see((site.kind, site.layer), tensor.to(wide), site)
 
     with watch(model, **{stage: show}), torch.no_grad():
         for batch in batches:
@@ -105,10 +106,11 @@ class HeadsEntropy(Heads):
     """Remove the heads that look everywhere: a low entropy of attention counts as importance.
 
     importance = -mean over examples and queries of (-sum_k p log p) / log n, over queries that see n > 1
-    keys, with 0 log 0 = 0. Shapes: probs (batch, heads, queries, keys), scores_ (heads,) per layer. Source:
-    the head-importance exercise of Dive into Deep Learning, section 11.5,
-    https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs: divided by
-    log n, so that examples of different lengths weigh alike.
+    keys, with 0 log 0 = 0. A head that watches only a separator scores high, which in BERT may be how a head
+    does nothing (Clark et al. 2019, https://arxiv.org/abs/1906.04341). Shapes: probs (batch, heads, queries,
+    keys), scores_ (heads,) per layer. Source: the head-importance exercise of Dive into Deep Learning,
+    section 11.5, https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html.
+    Differs: divided by log n, so that examples of different lengths weigh alike.
     """
 
     name = "heads:entropy"
@@ -217,11 +219,12 @@ class HeadsLTwo(Heads):
 class HeadsOutput(Heads):
     """Remove the heads whose output varies least from token to token.
 
-    importance = mean over head_dim of Var(context), the variance over all tokens of all examples. Shapes:
-    context (batch, heads, queries, head_dim), scores_ (heads,) per layer. Source: the output variance of the
-    head-importance exercise of Dive into Deep Learning, section 11.5,
-    https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs: taken
-    before the output projection, which the source leaves open.
+    importance = mean over head_dim of Var(context), the variance over all tokens of all examples. The scale
+    of the values counts: with values c times as large and output weights c times smaller a head does the same
+    and scores c^2 times as much. Shapes: context (batch, heads, queries, head_dim), scores_ (heads,) per
+    layer. Source: the output variance of the head-importance exercise of Dive into Deep Learning, section
+    11.5, https://d2l.ai/chapter_attention-mechanisms-and-transformers/multihead-attention.html. Differs:
+    taken before the output projection, which the source leaves open.
     """
 
     name = "heads:output"

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench import Method, hookimpl
+from attnbench.errors import NotApplicable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from attnbench import Site
@@ -19,6 +21,11 @@ Scores = dict[tuple[str, int], "Tensor"]  # (kind, layer) -> (heads,)
 
 class Removal(Method):
     """What all share: `alive` says which heads of a site stay, the context of the others is zero."""
+
+    def nowhere(self) -> NotApplicable:
+        """Build the error for a model without a head where the method is to act."""
+        limits = [*(f"on={kind}" for kind in self.on), *(f"layers={layers}" for layers in self.layers)]
+        return NotApplicable(f"{self.name}: no heads at {' '.join(limits) or 'all'}")
 
     def alive(self, site: Site) -> Tensor | None:
         """Return 1 for a head that stays, 0 for one that goes: (heads,), or None where all stay."""
@@ -45,7 +52,12 @@ class Removal(Method):
 
 @dataclass
 class Heads(Removal):
-    """What the criteria share: rank the selected heads, remove the floor(n p / 100) lowest."""
+    """What the criteria share: rank the selected heads, remove the floor(n p / 100) lowest.
+
+    `removed_` tells how many were to go and how many went: fewer where `min-per-layer` keeps them.
+    """
+
+    criterion = True
 
     percent: float
     per_layer: bool = field(default=False, kw_only=True)
@@ -74,21 +86,37 @@ class Heads(Removal):
             else:
                 with apply(model, self):
                     scores = self.importance(model, batches)
-            self._fail_on_ties(scores)
+            if not scores:
+                raise self.nowhere()
+            self._fail_on_ties(scores, getattr(model, "dtype", None))
             self.scores_ = {
                 key: score.where(self.alive_[key] > 0, self.scores_.get(key, score))
                 for key, score in scores.items()
             }
             self._remove(self.percent * step / self.steps)
 
-    def _fail_on_ties(self, scores: Scores) -> None:
+    def _fail_on_ties(self, scores: Scores, dtype: torch.dtype | None) -> None:
+        """Raise ValueError where no kind of attention tells its heads apart.
+
+        Kinds have sequences of different lengths: a sum over queries differs from kind to kind by that alone.
+        """
         import torch
 
-        together = torch.cat([score[self.alive_[key] > 0] for key, score in sorted(scores.items())])
-        if not together.isfinite().all():
+        eps = torch.finfo(dtype or torch.float32).eps  # what is scored was computed that precisely
+        kinds: dict[str, list[Tensor]] = {}
+        for key, score in sorted(scores.items()):
+            kinds.setdefault(key[0], []).append(score[self.alive_[key] > 0])
+        pooled = {kind: torch.cat(left) for kind, left in kinds.items()}
+        if not torch.cat(list(pooled.values())).isfinite().all():
             raise ValueError(f"{self.name}: some heads have no finite score")
-        if len(together) > 1 and (together.max() - together.min()) <= 1e-6 * together.abs().max():
-            raise ValueError(f"{self.name} cannot tell the heads apart: all score {together[0].item():.6g}")
+        several = {kind: left for kind, left in pooled.items() if len(left) > 1}
+        if several and all(
+            left.max() - left.min() <= max(1e-6, eps) * left.abs().max() for left in several.values()
+        ):
+            scores_of = {kind: f"{left[0].item():.6g}" for kind, left in several.items()}
+            found = " and ".join(f"{score} in {kind}" for kind, score in scores_of.items())
+            shown = found if len(set(scores_of.values())) > 1 else next(iter(scores_of.values()))
+            raise ValueError(f"{self.name} cannot tell the heads apart: all score {shown}")
 
     def _remove(self, percent: float) -> None:
         ranked = sorted(  # heads of an earlier step come first: removed once, removed for good
@@ -107,6 +135,7 @@ class Heads(Removal):
             if sum(removed.values()) < total and removed[key] < most:
                 self.alive_[key][head] = 0
                 removed[key] += 1
+        self.removed_ = {"asked": total, "removed": sum(removed.values())}
 
     def alive(self, site: Site) -> Tensor | None:
         return self.alive_.get((site.kind, site.layer))
@@ -142,7 +171,7 @@ class HeadsFixed(Removal):
     context_h = 0 for each of them, in every kind of attention that `on=` leaves. Shapes: context (batch,
     heads, queries, head_dim). Source: `alive_heads` of Voita et al. 2019, https://arxiv.org/abs/1905.09418,
     and the head mask of Ji et al. 2021, https://github.com/StonyBrookNLP/spiqa. Differs: those list what
-    stays, of every layer; a head that the model does not have is an error. Counting begins at 0.
+    stays, of every layer; a head that no kind there has is an error. Counting begins at 0.
     """
 
     name = "heads:fixed"
@@ -160,7 +189,8 @@ class HeadsFixed(Removal):
     def alive(self, site: Site) -> Tensor | None:
         import torch
 
-        closed = [self._head(item) for item in self.off if int(item.partition(".")[0]) == site.layer]
+        named = [self._head(item) for item in self.off if int(item.partition(".")[0]) == site.layer]
+        closed = [head for head in named if head is None or head < site.heads]
         if not closed:
             return None
         alive = torch.ones(site.heads)
@@ -176,6 +206,8 @@ class HeadsFixed(Removal):
         from attnbench.sites import discover
 
         sites = [site for site in discover(model) if self.selects(site)]
+        if not sites:
+            raise self.nowhere()
         for item in self.off:
             layer, head = int(item.partition(".")[0]), self._head(item)
             at = [site for site in sites if site.layer == layer]

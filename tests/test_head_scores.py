@@ -121,6 +121,95 @@ def test_l1_is_the_number_of_queries_and_fails_saying_so(model, batches, eager):
         method.fit(model, batches)
 
 
+@pytest.mark.parametrize("name", ["t5", "marian"])
+def test_l1_fails_where_only_the_kinds_of_attention_differ(name):
+    pair = tiny(name)
+    batch = padded(pair, examples=4, tokens=11)
+    (method,) = parse("heads50:l1")
+    scores = method.importance(pair, [batch])
+    assert abs(scores["encoder", 0][0] - scores["cross", 0][0]) > 1  # unequal lengths, which rank no head
+    with pytest.raises(
+        ValueError, match=r"cannot tell the heads apart: all score .* in cross and .* in encoder"
+    ):
+        method.fit(pair, [batch])
+
+
+TIES = {  # scores by (kind, layer), and whether some kind tells its heads apart
+    "one kind": ({("encoder", 0): [1.0, 1.0], ("encoder", 1): [1.0, 1.0]}, False),
+    "between layers": ({("encoder", 0): [1.0, 1.0], ("encoder", 1): [2.0, 2.0]}, True),
+    "between kinds": ({("encoder", 0): [1.0, 1.0], ("decoder", 0): [2.0, 2.0]}, False),
+    "in one of the kinds": ({("encoder", 0): [1.0, 1.0], ("decoder", 0): [2.0, 3.0]}, True),
+    "one head": ({("encoder", 0): [1.0]}, True),
+    "one head a kind": ({("encoder", 0): [1.0], ("decoder", 0): [2.0]}, True),
+}
+
+
+@pytest.mark.parametrize("case", TIES)
+@pytest.mark.parametrize(
+    ("dtype", "noise"), [(torch.float32, 0.0), (torch.float32, 1e-7), (torch.bfloat16, 3e-3)]
+)
+def test_a_criterion_fails_where_every_kind_ties_within_itself(case, dtype, noise):
+    table, told = TIES[case]
+    draw = torch.Generator().manual_seed(0)
+    scores = {
+        key: torch.tensor(row) * (1 + noise * torch.rand(len(row), generator=draw))
+        for key, row in table.items()
+    }
+    (method,) = parse("heads50:entropy")
+    method.importance = lambda *_: scores
+    model = nn.Linear(1, 1).to(dtype)
+    model.dtype = dtype
+    with contextlib.nullcontext() if told else pytest.raises(ValueError, match="cannot tell"):
+        method.fit(model, [])
+
+
+def test_criteria_are_summed_in_float32_of_a_model_in_bfloat16(batches, tiny_folder):
+    from transformers import AutoModelForSequenceClassification
+
+    exact = AutoModelForSequenceClassification.from_pretrained(tiny_folder).eval()
+    coarse = copy.deepcopy(exact).bfloat16()
+    length = min(200, exact.config.max_position_embeddings - 4)
+    long = torch.randint(4, 60, (2, length), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": long, "attention_mask": torch.ones_like(long), "labels": torch.tensor([0, 1])}
+    seen = {}
+    with (
+        torch.no_grad(),
+        attnbench.watch(coarse, probs=lambda p, s: seen.setdefault(s.layer, []).append(p.clone())),
+    ):
+        coarse(**batch)
+    for layer, tiles_ in seen.items():
+        assert all(tile.dtype == torch.bfloat16 for tile in tiles_)
+        expected = np.mean(
+            [tile.double().square().sum((2, 3)).sqrt().mean(0).numpy() for tile in tiles_], axis=0
+        )
+        found = parse("heads50:l2")[0].importance(coarse, [batch])["encoder", layer].numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_in_bfloat16_l1_ranks_no_rounding_noise(batches, tiny_folder):
+    from transformers import AutoModelForSequenceClassification
+
+    coarse = AutoModelForSequenceClassification.from_pretrained(tiny_folder).eval().bfloat16()
+    (method,) = parse("heads50:l1")
+    with pytest.raises(ValueError, match="cannot tell the heads apart"):
+        method.fit(coarse, batches)
+    for criterion in ("entropy", "l2", "confidence", "output"):
+        (method,) = parse(f"heads50:{criterion}")
+        method.fit(coarse, batches)
+        assert sum(int(alive.sum()) for alive in method.alive_.values()) == HEADS
+
+
+@pytest.mark.parametrize(("spec", "asked", "removed"), [
+    ("heads50:entropy", 4, 4), ("heads50:entropy:min-per-layer=4", 4, 0),
+    ("heads75:l2:min-per-layer=2", 6, 4), ("heads50:l2:per-layer:steps=2", 4, 4),
+])  # fmt: skip
+def test_how_many_heads_were_asked_for_and_removed_is_learned(spec, asked, removed, model, batches):
+    (method,) = parse(spec)
+    method.fit(model, batches)
+    assert method.removed_ == {"asked": asked, "removed": removed}
+    assert sum(int((alive == 0).sum()) for alive in method.alive_.values()) == removed
+
+
 def test_l1_tells_heads_apart_where_rows_do_not_sum_to_one(model, batches, eager):
     total = np.zeros((2, HEADS))
     with torch.no_grad(), attnbench.apply(model, "prune80"):

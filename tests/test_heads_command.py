@@ -11,10 +11,14 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from attnbench import heads, heatmap, models
+import attnbench
+from attnbench import head_tables, heads, heatmap, models
 from attnbench.backends import lm_eval
+from attnbench.bench import Bench, Settings
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.gates import Silenced
+from attnbench.plugins import registry
 
 TASK = "pocket-sentiment"
 
@@ -87,7 +91,8 @@ def test_the_effect_of_a_head_is_what_the_task_loses_without_it(done):
     batches = prepared.batches(24, batch_size=24)
     dense = prepared.evaluate(model).metrics["acc"]["value"]
     effect = _table(folder / "effect.csv")[1]
-    assert f"effect: by how much acc falls from {dense:.4f} without this head alone" in shown
+    assert "effect: how much worse acc is without this head alone" in shown
+    assert f"(with every head it is {dense:.4f}; higher is better)" in shown
 
     layer, head = max(
         ((at, h) for (_, at), row in effect.items() for h in range(4)),
@@ -130,12 +135,12 @@ def test_a_constant_criterion_correlates_with_nothing():
     study = heads.Study("m", "t", {"a": {("encoder", 0): [1.0, 2.0]}, "b": {("encoder", 0): [3.0, 3.0]}})
     values = study.correlations()
     assert values["a", "a"] == 1 and np.isnan(values["a", "b"]) and np.isnan(values["b", "b"])
-    assert "nan" in heads.describe(study)
+    assert "nan" in head_tables.describe(study)
 
 
 def test_kinds_are_named_where_there_are_several():
     study = heads.Study("m", "t", {"a": {("cross", 0): [1.0, 2.0], ("encoder", 0): [1.0, 0.5]}})
-    assert heads.describe(study).splitlines()[3].split() == ["kind", "layer", "0", "1"]
+    assert head_tables.describe(study).splitlines()[3].split() == ["kind", "layer", "0", "1"]
 
 
 MISTAKES = {
@@ -143,6 +148,9 @@ MISTAKES = {
     "heads --models bert --by entrpy": "Did you mean entropy",
     "heads --models brt": "Did you mean bert",
     "heads --models ./nowhere": "give --tasks",
+    "heads --models bert --tasks nope": "unknown task 'nope'",
+    "heads --models bert --tasks pocket-qa --by probe": "nothing was scored",
+    "heads --models bert --tasks pocket-translation --by l2": "nothing was scored",
     "heads --models bert --tasks pocket-sentiment --by l2 --output file/x": "cannot be written",
 }
 
@@ -156,10 +164,128 @@ def test_a_mistake_is_one_line(line, says, capsys, tmp_path, monkeypatch):
 
 
 def test_all_criteria_are_those_that_score():
-    assert heads.chosen(["all"]) == heads.criteria()
+    assert heads.chosen(["all"]) == list(heads.criteria())
     assert heads.chosen([]) == ["entropy", "gradient", "l2"]
     assert {"l1", "l2", "entropy", "variance", "output", "confidence", "gradient", "probe", "random"} == set(
         heads.criteria()
     )
     with pytest.raises(UserError, match="fixed"):
         heads.chosen(["fixed"])
+
+
+def test_a_criterion_that_does_not_apply_is_no_failure(capsys, tmp_path):
+    line = "heads --models bert --tasks pocket-qa --by probe,confidence --output"
+    assert main([*line.split(), str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert "probe: not applicable: heads:probe needs a class label" in shown.out
+    assert "\nconfidence\n" in shown.out and "failed" not in shown.out
+    assert "next: attnbench methods heads:probe   attnbench run --methods heads50:probe" in shown.err
+
+
+def test_a_criterion_that_breaks_does_not_stop_the_others(capsys, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("one of the tensors was not used")
+
+    monkeypatch.setattr(heads.criteria()["confidence"], "importance", broken)
+    line = "heads --models bert --tasks pocket-sentiment --by confidence,l2 --output"
+    assert main([*line.split(), str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "confidence: failed: RuntimeError: one of the tensors was not used" in shown and "\nl2\n" in shown
+
+
+def test_a_criterion_is_explained_where_it_is_shown(done):
+    _, _, shown = done
+    assert "Remove the heads that look everywhere: a low entropy of attention counts as importance." in shown
+    assert "importance = -mean over examples and queries of (-sum_k p log p) / log n" in shown
+    assert max(map(len, shown.splitlines())) <= 110
+
+
+LOWER = {"word_perplexity": ({"word_perplexity": (6.0, 9.0)}, False), "mcc": ({"mcc": (-0.25, -0.5)}, True)}
+
+
+@pytest.mark.parametrize("metric", LOWER)
+def test_the_effect_is_how_much_worse_a_metric_is_either_way(metric, monkeypatch):
+    """A stand-in for the evaluation: the model with all its heads, then without one."""
+    values, higher = LOWER[metric]
+    whole, without = values[metric]
+
+    class Prepared:
+        def evaluate(self, model, **_):
+            seen = []
+            note = lambda context, _: seen.extend(head.any() for head in context.transpose(0, 1))  # noqa: E731
+            with torch.no_grad(), attnbench.watch(model, context=note):
+                model(input_ids=torch.arange(5, 12)[None])
+            value = whole if all(seen) else without
+            metrics = {metric: {"value": value, "stderr": 0.1, "higher_is_better": higher}}
+            return type("Measurement", (), {"metrics": metrics})
+
+    bench = Bench("bert", TASK, Settings(limit=1))
+    bench.prepared, model = Prepared(), bench.model
+    found = heads.Study("m", "t")
+    found.tables[heads.EFFECT] = heads._ablate(found, bench)
+    assert found.dense == whole and found.higher_is_better is higher
+    assert {value for row in found.tables["effect"].values() for value in row} == {abs(without - whole)}
+    better = "higher" if higher else "lower"
+    text = f"how much worse {metric} is without this head alone (with every head it is {whole:.4f}; {better}"
+    assert text in head_tables.describe(found) and model is bench.model
+
+
+def test_only_one_head_is_silenced_at_a_time():
+    model = models.find("marian", "pocket-translation").load("seq2seq")
+    ids = torch.arange(5, 12)[None]
+    zeros = set()
+    method = Silenced(2, on=("cross",), layers=("1",))
+    note = lambda c, s: zeros.update((s.kind, s.layer, h) for h in range(s.heads) if not c[:, h].any())  # noqa: E731
+    with torch.no_grad(), attnbench.apply(model, method), attnbench.watch(model, context=note):
+        model(input_ids=ids, decoder_input_ids=ids[:, :4])
+    assert zeros == {("cross", 1, 2)}
+    with attnbench.apply(model, method):  # where gradients are wanted
+        model(input_ids=ids, decoder_input_ids=ids[:, :4]).logits.sum().backward()
+
+
+def test_a_title_ends_where_its_figure_does():
+    import matplotlib.figure
+
+    seen = []
+    save = matplotlib.figure.Figure.savefig
+
+    def look(figure, *args, **kwargs):
+        save(figure, *args, **kwargs)
+        box = figure._suptitle.get_window_extent()
+        seen.append((box.x0, box.x1, figure.bbox.width))
+
+    title = "pocket-marian, pocket-translation\neffect: how much worse word_perplexity is without this head "
+    title += "alone (with every head it is 7.1923; lower is better)"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matplotlib.figure.Figure, "savefig", look)
+        for kinds, width in ((1, 2), (1, 12), (3, 4)):
+            table = {(kind, 0): [0.5] * width for kind in ("encoder", "decoder", "cross")[:kinds]}
+            heatmap.draw(table, title, diverging=True)
+    assert all(left >= 0 and right <= width for left, right, width in seen) and len(seen) == 3
+
+
+def test_a_layer_that_is_not_there_leaves_the_others_their_numbers(monkeypatch):
+    import matplotlib.figure
+
+    names = []
+    save = matplotlib.figure.Figure.savefig
+
+    def look(figure, *args, **kwargs):
+        save(figure, *args, **kwargs)
+        names.extend(label.get_text() for label in figure.axes[0].get_yticklabels())
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", look)
+    heatmap.draw({("encoder", 1): [1.0, 2.0], ("encoder", 3): [1.0, 0.5]}, "without layers 0 and 2")
+    assert names == ["1", "3"]
+
+
+def test_a_plugins_criterion_needs_no_amount_and_no_family(monkeypatch):
+    class Loudest(attnbench.Method):
+        name, criterion = "loudest", True
+
+        def fit(self, model, batches):
+            self.scores_ = {("encoder", 0): torch.tensor([0.5, 1.0])}
+
+    monkeypatch.setitem(registry().methods, "loudest", Loudest)
+    assert heads.criteria()["loudest"] is Loudest
+    assert heads.study("bert", TASK, ["loudest"]).tables["loudest"] == {("encoder", 0): [0.5, 1.0]}

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
@@ -14,6 +15,7 @@ import attnbench.sites
 from attnbench import parse, realised, slicing
 from attnbench.conformance.integrity import difference, snapshot
 from attnbench.errors import NotApplicable, UserError
+from attnbench.measure import measure
 
 # of layer 0 heads 1 and 3 go, of layer 1 all: whole groups of keys and values, where there are groups
 SOME = "heads:fixed:off=0.2:off=0.3:off=1"
@@ -123,17 +125,134 @@ def test_every_kind_can_lose_all_its_heads(name, kind):
     torch.testing.assert_close(found, _masked(model, [method], batch), rtol=1e-5, atol=1e-5)
 
 
-def test_groups_go_whole_or_equally():
-    model = tiny("llama")  # 4 query heads in 2 groups
-    batch = padded(model)
-    for spec in ("heads:fixed:off=0.0:off=0.1", "heads:fixed:off=0.0:off=0.3:off=1.2:off=1.3"):
-        with attnbench.realize(model, spec):
-            found = _outputs(model, batch)
-        torch.testing.assert_close(found, _masked(model, spec, batch), rtol=1e-5, atol=1e-5)
-    before = snapshot(model)
-    with pytest.raises(NotApplicable, match="whole groups"), attnbench.realize(model, "heads:fixed:off=0.0"):
-        pass
+UNEVEN = ("heads:fixed:off=0.0:off=1.1", "heads:fixed:off=0.3:off=1.0:off=1.1:off=1.2", "heads50:gradient")
+
+
+@pytest.mark.parametrize("name", ONE_GROUP)  # 4 query heads in 2 groups
+@pytest.mark.parametrize("spec", UNEVEN)
+def test_a_group_may_lose_some_of_its_heads(name, spec):
+    model = tiny(name)
+    methods, batch, before = parse(spec), padded(model, "left", examples=4), snapshot(model)
+    for method in methods:
+        method.fit(
+            model, [{**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}]
+        )
+    options = {
+        "max_new_tokens": 6,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    with torch.no_grad(), attnbench.apply(model, *methods):
+        expected, written = _outputs(model, batch), model.generate(**batch, **options)
+    with torch.no_grad(), attnbench.realize(model, *methods):
+        found, again = _outputs(model, batch), model.generate(**batch, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(again.sequences, written.sequences)
+    for a, b in zip(again.logits, written.logits, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert difference(before, snapshot(model)) is None
+
+
+COPIES = {"off=0.1": (3, 1), "off=0.0:off=0.1": (1, 2), "off=0.0:off=0.3": (2, 1)}
+
+
+@pytest.mark.parametrize(("off", "expected"), COPIES.items())
+def test_keys_and_values_are_copied_no_more_than_heads_need(off, expected):
+    model = tiny("llama")
+    batch, attention = padded(model), model.model.layers[0].self_attn
+    both = f"heads:fixed:{off}+heads:fixed:off=0.2:off=1.0"
+    with attnbench.realize(model, f"heads:fixed:{off}"):
+        rows = {attention.k_proj.weight.shape[0], attention.v_proj.weight.shape[0]}
+        assert (rows, attention.num_key_value_groups) == ({expected[0] * 8}, expected[1])
+    with attnbench.realize(model, both):  # cut twice
+        found = _outputs(model, batch)
+    torch.testing.assert_close(found, _masked(model, both, batch), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_that_a_module_cannot_change_are_refused(monkeypatch):
+    model = tiny("llama")
+    with monkeypatch.context() as patch:
+        for layer in model.model.layers:
+            count = layer.self_attn.num_key_value_groups
+            patch.delattr(layer.self_attn, "num_key_value_groups")
+            patch.setattr(type(layer.self_attn), "num_key_value_groups", count, raising=False)
+        before = snapshot(model)
+        with pytest.raises(NotApplicable, match="shares keys and values"):
+            attnbench.realize(model, "heads:fixed:off=0.0").__enter__()
+        assert difference(before, snapshot(model)) is None
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5"])
+def test_a_layer_without_heads_is_no_site(name):
+    model = copy.deepcopy(tiny(name))
+    batch = padded(model)
+    if name == "t5":
+        batch["labels"] = batch["decoder_input_ids"]
+    else:
+        batch["labels"] = batch["input_ids"] if name != "bert" else torch.zeros(8, dtype=torch.long)
+    kinds = {site.kind for site in attnbench.sites.discover(model)}
+    with attnbench.realize(model, "heads:fixed:off=0"):
+        sites = attnbench.sites.discover(model)
+        assert {site.layer for site in sites} >= {1} and all(site.layer and site.heads == 4 for site in sites)
+        whole = attnbench.sites.discover(model, headless=True)
+        assert [(site.layer, site.heads) for site in whole if not site.heads] == [(0, 0)] * len(kinds)
+        for criterion in ("gradient", "output", "random", "confidence"):
+            (method,) = parse(f"heads50:{criterion}")
+            method.fit(model, [batch])
+            assert set(method.scores_) == {(site.kind, site.layer) for site in sites}
+        (gates,) = parse("gates:l0:steps=2")
+        gates.fit(model, [batch])
+        assert set(gates.alive_) == set(method.scores_)
+        plain = {key: value for key, value in batch.items() if key != "labels"}
+        assert measure(model, [plain], parse("prune80"))["heads"] == 1
+        with torch.no_grad(), attnbench.apply(model, "prune80") as applied:
+            model(**plain)
+        assert applied.hit == applied.expected == len(sites)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
+def test_hidden_states_before_a_layer_without_heads_are_changed_all_the_same(name):
+    model = tiny(name)
+    batch = padded(model)
+    expected = _masked(model, "heads:fixed:off=1+hidden-threshold0.2+prune50", batch)
+    with attnbench.realize(model, "heads:fixed:off=1"):
+        found = _masked(model, "hidden-threshold0.2+prune50", batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+NOWHERE = ("heads:fixed:off=0.1:on=cross", "heads:fixed:off=0.1:layers=9")
+UNFITTED = ("heads50:entropy", "heads50:gradient", "heads50:random", "gates:l0")
+
+
+def test_no_place_to_remove_heads_from_is_not_applicable():
+    model = tiny("bert")
+    batch = {**padded(model), "labels": torch.zeros(8, dtype=torch.long)}
+    for spec in NOWHERE:
+        for change in (attnbench.apply, attnbench.realize):
+            with pytest.raises(NotApplicable, match=r"at (on=cross|layers=9)"), change(model, spec):
+                pass
+    for spec in UNFITTED:
+        with pytest.raises(NotApplicable, match="no heads at on=cross"):
+            parse(f"{spec}:on=cross")[0].fit(model, [batch])
+
+
+def test_kinds_may_have_different_numbers_of_heads():
+    torch.manual_seed(0)
+    config = transformers.BartConfig(
+        vocab_size=97, d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4,
+        decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0, decoder_start_token_id=2, forced_eos_token_id=None,
+    )  # fmt: skip
+    model = transformers.BartForConditionalGeneration(config).eval()
+    batch, spec = padded(model), "heads:fixed:off=0.3"  # only the encoder has it
+    expected = _masked(model, f"{spec}:on=encoder", batch)
+    torch.testing.assert_close(_masked(model, spec, batch), expected, rtol=1e-5, atol=1e-6)
+    with attnbench.realize(model, spec):
+        torch.testing.assert_close(_outputs(model, batch), expected, rtol=1e-5, atol=1e-5)
+    for wrong in (f"{spec}:on=decoder", "heads:fixed:off=0.7"):
+        with pytest.raises(ValueError, match="layer 0 has heads 0 to"), attnbench.apply(model, wrong):
+            pass
 
 
 def test_layers_that_share_weights_lose_the_same_heads_or_none():

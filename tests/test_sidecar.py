@@ -93,6 +93,41 @@ def test_trained_weights_are_written(tiny_folder, tmp_path):
         torch.testing.assert_close(_logits(ours), _logits(whole), rtol=1e-5, atol=1e-5)
 
 
+def test_a_layer_without_heads_takes_part_in_nothing(exported, tmp_path):
+    specs = ["heads50:gradient", "heads50:output", "prune80"]
+    records = runner.run(str(exported), specs, TASK, limit=30, records=str(tmp_path)).records
+    by_method = {record.cell["method"]: record for record in records}
+    assert all(by_method[spec].status == "measured" for spec in specs)
+    assert by_method["prune80"].measured["heads"] == 1
+    for spec in specs[:2]:  # 3 heads are left, all in layer 0: floor(3 / 2) of them goes
+        alive = by_method[spec].fitted[spec]["alive_"]
+        assert list(alive) == ["encoder 0"] and sum(alive["encoder 0"]) == 2
+
+
+def test_heads_that_share_keys_and_values_go_one_by_one(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "smaller"
+    content = sidecar.export("llama", "pocket-perplexity", "heads:fixed:off=0.0:off=2.1:off=3", folder)
+    assert [len(heads) for heads in content["heads"].values()] == [3, 4, 3, 0]
+    whole = models.find("llama", "pocket-perplexity").load("causal-lm")
+    batch = {
+        "input_ids": torch.arange(5, 14).view(1, 9),
+        "attention_mask": torch.ones(1, 9, dtype=torch.long),
+    }
+    options = {"max_new_tokens": 5, "do_sample": False}
+    with torch.no_grad(), attnbench.apply(whole, content["method"]):
+        expected, written = whole(**batch).logits, whole.generate(**batch, **options)
+    ours = models.find(str(folder), "pocket-perplexity").load("causal-lm")
+    plain = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for model in (ours, plain):
+        with torch.no_grad():
+            torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-5, atol=1e-5)
+            assert torch.equal(model.generate(**batch, **options), written)
+    rows = [model.model.layers[0].self_attn.q_proj.weight.shape[0] for model in (ours, plain)]
+    assert rows[0] * 4 == rows[1] * 3
+
+
 def test_the_sidecar_changes_the_fingerprint(exported, tmp_path):
     import shutil
 
@@ -110,6 +145,9 @@ MISTAKES = {
     f"export --model TINY --task {TASK} --method {FIXED} .": "give a new folder",
     f"export --model TINY --task {TASK} --method {FIXED} file": "give a new folder",
     f"export --model EXPORTED --task {TASK} --method {FIXED} new": "an export already",
+    f"export --model TINY --task {TASK} --method heads:fixed:off=0:on=cross new": "no attention at on=cross",
+    f"export --model TINY --task {TASK} --method gates:l0:on=cross new": "no attention at on=cross",
+    f"export --model TINY --task {TASK} --method heads50:entropy:layers=7 new": "no attention at layers=7",
     "export --model TINY new": "--task",
 }
 
