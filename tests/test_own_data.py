@@ -60,6 +60,9 @@ def _csv(rows):
         ("text,label,split\na,1,test\nb,0,tuning\n", "line 3: split is 'tuning'. Known: train, calibration"),
         (HEAD, "holds no row"),
         (HEAD + "a,1\nb,7\n", "line 3: label '7' is none of no, yes, nor a number below 2"),
+        ("text,label,split\na,1,\n", "line 2: split is ''. Known: train, calibration"),
+        (HEAD + "a,1.5\n", "line 2: label '1.5' is none of no, yes"),
+        (HEAD + "a,True\n", "line 2: label 'True' is none of no, yes"),
         (HEAD + "a,Yes\nb,maybe\n", "line 3: label 'maybe' is none of no, yes"),
         (HEAD + "a,-1\n", "line 2: label '-1' is none of"),
         ((HEAD + "a,1\n").encode() + b"caf\xe9,1\n", "line 3: not UTF-8: byte 0xe9"),
@@ -83,6 +86,8 @@ def test_a_mistake_in_a_csv_file_is_named_with_its_line(content, message, file, 
         ('{"text": "a", "label": true}', "line 3: label True is none of no, yes"),
         ('{"text": "a", "label": 2}', "line 3: label 2 is none of no, yes"),
         ('{"text": "a", "label": 1.5}', "line 3: label 1.5 is none of no, yes"),
+        ('{"text": "a", "label": null}', "line 3: label None is none of no, yes"),
+        ('{"text": "a", "label": 1, "split": ["test"]}', "line 3: split is ['test']. Known: train"),
     ],
 )
 def test_a_mistake_in_a_json_lines_file_is_named_with_its_line(line, message, file, classifier):
@@ -110,6 +115,50 @@ def test_labels_are_names_or_numbers_and_texts_are_kept(file, classifier):
         assert prepared.task.task_name == "mine" and prepared.file.dataset == f"file {name}"
 
 
+@pytest.mark.parametrize(
+    ("labels", "given", "expected"),
+    [
+        (("1", "2"), "1", 0),  # a name wins over a number
+        (("1", "2"), "2.0", 1),
+        (("no", "yes"), "1.0", 1),
+        (("no", "yes"), "0", 0),
+        (("Yes", "YES", "no"), '"Yes"', 0),
+        (("Yes", "YES", "no"), '"YES"', 1),
+        (("Yes", "YES", "no"), '"No"', 2),
+        (("false", "true"), "true", 1),
+        (("0.0", "1.0"), "1.0", 1),
+    ],
+)
+def test_a_label_is_the_same_class_in_both_kinds_of_file(labels, given, expected, file, tmp_path):
+    model = tiny_tasks.checkpoint(tmp_path / "model", labels=labels)
+    rows = {"mine.csv": HEAD + "w1," + given.strip('"'), "mine.jsonl": f'{{"text": "w1", "label": {given}}}'}
+    for name, content in rows.items():
+        prepared = lm_eval.prepare(file(content + "\n", name), model)
+        assert [prepared.task.doc_to_target(item.doc) for item in prepared.task.instances] == [expected]
+
+
+def test_labels_that_differ_by_case_alone_are_not_guessed(file, tmp_path):
+    model = tiny_tasks.checkpoint(tmp_path / "model", labels=("Yes", "YES", "no"))
+    with pytest.raises(UserError, match="line 2: label 'yes' is none of Yes, YES, no"):
+        lm_eval.prepare(file(HEAD + "w1,yes\n"), model)
+
+
+def test_splits_and_endings_may_be_in_capitals(file, classifier):
+    rows = "text,label,split\nw1,1,Test\nw2,0,TRAIN\nw3,0,Dev\n"
+    prepared = lm_eval.prepare(file(rows, "MINE.CSV"), classifier)
+    assert [item.doc["text"] for item in prepared.task.instances] == ["w1", "w3"]
+    assert prepared.file.dataset == "file MINE.CSV"
+
+
+def test_the_first_text_that_is_too_long_is_named_with_its_line(file, classifier):
+    rows = "text,label,split\nw1,1,train\nw2,0,test\n" + "w3 " * 99 + ",0,test\n" + "w4 " * 90 + ",0,test\n"
+    prepared = lm_eval.prepare(file(rows), classifier)
+    with pytest.raises(
+        UserError, match=r"mine\.csv, line 4: 2 of 3 inputs of task 'mine' have over 80 tokens"
+    ):
+        prepared.check(classifier.load("classification"))
+
+
 def test_a_pair_stays_a_pair(file, classifier):
     prepared = lm_eval.prepare(file("label,text,text2\n1,w1 w2,w3\n"), classifier)
     (batch,) = prepared.batches(1)
@@ -122,8 +171,11 @@ def test_a_model_with_one_output_is_compared_by_correlation(file, tmp_path):
     prepared = lm_eval.prepare(file(_csv(rows)), number)
     found = prepared.evaluate(number.load("classification"))
     assert list(found.metrics) == ["spearman", "pearson"]
-    with pytest.raises(UserError, match="line 2: label 'high' is no number"):
-        lm_eval.prepare(file(HEAD + "a,high\n"), number)
+    for label in ("high", "nan", "inf", "-Infinity", "1_5", ""):
+        with pytest.raises(UserError, match=f"line 3: label '{label}' is no number"):
+            lm_eval.prepare(file(HEAD + f"b,1e3\na,{label}\n"), number)
+    with pytest.raises(UserError, match="line 1: label True is no number"):
+        lm_eval.prepare(file('{"text": "a", "label": true}\n', "mine.jsonl"), number)
 
 
 def test_a_checkpoint_with_another_head_is_refused(file, tmp_path):
@@ -163,6 +215,54 @@ def test_another_file_may_be_fitted_on_by_any_classifier(file, classifier, tmp_p
         lm_eval.prepare(mine, classifier, calibration=pair).calibration()
 
 
+@pytest.mark.parametrize("name", ["train", "Calibration"])
+def test_one_split_of_a_file_may_be_fitted_on(name, file, classifier):
+    other = file("text,label,split\nw1,1,train\nw2,0,train\nw3,0,test\n", "other.csv")
+    prepared = lm_eval.prepare(file(HEAD + "w9,1\n"), classifier, calibration=f"{other}:{name}")
+    assert {doc["text"] for doc in prepared.calibration_documents()} == {"w1", "w2"}
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "message"),
+    [
+        (
+            HEAD + "w1,1\n",
+            ":train",
+            r"calibration of task 'mine': '.*other\.csv:calibration' holds no document",
+        ),
+        ("text,label,split\nw1,1,train\n", ":test", "other.csv:evaluation' holds no document"),
+        (HEAD + "w1,1\n", ":tuning", "unknown split 'tuning'. .*train, calibration"),
+        (HEAD + "w1,7\n", "", "other.csv, line 2: label '7' is none of no, yes"),
+        (None, "", "other.csv: cannot be read: No such file"),
+    ],
+)
+def test_a_mistake_in_what_is_fitted_on_comes_before_anything_is_measured(
+    content, split, message, file, classifier, tmp_path
+):
+    if content is not None:
+        file(content, "other.csv")
+    with pytest.raises(UserError, match=message):
+        lm_eval.prepare(file(HEAD + "w9,1\n"), classifier, calibration=f"{tmp_path / 'other.csv'}{split}")
+
+
+def test_no_method_is_fitted_on_nothing(file, tmp_path):
+    task = tmp_path / "made"
+    task.mkdir()
+    (task / "made.yaml").write_text(
+        "task: made\nclass: !function attnbench.backends.classification.Classify\n"
+        "custom_dataset: !function made_up.documents\nvalidation_split: validation\ndoc_to_text: text\n"
+        "doc_to_target: label\ndoc_to_choice: ['no', 'yes']\nmetric_list: [{metric: acc}]\n"
+        "metadata: {calibration: {split: train, samples: 8}}\n"
+    )
+    (task / "made_up.py").write_text(
+        "def documents(split):\n    return [{'text': 'w1', 'label': 1}] * (split == 'validation')\n"
+    )
+    folder = tiny_tasks.checkpoint(tmp_path / "tiny").path
+    found = runner.run(folder, "mask50", "made", include_path=str(task), records=str(tmp_path / "records"))
+    assert found.records[-1].status == "failed" and not found.records[-1].metrics
+    assert "calibration of task 'made': 'train' holds no document" in found.records[-1].error
+
+
 def test_calibration_on_a_file_is_for_classifiers(file):
     from attnbench import models
 
@@ -181,8 +281,9 @@ def test_a_reason_names_a_file_without_its_folder(file, model):
 
 
 def test_names_of_files_are_told_apart(file, tmp_path):
-    with pytest.raises(UserError, match="no file 'nowhere"):
-        plan.plan(["bert"], ["prune80"], ["nowhere.csv"])
+    for name in ("nowhere.csv", "nowhere.JSONL", "nowhere.yaml"):
+        with pytest.raises(UserError, match=f"no file '{name}'"):
+            plan.plan(["bert"], ["prune80"], [name])
     with pytest.raises(UserError, match="would share the name of task 'sst2' in records"):
         tasks.find(file(HEAD, "sst2.csv"))
     twins = [file(HEAD, "mine.csv"), file("", "mine.jsonl")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import checks, column, hub, models, provenance, record, runner
+from attnbench import bench, checks, column, hub, models, provenance, record, runner, spec
 from attnbench.backends import lm_eval
 from attnbench.cli import main
 from attnbench.errors import UserError
@@ -502,10 +502,61 @@ def test_data_that_cannot_be_read_does_not_keep_the_rest_from_being_measured(tmp
     (tmp_path / "bad.csv").write_text('text,label\ngood,positive\n"open,negative\n', encoding="utf-8")
     asked = ["run", "--models", "bert", "--tasks", "bad.csv,pocket-sentiment", "--limit", "8"]
     assert main(asked) == 2
-    error = capfd.readouterr().err
+    table, error = capfd.readouterr()
+    assert "pocket-bert pocket-sentiment (8)" in table and "uniform" in table
     assert "pocket-bert · bad.csv: not measured: bad.csv, line 3" in error
     assert "1 of 2 pairs of model and task could not be measured" in error.splitlines()[-1]
     folder = tmp_path / "attnbench-records" / "pocket-bert" / "pocket-sentiment"
     assert {file.stem for file in folder.glob("*.json")} == {"dense", "uniform"}
     with pytest.raises(UserError, match=r"^bad\.csv, line 3"):
         runner.run("bert", (), "bad.csv", limit=8)
+
+
+def test_a_model_for_other_tasks_is_not_applicable_among_several(tmp_path, capfd):
+    folders = [str(models.POCKET / name) for name in ("bert-sentiment", "gpt-language", "marian-translation")]
+    tasks = ["pocket-sentiment", "pocket-agreement", "pocket-translation"]
+    records = str(tmp_path / "records")
+    found = runner.run(folders, (), tasks, limit=4, records=records).records
+    assert [item.status for item in found].count("measured") == 6 and len(found) == 18
+    reasons = {item.error for item in found if item.status != "measured"}
+    assert {item.status for item in found} == {"measured", "not applicable"} and len(reasons) == 6
+    assert all("does not fit task" in reason for reason in reasons)
+    asked = ["run", "--models", folders[0], "--tasks", "pocket-agreement", "--records", records]
+    assert main(asked) == 2
+    assert "does not fit task 'pocket-agreement'" in capfd.readouterr().err
+
+
+def test_labels_of_other_tasks_are_not_applicable_among_several(tiny_folder, tmp_path):
+    (tmp_path / "made.yaml").write_text(
+        "task: made\nclass: !function attnbench.backends.classification.Classify\n"
+        "custom_dataset: !function attnbench.pocket.text.documents\ndataset_kwargs: {task: sentiment}\n"
+        "validation_split: validation\ndoc_to_text: text\ndoc_to_target: label\n"
+        "doc_to_choice: [one, two]\nmetric_list: [{metric: acc}]\n"
+    )
+    file, records = str(tmp_path / "made.yaml"), str(tmp_path / "records")
+    found = runner.run(tiny_folder, (), ["pocket-sentiment", file], limit=4, records=records).records
+    assert [item.status for item in found] == ["measured"] * 2 + ["not applicable"] * 2
+    assert "made.yaml', line 8: the labels do not fit: the task has one, two" in found[-1].error
+    with pytest.raises(UserError, match=r"made.yaml', line 8: the labels do not fit"):
+        runner.run(tiny_folder, (), file, limit=4, records=records)
+
+
+@pytest.mark.parametrize(
+    ("dense", "found", "changed"),
+    [
+        ([[-3345.144], [-120.0]], [[-3345.345], [-120.1]], 1.0),  # log-likelihoods of a page and a line
+        ([[-3345.144], [-120.0]], [[-3345.145], [-120.0001]], 0.0),
+        ([[4.0, -4.0], [0.001, 3.0]], [[4.00001, -4.0], [0.00101, 3.0]], 0.0),
+        ([[4.0, -4.0], [0.001, 3.0]], [[4.0, -4.0], [0.003, 3.0]], 0.5),
+        ([[1e-3], [2e-3]], [[1.001e-3], [2e-3]], 0.5),
+        ([[9.0, 12.0, 7.5]], [[9.0, 13.0, 7.5]], 1.0),  # a span's last character
+        ([[255.0]], [[254.0]], 1.0),  # of a text
+    ],
+)
+def test_the_receipt_tells_a_change_from_the_order_of_a_sum(dense, found, changed):
+    cells = column.Column.__new__(column.Column)
+    cells.settings, cells.dense_outputs = bench.Settings(), None
+    item = record.Record({}, "measured")
+    cells._changed(dense, (), item)
+    receipt = cells._changed(found, spec.parse("prune80"), item)
+    assert receipt == {"changed": changed, "effect": "applied" if changed else "no effect"}

@@ -52,8 +52,10 @@ class Prepared:
         self.seed = seed
         self._checkpoint = checkpoint
         self._asked = calibration
-        if isinstance(task, Texts) and calibration is not None and tasks.is_own(calibration):
-            calibration_.found(task, calibration_.source(task, calibration))  # its mistakes come first
+        if isinstance(task, Texts) and calibration is not None:
+            chosen = calibration_.source(task, calibration)
+            if chosen.dataset and tasks.is_own(chosen.dataset[0]):
+                calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
         task.build_all_requests(limit=limit)
         cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
