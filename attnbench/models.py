@@ -1,25 +1,22 @@
-"""Name, find and load checkpoints: pocket models, published models, Hub ids and folders."""
+"""Find and load checkpoints: pocket models, published models, Hub ids and folders."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import hub, sidecar, tasks
+from attnbench import hub, names, sidecar, tasks
 from attnbench.errors import Misfit, NotApplicable, UserError, unknown
+from attnbench.names import is_folder, label, pocket_families, tasks_of
 from attnbench.published import PUBLISHED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-POCKET = Path(__file__).parent / "pocket" / "weights"
-
+POCKET = names.POCKET
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
@@ -33,66 +30,12 @@ BESIDE = (
     "generation_config.json", "*.py",
 )  # fmt: skip
 FETCHED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")  # of a Hub model, beside weights and own code
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def pocket_families() -> dict[str, dict[str, Path]]:
-    """List the shipped pocket models: family -> task -> folder, the task to begin with first."""
-    families: dict[str, dict[str, Path]] = {}
-    for card in sorted(POCKET.glob("*/card.json"), reverse=True):
-        for task in json.loads(card.read_text(encoding="utf-8"))["tasks"]:
-            families.setdefault(card.parent.name.partition("-")[0], {})[task] = card.parent
-    return dict(sorted(families.items()))
-
-
-def label(name: str) -> str:
-    """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part.
-
-    Raises UserError for a name that is none, and for a folder whose last part is the name of another model.
-    """
-    short = name.removeprefix("pocket-")
-    if short in pocket_families():
-        return f"pocket-{short}"
-    if name in PUBLISHED:
-        return name
-    if is_folder(name):
-        last = Path(name).expanduser().resolve().name
-        if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
-            raise UserError(
-                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder."
-            )
-        return last
-    if HUB_ID.fullmatch(name):
-        return name
-    if "/" in name:
-        here = f"A folder of that name is here: write ./{name}" if Path(name).is_dir() else ""
-        raise UserError(f"unknown model '{name}'. {here or 'A Hub id is OWNER/NAME, a folder ./NAME.'}")
-    if Path(name).is_dir():
-        raise UserError(f"unknown model '{name}'. A folder of that name is here: write ./{name}")
-    place = Path(os.environ.get("ATTNBENCH_MODELS", "")) / name
-    if place.is_dir():
-        raise UserError(f"unknown model '{name}'. Only suites look into ATTNBENCH_MODELS: write {place}")
-    known = [*pocket_families(), *PUBLISHED]
-    raise unknown(
-        "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
-    )
-
-
-def is_folder(name: str) -> bool:
-    """Tell whether a model is given as a folder, which is by how its name begins."""
-    return name.startswith((".", "/", "~"))
 
 
 def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
     if is_folder(name) and not Path(name).expanduser().is_dir():
         raise UserError(f"model '{name}': no such folder. Give one saved by `save_pretrained`.")
-
-
-def tasks_of(name: str) -> list[str]:
-    """List the tasks a model runs without being told: those of its cards, a published one's usual ones."""
-    pocket = pocket_families().get(name.removeprefix("pocket-"))
-    return list(pocket or (PUBLISHED[name].usual if name in PUBLISHED else ()))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""The names of models: short ones, published ones, Hub ids and folders. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from attnbench.errors import UserError, unknown
+from attnbench.published import PUBLISHED
+
+POCKET = Path(__file__).parent / "pocket" / "weights"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def pocket_families() -> dict[str, dict[str, Path]]:
+    """List the shipped pocket models: family -> task -> folder, the task to begin with first."""
+    families: dict[str, dict[str, Path]] = {}
+    for card in sorted(POCKET.glob("*/card.json"), reverse=True):
+        for task in json.loads(card.read_text(encoding="utf-8"))["tasks"]:
+            families.setdefault(card.parent.name.partition("-")[0], {})[task] = card.parent
+    return dict(sorted(families.items()))
+
+
+def label(name: str) -> str:
+    """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part.
+
+    Raises UserError for a name that is none, and for a folder whose last part is the name of another model.
+    """
+    short = name.removeprefix("pocket-")
+    if short in pocket_families():
+        return f"pocket-{short}"
+    if name in PUBLISHED:
+        return name
+    if is_folder(name):
+        last = Path(name).expanduser().resolve().name
+        if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
+            raise UserError(
+                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder."
+            )
+        return last
+    if HUB_ID.fullmatch(name):
+        return name
+    if "/" in name:
+        here = f"A folder of that name is here: write ./{name}" if Path(name).is_dir() else ""
+        raise UserError(f"unknown model '{name}'. {here or 'A Hub id is OWNER/NAME, a folder ./NAME.'}")
+    if Path(name).is_dir():
+        raise UserError(f"unknown model '{name}'. A folder of that name is here: write ./{name}")
+    place = Path(os.environ.get("ATTNBENCH_MODELS", "")) / name
+    if place.is_dir():
+        raise UserError(f"unknown model '{name}'. Only suites look into ATTNBENCH_MODELS: write {place}")
+    known = [*pocket_families(), *PUBLISHED]
+    raise unknown(
+        "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
+    )
+
+
+def is_folder(name: str) -> bool:
+    """Tell whether a model is given as a folder, which is by how its name begins."""
+    return name.startswith((".", "/", "~"))
+
+
+def tasks_of(name: str) -> list[str]:
+    """List the tasks a model runs without being told: those of its cards, a published one's usual ones."""
+    pocket = pocket_families().get(name.removeprefix("pocket-"))
+    return list(pocket or (PUBLISHED[name].usual if name in PUBLISHED else ()))
