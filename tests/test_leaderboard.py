@@ -19,6 +19,11 @@ def test_terminal_table():
     assert render(board(), format="text") + "\n" == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_one_sample_is_counted_as_one():
+    text = render([record("dense", acc=[1]), record("prune80", acc=[0])])
+    assert "1 sample of sst2 resolves ±79 points of acc." in text and "1 samples" not in text
+
+
 def test_terminal_table_fits_120_columns():
     items = board()
     f1 = np.where(right(1000, 80) == 1, 1, 0.5)
