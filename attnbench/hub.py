@@ -42,7 +42,7 @@ def download(
     wanted = [*patterns, *(["*.py"] if own_code else [])]
     try:
         folder = snapshot_download(repository, allow_patterns=[*wanted, weights[0]])
-        if not any(Path(folder).glob(weights[0])):  # only then is the Hub asked again
+        if weights[1:] and not any(Path(folder).glob(weights[0])):  # only then is the Hub asked again
             folder = snapshot_download(repository, allow_patterns=[*wanted, *weights])
         return folder
     except (HfHubHTTPError, OSError) as error:
