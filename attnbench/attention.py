@@ -54,7 +54,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
         stack.callback(engine.pop, applied)
         engine.push(applied)
         yield applied
-        require_nothing_kept(wanted, engine.scratch.lent())
+        require_nothing_kept(wanted, engine.scratch.lent(), applied.guards)
 
 
 def _engine(model: nn.Module) -> Engine | None:

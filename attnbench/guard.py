@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, UntypedStorage
 
 from attnbench.method import Method, Site
 
@@ -19,18 +22,22 @@ class StageError(Exception):
 class Guard:
     """One stage of one method. Raises StageError; what the stage itself raises gets a note with its site."""
 
-    __slots__ = ("call", "name", "uniform")
+    __slots__ = ("call", "lent", "name", "uniform")
 
     def __init__(self, method: Method, stage: str) -> None:
         self.call: Stage = getattr(method, stage)
         self.name = f"{method.name or type(method).__name__}.{stage}"
         self.uniform = method.empty == "uniform"
+        # not of `hidden`: a layer's input may be among a model's outputs
+        self.lent: weakref.WeakSet[Tensor] | None = None if stage == "hidden" else weakref.WeakSet()
 
     def __call__(self, tensor: Tensor, site: Site) -> Tensor:
         shape, dtype, device = tensor.shape, tensor.dtype, tensor.device
         version = tensor._version if tensor.requires_grad else None
         seen = site.visible
         shown = None if seen is None or seen.is_inference() else seen._version
+        if self.lent is not None and not torch.is_grad_enabled():  # autograd keeps tensors itself
+            self.lent.add(tensor)
         try:
             result = self.call(tensor, site)
         except (Exception, SystemExit) as error:
@@ -67,9 +74,11 @@ def _ours(result: Tensor, lent: Tensor) -> Tensor:
     return lent.copy_(result)
 
 
-def require_nothing_kept(methods: Sequence[Method], lent: Iterable[Tensor]) -> None:
-    """Raise StageError where a method's attributes hold memory that was lent to its stages."""
-    addresses = {tensor.untyped_storage().data_ptr() for tensor in lent}
+def require_nothing_kept(
+    methods: Sequence[Method], lent: Iterable[UntypedStorage], guards: Iterable[Guard] = ()
+) -> None:
+    """Raise StageError where a method holds a tensor or memory that was lent to its stages, wherever."""
+    addresses = {memory.data_ptr() for memory in lent}
     for method in methods:
         for path, tensor in tensors_in(vars(method)):
             if tensor.untyped_storage().data_ptr() in addresses:
@@ -77,6 +86,12 @@ def require_nothing_kept(methods: Sequence[Method], lent: Iterable[Tensor]) -> N
                 raise StageError(
                     f"{name} keeps a stage's tensor in .{path}: its memory is used again. Clone it."
                 )
+    suspects = [guard for guard in guards if guard.lent]
+    if suspects:
+        gc.collect()  # what is only part of a cycle is not kept
+        for guard in suspects:
+            if guard.lent:
+                raise StageError(f"{guard.name}'s tensor is kept: its memory is used again. Clone it.")
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

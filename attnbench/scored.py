@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.nn import functional
 
 from attnbench.guard import Guard
@@ -48,9 +48,9 @@ class Scratch:
             self._buffers[key] = tensor.new_empty(size)
         return self._buffers[key][:size].view(shape)
 
-    def lent(self) -> list[Tensor]:
+    def lent(self) -> list[UntypedStorage]:
         """Return the memory whose views stages were given."""
-        return list(self._buffers.values())
+        return [buffer.untyped_storage() for buffer in self._buffers.values()]
 
 
 @dataclass

@@ -73,6 +73,9 @@ class AddsTheLast(Method):
         return probs if before is None else (probs + before) / 2
 
 
+SHELF = []
+
+
 @planted
 class KeepsAReference(Method):
     def probs(self, probs, site):
@@ -85,6 +88,21 @@ class KeepsItsContext(Method):
     def context(self, context, site):
         self.kept = context
         return context * 0.5
+
+
+@planted
+class KeepsForEverybody(Method):
+    def scores(self, scores, site):
+        SHELF.append(scores)
+        return scores * 0.5
+
+
+@planted
+class KeepsAHiddenState(Method):
+    def hidden(self, hidden, site):
+        if site.layer == 1:
+            SHELF.append(hidden)
+        return hidden * 0.5
 
 
 @planted

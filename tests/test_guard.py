@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 from tiny_models import padded, tiny
@@ -64,4 +68,30 @@ def test_what_cannot_stand_for_a_tensor_is_refused_by_name(stage, says):
     model = tiny("gpt2")
     where = rf"made\.{stage} at transformer\.h\.0\.attn \(decoder layer 0\) .*{says}"
     with torch.no_grad(), pytest.raises(StageError, match=where), apply(model, method(stage, WRONG[says])):
+        model(**padded(model))
+
+
+class Shelf:
+    things: ClassVar[list] = []
+
+
+PLACES = {
+    "global": lambda self, tensor: Shelf.things.append(tensor),
+    "object": lambda self, tensor: setattr(self, "shelf", SimpleNamespace(tensor=tensor)),
+    "deque": lambda self, tensor: setattr(self, "deque", deque([tensor])),
+    "first": lambda self, tensor: self.__dict__.setdefault("first", SimpleNamespace(tensor=tensor)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("stage", ["scores", "probs", "context"])
+def test_a_tensor_that_is_kept_is_told_wherever_it_is(stage, place):
+    def keep(self, tensor, site):
+        PLACES[place](self, tensor)
+        return tensor * 1.0
+
+    model, keeper = tiny("bert"), type("Keeper", (Method,), {"name": "keeper", stage: keep})()
+    Shelf.things.clear()
+    says = rf"^keeper\.{stage}'s tensor is kept"
+    with torch.no_grad(), pytest.raises(StageError, match=says), apply(model, keeper):
         model(**padded(model))

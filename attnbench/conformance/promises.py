@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import weakref
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from attnbench import sites, tiles
 from attnbench.attention import apply
@@ -152,18 +154,26 @@ def recorded(subject: Subject, seed: int) -> str:
 def stateless(subject: Subject, seed: int) -> str:
     """The order of samples does not matter, and no stage keeps its tensor."""
     first, second, third = (subject.sample(seed + at) for at in range(3))
-    methods, given = subject.methods(), []
+    methods, names = subject.methods(), list[tuple[str, weakref.ref[Tensor]]]()
+    memory: list[UntypedStorage] = []  # alive to the end, so that no address is used twice
     own = {tensor.untyped_storage().data_ptr() for m in methods for _, tensor in tensors_in(vars(m))}
-    spied(methods, lambda m, stage, site, tensor, result: given.extend([tensor, result]))
+
+    def see(method: Method, stage: str, site: Site, tensor: Tensor, result: Tensor) -> None:
+        names.append((Guard(method, stage).at(site), weakref.ref(tensor)))
+        memory.extend([tensor.untyped_storage(), result.untyped_storage()])
+
+    spied(methods, see)
     seen = [subject.run(inputs, methods) for inputs in (first, second, third, third, second, first)]
     for at in range(3):
         within(worst(seen[5 - at], seen[at]), "the same sample after others", 0.0)
-    # all of it is alive still, so that no address is used twice
-    lent = [tensor for tensor in given if tensor.untyped_storage().data_ptr() not in own]
     try:
-        require_nothing_kept(methods, lent)
+        require_nothing_kept(methods, [lent for lent in memory if lent.data_ptr() not in own])
     except StageError as error:
         raise Fault(str(error)) from None
+    gc.collect()
+    kept = [name for name, tensor in names if tensor() is not None]
+    if kept:
+        raise Fault(f"{kept[0]}: its tensor is kept. Clone it.")
     return "bit-equal"
 
 
