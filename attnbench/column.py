@@ -7,7 +7,7 @@ import functools
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attnbench import models, provenance, record, spec, tasks
@@ -34,6 +34,7 @@ class Column:
         self.label = tasks.find(task, settings.include_path).name
         self.absent: str | None = None
         self.dense_outputs: Any = None
+        self._before: Any = None  # what torch and the model are before methods come
         try:
             self.bench = Bench(name, task, settings)
         except NotApplicable as reason:
@@ -70,26 +71,17 @@ class Column:
             cell, "measured", settings=settings, provenance=source, environment=provenance.environment()
         )
         try:
-            self._fill(item, methods)
-        except NotApplicable as reason:
-            item.status, item.error = "not applicable", str(reason)
+            self._try(item, methods, strict)
         except Misfit as misfit:
             if self.alone:
                 raise
             self.absent = str(misfit)
             return self.measure(methods, force, strict)
-        except UserError:
-            raise
-        except Exception as error:
-            if isinstance(error, ArithmeticError) and methods:
-                error.add_note(self._origin(methods))
-            if strict:
-                traceback.print_exc()
-            notes = "; ".join(filter(None, getattr(error, "__notes__", [])))
-            item.status, item.error = (
-                "failed",
-                f"{text}: {type(error).__name__}: {error}" + (f" ({notes})" if notes else ""),
-            )
+        finally:
+            left = self._left_behind()
+        if left:
+            item.status = "failed"
+            item.error = (f"{item.error}; " if item.error else f"{text}: ") + f"not restored: {left}"
         if item.status != "measured":
             item.metrics, item.scores = {}, {}
         item.date = provenance.now()
@@ -99,6 +91,38 @@ class Column:
         if not methods:
             self._compare_with_card(item)
         return item, False
+
+    def _try(self, item: Record, methods: Sequence[Method], strict: bool) -> None:
+        """Fill a record, or say in it why not. Raises UserError where no method is at fault."""
+        try:
+            self._fill(item, methods)
+        except NotApplicable as reason:
+            item.status, item.error = "not applicable", str(reason)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            if strict:
+                traceback.print_exc()
+            notes = "; ".join(filter(None, getattr(error, "__notes__", [])))
+            item.status, item.error = (
+                "failed",
+                f"{item.cell['method']}: {type(error).__name__}: {error}" + (f" ({notes})" if notes else ""),
+            )
+
+    def _left_behind(self) -> str | None:
+        """Say what methods changed for good; put torch back, and drop the model, to be loaded again."""
+        if self._before is None:
+            return None
+        from attnbench import whole
+
+        torch_before, before = self._before
+        changed = whole.difference(before, whole.snapshot(self.bench.model))
+        if changed:
+            torch_before.restore()
+            self.bench.forget()
+            vars(self).pop("_costs", None)
+            self._before = None
+        return changed
 
     def _holds(self, old: Record, source: dict[str, Any]) -> bool:
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
@@ -125,9 +149,12 @@ class Column:
     def _origin(self, methods: Sequence[Method]) -> str:
         """Say which stage at which site made the first non-finite value, if it does so again."""
         from attnbench.conformance.subject import blame
+        from attnbench.measure import SAMPLES
 
-        with contextlib.suppress(Exception):  # the method may be what raised
-            return blame(self.bench.model, methods, self.bench.batches(1)[0])
+        with contextlib.suppress(Exception, SystemExit):  # the method may be what raised
+            for batch in self.bench.batches(SAMPLES):
+                if found := blame(self.bench.model, methods, batch):
+                    return found
         return ""
 
     def _compare_with_card(self, item: Record) -> None:
@@ -143,7 +170,11 @@ class Column:
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
         import torch
 
+        from attnbench import whole
+
         model = self.bench.model
+        if methods and self._before is None:
+            self._before = whole.Process(model), whole.snapshot(model)
         torch.manual_seed(self.settings.seed)
         with own_fault(methods):
             require_sites(model, methods)
@@ -153,34 +184,46 @@ class Column:
             item.seconds["fit"] = time.perf_counter() - started
             self._evaluate(item, model, methods)
 
-    def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
+    def _outputs(self, model: Any, methods: Sequence[Method]) -> tuple[Any, Any]:
+        """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
         from attnbench.attention import apply
-        from attnbench.measure import SAMPLES, measure, summary
 
-        done = 0.0
+        done, applied = 0.0, None
 
         def progress(samples: int) -> None:
             nonlocal done
             self.listener.advance(samples / self.bench.prepared.samples - done)
             done = samples / self.bench.prepared.samples
 
+        try:
+            with contextlib.ExitStack() as stack:
+                applied = stack.enter_context(apply(model, *methods)) if methods else None
+                if applied and not applied.expected and any(map(overridden, methods)):
+                    raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
+                found = self.bench.prepared.evaluate(
+                    model,
+                    batch_size=self.settings.batch_size,
+                    batch_tokens=self.settings.batch_tokens,
+                    device=self.settings.device,
+                    progress=progress,
+                )
+            require_finite({name: metric["value"] for name, metric in found.metrics.items()})
+            if applied and applied.strange():
+                raise ArithmeticError(applied.strange())
+        except ArithmeticError as error:
+            where = (self._origin(methods) or applied.strange()) if applied else ""
+            error.add_note(where if where not in str(error) else "")
+            raise
+        return found, applied
+
+    def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
+        from attnbench.measure import SAMPLES, measure, summary
+
         started = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            applied = stack.enter_context(apply(model, *methods)) if methods else None
-            if applied and not applied.expected and any(map(overridden, methods)):
-                raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
-            found = self.bench.prepared.evaluate(
-                model,
-                batch_size=self.settings.batch_size,
-                batch_tokens=self.settings.batch_tokens,
-                device=self.settings.device,
-                progress=progress,
-            )
+        found, applied = self._outputs(model, methods)
         item.seconds["evaluate"] = time.perf_counter() - started
         item.metrics, item.scores = found.metrics, dict(found.scores)
-        for name, metric in item.metrics.items():
-            if not math.isfinite(metric["value"]):
-                raise ArithmeticError(f"{name} is {metric['value']}")
+        for metric in item.metrics.values():
             if not math.isfinite(metric["stderr"]):
                 metric["stderr"] = None  # one sample has no spread
         expected, hit = (applied.expected, applied.hit) if applied else (0, 0)
@@ -194,9 +237,11 @@ class Column:
                 f"the method ran at {hit} of {expected} sites: its numbers would be the dense model's in part"
             )
         started = time.perf_counter()
-        item.measured = measure(model, self.bench.batches(SAMPLES), methods)
+        measured = measure(model, self.bench.batches(SAMPLES), methods)
         if self.settings.measure:
-            item.measured |= self._costs.of(methods)
+            measured |= self._costs.of(methods)
+        require_finite(measured)
+        item.measured = measured
         item.seconds["measure"] = time.perf_counter() - started
         learned: list[str] = []  # a term may stand there twice, as in mask50+mask50: the second is mask50:2
         for method in filter(needs_fit, methods):
@@ -221,3 +266,12 @@ class Column:
         close = np.abs(own - self.dense_outputs) <= tolerance * np.minimum(largest, np.sqrt(largest))
         changed = float((~close.all(1)).mean())
         return {"changed": changed, "effect": "applied" if changed else "no effect"}
+
+
+def require_finite(values: Mapping[str, Any]) -> None:
+    """Raise ArithmeticError for a number, of nested ones too, that is not finite."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            require_finite({f"{name} {key}": item for key, item in value.items()})
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ArithmeticError(f"{name} is {value}")

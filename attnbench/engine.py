@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -32,6 +33,7 @@ class Applied:
     acting: set[str] = field(default_factory=set)
     hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     guards: list[Guard] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
 
     @property
     def expected(self) -> int:
@@ -40,6 +42,17 @@ class Applied:
     @property
     def hit(self) -> int:
         return sum(self.hits.get(key, 0) > 0 for key in self.acting)
+
+    def strange(self) -> str:
+        """Say where values that are not finite came first, and of which methods; nothing where all are."""
+        for place in self.places:
+            if place.total is not None and not bool(place.total.isfinite()):
+                site = place.site
+                acting = [method for method in self.methods if overridden(method) and method.selects(site)]
+                names = "+".join(method.name or type(method).__name__ for method in acting)
+                where = f"{site.path} ({site.kind} layer {site.layer})"
+                return f"{names} at {where} made values that are not finite"
+        return ""
 
 
 @dataclass
@@ -53,6 +66,12 @@ class Place:
     hidden: list[Callable[[Tensor, Site], Tensor]] = field(default_factory=list)
     reach: list[dict[str, int]] = field(default_factory=list)
     reach_hidden: list[dict[str, int]] = field(default_factory=list)
+    total: Tensor | None = None  # of all that methods made of it
+
+    def add(self, tensor: Tensor) -> None:
+        """Add to the total, which a value that is not finite makes so for good, without a wait for a GPU."""
+        total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+        self.total = total if self.total is None else self.total + total
 
 
 class Engine:
@@ -88,6 +107,7 @@ class Engine:
 
     def push(self, applied: Applied) -> None:
         self.applied.append(applied)
+        applied.places = self.places
         self._plan()
 
     def pop(self, applied: Applied) -> None:
@@ -177,6 +197,8 @@ class Engine:
             position_bias=position_bias,
             softcap=softcap,
         )
+        if place.reach:
+            place.add(context)
         return context, None
 
     def _next(self, name: str, places: list[Place]) -> Place:
@@ -220,6 +242,7 @@ class Engine:
                 hidden = hidden.clone()
             for stage in place.hidden:
                 hidden = stage(hidden, place.site)
+            place.add(hidden)
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return change

@@ -113,7 +113,7 @@ class Registry:
         before = dict(self.methods), dict(self.backends), dict(self.contested)
         try:
             self.add(load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if asked and isinstance(error, UserError):
                 raise
             self.methods, self.backends, self.contested = before

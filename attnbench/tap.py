@@ -179,4 +179,5 @@ class TapEngine(Engine):
                 tile = stage(tile, at)
                 tile = tile if block.visible is None else tile * block.visible
             result[where] = tile
+        place.add(result)
         return result

@@ -240,6 +240,13 @@ class MakesNan(Method):
 
 
 @planted
+class MakesNanLate(Method):
+    def probs(self, probs, site):
+        late = site.kind == "decoder" and probs.shape[2] == 1 and probs.shape[3] > 4
+        return probs * (float("nan") if late else 0.5)
+
+
+@planted
 class OverflowsInHalf(Method):
     def probs(self, probs, site):
         import torch

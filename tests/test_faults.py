@@ -44,6 +44,7 @@ CAUGHT = {
     "faulty-learns-infinity": ("bert", {"recorded"}, "ValueError: cut_ is inf"),
     "faulty-learns-an-object": ("bert", {"recorded"}, "TypeError: order_.layers is a set"),
     "faulty-makes-nan": ("bert", {"finite"}, "faulty-makes-nan.probs at bert.encoder.layer.1"),
+    "faulty-makes-nan-late": ("gpt2", {"generation", "tiles"}, "with a cache: differs by inf"),
     "faulty-overflows-in-half": ("bert", {"finite"}, "bfloat16: "),
     "faulty-returns-another-shape": ("bert gpt2", RUNS, "returned shape (2, 1, 12, 12) for (2, 4, 12, 12)"),
     "faulty-returns-another-dtype": ("bert", RUNS, "returned torch.float64 for torch.float32"),
@@ -137,6 +138,17 @@ CELLS = {
     "faulty-returns-another-shape": ("failed", "faulty-returns-another-shape.probs at bert.", 0),
     "faulty-returns-another-dtype": ("failed", "faulty-returns-another-dtype.scores at bert.", 0),
     "faulty-returns-nothing": ("failed", "faulty-returns-nothing.context at bert.", 0),
+    "faulty-edits-a-weight": ("failed", "not restored: weight bert.", 2),
+    "faulty-leaves-a-hook": ("failed", "not restored: forward hooks of the model changed", 2),
+    "faulty-leaves-training-mode": ("failed", "not restored: training mode of the model changed and", 0),
+    "faulty-patches-the-models-class": (
+        "failed", "not restored: class attribute BertForSequenceClassification.forward changed", 2,
+    ),
+    "faulty-patches-a-function": ("failed", "not restored: function torch.nn.functional.gelu changed", 2),
+    "faulty-leaves-a-hook-on-all-modules": ("failed", "not restored: torch's global forward hooks", 2),
+    "faulty-exits-in-a-stage": ("failed", "SystemExit: 0 (faulty-exits-in-a-stage.probs at bert.enc", 0),
+    "faulty-exits-in-fit": ("failed", "SystemExit: 3 (faulty-exits-in-fit.fit)", 0),
+    "faulty-fits-without-underscore": ("failed", "what it learned belongs; it set mean", 0),
     "faulty-learns-infinity": ("failed", "ValueError: cut_ is inf: a record holds finite numbers", 2),
     "faulty-learns-an-object": ("failed", "TypeError: order_.layers is a set: a record holds", 2),
     "faulty-makes-nan": ("failed", "faulty-makes-nan.probs at bert.encoder.layer.1", 0),
@@ -190,3 +202,21 @@ def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path,
     )
     by_method = {record.cell["method"]: record.metrics for record in alone.records}
     assert by_method["prune80"] == found["prune80"].metrics and by_method["dense"] == found["dense"].metrics
+
+
+def test_nan_in_generated_text_fails_its_cell_alone(faults, tmp_path):
+    import attnbench
+
+    specs = ["faulty-makes-nan-late", "prune80"]
+    result = attnbench.run("marian", specs, "pocket-translation", limit=6, records=str(tmp_path))
+    found = {record.cell["method"]: record for record in result.records}
+    words = (
+        "faulty-makes-nan-late at model.decoder.layers.0.self_attn (decoder layer 0) made values that are not"
+    )
+    assert words in found["faulty-makes-nan-late"].error and found["prune80"].status == "measured"
+
+
+def test_a_plugin_that_exits_is_left_out(fresh_registry, tmp_path, capsys):
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)", encoding="utf-8")
+    fresh_registry.load([str(tmp_path / "leaves.py")])
+    assert "leaves.py is left out: SystemExit: 0" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def _require_finite(subject: Subject, seed: int, dtype: torch.dtype) -> None:
         if dtype != torch.float32:
             subject.fit(model, methods)
         inputs = subject.batch(tiny.samples(subject.family, LENGTHS, seed))
-        found = subject.run(inputs, spied(methods, look), model)
+        found = subject.run(inputs, spied(methods, look, copies=True), model)
     except Exception as error:
         raise Fault(f"{name}: {told(error)}") from error
     if origin or not bool(found[tiny.real(subject.family, inputs)].isfinite().all()):

@@ -78,25 +78,26 @@ Seen = Callable[[Method, str, Site, Tensor, Tensor], None]
 
 
 class Spy(Guard):
-    """A stage that tells what it got, what it gave, and where."""
+    """A stage that tells what it got (a copy of it, where stages edit it), what it gave, and where."""
 
-    __slots__ = ("method", "see", "stage")
+    __slots__ = ("copies", "method", "see", "stage")
 
-    def __init__(self, method: Method, stage: str, see: Seen) -> None:
+    def __init__(self, method: Method, stage: str, see: Seen, copies: bool) -> None:
         super().__init__(method, stage)
-        self.method, self.stage, self.see = method, stage, see
+        self.method, self.stage, self.see, self.copies = method, stage, see, copies
 
     def __call__(self, tensor: Tensor, site: Site) -> Tensor:
+        given = tensor.detach().clone() if self.copies else tensor
         result = super().__call__(tensor, site)
-        self.see(self.method, self.stage, site, tensor, result)
+        self.see(self.method, self.stage, site, given, result)
         return result
 
 
-def spied(methods: Sequence[Method], see: Seen) -> Sequence[Method]:
+def spied(methods: Sequence[Method], see: Seen, copies: bool = False) -> Sequence[Method]:
     """Let `see` watch every stage of these methods, which are changed."""
     for method in methods:
         for stage in overridden(method):
-            vars(method)[stage] = Spy(method, stage, see)
+            vars(method)[stage] = Spy(method, stage, see, copies)
     return methods
 
 
@@ -133,7 +134,7 @@ def confirmed(check: Check) -> Check:
 def blame(model: Any, methods: Sequence[Method], inputs: dict[str, Tensor]) -> str:
     """Say which stage at which site made the first non-finite value, or nothing."""
     origin, look = first_nonfinite()
-    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look)):
+    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look, copies=True)):
         model(**inputs)
     return "".join(origin)
 
