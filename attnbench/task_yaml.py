@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def place(path: str, key: str) -> str:
-    """Name a task's YAML and the line of one of its keys, else of a value, or the file alone without either."""
+    """Name a task's YAML and the line of one of its keys, else of a value, or without either the file."""
     import yaml
 
     node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
