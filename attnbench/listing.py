@@ -42,14 +42,19 @@ def model_lines() -> Iterator[str]:
             scores, metric = card.get("scores", {}), card.get("metric")
             if isinstance(metric, dict):  # a folder that serves several tasks
                 scores, metric = scores[task], metric[task]
-            stated = f"{metric} {scores['dense']:.3f}" if metric and "dense" in scores else ""
-            yield f"  {task:20} {stated}".rstrip()
+            dense = f"{metric} {stated(metric, scores['dense'])}" if metric and "dense" in scores else ""
+            yield f"  {task:20} {dense}".rstrip()
     for name, found in PUBLISHED.items():
         yield f"{name}  {found.parameters} parameters, {found.heads} heads, {found.licence}"
         for task, (identifier, scores) in found.tasks.items():
-            stated = ", ".join(f"{METRICS[metric]} {value:.3f}" for metric, value in scores.items())
-            yield f"  {task:20} {identifier:62} {stated}".rstrip()
+            said = ", ".join(f"{METRICS[metric]} {value:.3f}" for metric, value in scores.items())
+            yield f"  {task:20} {identifier:62} {said}".rstrip()
     yield from MISSING
+
+
+def stated(metric: str, value: float) -> str:
+    """Write a pocket card's score as records have it: a card keeps BLEU as a fraction, they go up to 100."""
+    return f"{100 * value:.1f}" if metric == "BLEU" else f"{value:.3f}"
 
 
 def _heads(config: dict[str, int]) -> str:

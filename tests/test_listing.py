@@ -53,6 +53,7 @@ def test_models_and_tasks_are_listed(capsys):
     assert all(name in said for name in PUBLISHED)
     assert all(f"pocket-{family} (short: {family})" in said for family in models.pocket_families())
     assert "textattack/bert-base-uncased-MRPC" in said and "accuracy 0.877" in said
+    assert "pocket-translation   BLEU 91.8\n" in said  # on the scale of a record
     assert main(["tasks"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in (*BUNDLED, "FILE.csv", "xquad_ar"))

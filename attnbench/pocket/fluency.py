@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attnbench.listing import stated
 from attnbench.pocket import baselines, decoders, grams, network
 from attnbench.pocket.card import BATCH, ORDERS, SAMPLES, SEEDS, order
 from attnbench.pocket.exams import EXAMS, Score, bleu, load, per_word
@@ -135,7 +136,7 @@ def text(card: dict[str, Any]) -> str:
         f" {training.get('batch')} samples, {training.get('seconds')} s on one core.",
         "",
     ]
-    row = "| {0[above]} > {0[below]} | {0[scores][0]:.3f} | {0[scores][1]:.3f} | {0[holds]} |"
+    row = "| {0[above]} > {0[below]} | {1} | {2} | {0[holds]} |"
     for task in card["tasks"]:
         held = [each for each in card["orders"] if each["task"] == task]
         told = {spec for each in held for spec in (each["above"], each["below"])}
@@ -143,11 +144,11 @@ def text(card: dict[str, Any]) -> str:
         lines += [
             f"| {task}, {card['samples']:,} validation samples | {card['metric'][task]} |",
             "| --- | --- |",
-            *(f"| {name} | {value:.3f} |" for name, value in rows),
+            *(f"| {name} | {stated(card['metric'][task], value)} |" for name, value in rows),
             "",
             "| known order | better | worse | holds |",
             "| --- | --- | --- | --- |",
-            *map(row.format, held),
+            *(row.format(each, *(stated(card["metric"][task], v) for v in each["scores"])) for each in held),
             "",
         ]
     return "\n".join([*lines, "`heads50:random` is the mean of 5 seeds. Licence: Apache-2.0.", ""])
