@@ -64,7 +64,7 @@ class Guard:
 
 
 def _ours(result: Tensor, lent: Tensor) -> Tensor:
-    """Return a stage's result in the memory it was lent: what is edited later must not be the method's own."""
+    """Return a stage's result in the memory it was lent: what is edited later is not the method's own."""
     if result.requires_grad or lent.requires_grad:
         return result
     if result.data_ptr() == lent.data_ptr() and result.stride() == lent.stride():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,37 +43,49 @@ def main(argv: Sequence[str]) -> int:
         arguments += ["--batch_size", BATCH_SIZE]
     before = lm_eval.tasks.TaskManager
     names = [name for value in _values(arguments, "--tasks", "-t") for name in value.split(",") if name]
-    lm_eval.tasks.TaskManager = _manager(
-        before,
-        names,
-        _values(arguments, "--include_path"),
-        _kind(_values(arguments, "--model_args", "-a"), names),
-    )
-    try:
-        return _handed_over(cli_evaluate, arguments)
-    finally:
-        lm_eval.tasks.TaskManager = before
+    kind = _kind(_values(arguments, "--model_args", "-a"), names)
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
+        lm_eval.tasks.TaskManager = _manager(
+            before, names, _values(arguments, "--include_path"), kind, Path(folder)
+        )
+        try:
+            return _handed_over(cli_evaluate, arguments)
+        finally:
+            lm_eval.tasks.TaskManager = before
 
 
 def _kind(model_arguments: Sequence[str], names: Sequence[str]) -> str | None:
-    """Tell the kind of checkpoint that the command line asks for, None where that is not clear yet."""
+    """Tell the kind of checkpoint that the command line asks for, None where that is not clear yet.
+
+    Raises UserError where the model is for none of the tasks.
+    """
     from attnbench import models
     from attnbench.backends.kinds import kind
 
     given = dict(part.partition("=")[::2] for value in model_arguments for part in value.split(","))
+    reasons = []
     for task in names:
-        with contextlib.suppress(NotApplicable, UserError):
-            return kind(models.find(given.get("pretrained", ""), task).config())
+        try:
+            with contextlib.suppress(UserError):
+                return kind(models.find(given.get("pretrained", ""), task).config())
+        except NotApplicable as reason:
+            reasons.append(str(reason))
+    if names and len(reasons) == len(names):
+        raise UserError(reasons[0])
     return None
 
 
-def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str | None) -> Any:
+def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str | None, parts: Path) -> Any:
+    """Make lm-eval's manager of tasks know ours, and parts of ours by files in the folder `parts`."""
     # lm-eval's command line takes one folder of tasks, which stays the user's, and cannot be told not to scan
     # its own 14,000 files: 11 seconds that are of no use where it is known where the tasks are
     places: list[str] = []
     for name in names:
         with contextlib.suppress(UserError):
-            places.append(str(Path(tasks.find(name, folders[0] if folders else None, kind).path).parent))
+            file = tasks.find(name, folders[0] if folders else None, kind)
+            places.append(str(parts if file.configuration else Path(file.path).parent))
+            if file.configuration:
+                _write_part(file, parts)
     found = bool(names) and len(places) == len(names)
     ours = places if found else [] if kind in ("causal", "seq2seq") else [tasks.folder()]
 
@@ -88,6 +102,13 @@ def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str 
             )
 
     return Manager
+
+
+def _write_part(file: tasks.TaskFile, folder: Path) -> None:
+    """Write the YAML of a part of a task, as blimp_transitive is, which no file names."""
+    metadata = tasks.read_yaml(Path(file.path))["metadata"] | {"configurations": [file.configuration]}
+    content = {"include": file.path, "task": file.name, "metadata": metadata}
+    (folder / f"{file.name}.yaml").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _values(arguments: Sequence[str], *flags: str) -> list[str]:
