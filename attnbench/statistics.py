@@ -20,7 +20,6 @@ comparison's own scores at most, never on what else is compared with it.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from scipy import special
 
 from attnbench import unseen
 from attnbench.aggregates import Array, aggregate, furthest, influence, working
+from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
@@ -114,41 +114,8 @@ def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -
     lost, won = int((dense > method).sum()), int((dense < method).sum())
     low, high = tango(lost, won, n)
     worse, better = (lost, won) if higher_is_better else (won, lost)
-    p, exact = float(special.ndtr(-_tango_z(worse, better, n, -margin))), mcnemar(lost, won)
+    p, exact = float(special.ndtr(-score_statistic(worse, better, n, -margin))), mcnemar(lost, won)
     return Paired((won - lost) / n, low, high, p, exact, exact, (lost, won))
-
-
-def mcnemar(lost: int, won: int) -> float:
-    """Return the exact two-sided p value of lost and won being equally likely."""
-    return float(min(1.0, 2 * special.bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
-
-
-def _tango_z(lost: float, won: float, n: int, difference: float) -> float:
-    """Standardise won - lost under a hypothetical difference, the flips' rate at its maximum likelihood."""
-    b = (2 * n - won + lost) * difference - lost - won
-    q = (math.sqrt(max(b * b + 8 * n * lost * difference * (1 - difference), 0)) - b) / (4 * n)
-    variance = n * (2 * q + difference * (1 - difference))
-    return (won - lost - n * difference) / math.sqrt(variance) if variance > 1e-12 else 0.0
-
-
-@functools.lru_cache(maxsize=10_000)
-def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Tango's (1998) score interval for (won - lost) / n of n pairs."""
-    if won < lost:
-        low, high = tango(won, lost, n, level)
-        return -high, -low
-    z, estimate = -float(special.ndtri((1 - level) / 2)), (won - lost) / n
-
-    def end(inside: float, outside: float) -> float:
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            if abs(_tango_z(lost, won, n, middle)) <= z:
-                inside = middle
-            else:
-                outside = middle
-        return (inside + outside) / 2
-
-    return end(estimate, -1.0), end(estimate, 1.0)
 
 
 def _bootstrap(

@@ -12,8 +12,9 @@ from scipy import stats as scipy_stats
 
 from attnbench import resampling, statistics, unseen
 from attnbench.aggregates import METRICS, aggregate, influence
+from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import resampled
-from attnbench.statistics import holm, kept, mcnemar, paired, samples_needed, standard_error, tango
+from attnbench.statistics import holm, kept, paired, samples_needed, standard_error
 
 
 def counts_of(labels, predictions):
@@ -260,7 +261,7 @@ def test_coverage_at_half_to_four_percent_of_flips_is_exact_enough(n, up_to):
 @pytest.mark.parametrize(("n", "up_to", "at_most"), [(100, 25, 0.056), (872, 70, 0.05)])
 def test_a_method_at_the_margin_is_rarely_called_within_it(n, up_to, at_most):
     lost, won = flips(n, up_to)
-    z = np.array([statistics._tango_z(b, c, n, -0.01) for b, c in zip(lost, won, strict=True)])
+    z = np.array([score_statistic(b, c, n, -0.01) for b, c in zip(lost, won, strict=True)])
     for rate in (0.01, 0.015, 0.02, 0.03, 0.04):
         claimed = chances(lost, won, n, (rate + 0.01) / 2, (rate - 0.01) / 2)[z >= 1.645].sum()
         assert claimed <= at_most
@@ -412,8 +413,8 @@ def test_samples_needed_are_those_at_which_the_same_rates_decide(lost, won, n, a
     def decided(samples):
         rates = lost * samples / n, won * samples / n
         if found.estimate > -0.01:
-            return scipy_stats.norm.sf(statistics._tango_z(*rates, samples, -0.01)) <= alpha
-        return statistics._tango_z(*rates, samples, 0.0) <= -1.96
+            return scipy_stats.norm.sf(score_statistic(*rates, samples, -0.01)) <= alpha
+        return score_statistic(*rates, samples, 0.0) <= -1.96
 
     assert decided(1.001 * needed) and not decided(0.999 * needed)
 
