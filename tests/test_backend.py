@@ -599,6 +599,26 @@ def test_lm_evals_command_line_takes_a_folder_of_tasks(tiny_folder, task, tmp_pa
         _by_command_line(out, *arguments, "pocket-sentiment,made")
 
 
+def test_lm_evals_command_line_takes_a_part_of_a_task(checkpoint, task, tmp_path, quiet_lm_eval):
+    folder = task(metadata="{configurations: [first, second]}")
+    model = f"pretrained={checkpoint().path},include_path={folder}"
+    arguments = ["--model_args", model, "--include_path", folder, "--tasks", "made_first"]
+    found = _by_command_line(tmp_path / "out", *arguments)
+    ours = lm_eval.prepare("made_first", checkpoint(), include_path=folder)
+    measured = ours.evaluate(checkpoint().load("classification")).metrics
+    assert list(found) == ["made_first"]
+    for name, metric in measured.items():
+        assert found["made_first"][f"{name},none"] == pytest.approx(metric["value"])
+
+
+def test_lm_evals_command_line_says_what_a_model_is_for(quiet_lm_eval):
+    command = ["run", "--model", "attnbench", "--model_args", "pretrained=gpt", "--tasks", "blimp_transitive"]
+    with pytest.raises(
+        UserError, match="pocket-gpt is trained for pocket-agreement, pocket-perplexity, not for"
+    ):
+        lm_eval_cli.main(command)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
