@@ -16,9 +16,9 @@ KINDS = ("encoder", "decoder", "cross")
 SCORED, LEFT = ("scores_", "gates_"), "alive_"  # learned per head, (kind, layer) -> (heads,): drawn as a map
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
-    """One place where a model attends, as a stage sees it.
+    """One place where a model attends, as a stage sees it: to read, not to write.
 
     `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` counts within the
     kind. `visible` is (batch, 1, queries, keys) and tells which keys each query may see (None: all of them).

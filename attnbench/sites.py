@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -121,7 +120,7 @@ def discover(model: nn.Module, headless: bool = False) -> list[Site]:
         from attnbench import tap
 
         _known[model] = tap.probe(model) if tap.needed(model) else _probe(model)
-    return [replace(site) for site in _known[model] if site.heads or headless]
+    return [site for site in _known[model] if site.heads or headless]
 
 
 def forget(model: nn.Module) -> None:

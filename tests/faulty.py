@@ -293,6 +293,13 @@ class ExitsInFit(Fitted):
 
 
 @planted
+class MovesItsSite(Method):
+    def hidden(self, hidden, site):
+        site.kind = "cross"
+        return hidden * 0.5
+
+
+@planted
 class RefusesInAStage(Method):
     def scores(self, scores, site):
         raise UserError("no such stage")
