@@ -6,6 +6,7 @@ A method must leave both as it found them: what it leaves behind would change th
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -19,6 +20,7 @@ from attnbench import sites
 PERIOD = 8191  # words of 8 bytes; a prime, so that no matrix has rows of it
 SPACES: tuple[ModuleType, ...] = (torch, nn.functional)
 FUNCTION = "function "
+NOTED = re.compile(r'\n *"problem_type": .*')  # by transformers itself, at the first loss of a classifier
 MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -138,7 +140,8 @@ def _state(module: nn.Module, configs: dict[int, tuple[str, str]]) -> Iterator[t
         config = getattr(module, key, None)
         if config is not None:
             if id(config) not in configs:
-                configs[id(config)] = str(getattr(config, "_attn_implementation", None)), repr(config)
+                written = NOTED.sub("", repr(config))
+                configs[id(config)] = str(getattr(config, "_attn_implementation", None)), written
             yield key.replace("config", "configuration").replace("_", " "), configs[id(config)]
 
 
