@@ -7,7 +7,7 @@ import functools
 import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attnbench import models, provenance, record, spec, tasks
@@ -15,6 +15,7 @@ from attnbench.applicable import require_sites
 from attnbench.bench import Bench, Settings, fit
 from attnbench.console import Listener
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
+from attnbench.finite import origin, require_finite
 from attnbench.method import Method, fitted, needs_fit, overridden
 from attnbench.plugins import registry
 from attnbench.record import Record
@@ -111,14 +112,9 @@ class Column:
 
     def _left_behind(self) -> str | None:
         """Say what methods changed for good; put torch back, and drop the model, to be loaded again."""
-        if self._before is None:
-            return None
-        from attnbench import whole
-
-        torch_before, before = self._before
-        changed = whole.difference(before, whole.snapshot(self.bench.model))
+        changed: str | None = self._before and self._before.left(self.bench.model)
         if changed:
-            torch_before.restore()
+            self._before.process.restore()
             self.bench.forget()
             vars(self).pop("_costs", None)
             self._before = None
@@ -146,17 +142,6 @@ class Column:
         except UserError:
             return None
 
-    def _origin(self, methods: Sequence[Method]) -> str:
-        """Say which stage at which site made the first non-finite value, if it does so again."""
-        from attnbench.conformance.subject import blame
-        from attnbench.measure import SAMPLES
-
-        with contextlib.suppress(Exception, SystemExit):  # the method may be what raised
-            for batch in self.bench.batches(SAMPLES):
-                if found := blame(self.bench.model, methods, batch):
-                    return found
-        return ""
-
     def _compare_with_card(self, item: Record) -> None:
         stated = models.expected_scores(self.name, self.task) if self.settings.limit is None else {}
         for name, score in stated.items():
@@ -170,11 +155,11 @@ class Column:
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
         import torch
 
-        from attnbench import whole
+        from attnbench.whole import Whole
 
         model = self.bench.model
         if methods and self._before is None:
-            self._before = whole.Process(model), whole.snapshot(model)
+            self._before = Whole(model)
         torch.manual_seed(self.settings.seed)
         with own_fault(methods):
             require_sites(model, methods)
@@ -187,6 +172,7 @@ class Column:
     def _outputs(self, model: Any, methods: Sequence[Method]) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
         from attnbench.attention import apply
+        from attnbench.measure import SAMPLES
 
         done, applied = 0.0, None
 
@@ -211,8 +197,9 @@ class Column:
             if applied and applied.strange():
                 raise ArithmeticError(applied.strange())
         except ArithmeticError as error:
-            where = (self._origin(methods) or applied.strange()) if applied else ""
-            error.add_note(where if where not in str(error) else "")
+            if applied:
+                where = origin(model, methods, self.bench.batches(SAMPLES)) or applied.strange()
+                error.add_note(where if where not in str(error) else "")
             raise
         return found, applied
 
@@ -266,12 +253,3 @@ class Column:
         close = np.abs(own - self.dense_outputs) <= tolerance * np.minimum(largest, np.sqrt(largest))
         changed = float((~close.all(1)).mean())
         return {"changed": changed, "effect": "applied" if changed else "no effect"}
-
-
-def require_finite(values: Mapping[str, Any]) -> None:
-    """Raise ArithmeticError for a number, of nested ones too, that is not finite."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            require_finite({f"{name} {key}": item for key, item in value.items()})
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ArithmeticError(f"{name} is {value}")

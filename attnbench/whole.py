@@ -72,6 +72,17 @@ class Process:
                     setattr(owner, name, function)
 
 
+class Whole:
+    """A model and torch as they were."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.process, self.seen = Process(model), snapshot(model)
+
+    def left(self, model: nn.Module) -> str | None:
+        """Name what differs now, or None."""
+        return difference(self.seen, snapshot(model))
+
+
 class Same:
     """An object that equals itself alone."""
 

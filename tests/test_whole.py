@@ -7,7 +7,7 @@ import torch
 from tiny_models import padded, tiny
 
 from attnbench import Method, apply
-from attnbench.column import require_finite
+from attnbench.finite import require_finite
 from attnbench.whole import PERIOD, Process, checksum, difference, snapshot
 
 EDITS = {
