@@ -11,9 +11,9 @@ from typing import Any
 
 from attnbench import models, tasks
 from attnbench.errors import UserError, unknown
+from attnbench.fields import SEEDS
 from attnbench.method import Method, fitted, needs_fit
 from attnbench.plan import check_whole
-from attnbench.spec import SEEDS
 
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
 Batch = dict[str, Any]

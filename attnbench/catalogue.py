@@ -9,9 +9,9 @@ import dataclasses
 import inspect
 import re
 
+from attnbench.fields import amount_field
 from attnbench.method import STAGES, Method
 from attnbench.plugins import registry
-from attnbench.spec import amount_field
 
 JI = "https://aclanthology.org/2021.findings-acl.363/"
 FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order

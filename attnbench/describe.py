@@ -8,9 +8,10 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from attnbench.fields import amount_field
 from attnbench.method import STAGES, Method, Site
 from attnbench.plugins import place, registry
-from attnbench.spec import amount_field, parse
+from attnbench.spec import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

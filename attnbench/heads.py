@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnbench import models, plan, spec, tasks
+from attnbench import models, plan, tasks
 from attnbench.applicable import require_sites
 from attnbench.errors import NotApplicable, unknown
+from attnbench.fields import amount_field
 from attnbench.method import SCORED, Method, fitted
 from attnbench.plugins import registry
 
@@ -107,7 +108,7 @@ def study(
 
 
 def _scores(cls: Any, model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[tuple[str, int], Tensor]:
-    method: Method = cls(0) if spec.amount_field(cls) else cls()
+    method: Method = cls(0) if amount_field(cls) else cls()
     require_sites(model, [method])
     method.fit(model, batches)
     learned = fitted(method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -15,10 +16,12 @@ from typing import Any
 import pluggy
 
 from attnbench.errors import UserError
+from attnbench.fields import require_fields
 from attnbench.method import Method
 
 PROJECT = "attnbench"
 NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z0-9])*)*")  # digits in a variant only: heads:l2
+RESERVED = "dense"  # the unmodified model's spec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -69,12 +72,19 @@ class Registry:
             raise
 
     def _add_method(self, cls: type[Method]) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, Method)):
+            found = place(cls) if isinstance(cls, type) else f"{place(type(cls))}, an instance,"
+            raise UserError(
+                f"{found} is no method: `register` takes a class that is a subclass of attnbench.Method"
+            )
         name = cls.__dict__.get("name", "")
-        if not NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(
                 f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before "
                 "a variant, digits in a variant only"
             )
+        if name.partition(":")[0] == RESERVED:
+            raise UserError(f"{place(cls)} has the name '{name}': dense is the unmodified model. Rename it.")
         if name in self.methods and self.methods[name] is not cls:
             text = (
                 f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
@@ -87,6 +97,7 @@ class Registry:
             raise UserError(
                 f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one."
             )
+        require_fields(cls)
         self.methods[name] = cls
 
     def _add_backend(self, name: str, module: str) -> None:
@@ -132,7 +143,9 @@ def place(cls: type) -> str:
 
 def import_file(path: Path) -> ModuleType:
     """Import one file as a plugin. It is in `sys.modules` first: dataclasses look their module up there."""
-    name = f"attnbench_plugin_{re.sub(r'[^a-zA-Z0-9]', '_', str(path.resolve()))}"
+    whole = str(path.resolve())
+    digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:12]
+    name = f"attnbench_plugin_{re.sub(r'[^a-zA-Z0-9]', '_', whole)}_{digest}"  # a-b.py is not a_b.py
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from attnbench.errors import UserError, unknown
-from attnbench.plugins import NAME, registry
+from attnbench.plugins import NAME, RESERVED, registry
 
 HEAD = '''"""{title}: edit what has an arrow, then see whether it keeps its promises.
 
@@ -188,6 +188,8 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name for a method: lower-case letters, single dashes, no digits.")
+    if name.partition(":")[0] == RESERVED:
+        raise UserError(f"'{name}' is no name for a method: dense is the unmodified model.")
     if kind not in KINDS:
         raise unknown("kind of method", kind, KINDS, f"--kind takes {', '.join(KINDS)}.")
     if name in registry().methods:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,13 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from attnbench.errors import UserError, unknown
+from attnbench.fields import amount_field, kind_of, required
 from attnbench.method import KINDS, Method, layer_range, overridden
 from attnbench.plugins import registry
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
 WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")
-SEEDS = 1 << 63  # what torch takes
 HINT = "`attnbench methods` lists them."
 
 
@@ -82,30 +80,39 @@ def _term(term: str) -> Method:
     if match["amount"]:
         if amount is None:
             raise UserError(f"'{term}': {cls.name} takes no amount. {_shown(cls)}")
-        arguments[amount.name] = _value(term, amount, match["amount"])
-    elif amount is not None and _default(amount) is dataclasses.MISSING:
+        arguments[amount.name] = _value(term, cls, amount, match["amount"])
+    elif amount is not None and required(amount):
         raise UserError(f"'{term}': the amount ({amount.name}) is missing, as in {_example(cls)}")
     for flag in flags:
         field = fields.get(flag.replace("-", "_"))
-        if field is None or _type(field) != "bool":
+        if field is None or not kind_of(cls, field).word:
             raise _unknown_modifier(term, flag, cls, fields)
         arguments[field.name] = True
     for key, value in pairs:
         field = fields.get(key.replace("-", "_"))
         if field is None or field is amount:
             raise _unknown_modifier(term, key, cls, fields)
-        if _type(field).startswith("tuple"):
-            arguments[field.name] = (*arguments.get(field.name, ()), _value(term, field, value))
+        if kind_of(cls, field).many:
+            arguments[field.name] = (*arguments.get(field.name, ()), _value(term, cls, field, value))
         elif field.name in arguments:
             raise UserError(f"'{term}': '{key}' is given twice")
         else:
-            arguments[field.name] = _value(term, field, value)
+            arguments[field.name] = _value(term, cls, field, value)
+    missing = next((name for name in fields if required(fields[name]) and name not in arguments), None)
+    if missing is not None:
+        key = missing.replace("_", "-")
+        raise UserError(f"'{term}': {key} is missing, as in {key}=... {_shown(cls)}")
     try:
         method = cls(**arguments)
         for text in method.layers:
             layer_range(text)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"'{term}': {error}. {_shown(cls)}") from None
+    except (Exception, SystemExit) as error:
+        told = f"{cls.__name__} cannot be made: {type(error).__name__}: {error}"
+        raise UserError(f"'{term}': {' '.join(told.split())}. {_shown(cls)}") from error
     for kind in method.on:
         if kind not in KINDS:
             raise unknown("kind of attention", kind, KINDS, f"'{term}' takes on={'|'.join(KINDS)}.")
@@ -128,11 +135,6 @@ def _class(term: str, name: str, words: list[str]) -> type[Method]:
     return methods[max(fitting, key=lambda known: len(variants[known]))]
 
 
-def amount_field(cls: type[Method]) -> dataclasses.Field[Any] | None:
-    """Return the field that a spec's amount fills: the first that is not keyword-only."""
-    return next((field for field in dataclasses.fields(cls) if field.init and not field.kw_only), None)
-
-
 def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str, Any]) -> UserError:
     base, *own = cls.name.split(":")
     variants = [name.split(":")[1:] for name in registry().methods if name.startswith(base + ":")]
@@ -153,45 +155,12 @@ def _shown(cls: type[Method]) -> str:
     return f"`attnbench methods {cls.name}` shows its fields."
 
 
-def _type(field: dataclasses.Field[Any]) -> str:
-    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
-
-
-def _kinds(field: dataclasses.Field[Any]) -> tuple[set[str], list[Any]]:
-    """Return the names in a field's type, and the values that it lists: of Literal["a", "b"] those alone."""
-    names, choices = set(), []
-    waiting: list[ast.AST] = [ast.parse(_type(field), mode="eval")]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.Subscript) and ast.unparse(node.value).rpartition(".")[2] == "Literal":
-            choices += [part.value for part in ast.walk(node.slice) if isinstance(part, ast.Constant)]
-            continue
-        if isinstance(node, ast.Name):
-            names.add(node.id)
-        waiting += ast.iter_child_nodes(node)
-    return names, choices
-
-
-def _value(term: str, field: dataclasses.Field[Any], text: str) -> Any:
-    kinds, choices = _kinds(field)
-    wanted = "true or false" if "bool" in kinds else "a whole number" if "int" in kinds else "a number"
+def _value(term: str, cls: type[Method], field: dataclasses.Field[Any], text: str) -> Any:
     try:
-        if choices:
-            wanted = " or ".join(map(str, choices))
-            return {str(choice): choice for choice in choices}[text]
-        if "bool" in kinds:
-            return {"true": True, "false": False}[text]
-        if "int" in kinds:
-            number = int(text)
-            if field.name == "seed" and not 0 <= number < SEEDS:
-                wanted = f"a whole number from 0 to {SEEDS - 1}"
-                raise ValueError
-            return number
-        if "float" in kinds and not math.isfinite(float(text)):
-            raise ValueError
-        return float(text) if "float" in kinds else text
-    except (ValueError, KeyError):
-        raise UserError(f"'{term}': {field.name.replace('_', '-')} takes {wanted}, not '{text}'") from None
+        return kind_of(cls, field).read(text, field.name)
+    except ValueError as wanted:
+        name = field.name.replace("_", "-")
+        raise UserError(f"'{term}': {name} takes {wanted}, not '{text}'") from None
 
 
 def _example(cls: type[Method]) -> str:

@@ -130,6 +130,56 @@ def test_a_badly_named_method_of_a_file_that_was_asked_for_stops(fresh_registry,
         fresh_registry.load([_write(tmp_path, "bad.py", GOOD.format(name="Bad3"))])
 
 
+NO_METHODS = {
+    "a class of another kind": ("Method):\n    name", "object):\n    name", "Halve in {path} is no method"),
+    "an instance": ("register(Halve)", "register(Halve(2))", "Halve in {path}, an instance, is no method"),
+    "a name that is no text": ('"halve"\n', 'b"halve"\n', "has the name 'b'halve''"),
+    "the unmodified model": ('name = "halve"', 'name = "dense"', "dense is the unmodified model"),
+    "a variant of it": ('name = "halve"', 'name = "dense:halve"', "dense is the unmodified model"),
+    "a field that no spec can write": (
+        "factor: float",
+        "factor: float\n    sizes: list[int] = ()",
+        "Halve.sizes is annotated list[int], which no spec can write",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_METHODS)
+def test_what_is_no_method_is_left_out(case, fresh_registry, tmp_path, capsys):
+    from attnbench.cli import main
+
+    old, new, says = NO_METHODS[case]
+    text = GOOD.format(name="halve")
+    assert old in text
+    path = _write(tmp_path, "bad.py", text.replace(old, new))
+    assert main(["methods", "--plugins-dir", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "prune80" in out and "halve" not in out
+    assert f"plugin {path} is left out" in err and says.format(path=path) in err and err.count("\n") == 1
+    assert main(["methods", "--plugin", path]) == 2
+    assert says.format(path=path) in capsys.readouterr().err
+
+
+def test_files_whose_names_differ_in_punctuation_are_two(fresh_registry, tmp_path):
+    from attnbench import parse
+    from attnbench.code import code_of
+
+    (tmp_path / "sub").mkdir()
+    files = [
+        _write(tmp_path, file, GOOD.format(name=name))
+        for file, name in (("a-b.py", "one"), ("a_b.py", "two"), ("a b.py", "three"), ("sub/x.py", "one"))
+    ]
+    fresh_registry.load(files[:3])
+    assert {"one", "two", "three"} <= set(fresh_registry.registry().methods)
+    first = parse("one2")
+    # the same text elsewhere is the same code, under another module's name
+    fresh_registry._registry = None
+    fresh_registry.load(files[3:])
+    again = parse("one2")
+    assert type(again[0]).__module__ != type(first[0]).__module__
+    assert code_of(again) == code_of(first)
+
+
 def test_a_file_is_loaded_once_however_often_it_is_given(fresh_registry, tmp_path, monkeypatch, capsys):
     from attnbench.cli import main
 

@@ -86,6 +86,8 @@ WRONG = {
     "prune": ("prune", "transform", "exists already"),
     "capital": ("Mine", "transform", "is no name"),
     "digit": ("mine2", "transform", "is no name"),
+    "dense": ("dense", "transform", "dense is the unmodified model"),
+    "variant of dense": ("dense:mine", "transform", "dense is the unmodified model"),
     "kind": ("mine", "calibrate", "Did you mean calibrated"),
 }
 
@@ -107,8 +109,14 @@ def test_no_module_of_python_or_of_a_package_is_hidden(fresh_registry, tmp_path)
         fresh_registry.load([str(method)])
         assert name in fresh_registry.registry().methods
     assert scaffold.write("heads:random-ones", folder=tmp_path)[0].name == "heads_random_ones.py"
-    method, _ = scaffold.write("none", folder=tmp_path)
-    assert "class NoneMethod(Method)" in method.read_text(encoding="utf-8")
+
+
+def test_no_keyword_names_a_class(fresh_registry, tmp_path):
+    for name in ("none", "true", "false"):
+        method, _ = scaffold.write(name, folder=tmp_path)
+        assert f"class {name.capitalize()}Method(Method)" in method.read_text(encoding="utf-8")
+        fresh_registry.load([str(method)])
+        assert name in fresh_registry.registry().methods
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):

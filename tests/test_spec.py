@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import typing  # noqa: F401  # in annotations that are texts, as the next line's
+from typing import Literal, Optional  # noqa: F401
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from attnbench import Method, format, parse
 from attnbench.errors import UserError
+from attnbench.fields import Kind, amount_field, kind_of, require_fields
 from attnbench.plugins import registry
-from attnbench.spec import amount_field
 
 CANONICAL = {
     "dense": "dense",
@@ -171,16 +172,147 @@ def test_a_choice_of_words_is_no_number(kind, fresh_registry):
     class Chosen(Method):
         name = "chosen"
         unit: str = dataclasses.field(default="point", kw_only=True)
-        printed: str = dataclasses.field(default="", kw_only=True)
 
     plugins.registry().methods["chosen"] = Chosen
     Chosen.__dataclass_fields__["unit"].type = kind
-    Chosen.__dataclass_fields__["printed"].type = "Fingerprint | str"
-    assert parse("chosen:unit=int")[0].unit == "int" and parse("chosen:printed=x")[0].printed == "x"
+    assert parse("chosen:unit=int")[0].unit == "int"
     with pytest.raises(UserError, match="unit takes point or int, not '3'"):
         parse("chosen:unit=3")
     Chosen.__dataclass_fields__["unit"].type = "Literal[2, 4] | None"
     assert parse("chosen:unit=4")[0].unit == 4
+
+
+class Fingerprint:
+    """A class with a number's name inside its own."""
+
+
+# annotation: what a spec may write, what it stands for, what it may not write and what is said then
+ANNOTATIONS = {
+    "str": ("x", "x", None, ""),
+    "int": ("3", 3, "1.5", "a whole number"),
+    "float": ("3", 3.0, "x", "a number"),
+    "bool": ("true", True, "yes", "true or false"),
+    "int | None": ("3", 3, "none", "a whole number"),
+    "Optional[float]": ("0.5", 0.5, "x", "a number"),
+    "None | str": ("int", "int", None, ""),
+    "'Optional[int]'": ("3", 3, "x", "a whole number"),
+    "Optional[bool]": ("false", False, "0", "true or false"),
+    "int | float": ("1.5", 1.5, "inf", "a number"),
+    "float | int | None": ("-2", -2, "x", "a number"),
+    "typing.Union[int, float]": ("7", 7, "1e", "a number"),
+    "tuple[float, ...]": ("0.5", (0.5,), "x", "a number"),
+    "tuple[Literal['points', 'lines'], ...]": ("lines", ("lines",), "x", "points or lines"),
+    "Literal['points', 'lines']": ("points", "points", "3", "points or lines"),
+    "Optional[Literal['a', 'b']]": ("b", "b", "zzz", "a or b"),
+    "Literal[2, 'all', None]": ("2", 2, "None", "2 or all"),
+}
+
+
+@pytest.fixture
+def annotated(fresh_registry):
+    """A method whose one field is annotated as asked, as a text or, where `made`, as the object."""
+
+    def build(annotation, made=False, **options):
+        kind = eval(annotation) if made else annotation
+        options = {"default": None, "kw_only": True, **options}
+        field = ("value", kind, dataclasses.field(**options))
+        cls = dataclasses.make_dataclass(
+            "Annotated", [field], bases=(Method,), namespace={"name": "annotated"}
+        )
+        cls.__module__ = __name__
+        return cls
+
+    return build
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("annotation", ANNOTATIONS)
+def test_a_field_takes_what_its_annotation_says(annotation, made, annotated):
+    text, value, wrong, wanted = ANNOTATIONS[annotation]
+    cls = annotated(annotation, made)
+    registry()._add_method(cls)
+    (method,) = parse(f"annotated:value={text}")
+    assert method.value == value and type(method.value) is type(value)
+    assert parse(format([method])) == (method,)
+    if wrong is not None:
+        with pytest.raises(UserError) as caught:
+            parse(f"annotated:value={wrong}")
+        assert str(caught.value).endswith(f"value takes {wanted}, not '{wrong}'")
+
+
+@pytest.mark.parametrize("annotation", ["bool", "Optional[bool]", "bool | None"])
+def test_a_flag_may_be_a_word(annotation, annotated):
+    registry()._add_method(annotated(annotation))
+    assert parse("annotated:value")[0].value is True
+
+
+UNWRITABLE = (
+    "list[int]", "dict", "list", "tuple", "tuple[int, int]", "set[str]", "typing.Any", "object", "bytes",
+    "Fingerprint", "Fingerprint | str", "int | str", "tuple[tuple[int, ...], ...]", "Literal[True]",
+    "Literal[None]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("annotation", UNWRITABLE)
+def test_an_annotation_that_no_spec_can_write_is_refused(annotation, made, annotated):
+    with pytest.raises(UserError, match=r"^Annotated\.value is annotated .*which no spec can write"):
+        registry()._add_method(annotated(annotation, made))
+    assert "annotated" not in registry().methods
+    registry()._add_method(
+        annotated(annotation, made, init=False)
+    )  # a field that no spec sets may be anything
+
+
+def test_a_name_that_only_a_type_checker_knows_is_told(annotated):
+    with pytest.raises(UserError, match=r"Annotated\.value .*name 'Tensor' is not defined.*TYPE_CHECKING"):
+        registry()._add_method(annotated("Tensor | None"))
+
+
+@pytest.mark.parametrize("annotation", ["str", "bool", "tuple[int, ...]", "Literal['a']"])
+def test_an_amount_is_a_number(annotation, annotated):
+    with pytest.raises(UserError, match=r"Annotated\.value is the amount in the spec, a number, but is"):
+        registry()._add_method(annotated(annotation, kw_only=False))
+
+
+def test_the_fields_of_every_built_in_are_read():
+    for cls in registry().methods.values():
+        require_fields(cls)
+        assert kind_of(cls, cls.__dataclass_fields__["on"]) == Kind((str,), many=True)
+
+
+# what a class does when it is made, and what is said then
+MADE = {
+    "raise TypeError('boom')": "Made cannot be made: TypeError: boom.",
+    "raise KeyError('boom')": "Made cannot be made: KeyError: 'boom'.",
+    "assert False, 'two\\nlines'": "Made cannot be made: AssertionError: two lines.",
+    "import no_such_package": "ModuleNotFoundError: No module named 'no_such_package'.",
+    "raise SystemExit(3)": "Made cannot be made: SystemExit: 3.",
+    "raise ValueError('out of range')": "'made': out of range.",
+}
+
+
+@pytest.mark.parametrize("line", MADE)
+def test_whatever_a_class_raises_when_it_is_made_is_told(line, fresh_registry, tmp_path):
+    (tmp_path / "made.py").write_text(
+        "from dataclasses import dataclass\nfrom attnbench import Method, hookimpl\n\n"
+        "@dataclass\nclass Made(Method):\n    name = 'made'\n\n"
+        f"    def __post_init__(self):\n        {line}\n\n"
+        "@hookimpl\ndef register_methods(register):\n    register(Made)\n",
+        encoding="utf-8",
+    )
+    fresh_registry.load([str(tmp_path / "made.py")])
+    with pytest.raises(UserError) as caught:
+        parse("made")
+    assert str(caught.value).startswith("'made': ") and MADE[line] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_field_without_a_default_is_asked_for(annotated):
+    registry()._add_method(annotated("float", default=dataclasses.MISSING))
+    assert parse("annotated:value=2")[0].value == 2
+    with pytest.raises(UserError, match=r"'annotated': value is missing, as in value=\.\.\. `attn"):
+        parse("annotated")
 
 
 def test_a_default_that_is_made_is_not_written():

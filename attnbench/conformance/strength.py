@@ -9,6 +9,7 @@ from attnbench import measure, spec
 from attnbench.conformance import tiny
 from attnbench.conformance.subject import TOLERANCE, Fault, Identity, Subject, within, worst
 from attnbench.errors import NotApplicable
+from attnbench.fields import amount_field
 from attnbench.method import Method
 
 
@@ -70,13 +71,13 @@ def declared(method: Method, declaration: str) -> Any:
 
 def amount_of(method: Method) -> Any:
     """Return the amount in a method's spec, or None for a method without."""
-    field = spec.amount_field(type(method))
+    field = amount_field(type(method))
     return None if field is None else getattr(method, field.name)
 
 
 def with_amount(method: Method, amount: Any) -> Method:
     """Return the same method at another amount. Raises Fault for a method that has none."""
-    field = spec.amount_field(type(method))
+    field = amount_field(type(method))
     if field is None:
         raise Fault(f"{method.name} declares `zero` and has no amount")
     return dataclasses.replace(method, **{field.name: amount})
