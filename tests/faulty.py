@@ -74,6 +74,31 @@ class AddsTheLast(Method):
 
 
 SHELF = []
+FIRST = {}
+
+
+@planted
+class CapsByTheFirstEver(Method):
+    def probs(self, probs, site):
+        most = FIRST.setdefault((site.path, probs.dtype), float(probs.detach().max()))
+        return probs.clamp(max=0.5 * most)
+
+
+@planted
+class CapsByItsFirstSample(Method):
+    def probs(self, probs, site):
+        first = self.__dict__.setdefault("first", {})
+        most = first.setdefault((site.path, probs.dtype), float(probs.detach().max()))
+        return probs.clamp(max=0.5 * most)
+
+
+@planted
+class CapsByItsClass(Method):
+    def probs(self, probs, site):
+        cls = type(self)
+        cls.most = getattr(cls, "most", None) or {}
+        most = cls.most.setdefault((site.path, probs.dtype), float(probs.detach().max()))
+        return probs.clamp(max=0.5 * most)
 
 
 @planted
@@ -194,6 +219,29 @@ class DrawsUnseeded(Fitted):
         import torch
 
         self.half_ = float(torch.rand(()))
+
+
+@planted
+class DrawsWhenMade(Method):
+    def __post_init__(self):
+        import torch
+
+        self.scale = float(torch.rand(()))
+
+    def probs(self, probs, site):
+        return probs * self.scale
+
+
+@planted
+class SetsTheSeedWhenMade(Method):
+    def __post_init__(self):
+        import torch
+
+        torch.manual_seed(0)
+        self.scale = float(torch.rand(()))
+
+    def probs(self, probs, site):
+        return probs * self.scale
 
 
 @planted
@@ -321,6 +369,13 @@ class RaisesInFit(Fitted):
 class EditsInPlace(Method):
     def probs(self, probs, site):
         return probs.mul_(0.5)
+
+
+@planted
+class EditsItsData(Method):
+    def probs(self, probs, site):
+        probs.data.mul_(0.5)
+        return probs
 
 
 @planted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import json
@@ -14,7 +15,7 @@ from torch import Tensor, UntypedStorage
 
 from attnbench import sites, tiles
 from attnbench.attention import apply
-from attnbench.conformance import seeds, tiny
+from attnbench.conformance import anew, seeds, tiny
 from attnbench.conformance.subject import (
     TOLERANCE,
     Fault,
@@ -121,14 +122,16 @@ def tiled(subject: Subject, seed: int) -> str:
 
 
 def deterministic(subject: Subject, seed: int) -> str:
-    """A second fit, of a new method and of the same, gives the same again; nobody sets everybody's seed."""
-    inputs, again = subject.sample(seed), copy.deepcopy(subject.terms)
+    """Made and fitted anew, or the same fitted again, it gives the same; nobody sets everybody's seed."""
+    inputs, again = subject.sample(seed), subject.terms
     expected = subject.run(inputs)
     same = 0.0 if subject.device == "cpu" else TOLERANCE
     ends = []
     with seeds.kept():
         for draw, words in enumerate(("a second method of the same spec", "the same method fitted again")):
             seeds.sow(20210409 + draw)  # nobody begins with it, as many do with 0
+            fresh = anew.made(subject.terms)
+            again = again if draw else fresh
             if any(map(needs_fit, again)):
                 subject.fit(subject.model(), again)
             within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
@@ -166,6 +169,9 @@ def stateless(subject: Subject, seed: int) -> str:
     seen = [subject.run(inputs, methods) for inputs in (first, second, third, third, second, first)]
     for at in range(3):
         within(worst(seen[5 - at], seen[at]), "the same sample after others", 0.0)
+    first_ever = _first_ever(subject, third)
+    if first_ever is not None:
+        within(worst(first_ever, seen[2]), "the same sample as the first that its file ever sees", 0.0)
     try:
         require_nothing_kept(methods, [lent for lent in memory if lent.data_ptr() not in own])
     except StageError as error:
@@ -175,6 +181,15 @@ def stateless(subject: Subject, seed: int) -> str:
     if kept:
         raise Fault(f"{kept[0]}: its tensor is kept. Clone it.")
     return "bit-equal"
+
+
+def _first_ever(subject: Subject, inputs: dict[str, Tensor]) -> Tensor | None:
+    """Return the outputs where the methods' files have seen no sample, or None where they do not run so."""
+    with anew.reloaded(subject.fitted) as methods:
+        if methods is not None:
+            with contextlib.suppress(Exception):
+                return subject.run(inputs, methods)
+    return None
 
 
 @confirmed

@@ -15,7 +15,7 @@ from torch import Tensor
 from attnbench import bench
 from attnbench.attention import apply
 from attnbench.conformance import tiny
-from attnbench.guard import Guard
+from attnbench.guard import Guard, StageError
 from attnbench.method import Method, Site, overridden
 
 TOLERANCE = 1e-5
@@ -87,8 +87,12 @@ class Spy(Guard):
         self.method, self.stage, self.see, self.copies = method, stage, see, copies
 
     def __call__(self, tensor: Tensor, site: Site) -> Tensor:
-        given = tensor.detach().clone() if self.copies else tensor
+        learning = tensor.requires_grad
+        given = tensor.detach().clone() if self.copies or learning else tensor
         result = super().__call__(tensor, site)
+        # an edit through `.data` too, which autograd does not count
+        if learning and not torch.equal(given.nan_to_num(), tensor.detach().nan_to_num()):
+            raise StageError(f"{self.at(site)} edited its tensor in place although it requires a gradient")
         self.see(self.method, self.stage, site, given, result)
         return result
 
