@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from attnbench.board import Board
     from attnbench.pairs import Difference
     from attnbench.record import Record
-    from attnbench.suite import Suite
+    from attnbench.suite import Part, Suite
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -83,8 +83,8 @@ def _spec(text: str, word: str) -> str:
 
 def check(suite: Suite) -> None:
     """Raise UserError where a claim is malformed, or about a method or task that the suite has not."""
-    known = suite.specs()
-    columns = {column: suite.specs(part) for part in suite.parts for column in part.columns()}
+    known = _names(suite)
+    columns = {column: _names(suite, part) for part in suite.parts for column in part.columns()}
     tasks = list(dict.fromkeys(task for _, task in columns))
     for text in suite.claims:
         claim = parse(text)
@@ -101,6 +101,14 @@ def check(suite: Suite) -> None:
             raise UserError(f"claim '{text}': no part of the suite has {' and '.join(names)}{where}")
 
 
+def _names(suite: Suite, part: Part | None = None) -> list[str]:
+    """List the methods of a part, or of all: every spec, and what its seeds are grouped under."""
+    from attnbench.compare import name_without_seed
+
+    specs = suite.specs(part)
+    return list(dict.fromkeys([*specs, *map(name_without_seed, specs)]))
+
+
 def _is_about(claim: Claim, task: str, specs: Sequence[str]) -> bool:
     names = [name for pair in claim.pairs for name in pair]
     return claim.task in (None, task) and all(name in specs for name in names)
@@ -115,7 +123,7 @@ def evaluate(board: Board) -> list[Outcome]:
         for section in board.sections:
             for (model, task), methods in pairs.groups(section.records).items():
                 part = board.suite.part_of(model, task) if board.suite else None
-                if board.suite and part and _is_about(claim, task, board.suite.specs(part)):
+                if board.suite and part and _is_about(claim, task, _names(board.suite, part)):
                     out.append(_decide(claim, model, task, methods, section.pocket))
     return out
 

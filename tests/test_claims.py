@@ -40,6 +40,15 @@ def test_a_claim_is_about_methods_of_the_suite(tmp_path):
         suite.load(path)
 
 
+def test_a_claim_names_seeds_that_were_chosen_by_what_groups_them(tmp_path):
+    path = tmp_path / "x.toml"
+    methods = '["finetune5:seed=1", "finetune5:seed=2", "mask40"]'
+    path.write_text(
+        f'models=["m"]\ntasks=["t"]\nmethods={methods}\nclaims=["finetune5 > mask40"]', encoding="utf-8"
+    )
+    assert suite.load(path).claims
+
+
 @pytest.mark.parametrize(
     "claim, words",
     [
