@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +123,29 @@ def test_torch_at_the_top_of_a_plugin_is_found(fresh_registry, tmp_path):
     fresh_registry.load([str(heavy)])
     report = check_method("faulty-good", families=["bert"])
     assert report.failed == ("imports",) and "heavy.py imports torch at its top" in str(report)
+
+
+SCRIPT = """
+from attnbench import Method
+from attnbench.testing import check_method
+
+class Own(Method):
+    name = "own"
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+print(check_method(Own(), families=["bert"]))
+"""
+
+
+def test_a_script_may_check_its_own_class(tmp_path):
+    (tmp_path / "own.py").write_text(SCRIPT, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )  # fmt: skip
+    assert done.stdout.count("stateless") == 1 and "Own is no registered plugin's" in done.stdout, done.stderr
 
 
 def test_a_method_that_applies_nowhere_fails(faults):

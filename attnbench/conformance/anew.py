@@ -33,7 +33,7 @@ def reloaded(methods: Sequence[Method]) -> Iterator[tuple[Method, ...] | None]:
     try:
         for cls in dict.fromkeys(map(type, methods)):
             if cls.__module__ not in modules:
-                modules[cls.__module__] = _copy(cls.__module__) if _is_plugin(cls) else None
+                modules[cls.__module__] = _copy(cls.__module__) if is_plugin(cls) else None
         moved = copy.deepcopy(tuple(methods))
         try:
             for method in moved:
@@ -47,8 +47,8 @@ def reloaded(methods: Sequence[Method]) -> Iterator[tuple[Method, ...] | None]:
             sys.modules.pop(module.__name__, None)
 
 
-def _is_plugin(cls: type[Method]) -> bool:
-    # a script that checks a class of its own would check it again, and again
+def is_plugin(cls: type[Method]) -> bool:
+    """Tell whether a class's file may be read again: a script that checks its own would do so without end."""
     return cls.__module__ != "__main__" and registry().methods.get(cls.name) is cls
 
 

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from attnbench import spec
+from attnbench.conformance.anew import is_plugin
 from attnbench.conformance.subject import Fault
 from attnbench.errors import NotApplicable
 from attnbench.method import STAGES, Method, needs_fit, overridden
@@ -72,6 +73,8 @@ def imports(terms: tuple[Method, ...]) -> str:
     for cls in map(type, terms):
         module = sys.modules.get(cls.__module__)
         file = getattr(module, "__file__", None)
+        if not is_plugin(cls):
+            raise NotApplicable(f"{cls.__name__} is no registered plugin's")
         if file is None:
             raise NotApplicable(f"{cls.__name__} is in no file")
         package = getattr(module, "__package__", "")
