@@ -477,7 +477,11 @@ def test_bundled_configurations_have_the_names_of_lm_eval():
             {"metric_list": "[{metric: acc}]"},
             "Regress has no metric 'acc'. It has pearson",
         ),
-        (CLASSIFY, {"custom_dataset": "!function made_up.nothing"}, "made.yaml', line 3: Module .* has no function"),
+        (
+            CLASSIFY,
+            {"custom_dataset": "!function made_up.nothing"},
+            "made.yaml', line 3: Module .* has no function",
+        ),
         (CLASSIFY, {"class": "!function attnbench.nowhere.Task"}, "made.yaml', line 2: Cannot import module"),
         (CLASSIFY, {"custom_dataset": "[!function"}, r"made.yaml', line \d: cannot be read"),
     ],
