@@ -10,7 +10,7 @@ from typing import Any
 
 from attnbench.errors import UserError
 
-DECLARED = r"""^task:\s*["']?([^"'\n]+?)["']?\s*$"""
+DECLARED = r"""^task:\s*["']?([\w.+ -]+?)["']?\s*$"""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def available(include_path: str | None = None, wanted: str | None = None) -> dic
             try:
                 task = _read(file)
             except UserError as mistake:
-                if wanted in (task_yaml.declared(file), file.stem):
+                if wanted is not None and task_yaml.declared(file) == wanted:
                     raise
                 _leave_out(str(mistake))
             else:
