@@ -66,7 +66,11 @@ def quantise_log(probs: Tensor, low: float, first: float, step: float, count: in
     for piece in _pieces(probs):
         torch.threshold_(piece, under, 2.0 ** (first - 2 * step)).log2_()  # log2 of 0 is slow
         piece.mul_(1 / step).add_(1.5 - first / step).clamp_(0, count).nan_to_num_(nan=count + 1)
-        piece.copy_(levels.index_select(0, piece.flatten().int()).view_as(piece))
+        index = piece.int().flatten()
+        if piece.is_contiguous():
+            torch.index_select(levels, 0, index, out=piece.view(-1))
+        else:
+            piece.copy_(levels.index_select(0, index).view_as(piece))
     return probs
 
 
