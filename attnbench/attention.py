@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import sites, tap
-from attnbench.engine import Applied, Engine
+from attnbench.engine import Engine
 from attnbench.errors import UserError
 from attnbench.guard import require_nothing_kept
 from attnbench.method import Method, Site, fitted, needs_fit, overridden
+from attnbench.places import Applied
 
 Watcher = Callable[[Tensor, Site], None]
 

@@ -6,10 +6,8 @@ import contextlib
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -17,61 +15,12 @@ from attnbench import sites
 from attnbench.blocks import blocks, rows_of
 from attnbench.errors import UserError
 from attnbench.guard import Guard
-from attnbench.method import Method, Site, overridden
+from attnbench.method import Method, overridden
+from attnbench.places import Applied, Place
 from attnbench.scored import Scratch, Stages
 from attnbench.tiles import attend
 
 ATTENTION = {"scores", "normalize", "probs", "context"}
-
-
-@dataclass
-class Applied:
-    """What `apply` did: `expected` sites where a method acts, `hits` calls of each site so far."""
-
-    methods: tuple[Method, ...]
-    sites: list[Site]
-    acting: set[str] = field(default_factory=set)
-    hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    guards: list[Guard] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
-
-    @property
-    def expected(self) -> int:
-        return len(self.acting)
-
-    @property
-    def hit(self) -> int:
-        return sum(self.hits.get(key, 0) > 0 for key in self.acting)
-
-    def strange(self) -> str:
-        """Say where values that are not finite came first, and of which methods; nothing where all are."""
-        for place in self.places:
-            if place.total is not None and not bool(place.total.isfinite()):
-                site = place.site
-                acting = [method for method in self.methods if overridden(method) and method.selects(site)]
-                names = "+".join(method.name or type(method).__name__ for method in acting)
-                where = f"{site.path} ({site.kind} layer {site.layer})"
-                return f"{names} at {where} made values that are not finite"
-        return ""
-
-
-@dataclass
-class Place:
-    """A site, its key in `Applied.hits`, its layer's path if it is the first there, and what acts on it."""
-
-    site: Site
-    key: str
-    layer: str | None
-    stages: Stages = field(default_factory=Stages)
-    hidden: list[Callable[[Tensor, Site], Tensor]] = field(default_factory=list)
-    reach: list[dict[str, int]] = field(default_factory=list)
-    reach_hidden: list[dict[str, int]] = field(default_factory=list)
-    total: Tensor | None = None  # of all that methods made of it
-
-    def add(self, tensor: Tensor) -> None:
-        """Add to the total, which a value that is not finite makes so for good, without a wait for a GPU."""
-        total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-        self.total = total if self.total is None else self.total + total
 
 
 class Engine:

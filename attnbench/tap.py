@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from attnbench import sites
 from attnbench.blocks import read
-from attnbench.engine import Applied, Engine
+from attnbench.engine import Engine
 from attnbench.errors import NotApplicable
 from attnbench.method import Method, Site, overridden
+from attnbench.places import Applied
 
 SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
 HIDDEN = -1e4  # masks of these models are -65,500 or less, scores are not
