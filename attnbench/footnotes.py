@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +77,15 @@ def counts(rows: Sequence[Row]) -> str:
     return f"Of {sum(words.values())} comparisons with dense: {', '.join(said)}." if said else ""
 
 
-def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
-    """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions."""
+def footnotes(
+    rows: Sequence[Row], records: Sequence[Record], show: Show, hidden: Container[str] = ()
+) -> list[str]:
+    """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions.
+
+    The table lacks the columns `hidden`.
+    """
     return [
-        *legend(rows),
+        *legend(rows, hidden),
         *_resolution(rows, show),
         *_exceptions(rows, records, show),
         *_setting(records, show),

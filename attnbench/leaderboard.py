@@ -105,7 +105,8 @@ def bodies(section: Section) -> list[dict[str, Any]]:
 def _section(section: Section, markdown: bool) -> str:
     show = escape if markdown else clean
     verdicts = footnotes.verdicts(section.rows, show)
-    notes = footnotes.footnotes(section.rows, section.records, show)
+    hidden = () if markdown else WIDE
+    notes = footnotes.footnotes(section.rows, section.records, show, hidden)
     if markdown:
         listed = [f"- {line}" for line in verdicts]
         if len(listed) > FOLDED:

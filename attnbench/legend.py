@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from attnbench.row import LEVEL, Row
 
 
-def legend(rows: Sequence[Row]) -> list[str]:
-    """Explain the marks and columns that a table has, in one line; none where nothing is compared."""
+def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
+    """Explain the marks and columns that a table has, in one line; none where nothing is compared.
+
+    Columns named in `hidden` are not shown, so not explained.
+    """
     compared = [row for row in rows if row.low is not None]
     if not compared:
         return []
@@ -28,7 +31,7 @@ def legend(rows: Sequence[Row]) -> list[str]:
         words.append(
             f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
         )
-    words += _cost_legend(rows)
+    words += _cost_legend(rows, hidden)
     if any(row.control_of for row in rows):
         words.append("└ a random control at the budget of the method above it.")
     if any(row.seeds > 1 for row in rows):
@@ -36,11 +39,11 @@ def legend(rows: Sequence[Row]) -> list[str]:
     return [" ".join(words)]
 
 
-def _cost_legend(rows: Sequence[Row]) -> list[str]:
+def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     words, names = [], []
     if any(row.sparsity is not None or row.bits is not None for row in rows):
         names = ["sparsity", "bits"]
-    if any(row.flops_simulated is not None for row in rows):
+    if "sim. FLOPs" not in hidden and any(row.flops_simulated is not None for row in rows):
         names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
     if names:
         words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
@@ -48,18 +51,20 @@ def _cost_legend(rows: Sequence[Row]) -> list[str]:
         words.append("sparsity: of visible values (of all, where causality hides some).")
     if any(row.entropy is not None for row in rows):
         words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
-    if any(row.heads not in (None, 1.0) for row in rows):
+    if "heads" not in hidden and any(row.heads not in (None, 1.0) for row in rows):
         words.append("heads: share that is not silent.")
-    if any(row.divergence is not None for row in rows):
+    if "divergence" not in hidden and any(row.divergence is not None for row in rows):
         words.append(
             "divergence: share of a query's attention that the method moves to other keys (total variation "
             "from dense), mean over queries, for the same input to the layer."
         )
     if any(row.latency is not None for row in rows):
+        realised = ", ".join(name for name in ("FLOPs", "latency", "memory") if name not in hidden)
+        held = "" if "memory" in hidden else ", memory the most that one attention module holds"
         words.append(
-            "FLOPs, latency, memory: realised, of the model with that work really left out, empty where "
+            f"{realised}: realised, of the model with that work really left out, empty where "
             "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
-            f"{_of_seeds(rows)}, memory the most that one attention module holds."
+            f"{_of_seeds(rows)}{held}."
         )
     if any(row.seconds is not None for row in rows):
         words.append("seconds: to fit and evaluate one cell, simulated: no measure of speed.")

@@ -105,21 +105,30 @@ def using(built: Any, chosen: Variant) -> contextlib.AbstractContextManager[Any]
 
 
 def times(built: Any, inputs: dict[str, Tensor], specs: tuple[str, ...], rounds: int) -> dict[str, float]:
-    """Return each variant's median over rounds of CPU seconds a pass, divided by SDPA's in the same round."""
-    spent: dict[str, list[float]] = {spec: [] for spec in ("sdpa", *specs)}
-    variants = {spec: variant(built, spec, inputs) for spec in spent}
-    for number in range(rounds + 1):
-        for spec in spent:
-            with using(built, variants[spec]), torch.inference_mode():
-                started = time.process_time()
-                built(**inputs)
-                if number:  # the first round warms up
-                    spent[spec].append(time.process_time() - started)
-    base = spent["sdpa"]
-    ratios = {
-        spec: statistics.median(a / b for a, b in zip(own, base, strict=True)) for spec, own in spent.items()
-    }
-    return ratios | {"sdpa": statistics.median(base) * 1000}
+    """Return each variant's median over rounds of CPU seconds a pass, divided by SDPA's around it.
+
+    A pass of SDPA stands before and after every variant, and their mean is its base: a neighbour on the
+    machine that slows seconds, not milliseconds, slows both.
+    """
+    variants = {spec: variant(built, spec, inputs) for spec in ("sdpa", *specs)}
+
+    def seconds(spec: str) -> float:
+        with using(built, variants[spec]), torch.inference_mode():
+            started = time.process_time()
+            built(**inputs)
+            return time.process_time() - started
+
+    for spec in variants:  # warms up
+        seconds(spec)
+    ratios: dict[str, list[float]] = {spec: [] for spec in specs}
+    base = [seconds("sdpa")]
+    for _ in range(rounds):
+        for spec in specs:
+            own = seconds(spec)
+            base.append(seconds("sdpa"))
+            ratios[spec].append(own / statistics.fmean(base[-2:]))
+    medians = {spec: statistics.median(own) for spec, own in ratios.items()}
+    return {"sdpa": statistics.median(base) * 1000, **medians}
 
 
 def time_table(name: str, specs: tuple[str, ...], rounds: int, padding: float) -> None:

@@ -282,6 +282,9 @@ def test_every_cost_column_has_a_word_in_the_legend():
     for word in leaderboard.COSTS:
         assert re.search(rf"\b{re.escape(word)}\b", told), word
     assert "total variation" in told and "seconds: to fit" in told
+    terminal = leaderboard.render(items, "text")
+    for word in leaderboard.COSTS:
+        assert bool(re.search(rf"\b{re.escape(word)}\b", terminal)) == (word not in leaderboard.WIDE), word
 
 
 def test_frame_has_a_line_a_row():
