@@ -131,6 +131,20 @@ class KeepsAHiddenState(Method):
 
 
 @planted
+class KeepsAnArray(Method):
+    def probs(self, probs, site):
+        SHELF.append(probs.detach().float().numpy())
+        return probs * 0.5
+
+
+@planted
+class KeepsAView(Method):
+    def context(self, context, site):
+        SHELF.append(context[0].detach())
+        return context * 0.5
+
+
+@planted
 class EditsAWeight(Fitted):
     def spoil(self, model, batches):
         next(model.parameters()).data.mul_(1.5)

@@ -6,12 +6,12 @@ import contextlib
 import copy
 import gc
 import json
-import weakref
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, UntypedStorage
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from attnbench import sites, tiles
 from attnbench.attention import apply
@@ -155,14 +155,14 @@ def recorded(subject: Subject, seed: int) -> str:
 
 
 def stateless(subject: Subject, seed: int) -> str:
-    """The order of samples does not matter, and no stage keeps its tensor."""
+    """The order of samples does not matter, and no stage keeps its tensor or a view of its memory."""
     first, second, third = (subject.sample(seed + at) for at in range(3))
-    methods, names = subject.methods(), list[tuple[str, weakref.ref[Tensor]]]()
+    methods, names = subject.methods(), list[tuple[str, StorageWeakRef]]()
     memory: list[UntypedStorage] = []  # alive to the end, so that no address is used twice
     own = {tensor.untyped_storage().data_ptr() for m in methods for _, tensor in tensors_in(vars(m))}
 
     def see(method: Method, stage: str, site: Site, tensor: Tensor, result: Tensor) -> None:
-        names.append((Guard(method, stage).at(site), weakref.ref(tensor)))
+        names.append((Guard(method, stage).at(site), StorageWeakRef(tensor.untyped_storage())))
         memory.extend([tensor.untyped_storage(), result.untyped_storage()])
 
     spied(methods, see)
@@ -176,10 +176,11 @@ def stateless(subject: Subject, seed: int) -> str:
         require_nothing_kept(methods, [lent for lent in memory if lent.data_ptr() not in own])
     except StageError as error:
         raise Fault(str(error)) from None
+    del memory[:], seen
     gc.collect()
-    kept = [name for name, tensor in names if tensor() is not None]
+    kept = [name for name, lent in names if not lent.expired()]
     if kept:
-        raise Fault(f"{kept[0]}: its tensor is kept. Clone it.")
+        raise Fault(f"{kept[0]}: its tensor is kept, or an array that shares its memory. Clone it.")
     return "bit-equal"
 
 
