@@ -128,7 +128,9 @@ def transform(spec: Method | str, tensor: Tensor, visible: Tensor | None = None)
     return result
 
 
-class _Identity(Method):
+class Identity(Method):
+    """Change nothing, by the same path as what changes attention."""
+
     name = "identity"
 
     def probs(self, probs: Tensor, site: Site) -> Tensor:
@@ -145,7 +147,7 @@ def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None)
     # a tap makes a model eager: it is compared with what the model does by itself
     with contextlib.nullcontext() if tap.needed(model) else sites.implementation(model, "eager"):
         expected = sites.run(model, batch)
-    with apply(model, _Identity()):
+    with apply(model, Identity()):
         found = sites.run(model, batch)
     seen = batch.get("decoder_attention_mask" if "decoder_input_ids" in batch else "attention_mask")
     if seen is not None and seen.shape == expected.shape[:2]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnbench import compare, statistics
-from attnbench.aggregates import METRICS, Array, working
+from attnbench.aggregates import Array, working
 from attnbench.families import amounts, family
 from attnbench.row import CONTROLS, Row
 
@@ -90,7 +90,7 @@ def _choice(
     folds = [np.arange(samples) % FOLDS == k for k in range(FOLDS)] if samples >= 2 * FOLDS else []
     picked, seen = best(everything), [best(~fold) for fold in folds]
     held_out = None
-    if folds and kind in METRICS:
+    if folds:
         held_out = Row(first.model, first.task, picked, scale=first.scale)
         held_out.difference, held_out.low, held_out.high = _held_out(kind, arrays, seen, folds)
     return Choice(sweep, first.model, first.task, rows.get(picked), held_out, tuple(seen))

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from attnbench import commands, heads, plugins, reports, running, sidecar
 from attnbench.errors import UserError, unknown
@@ -26,7 +26,7 @@ HANDED_OVER = {
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. {self._next()}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

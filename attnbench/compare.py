@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench import controls, statistics
-from attnbench.aggregates import METRICS, Array, aggregate, is_fraction, over_seeds, working
+from attnbench.aggregates import Array, aggregate, is_fraction, over_seeds, working
 from attnbench.errors import UserError
 from attnbench.row import CONTROLS, LEVEL, Row
 
@@ -113,7 +113,7 @@ def problem(item: Record) -> str | None:
         if not isinstance(metric.get("value"), (int, float)) or not math.isfinite(metric["value"]):
             return f"{name} is {metric.get('value')}"
         scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
-        if scores is not None and kind in METRICS and len(scores):
+        if scores is not None and len(scores):
             own = aggregate(kind, scores)
             if not abs(own - metric["value"]) <= SCORES_MATCH * max(abs(own), abs(metric["value"]), 1e-3):
                 return f"{name} is {metric['value']:.6g} in the record but {own:.6g} by its samples"
@@ -150,7 +150,7 @@ def _compared(
     usable: dict[str, list[Array]] = {
         name: [np.asarray(a, float) for a in scores if a is not None]
         for name, scores in arrays.items()
-        if kind in METRICS and all(a is not None and len(a) for a in scores)
+        if all(a is not None and len(a) for a in scores)
     }
     scale = scale_of(kind, [a for scores in usable.values() for a in scores])
     for name, row in found.items():
@@ -219,7 +219,7 @@ def scale_of(kind: str, arrays: Sequence[Array]) -> str:
         return "score"
     if kind == "perplexity":
         return "log"
-    return "fraction" if kind in METRICS and arrays and is_fraction(kind, arrays) else "raw"
+    return "fraction" if arrays and is_fraction(kind, arrays) else "raw"
 
 
 def _order(block: list[Row]) -> tuple[int, float]:

@@ -10,12 +10,10 @@ from attnbench import schema
 from attnbench.controls import DRAWN
 from attnbench.families import amounts, family
 from attnbench.inert import clean
-from attnbench.method import LEFT, SCORED
+from attnbench.method import KINDS, LEFT, SCORED
 
 if TYPE_CHECKING:
     from attnbench.record import Record
-
-KINDS = ("encoder", "decoder", "cross")
 
 
 @dataclass(frozen=True)

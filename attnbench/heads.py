@@ -58,7 +58,7 @@ def criteria() -> dict[str, type[Method]]:
     """List what can score heads, under the variant of its name: "entropy" of `heads:entropy`."""
     found: dict[str, type[Method]] = {}
     for name, cls in sorted(registry().methods.items()):
-        if getattr(cls, "criterion", False):
+        if cls.criterion:
             short = name.partition(":")[2] or name
             found[name if short in found else short] = cls
     return found

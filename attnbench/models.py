@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,27 +132,18 @@ class Checkpoint:
     def weight_format(self) -> str:
         return "safetensors" if any(Path(self.folder).glob(WEIGHTS["safetensors"])) else "bin"
 
-    def _readable(self) -> _Readable:
-        return _Readable(self)
-
-
-class _Readable:
-    """Turn what transformers raises for a damaged or foreign folder into one line."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what transformers raises for a damaged or foreign folder into one line."""
         from safetensors import SafetensorError
 
-        if isinstance(error, (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)):
+        try:
+            yield
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
                 first = 'its tokenizer needs sentencepiece. Next: pip install "attnbench[sentencepiece]"'
-            raise UserError(f"model '{self.checkpoint.path}' cannot be read: {first}") from error
+            raise UserError(f"model '{self.path}' cannot be read: {first}") from error
 
 
 def _has_sdpa(config: Any) -> bool:

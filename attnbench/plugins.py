@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -201,4 +202,4 @@ def load(files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
             if not path.name.startswith("_"):
                 paths.setdefault(path.resolve(), path)
     for whole, path in paths.items():
-        registry().try_add(str(path), lambda path=path: import_file(path), whole in asked)  # type: ignore[misc]
+        registry().try_add(str(path), functools.partial(import_file, path), whole in asked)

@@ -113,13 +113,13 @@ def resampled_each(name: str, dense: Array, groups: Sequence[Sequence[Array]]) -
     Those that few distinct rows can stand for are drawn each by itself, the others by rows together, as those
     draws depend on the number of samples alone. So no group's draws depend on which others there are.
     """
-    by_row = [seeds for seeds in groups if not _few([dense, *seeds])]
-    flat = [scores for seeds in by_row for scores in seeds]
+    together = [_few([dense, *seeds]) is None for seeds in groups]
+    flat = [scores for seeds, by_row in zip(groups, together, strict=True) if by_row for scores in seeds]
     shared = iter(resampled(name, [dense, *flat])) if flat else iter(())
     base = next(shared, None)
     found = []
-    for seeds in groups:
-        if base is not None and any(seeds is other for other in by_row):
+    for seeds, by_row in zip(groups, together, strict=True):
+        if by_row:
             found.append(np.mean([next(shared) for _ in seeds], 0) - base)
         else:
             drawn = resampled(name, [dense, *seeds])

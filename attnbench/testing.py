@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,7 +95,7 @@ def check_method(
         raise UserError("dense is the unmodified model: there is nothing to check.")
     report = Report(method if isinstance(method, str) else _format(terms))
     for name, check in _source_checks().items():
-        report.outcomes.append(_outcome(name, "", lambda check=check: check(terms)))  # type: ignore[misc]
+        report.outcomes.append(_outcome(name, "", functools.partial(check, terms)))
     _check_families(report, terms, device, families)
     return report
 
@@ -139,7 +140,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                 if blocked:
                     outcome = Outcome(name, family, "n/a", blocked)
                 else:
-                    outcome = _outcome(name, family, lambda: check(subject, 0))  # noqa: B023
+                    outcome = _outcome(name, family, functools.partial(check, subject, 0))
                     torch_before.restore()  # of what a method left behind `restored` tells, and it alone
                 if name in NEEDED and outcome.status == "FAILED":
                     blocked = f"{name} failed"

@@ -87,7 +87,6 @@ class Same:
     """An object that equals itself alone."""
 
     __slots__ = ("held",)
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, held: Any) -> None:
         self.held = held

@@ -77,7 +77,7 @@ class HeadsProbe(Heads):
 
         totals = by_example(self, model, batches, "context", total)
         features = {key: values[..., :-1] / values[..., -1:] for key, values in totals.items()}
-        target = torch.cat(labels).cpu().numpy()  # type: ignore[arg-type]
+        target = torch.cat(labels).cpu().numpy()
         place = [
             zlib.crc32(ids[mask.bool()].cpu().numpy().astype("<i8").tobytes())
             for batch in batches

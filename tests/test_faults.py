@@ -32,7 +32,7 @@ CAUGHT = {
     "faulty-keeps-its-context": ("bert", RUNS, "faulty-keeps-its-context.context's tensor is kept"),
     "faulty-keeps-for-everybody": ("bert", RUNS, "faulty-keeps-for-everybody.scores's tensor is kept"),
     "faulty-keeps-a-hidden-state": ("bert", {"stateless"}, "(encoder layer 1): its tensor is kept"),
-    "faulty-keeps-an-array": ("bert", {"stateless"}, "its tensor is kept, or an array that shares its memory"),
+    "faulty-keeps-an-array": ("bert", {"stateless"}, "its tensor is kept, or an array that shares"),
     "faulty-keeps-a-view": ("bert", {"stateless"}, "faulty-keeps-a-view.context at bert.encoder.layer.0"),
     "faulty-edits-a-weight": ("bert", WHOLE, "after fit: weight "),
     "faulty-freezes-the-model": ("bert", WHOLE, "after fit: requires_grad of "),

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 from attnbench import measure, spec
+from attnbench.attention import Identity
 from attnbench.conformance import tiny
-from attnbench.conformance.subject import TOLERANCE, Fault, Identity, Subject, within, worst
+from attnbench.conformance.subject import TOLERANCE, Fault, Subject, within, worst
 from attnbench.errors import NotApplicable
 from attnbench.fields import amount_field
 from attnbench.method import Method

@@ -25,15 +25,6 @@ class Fault(Exception):
     """A broken promise: where, and by how much."""
 
 
-class Identity(Method):
-    """Change nothing, by the same path as what changes attention."""
-
-    name = "identity"
-
-    def probs(self, probs: Tensor, site: Site) -> Tensor:
-        return probs
-
-
 @dataclass
 class Subject:
     """A spec on one architecture. Every run gets copies of the methods as fitted, every fit a fresh model."""

@@ -127,7 +127,7 @@ def _template(name: str) -> Any:
     return model
 
 
-def _spread(model: nn.Module, path: str, weight: Tensor) -> float:
+def _spread(model: Any, path: str, weight: Tensor) -> float:
     module = model.get_submodule(path.rpartition(".")[0])
     if isinstance(module, nn.Embedding):
         return 1.0
@@ -137,7 +137,7 @@ def _spread(model: nn.Module, path: str, weight: Tensor) -> float:
         else (weight.shape[1] if isinstance(module, nn.Linear) else weight.shape[0])
     )
     sharp = 1.5 if QUERY_KEY.search(path) else 1.0
-    unscaled = (WIDTH // HEADS) ** -0.25 if model.config.model_type == "t5" and sharp > 1 else 1.0  # type: ignore[union-attr]
+    unscaled = (WIDTH // HEADS) ** -0.25 if model.config.model_type == "t5" and sharp > 1 else 1.0
     return sharp * unscaled * inputs**-0.5
 
 
