@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from attnbench import models, record, spec
 from attnbench import tasks as task_files
@@ -12,6 +13,8 @@ from attnbench.errors import UserError
 from attnbench.method import Method
 
 CONTROLS = ("dense", "uniform")
+REPEATS = 3
+MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # an option that `split` flattens
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ def split(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
 
 
-def seeded(methods: Sequence[Method], repeats: int, seed: int = 0) -> list[str]:
-    """Return the specs of the repeats: one for a method that draws nothing, else one a seed."""
-    if not any(_draws(method) for method in methods):
+def seeded(text: str, repeats: int, seed: int = 0) -> list[str]:
+    """Return the specs of a spec's repeats: one where nothing is drawn, else one a seed."""
+    methods = spec.parse(text)
+    terms = list(zip(methods, text.strip().split("+"), strict=False))  # dense is none
+    if not any(_draws(*each) for each in terms):
         return [spec.format(methods)]
     return [
-        spec.format([_with_seed(method, seed + k) if _draws(method) else method for method in methods])
+        spec.format([_with_seed(each[0], seed + k) if _draws(*each) else each[0] for each in terms])
         for k in range(repeats)
     ]
 
@@ -51,26 +56,35 @@ def _with_seed(method: Method, seed: int) -> Method:
     return changed
 
 
-def _draws(method: Method) -> bool:
+def _draws(method: Method, term: str) -> bool:
     # a seed the user wrote is a choice, not a draw
     field = method.__dataclass_fields__.get("seed")
-    return field is not None and vars(method)["seed"] == field.default
+    return field is not None and vars(method)["seed"] == field.default and ":seed=" not in term
 
 
 def check_tasks(names: Iterable[str], include_path: str | None = None) -> None:
     """Raise UserError for a task that does not exist, before anything is loaded, and for two of one name."""
+    _refuse_twins("tasks", {task: task_files.find(task, include_path).name for task in names})
+
+
+def _refuse_twins(kind: str, labels: Mapping[str, str]) -> None:
+    """Raise UserError where two would be written to one file; `labels`: as given -> as records name it."""
     found: dict[str, str] = {}
-    for task in names:
-        twin = found.setdefault(task_files.find(task, include_path).name, task)
-        if twin != task:
-            raise UserError(f"tasks '{twin}' and '{task}' would share a name in records. Rename one.")
+    for name, label in labels.items():
+        file = record.file_name(label)
+        twin = found.setdefault(file, name)
+        if twin != name:
+            raise UserError(
+                f"{kind} '{twin}' and '{name}' would share the name '{file}' in records. Rename one, "
+                "or give each its own --records."
+            )
 
 
 def plan(
     models_: Iterable[str],
     methods: Iterable[str],
     tasks: Iterable[str] = (),
-    repeats: int = 3,
+    repeats: int = REPEATS,
     seed: int = 0,
     include_path: str | None = None,
 ) -> list[Cell]:
@@ -81,17 +95,9 @@ def plan(
     if not names:
         raise UserError("no model: give --models, as in --models bert,roberta")
     check_tasks(wanted, include_path)
-    specs = [
-        text for method in (*CONTROLS, *split(methods)) for text in seeded(spec.parse(method), repeats, seed)
-    ]
-    labels = {name: models.label(name) for name in names}
-    for name, shown in labels.items():
-        file = record.file_name(shown)
-        twins = [other for other in names if record.file_name(labels[other]) == file and other != name]
-        if twins:
-            raise UserError(
-                f"models '{name}' and '{twins[0]}' would share the name '{file}' in records. Rename one."
-            )
+    specs = [text for method in (*CONTROLS, *split(methods)) for text in seeded(method, repeats, seed)]
+    _refuse_twins("models", {name: models.label(name) for name in names})
+    _refuse_twins("methods", {text: text for text in specs})
     cells = []
     for name in names:
         for task in wanted or models.tasks_of(name):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import claims, models, plan, spec, tasks
+from attnbench import claims, models, plan, tasks
 from attnbench.errors import UserError, near, unknown
 from attnbench.families import family
 
@@ -78,7 +78,7 @@ class Suite:
         texts = [
             text
             for method in (*plan.CONTROLS, *self.methods, *(name for each in parts for name in each.methods))
-            for text in plan.seeded(spec.parse(method), self.repeats, self.seed)
+            for text in plan.seeded(method, self.repeats, self.seed)
         ]
         return list(dict.fromkeys(texts))
 

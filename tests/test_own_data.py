@@ -287,7 +287,9 @@ def test_names_of_files_are_told_apart(file, tmp_path):
     with pytest.raises(UserError, match="would share the name of task 'sst2' in records"):
         tasks.find(file(HEAD, "sst2.csv"))
     twins = [file(HEAD, "mine.csv"), file("", "mine.jsonl")]
-    with pytest.raises(UserError, match="would share a name in records"):
+    with pytest.raises(
+        UserError, match=r"mine.csv' and '.*mine.jsonl' would share the name 'mine' in records"
+    ):
         plan.plan(["bert"], ["prune80"], twins)
     with pytest.raises(UserError, match=r"models 'some/model' and './some-model' would share the name"):
         plan.plan(["some/model", "./some-model"], ["prune80"], ["sst2"])
