@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnbench.errors import UserError
 from attnbench.method import Method
 
 LEARNING = ("attnbench.gates", "attnbench.training")  # of the core, what fits are made of
@@ -48,7 +49,7 @@ def code_of(methods: Sequence[Method]) -> str:
 
 def _add(digest: Any, nodes: Iterable[ast.AST]) -> None:
     for node in nodes:
-        digest.update(ast.unparse(without_docstrings(node)).encode())
+        digest.update(_text(node))
 
 
 def _defines(node: ast.AST, name: str) -> bool:
@@ -105,13 +106,29 @@ def _is_module(name: str) -> bool:
 def _source(module: str) -> str:
     # read once: what was loaded is what runs, whatever happens to its file meanwhile
     if module in sys.modules:
-        return inspect.getsource(sys.modules[module])
+        try:
+            return inspect.getsource(sys.modules[module])
+        except (OSError, TypeError):
+            raise UserError(
+                f"the code of {module} stands in no file, as that of a method has to: put it into one. "
+                "`attnbench new-method` writes a first one."
+            ) from None
     found = importlib.util.find_spec(module)
     return "" if found is None or found.origin is None else Path(found.origin).read_text(encoding="utf-8")
 
 
 def _tree(module: str) -> ast.Module:
-    return ast.parse(_source(module))
+    return _parsed(_source(module))
+
+
+@functools.cache
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@functools.cache
+def _text(node: ast.AST) -> bytes:
+    return ast.unparse(without_docstrings(node)).encode()
 
 
 def without_docstrings(tree: ast.AST) -> ast.AST:

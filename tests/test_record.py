@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -230,7 +233,6 @@ def register_methods(register):
 )
 def test_code_hash_covers_helpers(file, old, new, start, tmp_path, monkeypatch):
     import importlib
-    import sys
 
     from attnbench import code
 
@@ -254,6 +256,34 @@ def test_code_hash_covers_helpers(file, old, new, start, tmp_path, monkeypatch):
     first = hashed(tmp_path / "a", texts)
     assert hashed(tmp_path / "b", worded) == first
     assert hashed(tmp_path / "c", changed) != first
+
+
+def test_a_method_without_a_file_is_a_mistake(tmp_path):
+    program = """
+import attnbench
+from attnbench import Method, plugins
+
+class Mine(Method):
+    name = "mine"
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+plugins.registry()._add_method(Mine)
+attnbench.run("bert", "mine", "pocket-sentiment", records="r", limit=4)
+"""
+    done = subprocess.run([sys.executable], input=program, cwd=tmp_path, capture_output=True, text=True)
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("attnbench.errors.UserError: the code of __main__ stands in no file")
+    assert not (tmp_path / "r").exists()
+
+
+def test_code_is_parsed_once():
+    code_of(parse("heads50:gradient"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("parse", "unparse"):
+            patch.setattr(ast, name, None)
+        code_of(parse("heads80:gradient"))
 
 
 def test_code_hash_covers_what_fits_are_made_of(monkeypatch):
