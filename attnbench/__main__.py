@@ -1,7 +1,22 @@
-"""`python -m attnbench` is the command line."""
+"""`attnbench` and `python -m attnbench`: the command line, and Ctrl-C while it is still being imported."""
+
+from __future__ import annotations
 
 import sys
 
-from attnbench.cli import main
+STOPPED = 130  # what a shell gives a command that Ctrl-C ended
 
-sys.exit(main())
+
+def main() -> int:
+    """Run one command. Returns its exit status."""
+    try:
+        from attnbench import cli
+
+        return cli.main()
+    except KeyboardInterrupt:
+        print("attnbench: stopped; nothing was written", file=sys.stderr)
+        return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

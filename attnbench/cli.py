@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench import commands, heads, plugins, reports, running, sidecar
+from attnbench import commands, heads, plugins, reports, running, sidecar, stdout
 from attnbench.errors import UserError, unknown
 
 EPILOG = """examples:
@@ -22,6 +22,13 @@ EPILOG = """examples:
 HANDED_OVER = {
     "lm-eval": "Hand over to lm-eval's own command line, with --model attnbench known to it.",
     "lighteval": "Hand over to lighteval's own command line, with attnbench known to it as a custom model.",
+}
+STOPPED = {
+    "run": "; what is recorded stays, the same command goes on from there",
+    "heads": "; the tables that were said to be written stay",
+    "export": "; the folder, where it is there, is unfinished: delete it",
+    "leaderboard": "; each file that is there is whole, the same command writes the rest",
+    **dict.fromkeys(("check", "compare", "methods", "models", "tasks", "verify"), "; nothing was written"),
 }
 
 
@@ -134,21 +141,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        return _dispatch(arguments)
+        with stdout.guarded():
+            return _dispatch(arguments)
+        return 0  # the reader of our stdout has left
     except UserError as error:
         if "--debug" in arguments:
             raise
         print(f"attnbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "attnbench: stopped; what is recorded stays, the same command goes on from there", file=sys.stderr
-        )
+        print(f"attnbench: stopped{_left(arguments)}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # the reader of our stdout left, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _left(arguments: list[str]) -> str:
+    """Say what a command that was stopped leaves behind."""
+    command = next((each for each in arguments if not each.startswith("-")), "methods")
+    if command == "leaderboard" and not any(each.startswith("--output") for each in arguments):
+        command = "methods"
+    return STOPPED.get(command, "")
 
 
 def _backends() -> dict[str, str]:

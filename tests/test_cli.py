@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from attnbench import commands
 from attnbench.cli import main
 from attnbench.spec import parse
 
@@ -162,3 +165,66 @@ def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path
     assert [cell["cell"]["method"] for cell in cells] == ["dense", "uniform", "prune80"]
     assert main(["leaderboard", "--records", str(tmp_path)]) == 0
     assert "| " in capfd.readouterr().out
+
+
+LEFT = {
+    "run --models bert": "; what is recorded stays, the same command goes on from there",
+    "check prune80": "; nothing was written",
+    "verify a.json": "; nothing was written",
+    "compare a b": "; nothing was written",
+    "methods": "; nothing was written",
+    "leaderboard": "; nothing was written",
+    "leaderboard --output=a.md": "; each file that is there is whole, the same command writes the rest",
+    "heads --models bert": "; the tables that were said to be written stay",
+    "export out --model b --task t --method m": "; the folder, where it is there, is unfinished: delete it",
+    "new-method mine": "",
+}
+
+
+@pytest.mark.parametrize("line", LEFT)
+def test_ctrl_c_says_what_the_command_leaves(line, monkeypatch, capsys):
+    def stop(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, line.partition(" ")[0].replace("-", "_"), stop)
+    assert main(line.split()) == 130
+    assert capsys.readouterr().err == f"attnbench: stopped{LEFT[line]}\n"
+
+
+EARLY = """
+import importlib.abc, sys
+
+class Stop(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "attnbench.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from attnbench.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_before_the_command_line_is_there_is_one_line():
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "attnbench: stopped; nothing was written\n")
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"attnbench": "attnbench.__main__:main"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("line", ["methods", "models", "--help", "methods prune80"])
+def test_a_full_disk_under_stdout_is_one_line(line):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "attnbench", *line.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    told = "attnbench: stdout cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+@pytest.mark.parametrize("line", ["methods", "tasks", "--version"])
+def test_a_reader_that_has_left_is_no_mistake(line):
+    command = [sys.executable, "-m", "attnbench", *line.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 0
