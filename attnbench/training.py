@@ -13,6 +13,7 @@ from attnbench.errors import NotApplicable
 
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 LONGEST_STEP = 1.0  # norm that gradients are clipped to
+SCALE = 2.0**15  # of a loss in float16 at first, in which gradients under 6e-8 would be 0
 
 
 def train(
@@ -28,14 +29,18 @@ def train(
 
     `parameters` are groups as in torch.optim: [{"params": [...], "lr": 0.01}]; nothing else has gradients.
     Batches come in a new order every round, dropout is on; both follow `seed`. The learning rate rises for
-    a tenth of the steps and falls to 0 in a straight line, gradients are clipped to norm 1. Raises
+    a tenth of the steps and falls to 0 in a straight line, gradients are clipped to norm 1. In bfloat16 and
+    float16 the steps add up in float32 copies, of which the parameters are the nearest values. Raises
     NotApplicable for batches without labels, ArithmeticError where the loss is not finite.
     """
     trained = [parameter for group in parameters for parameter in group["params"]]
+    groups = [{**group, "params": [_exact(each) for each in group["params"]]} for group in parameters]
+    exact = [parameter for group in groups for parameter in group["params"]]
+    scale = SCALE if torch.float16 in {p.dtype for p in (*model.parameters(), *trained)} else 1.0
     losses: list[float] = []
     with _training(model, trained), torch.random.fork_rng(_devices(model)), torch.enable_grad():
         torch.manual_seed(seed)
-        optimizer = torch.optim.Adam(parameters)
+        optimizer = torch.optim.Adam(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         order: list[int] = []
         for step in range(steps):
@@ -49,15 +54,40 @@ def train(
                 raise ArithmeticError(
                     f"training diverges: the loss is {float(whole.detach())} at step {step + 1} of {steps}"
                 )
-            found = torch.autograd.grad(whole, trained, allow_unused=True)
-            for parameter, gradient in zip(trained, found, strict=True):
-                parameter.grad = gradient
-            torch.nn.utils.clip_grad_norm_(trained, LONGEST_STEP)
+            found, scale = _gradients(whole, trained, scale)
+            for parameter, gradient in zip(exact, found, strict=True):
+                parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
+            torch.nn.utils.clip_grad_norm_(exact, LONGEST_STEP)
             optimizer.step()
             schedule.step()
+            with torch.no_grad():
+                for parameter, own in zip(trained, exact, strict=True):
+                    if parameter is not own:
+                        parameter.copy_(own)
     if not all(bool(parameter.isfinite().all()) for parameter in trained):
         raise ArithmeticError(f"training diverges: a parameter is not finite after {steps} steps")
     return losses
+
+
+def _exact(parameter: Tensor) -> Tensor:
+    """Return what steps are added to: a half-precision parameter's own last digit is larger than most."""
+    narrow = torch.finfo(parameter.dtype).bits < 32
+    return parameter.detach().float() if narrow else parameter
+
+
+def _gradients(
+    loss: Tensor, trained: Sequence[Tensor], scale: float
+) -> tuple[Sequence[Tensor | None], float]:
+    """Return d loss / d parameter by way of a multiple of the loss, and that multiple.
+
+    It is halved until all is finite: of small gradients float16 keeps nothing, of large ones no more.
+    """
+    while scale > 1:
+        found = torch.autograd.grad(loss.float() * scale, trained, allow_unused=True, retain_graph=True)
+        if all(gradient is None or bool(gradient.isfinite().all()) for gradient in found):
+            return [None if gradient is None else gradient.float() / scale for gradient in found], scale
+        scale /= 2
+    return torch.autograd.grad(loss, trained, allow_unused=True), scale
 
 
 def _rate(step: int, steps: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,111 @@ def test_the_loop_is_adam_with_a_rising_and_falling_rate(batches):
             parameter.data -= torch.tensor(rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)).float()
     for found, expected in zip(weights, by_hand.classifier.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_precision_is_trained_by_torchs_adam_to_the_bit(name, dtype):
+    model, by_hand = (_undropped(tiny.build(name)).to(dtype) for _ in range(2))
+    (batch, *_) = tiny.labelled(name)
+    losses = train(model, [batch], [{"params": list(model.parameters()), "lr": 0.01}], steps=12)
+    weights = [weight.requires_grad_() for weight in by_hand.parameters()]
+    adam = torch.optim.Adam(weights, lr=0.01)
+    for step in range(12):
+        adam.param_groups[0]["lr"] = 0.01 * ((step + 1) / 1.2 if step < 1 else (12 - step) / 11.8)
+        adam.zero_grad()
+        loss = by_hand(**batch).loss
+        assert loss.item() == losses[step]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        adam.step()
+    assert all(map(torch.equal, model.parameters(), weights))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rate"), [(torch.bfloat16, 1e-3), (torch.bfloat16, 2e-5), (torch.float16, 1e-4)]
+)
+def test_half_precision_is_trained_in_float32_copies(dtype, rate, batches):
+    model, by_hand = (_undropped(tiny.build("bert")).to(dtype) for _ in range(2))
+    weights, own = list(model.classifier.parameters()), list(by_hand.classifier.parameters())
+    start = [weight.detach().clone() for weight in weights]
+    train(model, batches[:1], [{"params": weights, "lr": rate}], steps=40)
+    copies = [weight.detach().double().numpy() for weight in own]
+    first, second = ([np.zeros(copy.shape) for copy in copies] for _ in range(2))
+    for step in range(40):
+        loss = 1024 * by_hand(**batches[0]).loss.float()  # more than float16 loses of its gradients
+        found = [gradient.double().numpy() / 1024 for gradient in torch.autograd.grad(loss, own)]
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in found))
+        now = rate * ((step + 1) / 4 if step < 3 else (40 - step) / 37)
+        for k, gradient in enumerate(found):
+            gradient = gradient * min(1.0, 1.0 / (norm + 1e-6))
+            first[k] = 0.9 * first[k] + 0.1 * gradient
+            second[k] = 0.999 * second[k] + 0.001 * gradient**2
+            corrected = first[k] / (1 - 0.9 ** (step + 1)), second[k] / (1 - 0.999 ** (step + 1))
+            copies[k] -= now * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
+            own[k].data = torch.tensor(copies[k]).to(dtype)
+    same = torch.cat([(a == b).flatten() for a, b in zip(weights, own, strict=True)])
+    moved = torch.cat([(a != b).flatten() for a, b in zip(weights, start, strict=True)])
+    assert same.double().mean() > 0.97 and moved.double().mean() > 0.2
+    assert all(weight.dtype == dtype for weight in weights)
+
+
+class Steep(torch.nn.Module):
+    """loss = sum w slope slope, whose gradient is no number of float16 where the slope is."""
+
+    def __init__(self, slope, dtype):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(0.5, 1, 7, dtype=dtype))
+        self.slope = torch.tensor(slope, dtype=dtype)
+
+    def forward(self):
+        return SimpleNamespace(loss=(self.weight * self.slope * self.slope).sum())
+
+
+@pytest.mark.parametrize("slope", [1.6e-4, 1.0, 30.0])
+def test_float16_neither_loses_small_gradients_nor_overflows(slope):
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        model = Steep(slope, dtype)
+        losses = train(model, [{}], [{"params": [model.weight], "lr": 0.01}], steps=20)
+        found.append(model.weight.detach().float())
+    assert losses[-1] < losses[0] or slope < 1
+    torch.testing.assert_close(found[1], found[0], rtol=2e-3, atol=0)
+    assert (found[0] < torch.linspace(0.5, 1, 7) - 0.05).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "finetune40:lr=0.001",
+        "mask50+finetune40:lr=0.001",
+        "gates:l0:steps=40:lr=0.2",
+        "gates:l0:steps=40:lr=0.2:train=all:weights-lr=0.001",
+    ],
+)
+def test_what_is_trained_in_half_precision_is_what_float32_learns(spec, dtype, batches):
+    exact, model = (_undropped(tiny.build("bert")) for _ in range(2))
+    model.to(dtype)
+    before = snapshot(model)
+    expected, found = (_fit(each, spec, batches)[-1] for each in (exact, model))
+    assert difference(before, snapshot(model)) is None
+    np.testing.assert_allclose(found.losses_, expected.losses_, atol=0.06)
+    weights = dict(model.named_parameters())
+    trained = {name: weight for name, weight in found._weights.items() if expected._weights[name].dim() == 2}
+    if "gates" in spec:
+        assert [int(alive.sum()) for alive in found.alive_.values()] == [
+            int(alive.sum()) for alive in expected.alive_.values()
+        ]
+    if trained:
+        assert np.mean(found.losses_[-5:]) < np.mean(found.losses_[:5]) - 0.1
+        # of the embeddings only the rows of the tokens that were seen
+        layers = [name for name in trained if "encoder.layer" in name]
+        moved = [(trained[name] != weights[name]).double().mean() for name in layers]
+        assert min(moved) > 0.5
+    with attnbench.apply(model, found):
+        assert all(weight.dtype == dtype for weight in model.parameters())
+    assert difference(before, snapshot(model)) is None
 
 
 def test_only_what_is_trained_changes_and_flags_come_back(model, batches):
