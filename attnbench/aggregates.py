@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Array = NDArray[np.float64]
+LARGEST = math.log(np.finfo(float).max)
 
 
 def _ratio(over: Array, under: Array) -> Array:
@@ -103,14 +104,19 @@ def working(name: str, scores: Array) -> float:
 
 def aggregate(name: str, scores: Array) -> float:
     """Compute a metric from its per-sample array."""
-    value = working(name, scores)
-    return math.exp(value) if name == "perplexity" else value
+    return _shown(name, working(name, scores))
 
 
 def over_seeds(name: str, seeds: Sequence[Array]) -> float:
     """Average a metric over seeds on the scale where it is compared: of perplexities the geometric mean."""
-    value = float(np.mean([working(name, scores) for scores in seeds]))
-    return math.exp(value) if name == "perplexity" else value
+    return _shown(name, float(np.mean([working(name, scores) for scores in seeds])))
+
+
+def _shown(name: str, value: float) -> float:
+    """Return a metric from the scale where it is compared; a perplexity beyond all floats is infinite."""
+    if name != "perplexity":
+        return value
+    return math.exp(value) if value < LARGEST else math.inf
 
 
 def _sentence_bleu(rows: Array) -> Array:
@@ -162,10 +168,10 @@ def is_fraction(name: str, arrays: Sequence[Array]) -> bool:
     return name in ("mcc", "f1", "pearson", "spearman")
 
 
-def furthest(name: str, arrays: Sequence[Array]) -> float:
-    """Return how far two values of a metric can lie apart."""
+def bounds(name: str, arrays: Sequence[Array]) -> tuple[float, float]:
+    """Return the least and the most that a metric can be."""
     if name in ("bleu", "chrf"):
-        return 100.0
+        return 0.0, 100.0
     if not is_fraction(name, arrays):
-        return float("inf")
-    return 2.0 if name in ("mcc", "pearson", "spearman") else 1.0
+        return -math.inf, math.inf
+    return (-1.0 if name in ("mcc", "pearson", "spearman") else 0.0), 1.0

@@ -61,7 +61,10 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
         told = compare.problem(item)
         if told:
             raise UserError(f"{' '.join(item.cell.values())}: {told}")
-    compare.check_same_samples({str(place): item for place, item in enumerate((*a, *b))})
+    for item in (*a, *b):
+        told = compare.other_samples(item, b[0])
+        if told:
+            raise UserError(f"{' '.join(item.cell.values())} {told}")
     name = metric or next(iter(a[0].metrics))
     if any(name not in item.metrics or name not in item.scores for item in (*a, *b)):
         raise UserError(
@@ -88,12 +91,7 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
 
 def _paired(kind: str, a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float, float, float]:
     if len(a) > 1 and len(b) > 1:
-        if kind == "mean":  # the differences by seed are scores themselves, on top of b's mean
-            base = np.mean(b, 0)
-            seeds = [base + (x - y) for x, y in zip(a, b, strict=False)]
-            found = statistics.paired("mean", base, [seeds], 0.0)[0]
-        else:
-            found = statistics.between(kind, a, b)
+        found = statistics.between(kind, a, b)
         return found.estimate, found.low, found.high, found.p_zero
     if len(b) > 1:
         estimate, low, high, p = _paired(kind, b, a)
@@ -159,7 +157,7 @@ def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]
     row = Row("", "", "", scale=found.scale)
     name = " ".join(map(clean, (*key, found.metric)))
     lines = [
-        f"{name}: {a} {row.amount(found.a)}, {b} {row.amount(found.b)}: {found.interval}, p = {_p(found.p)}, "
+        f"{name}: {a} {row.amount(found.a)}, {b} {row.amount(found.b)}: {found.interval}, p {_p(found.p)}, "
         f"{found.samples:,} samples"
     ]
     if found.kind not in SAMPLES:
@@ -174,4 +172,4 @@ def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "under 0.001"
+    return f"= {value:.2g}" if value >= 0.001 else "< 0.001"

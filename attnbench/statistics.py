@@ -28,7 +28,7 @@ import numpy as np
 from scipy import special
 
 from attnbench import unseen
-from attnbench.aggregates import Array, aggregate, furthest, influence, working
+from attnbench.aggregates import Array, aggregate, bounds, influence, working
 from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import RESAMPLES, resampled, resampled_each
 
@@ -128,31 +128,33 @@ def _bootstrap(
 ) -> Paired:
     n, repeats = len(base[0]), max(len(seeds), len(base))
     rng = np.random.default_rng([repeats, n])
-    estimate, share, variance = 0.0, np.zeros(n), 0.0
+    estimate, share, seeded = 0.0, np.zeros(n), []
     for sign, group in ((1, seeds), (-1, base)):
         values = [working(name, scores) for scores in group]
         each = np.stack([influence(name, scores) for scores in group])
         estimate += sign * float(np.mean(values))
         share = share + sign * each.mean(0)
-        variance += _seed_variance(values, each)
+        seeded.append((_seed_variance(values, each), float(len(group) - 1)))
+    least, greatest = _room(name, seeds, base)
     differs = np.zeros(n, bool)
     for scores in seeds:
         for other in base:
             differs |= (scores != other).reshape(n, -1).any(1)
-    most, far = unseen.largest(name, [*base, *seeds]), furthest(name, [*base, *seeds])
+    most = unseen.largest(name, [*base, *seeds])
     differing = (share + estimate)[differs]
     differing = differing[np.abs(differing) > unseen.ROUNDING * most]
     if not len(differing):
         gain = estimate if higher_is_better else -estimate
         reach, p = unseen.none_differ(most, n, margin + gain)
-        return Paired(estimate, max(estimate - reach, -far), min(estimate + reach, far), p)
+        return Paired(estimate, max(estimate - reach, least), min(estimate + reach, greatest), p)
     size = unseen.invented(differing, most)
     drawn = drawn + size * np.random.default_rng([repeats, n]).laplace(0, 1, RESAMPLES) / n
-    spread, degrees = math.sqrt(variance), _degrees(differing)
+    spread, degrees = math.sqrt(sum(each for each, _ in seeded)), _degrees(differing)
     if spread:
-        # three seeds have ten different resamples: their part is drawn from Student's t, here and not below
+        # three seeds have ten different resamples: their part is drawn from Student's t, here and not below,
+        # with Welch's degrees of freedom where both methods draw
         degrees = MANY
-        draws = rng.standard_t(repeats - 1, RESAMPLES // 2)
+        draws = rng.standard_t(_welch([each for each in seeded if each[0]]), RESAMPLES // 2)
         drawn = drawn + spread * np.concatenate([draws, -draws])
     error = float(drawn.std())
     tiny = 1e-9 * error
@@ -162,7 +164,7 @@ def _bootstrap(
     acceleration = float((share**3).sum() / (6 * ((share**2).sum() + 2 * size**2 + spread**2) ** 1.5))
     z = bias + special.stdtrit(degrees, [0.025, 0.975])
     low, high = np.quantile(drawn, special.ndtr(bias + z / np.maximum(1 - acceleration * z, 0.1)))
-    low, high = np.clip((low, high), -far, far)
+    low, high = np.clip((low, high), least, greatest)
 
     def chance(limit: float) -> float:
         """Return the one-sided p value of the truth being at a limit or below."""
@@ -177,6 +179,32 @@ def _bootstrap(
     p_margin = chance(-margin) if higher_is_better else 1 - chance(margin)
     p_zero = 2 * min(chance(0.0), 1 - chance(0.0))
     return Paired(estimate, float(low), float(high), p_margin, p_zero)
+
+
+def _welch(variances: Sequence[tuple[float, float]]) -> float:
+    """Return the degrees of freedom of a sum of variances, each with its own: (sum v)^2 / sum (v^2 / d)."""
+    if len(variances) == 1:
+        return variances[0][1]
+    return sum(v for v, _ in variances) ** 2 / sum(v**2 / degrees for v, degrees in variances)
+
+
+def _room(name: str, seeds: Sequence[Array], base: Sequence[Array]) -> tuple[float, float]:
+    """Return the least and the most that two methods can differ by, as far apart as a metric's bounds allow.
+
+    Either may be anywhere in its own 95 % interval, so one at 93 of 100 leaves little above it.
+    """
+    lower, upper = bounds(name, [*base, *seeds])
+    if math.isinf(upper):
+        return lower, upper
+    ends = []
+    for group in (seeds, base):
+        value = float(np.mean([working(name, scores) for scores in group]))
+        error = standard_error(name, group)
+        own = max(Z95 * error, unseen.none_differ(unseen.largest(name, group), len(group[0]), 0.0)[0])
+        own = own if math.isfinite(own) else upper - lower
+        ends.append((max(value - own, lower), min(value + own, upper)))
+    (low, high), (base_low, base_high) = ends
+    return max(lower - base_high, low - upper), min(upper - base_low, high - lower)
 
 
 def _degrees(differing: Array) -> float:

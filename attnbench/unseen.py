@@ -3,7 +3,9 @@
 A difference that one sample in a hundred has is missed by a hundred samples with a chance of 37 %. So where
 none differs, the bound is exact: that n samples miss differences which average m, none of them above L, has
 at most the chance (1 - m / L)^n, whence the rule of three, 3 L / n. Where k differ, a sample is invented that
-differs between as those do and as L; see `invented`. L is a convention where a metric has no bounds.
+differs between as those do and as L; see `invented`. L is a convention where a metric has no bounds, and for
+BLEU, which an output that runs on moves several times as far: of rare ones that no sample shows nothing is
+said (benchmarks/README.md tells how often).
 """
 
 from __future__ import annotations

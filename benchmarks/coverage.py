@@ -71,6 +71,15 @@ def broken(rng: np.random.Generator, n: int, flips: float) -> Pair:
     return dense, np.where((rng.random(n) < flips)[:, None], _ngrams(rng, reference, 0.1 * quality), dense)
 
 
+def running_on(rng: np.random.Generator, n: int, flips: float) -> Pair:
+    """Draw n-gram counts of translations; `flips` of the sentences do not end before 128 words."""
+    reference = rng.integers(6, 40, n)
+    dense = _ngrams(rng, reference, rng.beta(6, 3, n))
+    endless = dense.copy()
+    endless[:, 0], endless[:, 6:10] = 128, 128 - np.arange(4)
+    return dense, np.where((rng.random(n) < flips)[:, None], endless, dense)
+
+
 def uneven(rng: np.random.Generator, n: int, flips: float) -> Pair:
     """Draw n-gram counts of translations; of `flips` of them half are broken, half a little worse."""
     reference = rng.integers(6, 40, n)
@@ -121,6 +130,7 @@ def tailed(rng: np.random.Generator, n: int, flips: float) -> Pair:
 FEW = ((100, 0.01), (100, 0.02), (100, 0.04), (200, 0.01), (872, 0.005))
 CASES: list[tuple[str, Callable[[np.random.Generator, int, float], Pair], int, float]] = [
     *(("bleu, broken", broken, *few) for few in FEW),
+    *(("bleu, running on", running_on, *few) for few in FEW),
     *(("bleu, uneven", uneven, *few) for few in FEW),
     *(("bleu", bleu, *few) for few in FEW),
     *(("perplexity, unlikely", unlikely, *few) for few in FEW),

@@ -35,16 +35,26 @@ def test_swapping_turns_the_sign():
     assert one.p == pytest.approx(other.p)
 
 
-def test_two_methods_that_draw_are_paired_by_seed():
+def test_seeds_of_two_methods_are_draws_of_their_own():
     a = [record(f"mask50:random:seed={k}", acc=right(400, 40 + 9 * k)) for k in range(5)]
     b = [record(f"prune50:random:seed={k}", acc=right(400, 80 + 9 * k)) for k in range(5)]
-    found = pairs.difference(a, b)
-    assert (
-        found.estimate == pytest.approx(0.1) and 0.05 < found.low < 0.1 < found.high < 0.15 and found.p < 0.01
-    )
+    found, other_order = pairs.difference(a, b), pairs.difference(a, b[::-1])
+    assert found.estimate == pytest.approx(0.1) and 0.03 < found.low < 0.06 and 0.14 < found.high < 0.17
+    assert found.p < 0.01 and other_order.low == pytest.approx(found.low, abs=0.01)
     f1 = [record("x:random", kind="f1", f1=np.tile([1, 1, 0, 1], (30, 1)))] * 2
     same = pairs.difference(f1, f1)
     assert same.estimate == 0 and same.low <= 0 <= same.high and same.p > 0.9
+
+
+def test_all_seeds_count_where_one_side_has_more():
+    few = [record(f"mask50:random:seed={k}", acc=right(400, 40 + 80 * k)) for k in range(2)]
+    many = [record(f"prune50:random:seed={k}", acc=right(400, 80 + 9 * k)) for k in range(5)]
+    found, turned = pairs.difference(few, many), pairs.difference(many, few)
+    assert found.estimate == pytest.approx(found.a - found.b) == pytest.approx(-turned.estimate)
+    assert -1 <= found.low < found.estimate < found.high <= 1
+    # Welch: two draws leave one degree of freedom, however many the other side has
+    widths = [pairs.difference(few * times, many).high - found.estimate for times in (1, 2)]
+    assert widths[0] > 1.3 * widths[1]
 
 
 @pytest.mark.parametrize("drawn", [False, True])
@@ -86,12 +96,14 @@ def test_lower_is_better_turns_the_gain():
     )
 
 
-def test_coverage_of_two_drawn_methods_on_the_null():
+@pytest.mark.parametrize("counts", [(4, 4), (5, 2)])
+def test_coverage_of_two_drawn_methods_on_the_null(counts):
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(40):
         drawn = [
-            [record(f"m:seed={k}", acc=(rng.random(200) < 0.8).astype(float)) for k in range(4)] for _ in "ab"
+            [record(f"m:seed={k}", acc=(rng.random(200) < 0.8).astype(float)) for k in range(count)]
+            for count in counts
         ]
         found = pairs.difference(*drawn)
         inside += found.low <= 0 <= found.high
@@ -171,7 +183,7 @@ def test_perplexities_of_seeds_are_averaged_as_on_the_board():
 
 def test_what_cannot_be_compared_is_said():
     a = record("prune80", acc=right(100, 5))
-    with pytest.raises(UserError, match="same samples"):
+    with pytest.raises(UserError, match="prune80 has 100 samples, prune95 90"):
         pairs.difference([a], [record("prune95", acc=right(90, 5))])
     with pytest.raises(UserError, match="every head"):
         pairs.difference([a], [missing("heads50:l1", "failed", "every head has the same norm")])
@@ -195,7 +207,7 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
     assert main(["compare", "prune80", "prune95", "--records", folder]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny sst2 acc: prune80 91.0, prune95 70.0: +21.0 [+")
-    assert lines[0].endswith("points, p = under 0.001, 100 samples")
+    assert lines[0].endswith("points, p < 0.001, 100 samples")
     assert lines[1].startswith("  prune80 scores higher on 21: 9, 10, 11") and lines[1].endswith(", …")
     assert lines[2] == "  prune95 scores higher on 0"
     assert main(["compare", "prune80.0", "prune80:random", "--records", folder, "--task", "sst2"]) == 0

@@ -11,7 +11,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 
 from attnbench import resampling, statistics, unseen
-from attnbench.aggregates import METRICS, aggregate, influence
+from attnbench.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
 from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import resampled
 from attnbench.statistics import holm, kept, paired, samples_needed, standard_error
@@ -624,3 +624,31 @@ def test_two_methods_that_draw_by_any_metric(name):
     assert (found.low, found.high) == pytest.approx((one.low, one.high), rel=0.05)
     assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low), rel=0.1)
     assert found.low < found.estimate < found.high and found.low * found.high > 0
+
+
+def test_no_interval_reaches_beyond_what_a_metric_can_be():
+    """One output that runs on moves BLEU by a dozen points; dense at 92 still has 8 above it."""
+    rng = np.random.default_rng(0)
+    length = rng.integers(12, 22, 100)
+    matches = np.stack([rng.binomial(length - order, 0.96 - 0.03 * order) for order in range(4)], 1)
+    totals = np.stack([length - order for order in range(4)], 1)
+    dense = np.concatenate([np.stack([length, length], 1), matches, totals], 1).astype(float)
+    runs_on = dense.copy()
+    runs_on[3, 0], runs_on[3, 6:10] = 126, 126 - np.arange(4)
+    runs_on[4:12, 2:6] *= 0.9
+    value = working("bleu", dense)
+    found, turned = (
+        statistics.paired("bleu", base, [[other]], 1.0)[0]
+        for base, other in ((dense, runs_on), (runs_on, dense))
+    )
+    assert found.estimate < -5 and -value < found.low < found.estimate < found.high < 100 - value + 4
+    assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low))
+    for name, ends in (("mean", (0, 1)), ("f1", (0, 1)), ("pearson", (-1, 1)), ("chrf", (0, 100))):
+        assert bounds(name, [np.array([0.0, 1.0])]) == ends
+    assert bounds("perplexity", [])[1] == bounds("mean", [np.array([0.0, 7.0])])[1] == np.inf
+
+
+def test_a_perplexity_beyond_all_floats_is_infinite():
+    scores = np.tile([-1e5, 100.0], (4, 1))
+    assert aggregate("perplexity", scores) == over_seeds("perplexity", [scores]) == np.inf
+    assert aggregate("perplexity", scores / [1e5, 100]) == pytest.approx(np.e)
