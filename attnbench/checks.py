@@ -49,6 +49,7 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
                 good.append(item)
     yield from _columns(good, folder)
     try:
+        yield from compare.mismatches(good)
         board.build(good, suite)
     except UserError as error:
         yield str(error)

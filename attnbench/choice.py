@@ -57,13 +57,19 @@ def _section(section: Section, sweep: str) -> Iterator[Choice]:
             if (row.model, row.task) == (model, task) and row.primary and row.difference is not None
             and row.method not in CONTROLS and family(row.method) == sweep
         }  # fmt: skip
-        items: dict[str, list[Record]] = {}
-        for item in section.records:
-            if (item.cell["model"], item.cell["task"]) == (model, task) and item.status == "measured":
-                items.setdefault(compare.name_without_seed(item.cell["method"]), []).append(item)
+        mine = [
+            item for item in section.records
+            if (item.cell["model"], item.cell["task"]) == (model, task) and item.status == "measured"
+        ]  # fmt: skip
+        dense = next((item for item in mine if item.cell["method"] == "dense"), None)
         ordered = sorted(rows, key=amounts)
-        if len(ordered) > 1 and "dense" in items:
-            yield _choice(sweep, ordered, rows, items)
+        if dense is None or len(ordered) < 2:
+            continue
+        items: dict[str, list[Record]] = {}
+        for item in mine:
+            if not compare.other_samples(item, dense):
+                items.setdefault(compare.name_without_seed(item.cell["method"]), []).append(item)
+        yield _choice(sweep, ordered, rows, items)
 
 
 def _choice(

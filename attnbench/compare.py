@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MARGIN = 0.01
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
-REMEDY = "run them again with the same --limit, or keep them in different --records folders"
+REMEDY = "run it again with the same --limit, or keep them in different --records folders"
 
 
 def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
@@ -31,8 +31,8 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
     they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one
     point; of 100 for BLEU and chrF), on the log for perplexities (1 %), relative to dense for any other
-    number. Holm corrects over all but controls. Raises UserError where two cells were measured on different
-    samples, or a cell has two different records.
+    number. Holm corrects over all but controls. A cell of other samples than dense's is a failed one. Raises
+    UserError where a cell has two different records.
     """
     found: list[Row] = []
     for (model, task), cells in _columns(records).items():
@@ -77,7 +77,8 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
     """Make the rows of one model on one task."""
     problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
-    check_same_samples(measured)
+    problems |= _others(measured)
+    measured = {method: item for method, item in measured.items() if problems[method] is None}
     groups: dict[str, list[Record]] = {}
     for method, item in measured.items():
         groups.setdefault(name_without_seed(method), []).append(item)
@@ -120,24 +121,42 @@ def problem(item: Record) -> str | None:
     return None if item.metrics else "no metric was recorded"
 
 
-def check_same_samples(cells: dict[str, Record]) -> None:
-    """Raise UserError where records to be paired are of different samples, data or task definitions."""
-    if not cells:
-        return
-    reference = cells.get("dense") or next(iter(cells.values()))
-    for item in cells.values():
-        for key in ("dataset", "task"):
-            ours, theirs = (r.provenance.get("fingerprints", {}).get(key) for r in (reference, item))
-            if ours != theirs:
-                raise UserError(
-                    f"{_name(item)} and {_name(reference)} are of two versions of the {key}: {REMEDY}"
-                )
-        ours, theirs = (r.scores.get("doc_id") for r in (reference, item))
-        if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
-            raise UserError(
-                f"{_name(item)} ({len(theirs)} samples) and {_name(reference)} ({len(ours)} samples) were "
-                f"not measured on the same samples in the same order: {REMEDY}"
-            )
+def mismatches(records: Iterable[Record]) -> Iterator[str]:
+    """Yield a line for every cell that was measured on other samples than its model's dense on that task."""
+    for (model, task), cells in _columns(records).items():
+        measured = {method: item for method, item in cells.items() if problem(item) is None}
+        for method, told in _others(measured).items():
+            yield f"{model} {task} {method}: {told}"
+
+
+def _others(measured: dict[str, Record]) -> dict[str, str]:
+    """Say of which cells the samples are others than dense's, or than the first one's."""
+    if not measured:
+        return {}
+    reference = measured.get("dense") or next(iter(measured.values()))
+    told = {method: other_samples(item, reference) for method, item in measured.items()}
+    return {method: each for method, each in told.items() if each}
+
+
+def other_samples(item: Record, reference: Record) -> str | None:
+    """Say how a record is of other samples, data or task definition than one it is paired with, or None."""
+    name, samples, others = (
+        reference.cell["method"], item.scores.get("doc_id"), reference.scores.get("doc_id")
+    )  # fmt: skip
+    if samples is not None and others is not None:
+        if len(samples) != len(others):
+            return f"has {_samples(samples)}, {name} {len(others):,}: {REMEDY}"
+        if not np.array_equal(samples, others):
+            return f"was not measured on the same samples in the same order as {name}: {REMEDY}"
+    for key in ("dataset", "task"):
+        ours, theirs = (each.provenance.get("fingerprints", {}).get(key) for each in (item, reference))
+        if ours != theirs:
+            return f"is of another version of the {key} than {name}: measure them again"
+    return None
+
+
+def _samples(ids: Array) -> str:
+    return f"{len(ids):,} sample{'' if len(ids) == 1 else 's'}"
 
 
 def _compared(
