@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json
+MAIN = "__main__.py"
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
+FILE = "file "  # begins the fingerprint of a file that a method's field names
 COMPANIONS = "beside the weights"  # a fingerprint that came later: no part of the identity, see `holds`
 
 
@@ -41,7 +45,12 @@ def of(
 ) -> dict[str, Any]:
     """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
     code = code_of(methods)
-    fingerprints = {"checkpoint": checkpoint.fingerprint, COMPANIONS: checkpoint.companions, **documents}
+    fingerprints = {
+        "checkpoint": checkpoint.fingerprint,
+        COMPANIONS: checkpoint.companions,
+        **documents,
+        **files(methods),
+    }
     return {
         "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,
         "source": checkpoint.source,
@@ -53,6 +62,20 @@ def of(
         "command": command(),
         "identity": identity(cell, fingerprints, settings.recorded(), code),
     }
+
+
+def files(methods: Sequence[Method]) -> dict[str, str]:
+    """Hash the content of each file that a field of a method names."""
+    common = {each.name for each in dataclasses.fields(Method)}
+    fields = [(method, each) for method in methods for each in dataclasses.fields(method)]
+    values = [getattr(method, each.name) for method, each in fields if each.init and each.name not in common]
+    found = {}
+    for name in (item for value in values for item in (value if isinstance(value, tuple) else (value,))):
+        place = os.path.expanduser(name) if isinstance(name, str) else ""
+        if os.path.isfile(place) and os.access(place, os.R_OK):
+            with open(place, "rb") as file:
+                found[FILE + name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def identity(
@@ -82,7 +105,14 @@ def _plugin(cls: type[Method]) -> str:
 
 def command() -> str:
     """Return the command line of this process, absolute paths by their last part alone."""
-    return shlex.join([Path(sys.argv[0] or "python").name, *map(_without_folders, sys.argv[1:])])
+    program = Path(sys.argv[0] or "python")
+    name = program.parent.name if program.name == MAIN else program.name  # of `python -m attnbench`
+    return shlex.join([name, *map(_without_folders, sys.argv[1:])])
+
+
+def written(command: str) -> str:
+    """Return a record's command as one types it: older records have the file of `python -m attnbench`."""
+    return "attnbench" + command.removeprefix(MAIN) if command.startswith(f"{MAIN} ") else command
 
 
 def _without_folders(argument: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import pairs, record, spec, suite, tasks
+from attnbench import pairs, provenance, record, spec, suite, tasks
 from attnbench.aggregates import aggregate
 from attnbench.bench import Bench, Settings
 from attnbench.column import Column
@@ -146,6 +146,10 @@ def _differences(old: Record, new: Record) -> tuple[list[str], bool]:
     ):
         if then.get(key) != now.get(key):
             lines.append(f"{key}: {words}")
+            stands = False
+    for key in sorted(then.keys() | now.keys()):
+        if key.startswith(provenance.FILE) and then.get(key) != now.get(key):
+            lines.append(f"{key}: its content is another")
             stands = False
     if old.provenance.get("code") != new.provenance.get("code"):
         lines.append("code: the method's code has changed since")

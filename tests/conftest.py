@@ -12,6 +12,25 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read by the first profiler of a process, whosever it is
 ROOT = Path(__file__).parent.parent
+SCALED = '''
+from dataclasses import dataclass, field
+from pathlib import Path
+from attnbench import Method, hookimpl
+
+@dataclass
+class Scaled(Method):
+    """Scale by the number in a file."""
+    name = "scaled"
+    examples = ("scaled:file=a",)
+    file: str = field(default="", kw_only=True)
+
+    def probs(self, probs, site):
+        return probs * float(Path(self.file).read_text())
+
+@hookimpl
+def register_methods(register):
+    register(Scaled)
+'''
 
 
 @pytest.fixture
@@ -26,6 +45,14 @@ def fresh_registry():
     for name in set(sys.modules) - modules:
         if name.startswith("attnbench_plugin_"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def scaled(fresh_registry, tmp_path):
+    """Register a method that reads a file which its spec names."""
+    path = tmp_path / "scaled.py"
+    path.write_text(SCALED, encoding="utf-8")
+    fresh_registry.load([str(path)])
 
 
 @pytest.fixture(scope="session")

@@ -7,33 +7,6 @@ import pytest
 from attnbench import plan
 from attnbench.errors import UserError
 
-FILE = '''
-from dataclasses import dataclass, field
-from attnbench import Method, hookimpl
-
-@dataclass
-class Scaled(Method):
-    """Scale by the number in a file."""
-    name = "scaled"
-    examples = ("scaled:file=a",)
-    file: str = field(default="", kw_only=True)
-
-    def probs(self, probs, site):
-        return probs * float(open(self.file).read())
-
-@hookimpl
-def register_methods(register):
-    register(Scaled)
-'''
-
-
-@pytest.fixture
-def scaled(fresh_registry, tmp_path):
-    """A method whose field names a file."""
-    path = tmp_path / "scaled.py"
-    path.write_text(FILE, encoding="utf-8")
-    fresh_registry.load([str(path)])
-
 
 @pytest.mark.parametrize(
     "text, specs",

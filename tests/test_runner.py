@@ -92,6 +92,31 @@ def test_another_tokenizer_is_measured_again(tiny_folder, tmp_path, evaluations)
     assert not list(checks.problems(tmp_path / "records"))
 
 
+def test_a_file_that_a_method_names_is_known_by_its_content(
+    scaled, tiny_folder, tmp_path, evaluations, capsys
+):
+    file = tmp_path / "factor"
+    spec_ = f"scaled:file={file}"
+
+    def measured(content):
+        file.write_text(content, encoding="utf-8")
+        before = len(evaluations)
+        item = _cells(_run(tiny_folder, tmp_path / "r", [spec_]))[spec_]
+        return item, len(evaluations) - before
+
+    first, count = measured("0.5")
+    assert count == 3 and list(provenance.files(spec.parse(spec_))) == [f"file {file}"]
+    assert measured("0.5")[1] == 0
+    second, count = measured("0.25")
+    assert count == 1 and second.scores["acc"].tolist() != first.scores["acc"].tolist()
+    assert not list(checks.problems(tmp_path / "r"))
+    file.write_text("0.250", encoding="utf-8")
+    path = record.path_of(tmp_path / "r", second.cell)
+    assert main(["verify", str(path), "--model", tiny_folder]) == 1
+    assert f"file {file}: its content is another" in capsys.readouterr().out
+    assert not provenance.files(spec.parse("prune80:layers=0:on=encoder+heads:fixed:off=0.1"))
+
+
 def test_a_checkpoint_is_known_by_the_weights_that_are_loaded(tiny_folder, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
