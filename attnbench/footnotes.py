@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench import provenance
 from attnbench.inert import Show
 from attnbench.legend import legend, margins
 from attnbench.row import CONTROLS, Row, inside
@@ -177,7 +178,7 @@ def _setting(records: Sequence[Record], show: Show) -> list[str]:
     hardware = [{key: env.get(key) for key in HARDWARE} for env in environments]
     days = sorted({item.date[:10] for item in records if item.date})
     commands = dict.fromkeys(
-        str(item.provenance["command"]) for item in records if item.provenance.get("command")
+        provenance.written(item.provenance["command"]) for item in records if item.provenance.get("command")
     )
     found = {
         "Made by": [show(command, 2000) for command in commands],

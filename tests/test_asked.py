@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
+from sample_records import board
 
-from attnbench import plan, provenance, runner
+from attnbench import footnotes, inert, plan, provenance, runner
 from attnbench.bench import Settings
 from attnbench.errors import UserError
 
@@ -56,3 +57,26 @@ def test_a_command_is_kept_without_folders_of_this_machine(given, kept, monkeypa
     monkeypatch.setattr(sys, "argv", ["/usr/bin/attnbench", "run", *given.split()])
     words = provenance.command().replace("'", "")
     assert words == f"attnbench run {kept}"
+
+
+def test_a_command_names_the_program_that_was_started(monkeypatch):
+    for program, name in (
+        ("/venv/attnbench/__main__.py", "attnbench"),
+        ("/venv/pytest/__main__.py", "pytest"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program, "run"])
+        assert provenance.command() == f"{name} run"
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    {
+        "__main__.py run a.toml": "attnbench run a.toml",
+        "attnbench run a.toml": "attnbench run a.toml",
+        "x__main__.py run": "x__main__.py run",
+    }.items(),
+)
+def test_a_command_of_an_older_record_is_shown_as_one_types_it(kept, shown):
+    item = board()[0]
+    item.provenance = {"command": kept}
+    assert f"Made by: {shown}." in footnotes.footnotes([], [item], inert.clean)
