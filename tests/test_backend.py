@@ -311,8 +311,9 @@ def test_labels_that_fit(labels, order, checkpoint, task):
         np.testing.assert_allclose(found.outputs[0], model(**inputs).logits[0, order].numpy(), atol=2e-5)
     targets = {label for batch in prepared.calibration() for label in batch["labels"].tolist()}
     assert targets == {0, 1}
-    first = prepared.calibration_documents(1)[0]
-    assert prepared.calibration(1)[0]["labels"].item() == order[first["label"]]
+    one = _prepare(task(metadata="{calibration: {split: train, samples: 1}}"), chosen)
+    (first,), (batch,) = one.calibration_documents(), one.calibration()
+    assert batch["labels"].item() == order[first["label"]]
 
 
 @pytest.mark.parametrize("labels", [("bad", "good"), ("no", "maybe", "yes"), ("LABEL_0", "x")])
@@ -404,7 +405,7 @@ def test_calibration_is_drawn_by_seed_and_shares_nothing(checkpoint, task):
     prepared = _prepare(folder, checkpoint())
     evaluated = {instance.doc["first"] for instance in prepared.task.instances}
     assert not evaluated & {doc["first"] for doc in draws[0]}
-    assert sum(len(batch["labels"]) for batch in prepared.calibration(7)) == 7
+    assert [len(batch["labels"]) for batch in prepared.calibration(batch_size=7)].count(7) == 2
     prints = {_prepare(folder, checkpoint(), seed=seed).calibration_fingerprint() for seed in (0, 0, 1)}
     assert len(prints) == 2
     assert prepared.fingerprints["calibration"] == "made.texts:train[20] seed 0"

@@ -279,9 +279,10 @@ def test_a_group_is_one_cell(checkpoint, task, tmp_path, monkeypatch):
 @pytest.mark.parametrize("form", ["pairs", "choices", "last", "written"])
 def test_calibration_labels_are_what_the_task_asks_for(form, checkpoint, task):
     chosen = checkpoint("llama")
-    prepared = _prepare(task(form), chosen)
+    eight, seven = (f"{{calibration: {{split: train, samples: {count}}}}}" for count in (8, 7))
+    prepared = _prepare(task(form, metadata=eight), chosen)
     tokenizer, found = chosen.tokenizer(), []
-    for batch in prepared.calibration(8, batch_size=3):
+    for batch in prepared.calibration(batch_size=3):
         ids, labels, mask = (batch[name] for name in ("input_ids", "labels", "attention_mask"))
         for k in range(len(ids)):
             asked = labels[k] != -100
@@ -290,15 +291,18 @@ def test_calibration_labels_are_what_the_task_asks_for(form, checkpoint, task):
             found.append((whole, tokenizer.decode(labels[k][asked])))
         with torch.no_grad():
             assert chosen.load("causal-lm")(**batch).loss.isfinite()
-    documents = prepared.calibration_documents(8)
+    documents = prepared.calibration_documents()
+    assert len(documents) == 8
     expected = [((context + target).strip(), target.strip()) for context, target in documents]
     assert sorted(found) == sorted(expected)
     right = {"pairs": "good", "last": "last", "written": "last"}.get(form)
     train = prepared.task.tasks["made"].dataset["train"]
     answers = {doc[right] if right else doc["choices"][doc["label"]] for doc in train}
     assert {target for _, target in found} <= answers
-    assert prepared.calibration_fingerprint(8) != prepared.calibration_fingerprint(7)
-    assert prepared.fingerprints["calibration"] == "made.made:train[512] seed 0"
+    assert prepared.fingerprints["calibration"] == "made.made:train[8] seed 0"
+    fewer = _prepare(task(form, metadata=seven), chosen)
+    assert prepared.calibration_fingerprint() != fewer.calibration_fingerprint()
+    assert _prepare(task(form), chosen).fingerprints["calibration"] == "made.made:train[512] seed 0"
 
 
 def test_a_long_text_is_calibrated_on_in_windows(checkpoint, task):
@@ -337,7 +341,7 @@ def test_any_text_can_be_calibrated_on(checkpoint, task, tmp_path, monkeypatch):
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     chosen = checkpoint(positions=16)
     prepared = _prepare(task(training_split=None), chosen, calibration=f"{folder}:train")
-    (batch,) = prepared.calibration(10, batch_size=99)
+    (batch,) = prepared.calibration(batch_size=99)
     assert len(batch["input_ids"]) == 20 and batch["input_ids"].shape[1] == 16  # two windows each
     (folder / "train.jsonl").write_text("\n".join(json.dumps({"number": k}) for k in range(3)))
     with pytest.raises(UserError, match=r"has no column 'text'. It has number"):

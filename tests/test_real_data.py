@@ -23,7 +23,7 @@ model = checkpoint.load(prepared.head)
 prepared.check(model)
 found = prepared.evaluate(model)
 with torch.no_grad():
-    loss = float(sum(model(**batch).loss for batch in prepared.calibration(64)) / 2)
+    loss = float(sum(model(**batch).loss for batch in prepared.calibration()[:2]) / 2)
 print(json.dumps({**{name: metric["value"] for name, metric in found.metrics.items()}, "loss": loss}))
 """
 

@@ -67,14 +67,14 @@ def require(docs: Sequence[Any], task: str, chosen: Source) -> None:
         )
 
 
-def documents(task: EncoderTask, chosen: Source, samples: int | None, seed: int) -> list[Document]:
+def documents(task: EncoderTask, chosen: Source, seed: int) -> list[Document]:
     """Draw documents without replacement, all where there are fewer, none with the text of an evaluated one.
 
     CoLA, for one, has a few sentences in two splits; white space makes no text another. Raises UserError
     where there are many: then the split is not one to learn from.
     """
     docs = found(task, chosen)
-    count = min(samples or chosen.samples, len(docs))
+    count = min(chosen.samples, len(docs))
     rng = random.Random(f"{seed} calibration")
     drawn = rng.sample(range(len(docs)), count)
     evaluated = {plain(task.text(doc)) for doc in task.eval_docs}

@@ -98,14 +98,12 @@ class PreparedCausal:
         parts = [inputs[k : k + batch_size] for k in range(0, len(inputs), batch_size)]
         return [self._lm.inputs.collate(part) for part in parts]
 
-    def calibration(
-        self, samples: int | None = None, batch_size: int = BATCH_SIZE
-    ) -> list[dict[str, Tensor]]:
+    def calibration(self, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
         """Return calibration texts as model inputs, their labels -100 where nothing is to be predicted.
 
         Raises NotApplicable without a calibration split, UserError where a text is also evaluated.
         """
-        rows = [row for windows in self._calibration_rows(samples) for row in windows]
+        rows = [row for windows in self._calibration_rows() for row in windows]
         if not rows:
             raise UserError(
                 f"calibration of task '{self.file.name}': its texts hold no token to predict. "
@@ -124,17 +122,17 @@ class PreparedCausal:
         random.Random(f"{self.seed} batches").shuffle(made)
         return made
 
-    def calibration_documents(self, samples: int | None = None) -> list[tuple[str, ...]]:
+    def calibration_documents(self) -> list[tuple[str, ...]]:
         """Return the texts that `calibration` makes its batches of. Raises as it does."""
-        return [tuple(map(str, request.args)) for request in self._chosen(samples)]
+        return [tuple(map(str, request.args)) for request in self._chosen()]
 
-    def calibration_fingerprint(self, samples: int | None = None) -> str:
+    def calibration_fingerprint(self) -> str:
         """Hash the calibration texts. Raises as `calibration` does."""
-        return hash_of(self.calibration_documents(samples))
+        return hash_of(self.calibration_documents())
 
-    def _calibration_rows(self, samples: int | None) -> list[list[Row]]:
+    def _calibration_rows(self) -> list[list[Row]]:
         found, tokens = [], 0
-        for windows in self._lm.inputs.rows(self._chosen(samples)):
+        for windows in self._lm.inputs.rows(self._chosen()):
             kept = []
             for row in windows:
                 if row.targets and tokens < TOKENS:
@@ -143,7 +141,7 @@ class PreparedCausal:
             found.append(kept)
         return found
 
-    def _chosen(self, samples: int | None) -> list[Any]:
+    def _chosen(self) -> list[Any]:
         source = calibration_.source(cast(Any, self.task), self._asked)
         if source.dataset is not None and tasks.is_own(source.dataset[0]):
             raise UserError(
@@ -154,7 +152,7 @@ class PreparedCausal:
         else:
             requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
         calibration_.require(requests, self.file.name, source)
-        count = min(samples or source.samples, len(requests))
+        count = min(source.samples, len(requests))
         chosen = random.Random(f"{self.seed} calibration").sample(range(len(requests)), count)
         evaluated = {hash(calibration_.plain(request.args)) for request in self.task.instances}
         shared = [k for k in chosen if hash(calibration_.plain(requests[k].args)) in evaluated]

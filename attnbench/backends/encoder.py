@@ -121,27 +121,25 @@ class Prepared:
         first = self.task.instances[: max(1, int((sizes <= MOST * n).sum()))]
         return [self._lm.collate(rows) for _, rows in self._lm.batches(first, batch_size)]
 
-    def calibration(
-        self, samples: int | None = None, batch_size: int = BATCH_SIZE
-    ) -> list[dict[str, Tensor]]:
+    def calibration(self, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
         """Return calibration samples as model inputs with their labels, or start and end positions.
 
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
         task = self.task
         order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
-        docs = self.calibration_documents(samples)
+        docs = self.calibration_documents()
         return calibration_.batches(task, docs, self._lm.tokenizer, order, self.seed, batch_size)
 
-    def calibration_documents(self, samples: int | None = None) -> list[Document]:
+    def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
         with placed(self.file) if self._asked is None else contextlib.nullcontext():
             chosen = calibration_.source(self.task, self._asked)
-            return calibration_.documents(self.task, chosen, samples, self.seed)
+            return calibration_.documents(self.task, chosen, self.seed)
 
-    def calibration_fingerprint(self, samples: int | None = None) -> str:
+    def calibration_fingerprint(self) -> str:
         """Hash the calibration documents. Raises as `calibration` does."""
-        return self._hash_of(self.calibration_documents(samples))
+        return self._hash_of(self.calibration_documents())
 
     def _recipe(self) -> str | None:
         try:

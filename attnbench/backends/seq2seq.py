@@ -92,14 +92,12 @@ class PreparedSeq2Seq(encoder.Prepared):
         """Return the first n evaluation samples with their translations as inputs, the longest first."""
         return self._batches([instance.doc for instance in self.task.instances[:n]], batch_size)
 
-    def calibration(
-        self, samples: int | None = None, batch_size: int = BATCH_SIZE
-    ) -> list[dict[str, Tensor]]:
+    def calibration(self, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
         """Return calibration samples with their translations as labels.
 
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
-        made = self._batches(self.calibration_documents(samples), batch_size)
+        made = self._batches(self.calibration_documents(), batch_size)
         random.Random(f"{self.seed} batches").shuffle(made)
         return made
 
