@@ -5,8 +5,9 @@
     where = "on" task
 
 Points are percent of a perplexity. A claim holds or fails where the paired 95 % interval lies wholly on one
-side, and is undecided otherwise. Pocket models, which are no evidence, have the claimed shape by the same
-rule, yes or no; where the interval does not tell, the estimate alone is told with a question mark.
+side, and is undecided otherwise; "within of dense" holds as ≈ does in the table, Holm over all its methods,
+so that the two cannot disagree. Pocket models, which are no evidence, have the claimed shape by the same
+rules, yes or no; where these do not tell, the estimate alone is told with a question mark.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING
 
 from attnbench import spec
 from attnbench.errors import UserError, near
+from attnbench.row import LEVEL
 
 if TYPE_CHECKING:
-    from attnbench.board import Board
+    from attnbench.board import Board, Section
     from attnbench.pairs import Difference
     from attnbench.record import Record
     from attnbench.suite import Part, Suite
 
+TOLD = "where the paired 95 % interval is on one side, uncorrected"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -124,11 +127,13 @@ def evaluate(board: Board) -> list[Outcome]:
             for (model, task), methods in pairs.groups(section.records).items():
                 part = board.suite.part_of(model, task) if board.suite else None
                 if board.suite and part and _is_about(claim, task, _names(board.suite, part)):
-                    out.append(_decide(claim, model, task, methods, section.pocket))
+                    out.append(_decide(claim, model, task, methods, section))
     return out
 
 
-def _decide(claim: Claim, model: str, task: str, methods: dict[str, list[Record]], pocket: bool) -> Outcome:
+def _decide(
+    claim: Claim, model: str, task: str, methods: dict[str, list[Record]], section: Section
+) -> Outcome:
     from attnbench import pairs
 
     found: list[Difference] = []
@@ -138,14 +143,31 @@ def _decide(claim: Claim, model: str, task: str, methods: dict[str, list[Record]
         for status in ("not applicable", "failed", "missing"):
             if not all(sides) or any(item.status == status for item in records):
                 word = "not applicable" if status == "not applicable" and all(sides) else "not measured"
-                return Outcome(claim, model, task, word, pocket=pocket)
+                return Outcome(claim, model, task, word, pocket=section.pocket)
         found.append(pairs.difference(sides[0], sides[1]))
     limits = [-_margin(claim.within, each.scale) for each in found]
     holds = [each.gain[0] > limit for each, limit in zip(found, limits, strict=True)]
     fails = [each.gain[2] < limit for each, limit in zip(found, limits, strict=True)]
     shape = all(each.gain[1] > limit for each, limit in zip(found, limits, strict=True))
-    verdict = "holds" if all(holds) else "fails" if any(fails) else "undecided"
-    return Outcome(claim, model, task, verdict, tuple(each.interval for each in found), pocket, shape)
+    if claim.within and claim.pairs[0][1] == "dense":
+        method = claim.pairs[0][0]
+        sure = pairs.difference(methods[method], methods["dense"], margin=-limits[0]).p_margin
+        holds = [_corrected(sure, method, model, task, section) <= LEVEL]
+    verdict = "fails" if any(fails) else "holds" if all(holds) else "undecided"
+    intervals = tuple(each.interval for each in found)
+    return Outcome(claim, model, task, verdict, intervals, section.pocket, shape)
+
+
+def _corrected(p: float, method: str, model: str, task: str, section: Section) -> float:
+    """Correct a method's p value by Holm with those that all the others of its table have."""
+    from attnbench import statistics
+    from attnbench.compare import name_without_seed
+
+    mine = {method, name_without_seed(method)}
+    rows = [row for row in section.rows if row.p_margin is not None]
+    own = [(row.model, row.task) == (model, task) and row.primary and row.method in mine for row in rows]
+    others = [row.p_margin or 0.0 for row, is_own in zip(rows, own, strict=True) if not is_own]
+    return statistics.holm([p, *others])[0]
 
 
 def _margin(within: float | None, scale: str) -> float:
@@ -191,11 +213,9 @@ def notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
             f"On pocket models {yes} of {len(pocket)} have the same shape and {no} have not; "
             f"{rather + hardly} stay open, {rather} of which lean to it. None of it is evidence."
         )
-    told = "where the paired 95 % interval is on one side, uncorrected"
     if real:
-        yield f"A claim holds or fails {told}."
+        yield f"A claim holds or fails {TOLD}."
     if pocket:
-        yield (
-            f"Same shape: yes or no {told}; yes? or no? by the estimate alone, as the "
-            "interval has both sides."
-        )
+        yield f"Same shape: yes or no {TOLD}; yes? or no? by the estimate alone, where that does not tell."
+    if any(each.claim.within and each.claim.pairs[0][1] == "dense" for each in (*real, *pocket)):
+        yield "Within a margin of dense: where the table has its ≈, or would at the claim's own margin."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from attnbench.errors import UserError, unknown
 from attnbench.inert import clean
 from attnbench.record import Record
 from attnbench.row import Row
+from attnbench.statistics import Paired
 
 LISTED = 20
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B by one metric: estimate and 95 % interval on the scale that is compared, two-sided p."""
+    """A minus B by one metric: estimate and 95 % interval on the scale that is compared, two-sided p.
+
+    `p_margin` is one-sided, of A being worse than B by the margin or more.
+    """
 
     metric: str
     a: float
@@ -29,6 +33,7 @@ class Difference:
     low: float
     high: float
     p: float
+    p_margin: float
     scale: str
     higher_is_better: bool
     samples: int
@@ -52,7 +57,9 @@ class Difference:
         return Row("", "", "", difference=self.estimate, low=self.low, high=self.high, scale=self.scale)
 
 
-def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = None) -> Difference:
+def difference(
+    a: Sequence[Record], b: Sequence[Record], metric: str | None = None, margin: float = 0.0
+) -> Difference:
     """Compare two methods, each with the records of its seeds, by a metric or the primary one.
 
     Raises UserError where they were not measured on the same samples, or cannot be compared.
@@ -75,29 +82,27 @@ def difference(a: Sequence[Record], b: Sequence[Record], metric: str | None = No
         bool(a[0].metrics[name].get("higher_is_better")),
     )
     ours, theirs = ([np.asarray(item.scores[name], float) for item in items] for items in (a, b))
-    found = _paired(kind, ours, theirs)
-    estimate, low, high, p = found
+    found = _paired(kind, ours, theirs, margin, higher)
     samples = len(ours[0])
     one, other = (by_sample(kind, arrays[0]) for arrays in (ours, theirs))
     first = np.zeros(samples) if one is None or other is None else one - other
     ids = np.asarray(a[0].scores.get("doc_id", np.arange(samples)))
     return Difference(
-        name, over_seeds(kind, ours), over_seeds(kind, theirs), estimate, low, high, p,
+        name, over_seeds(kind, ours), over_seeds(kind, theirs),
+        found.estimate, found.low, found.high, found.p_zero, found.p_margin,
         compare.scale_of(kind, [*ours, *theirs]), higher, samples,
         [int(place) for place in ids[first > 0]], [int(place) for place in ids[first < 0]],
         kind, (len(ours), len(theirs)),
     )  # fmt: skip
 
 
-def _paired(kind: str, a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float, float, float]:
+def _paired(kind: str, a: Sequence[Array], b: Sequence[Array], margin: float, higher: bool) -> Paired:
     if len(a) > 1 and len(b) > 1:
-        found = statistics.between(kind, a, b)
-        return found.estimate, found.low, found.high, found.p_zero
-    if len(b) > 1:
-        estimate, low, high, p = _paired(kind, b, a)
-        return -estimate, -high, -low, p
-    found = statistics.paired(kind, b[0], [a], 0.0)[0]
-    return found.estimate, found.low, found.high, found.p_zero
+        return statistics.between(kind, a, b, margin, higher)
+    if len(b) == 1:
+        return statistics.paired(kind, b[0], [a], margin, higher)[0]
+    turned = statistics.paired(kind, a[0], [b], margin, not higher)[0]
+    return replace(turned, estimate=-turned.estimate, low=-turned.high, high=-turned.low)
 
 
 def groups(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, list[Record]]]:

@@ -102,11 +102,14 @@ def paired(
     ]
 
 
-def between(name: str, a: Sequence[Array], b: Sequence[Array]) -> Paired:
+def between(
+    name: str, a: Sequence[Array], b: Sequence[Array], margin: float = 0.0, higher_is_better: bool = True
+) -> Paired:
     """Compare two methods that both draw, each a list of arrays, one a seed: a - b over the same samples."""
     a, b = ([np.asarray(scores, float) for scores in seeds] for seeds in (a, b))
     drawn = resampled(name, [*b, *a])
-    return _bootstrap(name, b, a, drawn[len(b) :].mean(0) - drawn[: len(b)].mean(0), 0.0, True)
+    drawn = drawn[len(b) :].mean(0) - drawn[: len(b)].mean(0)
+    return _bootstrap(name, b, a, drawn, margin, higher_is_better)
 
 
 def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -> Paired:

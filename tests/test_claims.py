@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sample_records import missing, record, right
@@ -124,6 +126,22 @@ def test_a_perplexity_is_within_percent_and_lower_is_better():
     )] == ["holds", "fails", "holds", "fails"]  # fmt: skip
 
 
+@pytest.mark.parametrize("others", [0, 8])
+def test_within_a_margin_of_dense_is_what_the_table_says(others):
+    """Eight lost and eight won of 1000 show it of one method, p = 0.014, of nine like it they do not."""
+    score = right(1000, 50)
+    score[42:50], score[50:58] = 1, 0
+    names = ["prune80", *(f"prune{9 - k}.5" for k in range(others))]
+    found = [record("dense", acc=right(1000, 50)), *(record(name, acc=score) for name in names)]
+    texts = ("prune80 within 1 of dense", "prune80 within 3 of dense", "dense within 1 of prune80")
+    wanted = dataclasses.replace(asked(*texts), methods=tuple(names))
+    built = board.build(found, wanted)
+    (row,) = (row for row in built.sections[0].rows if row.method == "prune80")
+    assert 0.05 / 9 < row.p_margin < 0.05 and row.within == (not others)
+    expected = "undecided" if others else "holds"
+    assert [each.verdict for each in claims.evaluate(built)] == [expected, "holds", "holds"]
+
+
 def test_what_was_not_measured_is_said():
     records = [item for item in items() if item.cell["method"] != "prune95"]
     assert decide("prune80 > prune95", records=records) == [("not measured", None)]
@@ -148,7 +166,8 @@ def test_pocket_models_only_show_a_shape():
         "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "
         "None of it is evidence.",
         f"A claim holds or fails {told}.",
-        f"Same shape: yes or no {told}; yes? or no? by the estimate alone, as the interval has both sides.",
+        f"Same shape: yes or no {told}; yes? or no? by the estimate alone, where that does not tell.",
+        "Within a margin of dense: where the table has its ≈, or would at the claim's own margin.",
     ]
     only = board.build(items("pocket-bert"), asked(*texts, models=("pocket-bert",)))
     assert "verdict" not in claims.table(claims.evaluate(only))[0]
