@@ -22,6 +22,7 @@ from attnbench.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+RECORDS = "attnbench-records"  # where records are kept unless somebody says where
 SCHEMA = 1
 NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100

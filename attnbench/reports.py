@@ -9,8 +9,7 @@ from pathlib import Path
 
 from attnbench import console, spec
 from attnbench.errors import UserError
-
-RECORDS = "attnbench-records"
+from attnbench.record import RECORDS
 
 
 def add_leaderboard(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +17,7 @@ def add_leaderboard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", metavar="SUITE.toml", help="what to show of the records beside it"
     )
-    parser.add_argument("--records", metavar="DIR", help="what to render (attnbench-records)")
+    parser.add_argument("--records", metavar="DIR", help=f"what to render ({RECORDS})")
     parser.add_argument(
         "--format",
         metavar="LIST",

@@ -14,12 +14,10 @@ from attnbench.code import code_of
 from attnbench.column import Column
 from attnbench.console import Listener, Silent
 from attnbench.errors import UserError
-from attnbench.record import Record
+from attnbench.record import RECORDS, Record
 
 if TYPE_CHECKING:
     import pandas
-
-RECORDS = "attnbench-records"
 
 
 @dataclass
@@ -58,7 +56,7 @@ def run(
     methods: Iterable[str] | str = (),
     tasks: Iterable[str] | str = (),
     *,
-    repeats: int = 3,
+    repeats: int = plan.REPEATS,
     records: str = RECORDS,
     force: bool = False,
     fail_fast: bool = False,

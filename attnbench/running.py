@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import console, estimate, models, plan
+from attnbench import console, estimate, models, plan, suite
 from attnbench.bench import check_device, default_device
 from attnbench.errors import UserError
-from attnbench.reports import RECORDS
+from attnbench.record import RECORDS
 
 if TYPE_CHECKING:
     from attnbench import runner
     from attnbench.record import Record
-
-REPEATS = 3
 
 
 def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
@@ -30,25 +28,19 @@ def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> 
     )
     parser.add_argument(
         "--models",
-        nargs="+",
-        action="extend",
-        default=[],
+        **plan.MANY,
         metavar="NAME",
         help="bert, roberta, a Hub id, or a folder; comma lists work",
     )
     parser.add_argument(
         "--methods",
-        nargs="+",
-        action="extend",
-        default=[],
+        **plan.MANY,
         metavar="SPEC",
         help="as in logquant3,prune80+logquant3; dense and uniform are always measured",
     )
     parser.add_argument(
         "--tasks",
-        nargs="+",
-        action="extend",
-        default=[],
+        **plan.MANY,
         metavar="TASK",
         help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
     )
@@ -71,7 +63,7 @@ def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> 
         "--repeats",
         type=positive,
         metavar="N",
-        help="seeds a method that draws is measured with (3)",
+        help=f"seeds a method that draws is measured with ({plan.REPEATS})",
     )
     parser.add_argument(
         "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
@@ -89,7 +81,7 @@ def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> 
     parser.add_argument(
         "--records",
         metavar="DIR",
-        help="where records are kept (attnbench-records; a suite's: records/NAME beside it)",
+        help=f"where records are kept ({RECORDS}; a suite's: records/NAME beside it)",
     )
     parser.add_argument("--force", action="store_true", help="measure again what is recorded")
     parser.add_argument(
@@ -111,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
     if options.suites:
         return _run_suites(options)
-    repeats, seed = options.repeats or REPEATS, options.seed or 0
+    repeats, seed = options.repeats or plan.REPEATS, options.seed or 0
     cells = plan.plan(options.models, options.methods, options.tasks, repeats, seed, options.include_path)
     if options.dry_run:
         for cell in cells:
@@ -130,7 +122,10 @@ def run(options: argparse.Namespace) -> int:
             measure=options.measure,
         )  # fmt: skip
     if result.records or mistake is None:
-        _show(options, result.records, result.table, f"attnbench leaderboard --records {folder}")
+        if options.json:
+            _show_json(result.records)
+        else:
+            _show_table(result.table, f"attnbench leaderboard --records {folder}")
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in result.records):
@@ -139,9 +134,52 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_suites(options: argparse.Namespace) -> int:
-    from attnbench import suite
-
+    """Measure the parts of suites, all of them unless the first that fails stops the rest."""
     suites = [suite.load(path) for path in options.suites]
+    _refuse_overruling(options, suites)
+    given = plan.split(options.models)
+    if options.dry_run:
+        for each in suites:
+            _print_cells(options, each, given)
+        return 0
+    check_device(options.device or "cpu")
+    console.quiet(options.verbose)
+    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
+    records: list[Record] = []
+    mistake = None
+    for each, part in parts:
+        result, missing = _measure_part(options, each, part)
+        records += result.records
+        stop = options.fail_fast and (missing is not None or result.failed)
+        mistake = mistake or missing
+        if missing is not None and len(parts) > 1 and not stop:
+            print(f"attnbench: {missing}", file=sys.stderr)
+        if not options.json and (result.records or missing is None):
+            table = functools.partial(result.table, margin=each.margin)
+            _show_table(table, f"attnbench leaderboard {each.path} --output {each.path.parent}")
+        if stop:
+            break
+    if options.json and (records or mistake is None):
+        _show_json(records)
+    if mistake is not None:
+        raise mistake
+    return 1 if any(item.status == "failed" for item in records) else 0
+
+
+def _measure_part(
+    options: argparse.Namespace, each: suite.Suite, part: suite.Part
+) -> tuple[runner.Run, UserError | None]:
+    folder = str(options.records or each.records)
+    with _listening() as listener:
+        return _measure(
+            options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
+            repeats=options.repeats or each.repeats, seed=each.seed, limit=options.limit or part.limit,
+            calibration=each.calibration, measure=options.measure or each.measure,
+        )  # fmt: skip
+
+
+def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
+    """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
     for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype"):
         trial = name in ("limit", "repeats", "dtype")
@@ -150,52 +188,18 @@ def _run_suites(options: argparse.Namespace) -> int:
             also = " unless --records keeps the trial apart" if trial else ""
             change = "" if name == "dtype" else f" Change {options.suites[0]}."
             raise UserError(f"--{name}: a suite holds {own}{also}.{change}")
-    given = plan.split(options.models)
-    if options.dry_run:
-        for each in suites:
-            chosen = suite.chosen(each, given, locate=False)
-            for part in chosen:
-                plan.check_tasks(part.tasks, options.include_path)
-            known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
-            cells = [(model, task, method) for model, task, specs in known for method in specs]
-            for cell in cells:
-                print(*cell)
-            told = estimate.describe(options.records or each.records, cells)
-            print(f"{each.path}: {told}", file=sys.stderr)
-        return 0
-    check_device(options.device or "cpu")
-    console.quiet(options.verbose)
-    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
-    failed, mistake = False, None
-    for each, part in parts:
-        folder = str(options.records or each.records)
-        try:
-            with _listening() as listener:
-                result, missing = _measure(
-                    options, listener, part.models, [*each.methods, *part.methods], part.tasks, folder,
-                    repeats=options.repeats or each.repeats, seed=each.seed,
-                    limit=options.limit or part.limit, calibration=each.calibration,
-                    measure=options.measure or each.measure,
-                )  # fmt: skip
-        except UserError as error:
-            if len(parts) == 1 or options.fail_fast:
-                raise
-            print(f"attnbench: {error}", file=sys.stderr)
-            mistake = mistake or error
-            continue
-        if missing is not None:
-            mistake = mistake or missing
-            if len(parts) > 1:
-                print(f"attnbench: {missing}", file=sys.stderr)
-            if not result.records:
-                continue
-        table = functools.partial(result.table, margin=each.margin)
-        board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
-        _show(options, result.records, table, board)
-        failed |= bool(result.failed)
-    if mistake is not None:
-        raise mistake
-    return 1 if failed else 0
+
+
+def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence[str]) -> None:
+    """Print what a suite measures, and on stderr how much of it is recorded."""
+    chosen = suite.chosen(each, given, locate=False)
+    for part in chosen:
+        plan.check_tasks(part.tasks, options.include_path)
+    known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
+    cells = [(model, task, method) for model, task, specs in known for method in specs]
+    for cell in cells:
+        print(*cell)
+    print(f"{each.path}: {estimate.describe(options.records or each.records, cells)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -211,7 +215,7 @@ def _measure(
     options: argparse.Namespace, listener: console.Console, models_: Sequence[str], methods: Sequence[str],
     tasks: Sequence[str], folder: str, **settings: Any,
 ) -> tuple[runner.Run, UserError | None]:  # fmt: skip
-    """Return what was measured, and the mistake that kept the rest from it."""
+    """Return what was measured, and the mistake that kept the rest, or all, from it."""
     from attnbench import runner
 
     try:
@@ -225,13 +229,16 @@ def _measure(
         ), None  # fmt: skip
     except runner.Incomplete as mistake:
         return mistake.run, mistake
+    except UserError as mistake:
+        return runner.Run(), mistake
 
 
-def _show(options: argparse.Namespace, records: list[Record], table: Callable[[], str], board: str) -> None:
-    if options.json:
-        from attnbench import leaderboard
+def _show_json(records: Sequence[Record]) -> None:
+    from attnbench import leaderboard
 
-        print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
-    else:
-        print(table())
-        print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
+    print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
+
+
+def _show_table(table: Callable[[], str], board: str) -> None:
+    print(table())
+    print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)

@@ -254,3 +254,30 @@ def test_a_part_that_cannot_be_had_does_not_keep_the_others_from_being_measured(
     assert "nobody/no-such-model" in capfd.readouterr().err.splitlines()[-1]
     found = (tmp_path / "records" / "two" / "pocket-bert" / "pocket-sentiment").glob("*.json")
     assert {each.stem for each in found} == {"dense", "uniform", "binary"}
+
+
+PARTS = """
+methods = ["heads:fixed:off=9"]
+[[part]]
+models = ["pocket-bert"]
+tasks = ["pocket-sentiment"]
+limit = 2
+[[part]]
+models = ["pocket-roberta"]
+tasks = ["pocket-sentiment"]
+limit = 2
+"""
+
+
+def test_fail_fast_stops_before_the_next_part_too(tmp_path, capsys):
+    path = str(write(tmp_path, PARTS))
+    assert main(["run", path, "--fail-fast"]) == 1
+    assert {each.name for each in (tmp_path / "records" / "small").iterdir()} == {"pocket-bert"}
+
+
+def test_json_of_several_parts_is_one_array(tmp_path, capsys):
+    path = str(write(tmp_path, PARTS))
+    assert main(["run", path, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [item["cell"]["model"] for item in found] == ["pocket-bert"] * 3 + ["pocket-roberta"] * 3
+    assert [item["status"] for item in found] == ["measured", "measured", "failed"] * 2
