@@ -97,7 +97,7 @@ def study(
             scores = _scores(criteria()[criterion], model, batches)
         except NotApplicable as reason:
             found.absent[criterion] = str(reason)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             found.failed[criterion] = f"{kind}{error}"
         else:
@@ -147,12 +147,13 @@ def _ablate(found: Study, bench: Bench) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
     """Declare the options of `attnbench heads`."""
-    many: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    parser.add_argument("--models", **many, metavar="NAME", help="as in a run")
-    parser.add_argument("--tasks", **many, metavar="TASK", help="default: the tasks a model names itself")
+    parser.add_argument("--models", **plan.MANY, metavar="NAME", help="as in a run")
+    parser.add_argument(
+        "--tasks", **plan.MANY, metavar="TASK", help="default: the tasks a model names itself"
+    )
     parser.add_argument(
         "--by",
-        **many,
+        **plan.MANY,
         metavar="NAME",
         help="criteria, as in entropy,gradient,l2 (the default); all: every one",
     )

@@ -182,15 +182,17 @@ def test_a_criterion_that_does_not_apply_is_no_failure(capsys, tmp_path):
     assert "next: attnbench methods heads:probe   attnbench run --methods heads50:probe" in shown.err
 
 
-def test_a_criterion_that_breaks_does_not_stop_the_others(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_criterion_that_breaks_does_not_stop_the_others(error, capsys, tmp_path, monkeypatch):
     def broken(*_):
-        raise RuntimeError("one of the tensors was not used")
+        raise error("one of the tensors was not used")
 
     monkeypatch.setattr(heads.criteria()["confidence"], "importance", broken)
     line = "heads --models bert --tasks pocket-sentiment --by confidence,l2 --output"
     assert main([*line.split(), str(tmp_path)]) == 1
     shown = capsys.readouterr().out
-    assert "confidence: failed: RuntimeError: one of the tensors was not used" in shown and "\nl2\n" in shown
+    assert f"confidence: failed: {error.__name__}: one of the tensors was not used" in shown
+    assert "\nl2\n" in shown
 
 
 def test_a_criterion_is_explained_where_it_is_shown(done):
