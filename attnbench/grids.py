@@ -36,9 +36,12 @@ class Grid:
 
 
 def grids(records: Sequence[Record]) -> list[Grid]:
-    """Return one grid a model, task and way of scoring: that of the largest amount, which removes most."""
+    """Return one grid a model, task and way of scoring: of the largest amount, which removes most.
+
+    Of several seeds it is the first one's.
+    """
     found: dict[tuple[str, str, str], Grid] = {}
-    for item in sorted(records, key=lambda item: amounts(item.cell["method"])):
+    for item in sorted(records, key=lambda item: amounts(item.cell["method"]), reverse=True):
         for name, state in item.fitted.items():
             table = next(filter(None, (_table(state, key) for key in SCORED)), None)
             if DRAWN in name.split(":") or not table:
@@ -53,7 +56,7 @@ def grids(records: Sequence[Record]) -> list[Grid]:
             }
             model, task = item.cell["model"], item.cell["task"]
             grid = Grid(model, task, name, tuple(layers), rows, frozenset(gone))
-            found[model, task, family(name)] = grid
+            found.setdefault((model, task, family(name)), grid)
     # one score under two names is shown once
     first: dict[tuple[object, ...], Grid] = {}
     for grid in found.values():

@@ -206,16 +206,15 @@ def _combined(points: Sequence[Point]) -> list[Point]:
 def _with_front(point: Point, points: Sequence[Point], more_is_better: bool) -> Point:
     """Mark a point that no other beats on one axis while being as good on the other.
 
-    Where x has an interval, less of it counts only beyond the other's interval, and a point that is better
-    in y must not end later either.
+    Where x has an interval, less of it alone counts only beyond the other's interval.
     """
     sign = 1 if more_is_better else -1
 
     def beats(other: Point) -> bool:
         if sign * other.x < sign * point.x or other.y < point.y:
             return False
-        if other.x_high is None or point.x_high is None or point.x_low is None:
+        if other.x_high is None or point.x_low is None:
             return (other.x, other.y) != (point.x, point.y)
-        return other.x_high < point.x_low or (other.y > point.y and other.x_high <= point.x_high)
+        return other.y > point.y or other.x_high < point.x_low
 
     return replace(point, front=not any(map(beats, points)))

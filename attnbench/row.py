@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from attnbench.record import Record
 
 LEVEL = 0.05
+LARGEST = 700.0  # of a logarithm: a percentage of more is no float
 CONTROLS = ("dense", "uniform")
 
 
@@ -149,7 +150,7 @@ class Row:
 
     def _points(self, value: float) -> float:
         if self.scale == "log":
-            return 100 * math.expm1(min(value, 20.0))
+            return 100 * math.expm1(min(value, LARGEST))
         return 100 * value if self.scale == "fraction" else value
 
 
@@ -179,6 +180,8 @@ def inside(values: Any, path: str) -> Any:
 
 
 def _signed(value: float, digits: int) -> str:
+    if abs(value) >= 1e7:
+        return f"{value:+.1e}"
     text = f"{value:+.{digits}f}" if abs(value) < 1000 else f"{value:+,.0f}"
     if float(text.replace(",", "")) == 0 and abs(value) >= 1e-4:
         text = f"{value:+.1g}"  # which side of zero it is on decides the verdict

@@ -12,6 +12,7 @@ from sample_records import board, missing, record, right
 from attnbench import compare, footnotes, leaderboard
 from attnbench.compare import name_without_seed, rows, to_frame
 from attnbench.errors import UserError
+from attnbench.row import Row
 from attnbench.statistics import holm, tango
 
 
@@ -309,3 +310,17 @@ def test_the_margin_is_an_option():
     strict, loose = (by_method(rows(board(), margin=margin))["prune50"] for margin in (0.005, 0.05))
     assert (strict.within, loose.within) == (False, True)
     assert compare.MARGIN == 0.01
+
+
+@pytest.mark.parametrize(
+    "ends, text",
+    [
+        ((0.0101, 0.0, 0.02), "+1.0 [0.0, +2.0] %"),
+        ((3.0, 2.0, 4.0), "+1,909 [+638.9, +5,360] %"),
+        ((690.0, 12.0, 720.0), "+4.6e+301 [+1.6e+07, +1.0e+306] %"),
+    ],
+)
+def test_a_perplexity_that_explodes_is_told_to_its_size(ends, text):
+    middle, low, high = ends
+    row = Row("m", "t", "x", scale="log", difference=middle, low=low, high=high)
+    assert row.interval == text and row.half_width > 0

@@ -117,7 +117,8 @@ def test_latencies_that_overlap_do_not_beat():
 
     points = [point("noisy", 0.49, 0.71, 1.05, 1.0), point("same heads", 0.62, 0.94, 1.33, 1.0),
               point("surely slower", 1.4, 1.5, 1.6, 1.0), point("worse", 0.6, 0.8, 1.1, 0.4),
-              point("worse, maybe faster", 0.6, 0.65, 0.8, 0.2)]  # fmt: skip
+              point("worse, maybe faster", 0.6, 0.65, 0.8, 0.2),
+              point("worse and slower, but sure of it", 0.71, 0.72, 0.73, 0.9)]  # fmt: skip
     front = {p.method for p in points if pictures._with_front(p, points, False).front}
     assert front == {"noisy", "same heads", "worse, maybe faster"}
 
@@ -177,13 +178,16 @@ def test_heads_are_a_grid_a_way_of_scoring():
         if method.startswith("heads"):
             alive = {"encoder 0": [0.0, 1.0], "encoder 1": [1.0, 0.0 if "50" in method else 1.0]}
             item.fitted = {method: {"scores_": scores, "alive_": alive}}
+        if method == "heads50:entropy":
+            drawn = record(f"{method}:seed=4", acc=right(1000, 300))
+            drawn.fitted = {f"{method}:seed=4": {"scores_": {"encoder 0": [7.0, 7.0]}}}
         if method == "prune90":
             item.fitted = {method: {"scores_": {"encoder 0": {"shape": [4, 50]}}, "other_": 3}}
-    items += [record("heads50:random", acc=right(1000, 300)), record("heads50:l2", acc=right(1000, 300))]
+    items += [drawn, record("heads50:random", acc=right(1000, 300)), record("heads50:l2", acc=right(1000, 300))]
     items[-2].fitted = {"heads50:random": {"scores_": {"encoder 0": [0.3, 0.2]}}}
     items[-1].fitted = {"heads50:l2": {"scores_": scores}}
     each = by_name(items)["head-scores"]
-    assert [grid.method for grid in each.grids] == ["heads50:entropy"]  # the largest; no draw; none twice
+    assert [grid.method for grid in each.grids] == ["heads50:entropy"]  # the largest, its first seed; no draw; none twice
     assert each.grids[0].gone == {(0, 0), (1, 1)}
     lines = list(csv.DictReader(io.StringIO(each.table)))
     assert [line["removed"] for line in lines] == ["1", "0", "0", "1"] and lines[1]["score"] == "0.9"
