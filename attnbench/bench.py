@@ -94,7 +94,11 @@ class Bench:
         return placed(self.prepared.batches(n), self.settings.device)
 
     def calibration(self) -> list[Batch]:
-        """Return what methods are fitted on. Raises NotApplicable without a calibration split."""
+        """Return what methods are fitted on, a copy each time. Raises NotApplicable where there is none."""
+        return [{key: value.clone() for key, value in batch.items()} for batch in self._calibration]
+
+    @functools.cached_property
+    def _calibration(self) -> list[Batch]:
         return placed(self.prepared.calibration(), self.settings.device)
 
 

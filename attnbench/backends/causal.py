@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -124,7 +125,7 @@ class PreparedCausal:
 
     def calibration_documents(self) -> list[tuple[str, ...]]:
         """Return the texts that `calibration` makes its batches of. Raises as it does."""
-        return [tuple(map(str, request.args)) for request in self._chosen()]
+        return [tuple(map(str, request.args)) for request in self._drawn]
 
     def calibration_fingerprint(self) -> str:
         """Hash the calibration texts. Raises as `calibration` does."""
@@ -132,7 +133,7 @@ class PreparedCausal:
 
     def _calibration_rows(self) -> list[list[Row]]:
         found, tokens = [], 0
-        for windows in self._lm.inputs.rows(self._chosen()):
+        for windows in self._lm.inputs.rows(self._drawn):
             kept = []
             for row in windows:
                 if row.targets and tokens < TOKENS:
@@ -141,7 +142,8 @@ class PreparedCausal:
             found.append(kept)
         return found
 
-    def _chosen(self) -> list[Any]:
+    @functools.cached_property
+    def _drawn(self) -> list[Any]:
         source = calibration_.source(cast(Any, self.task), self._asked)
         if source.dataset is not None and tasks.is_own(source.dataset[0]):
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -133,6 +134,10 @@ class Prepared:
 
     def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
+        return self._drawn
+
+    @functools.cached_property
+    def _drawn(self) -> list[Document]:
         with placed(self.file) if self._asked is None else contextlib.nullcontext():
             chosen = calibration_.source(self.task, self._asked)
             return calibration_.documents(self.task, chosen, self.seed)
