@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from attnbench import footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.inert import LONGEST, clean
+from attnbench.legend import legend
 from attnbench.row import Row
 
+PAGE = 40  # rows that one page holds
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "±": r"$\pm$", "≈": r"$\approx$",
@@ -50,36 +52,47 @@ def tex(text: str, longest: int = LONGEST) -> str:
 
 
 def to_latex(board: Board) -> str:
-    """Write a table a section, with the rules of booktabs and its verdicts as comments."""
-    parts = ["% needs \\usepackage{booktabs}"]
-    parts += [
-        _table(section, board.suite.title if board.suite else section.title) for section in board.sections
-    ]
+    """Write a table a section, with the rules of booktabs; what its marks mean is in the caption.
+
+    Of more than a page's rows it is a longtable. Verdicts and settings follow as comments.
+    """
+    parts = ["% needs \\usepackage{booktabs,longtable}"]
+    for section in board.sections:
+        titles = [*([board.suite.title] if board.suite else []), section.title]
+        parts.append(_table(section, ". ".join(title.rstrip(".") for title in titles) + "."))
+    if board.absent:
+        parts.append("\n".join(["% Not measured:", *(f"% {clean(line, 400)}" for line in board.absent)]))
     return "\n\n".join(parts)
 
 
-def _table(section: Section, caption: str) -> str:
+def _table(section: Section, title: str) -> str:
     rows = section.rows
     found = [leaderboard.costs(row) for row in rows]
     names = [name for name in leaderboard.COSTS if any(each.get(name) for each in found)]
     if all(row.heads in (None, 1.0) for row in rows):
         names = [name for name in names if name != "heads"]
     header = ["method", "score", r"$\Delta$ dense [95\,\%]", "", "kept", *names]
-    lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{tex(caption, 200)}}}",
-        rf"\begin{{tabular}}{{lrrl{'r' * (len(header) - 4)}}}", r"\toprule", " & ".join(header) + r" \\",
-    ]  # fmt: skip
+    columns, heading = f"{{lrrl{'r' * (len(header) - 4)}}}", " & ".join(header) + r" \\"
+    caption = tex(" ".join([title, *legend(rows, hidden=("divergence", "seconds"))]), 4000)
+    if len(rows) > PAGE:
+        lines = [rf"\begin{{longtable}}{columns}", rf"\caption{{{caption}}} \\", r"\toprule", heading]
+        lines += [r"\endfirsthead", r"\toprule", heading, r"\endhead"]
+        end = [r"\bottomrule", r"\end{longtable}"]
+    else:
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+        lines += [rf"\begin{{tabular}}{columns}", r"\toprule", heading]
+        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     group = ("", "")
     for row in rows:
         if (row.model, row.task) != group:
             group = (row.model, row.task)
             samples = f" ({row.samples:,})" if row.samples else ""
-            title = f"{tex(row.model)}, {tex(row.task)}{samples}"
-            lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{title}}} \\"]
+            unit = r", \%" if row.scale == "fraction" else ""
+            told = f"{tex(row.model)}, {tex(row.task)}{samples}: {tex(row.metric) or 'score'}{unit}"
+            lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{told}}} \\"]
         lines.append(" & ".join(_cells(row, names)) + r" \\")
     notes = [*footnotes.verdicts(rows, clean), *footnotes.footnotes(rows, section.records, clean)]
-    comments = [f"% {line}" for line in notes]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", *comments])
+    return "\n".join([*lines, *end, *(f"% {line}" for line in notes)])
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:

@@ -66,7 +66,7 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
             f"{_of_seeds(rows)}{held}."
         )
-    if any(row.seconds is not None for row in rows):
+    if "seconds" not in hidden and any(row.seconds is not None for row in rows):
         words.append("seconds: to fit and evaluate one cell, simulated: no measure of speed.")
     return words
 

@@ -157,8 +157,24 @@ def test_latex_has_a_rule_and_a_title_for_each_task():
         *(record(m, task="squad", em=right(100, 9), f1=right(100, 5)) for m in ("dense", "prune80")),
     ]
     text = exports.to_latex(board.build(items))
-    assert text.count(r"\midrule") == 2 and r"\multicolumn{" in text and "prune80, f1 &" in text
-    assert r"\caption{Models}" in text and "% prune95: worse on" in text
+    assert text.count(r"\midrule") == 2 and "prune80, f1 &" in text and "% prune95: worse on" in text
+    assert r"{l}{tiny, sst2 (1,000): acc, \%} \\" in text and r"{l}{tiny, squad (100): em, \%} \\" in text
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    assert (
+        caption.startswith(r"\caption{Models. $\Delta$ dense: difference in points")
+        and r"$\approx$" in caption
+    )
+    assert "divergence" not in caption and "seconds: to fit" not in caption
+
+
+def test_a_long_latex_table_breaks_over_pages_and_says_what_it_is(tmp_path):
+    items = [record("dense", model="pocket-x", acc=right(100, 9))]
+    items += [record(f"prune{k}", model="pocket-x", acc=right(100, 9 + k)) for k in range(1, 50)]
+    text = exports.to_latex(board.build(items))
+    assert r"\begin{longtable}{lrrl" in text and r"\endhead" in text and r"\begin{table}" not in text
+    assert "generated text: a smoke test, not evidence" in text
+    absent = exports.to_latex(board.build(sample(), suite.load(write_suite(tmp_path, methods=["prune10"]))))
+    assert "% Not measured:" in absent and "prune10" in absent
 
 
 def test_a_board_is_a_function_of_its_records():
