@@ -8,7 +8,7 @@ from typing import Any
 from attnbench import spec
 from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, needs_fit, overridden
-from attnbench.plugins import registry
+from attnbench.plugins import option, registry
 
 
 def require_sites(model: Any, methods: Sequence[Method]) -> None:
@@ -24,7 +24,9 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
         if method.name in registry().contested:
             raise UserError(registry().contested[method.name])
         if not overridden(method) and not needs_fit(method):
-            raise TypeError(f"{text} overrides no stage: `attnbench check {text}` says more")
+            raise TypeError(
+                f"{text} overrides no stage: `attnbench check {text}{option(type(method))}` says more"
+            )
         limits = [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
         where = " ".join(limits) or "all"
         places = [place for place in Engine(model).places if method.selects(place.site)]

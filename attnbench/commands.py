@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 
 from attnbench import console, models, plan, spec
 from attnbench.bench import check_device, default_device
-from attnbench.errors import NotApplicable, UserError, unknown
-from attnbench.plugins import registry
+from attnbench.errors import NotApplicable, UserError
+from attnbench.plugins import option, registry
 from attnbench.reports import compare, leaderboard, verify
 from attnbench.running import run
 
@@ -61,9 +60,9 @@ def heads(options: argparse.Namespace) -> int:
     if not (scored or failed):
         raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
     method = importance.criteria()[by[0]]
-    example = method.examples[0] if method.examples else method.name
+    example, file = method.examples[0] if method.examples else method.name, option(method)
     print(
-        f"next: attnbench methods {method.name}   attnbench run --methods {example} ...",
+        f"next: attnbench methods {method.name}{file}   attnbench run --methods {example}{file} ...",
         file=sys.stderr,
     )
     return 1 if failed else 0
@@ -81,7 +80,7 @@ def methods(options: argparse.Namespace) -> int:
             print(DENSE)
         elif options.name not in known:
             variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
-            print("\n\n".join(describe(name) for name in variants or _named(options.name, known)))
+            print("\n\n".join(describe(name) for name in variants or _named(options.name)))
         else:
             print(describe(options.name))
     else:
@@ -95,11 +94,11 @@ def methods(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(text: str, known: Iterable[str]) -> list[str]:
+def _named(text: str) -> list[str]:
     try:
         return list(dict.fromkeys(method.name for method in spec.parse(text)))
     except UserError:
-        raise unknown("method", text, known, "`attnbench methods` lists them.") from None
+        raise spec.unknown_method(text) from None
 
 
 def _first_line(cls: type) -> str:

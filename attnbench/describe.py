@@ -8,9 +8,10 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
+from attnbench.declared import place
 from attnbench.fields import amount_field
 from attnbench.method import STAGES, Method, Site
-from attnbench.plugins import place, registry
+from attnbench.plugins import registry
 from attnbench.spec import parse
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ CURVE = (48, 12)  # columns and rows
 def describe(name: str) -> str:
     """Return all that `attnbench methods NAME` shows."""
     cls = registry().methods[name]
-    lines = [f"{name}    e.g. {', '.join(cls.examples)}", ""]
+    examples = f"e.g. {', '.join(cls.examples)}" if cls.examples else "examples: none yet"
+    lines = [f"{name}    {examples}", ""]
     first, parts = docstring(cls)
     lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
     changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]

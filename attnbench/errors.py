@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -31,6 +32,29 @@ def near(token: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Write " Did you mean X or Y?" of the names that are like a token, nothing where none is."""
     found = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=cutoff)
     return f" Did you mean {' or '.join(found)}?" if found else ""
+
+
+def near_file(path: Path, endings: Sequence[str] = ()) -> str:
+    """Write " Did you mean X?" for a path that is not there: of the files with these endings, or the folders.
+
+    X has the folder before it that the path has.
+    """
+    written = str(path)
+    try:
+        beside = [
+            each for each in path.parent.iterdir() if (each.suffix in endings if endings else each.is_dir())
+        ]
+    except OSError:
+        return ""
+    names = {each.name.lower(): each.name for each in beside}
+    found = difflib.get_close_matches(path.name.lower(), names, n=1)
+    return f" Did you mean {written.removesuffix(path.name)}{names[found[0]]}?" if found else ""
+
+
+def require_folder(option: str, folder: str | Path) -> None:
+    """Raise UserError where an option names a file and has to name a folder."""
+    if Path(folder).is_file():
+        raise UserError(f"{option} {folder}: is a file; give a folder")
 
 
 def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError:

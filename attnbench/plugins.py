@@ -6,7 +6,9 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -16,13 +18,12 @@ from typing import Any
 
 import pluggy
 
-from attnbench.errors import UserError
-from attnbench.fields import require_fields
+from attnbench import declared
+from attnbench.declared import place
+from attnbench.errors import UserError, near, near_file
 from attnbench.method import Method
 
 PROJECT = "attnbench"
-NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z0-9])*)*")  # digits in a variant only: heads:l2
-RESERVED = "dense"  # the unmodified model's spec
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -44,6 +45,10 @@ class Hooks:
         """
 
 
+class Misnamed(Exception):
+    """A hook of another name or argument than any there is."""
+
+
 class Registry:
     """The methods and backends of this process; of a name registered twice, the first is kept and named."""
 
@@ -52,6 +57,7 @@ class Registry:
         self.backends: dict[str, str] = {}
         self.broken: list[str] = []  # one line a plugin that could not be loaded
         self.contested: dict[str, str] = {}  # a method's name that several classes want -> where they are
+        self._taken = 0
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(Hooks)
 
@@ -59,6 +65,7 @@ class Registry:
         """Register one plugin module through the hooks; a second time changes nothing."""
         if self._manager.is_registered(module):
             return
+        self._require_hooks(module)
         others = self._manager.get_plugins()
         self._manager.register(module)
         try:
@@ -72,20 +79,25 @@ class Registry:
             self._manager.unregister(module)  # else every later plugin would be blamed for it
             raise
 
+    def _require_hooks(self, module: Any) -> None:
+        """Raise Misnamed for a hook of another name, or one with another argument than `register`."""
+        known = [name for name in vars(Hooks) if name.startswith("register_")]
+        for name in dir(module):
+            options = self._manager.parse_hookimpl_opts(module, name)
+            if options is None:
+                continue
+            hook = options.get("specname") or name
+            if hook not in known:
+                shown = " and ".join(f"{each}(register)" for each in known)
+                raise Misnamed(f"unknown hook '{hook}'.{near(hook, known, 0.8)} There are {shown}.")
+            given = [*inspect.signature(getattr(module, name)).parameters]
+            if given != ["register"]:
+                raise Misnamed(f"{hook}({', '.join(given)}): its argument is register: def {hook}(register)")
+
     def _add_method(self, cls: type[Method]) -> None:
-        if not (isinstance(cls, type) and issubclass(cls, Method)):
-            found = place(cls) if isinstance(cls, type) else f"{place(type(cls))}, an instance,"
-            raise UserError(
-                f"{found} is no method: `register` takes a class that is a subclass of attnbench.Method"
-            )
-        name = cls.__dict__.get("name", "")
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise UserError(
-                f"{place(cls)} has the name '{name}': lower-case letters, single dashes, ':' before "
-                "a variant, digits in a variant only"
-            )
-        if name.partition(":")[0] == RESERVED:
-            raise UserError(f"{place(cls)} has the name '{name}': dense is the unmodified model. Rename it.")
+        self._taken += 1
+        declared.require(cls)
+        name = cls.name
         if name in self.methods and self.methods[name] is not cls:
             text = (
                 f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
@@ -93,15 +105,10 @@ class Registry:
             self.contested[name] = text
             print(f"attnbench: {text}", file=sys.stderr)
             return
-        clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
-        if clash:
-            raise UserError(
-                f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one."
-            )
-        require_fields(cls)
         self.methods[name] = cls
 
     def _add_backend(self, name: str, module: str) -> None:
+        self._taken += 1
         if self.backends.get(name, module) != module:
             raise UserError(
                 f"backend '{name}' is registered twice: {self.backends[name]} and {module}. Rename one."
@@ -122,24 +129,48 @@ class Registry:
 
         Raises UserError for a mistake in what it registers, where it was `asked` for by its own path.
         """
-        before = dict(self.methods), dict(self.backends), dict(self.contested)
+        before, taken = (dict(self.methods), dict(self.backends), dict(self.contested)), self._taken
         try:
-            self.add(load())
+            module = load()
+            new = not self._manager.is_registered(module)
+            self.add(module)
+            if new and self._taken == taken:
+                self._idle(source, module, asked)
         except (Exception, SystemExit) as error:
             if asked and isinstance(error, UserError):
                 raise
             self.methods, self.backends, self.contested = before
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            line = f"plugin {source} is left out: {reason}"
-            if line not in self.broken:
-                self.broken.append(line)
-                print(f"attnbench: {line}", file=sys.stderr)
+            told = isinstance(error, UserError | Misnamed)
+            reason = str(error) if told else " ".join(f"{type(error).__name__}: {error}".split())
+            self._leave_out(f"plugin {source} is left out: {reason}")
 
+    def _idle(self, source: str, module: Any, asked: bool) -> None:
+        """Tell of a plugin that registers nothing, where it was asked for or holds a method."""
+        held = getattr(module, "__dict__", {})
+        own = [
+            name
+            for name, each in held.items()
+            if isinstance(each, type) and issubclass(each, Method) and each.__module__ == held.get("__name__")
+        ]
+        if not asked and not own:  # a test, or what the plugins of a folder share
+            return
+        self._manager.unregister(module)
+        cls = own[0] if own else "METHOD"
+        text = f"plugin {source} registers nothing: "
+        if any(self._manager.parse_hookimpl_opts(module, name) for name in held):
+            text += f"its hook never calls register({cls})"
+        elif "register_methods" in held:
+            text += "@hookimpl is missing above its def register_methods(register)"
+        else:
+            text += f"end it with @hookimpl def register_methods(register): register({cls})"
+        if asked:
+            raise UserError(text)
+        self._leave_out(text)
 
-def place(cls: type) -> str:
-    """Say where a class was defined."""
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return f"{cls.__qualname__} in {file or cls.__module__}"
+    def _leave_out(self, line: str) -> None:
+        if line not in self.broken:
+            self.broken.append(line)
+            print(f"attnbench: {line}", file=sys.stderr)
 
 
 def import_file(path: Path) -> ModuleType:
@@ -147,6 +178,7 @@ def import_file(path: Path) -> ModuleType:
     whole = str(path.resolve())
     digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:12]
     name = f"attnbench_plugin_{re.sub(r'[^a-zA-Z0-9]', '_', whole)}_{digest}"  # a-b.py is not a_b.py
+    _typed.setdefault(name, str(path))
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -162,6 +194,12 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
+def option(cls: type) -> str:
+    """Return what a next command needs for a class of a file that was given: ` --plugin FILE`."""
+    file = _typed.get(cls.__module__)
+    return f" --plugin {shlex.quote(file)}" if file else ""
+
+
 def builtin_modules() -> list[str]:
     folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
     families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
@@ -169,6 +207,7 @@ def builtin_modules() -> list[str]:
 
 
 _registry: Registry | None = None
+_typed: dict[str, str] = {}  # the module of a plugin file -> its path as it was given
 
 
 def registry() -> Registry:
@@ -193,11 +232,15 @@ def load(files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     paths = {Path(file).resolve(): Path(file) for file in files}
     asked = set(paths)
     for path in paths.values():
+        if path.is_dir():
+            raise UserError(f"--plugin {path}: is a folder: --plugins-dir {path}")
         if not path.is_file():
-            raise UserError(f"--plugin {path}: no such file")
+            raise UserError(f"--plugin {path}: no such file.{near_file(path, ['.py'])}")
     for folder in map(Path, folders):
+        if folder.is_file():
+            raise UserError(f"--plugins-dir {folder}: is a file: --plugin {folder}")
         if not folder.is_dir():
-            raise UserError(f"plugins folder {folder}: no such folder")
+            raise UserError(f"plugins folder {folder}: no such folder.{near_file(folder)}")
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_"):
                 paths.setdefault(path.resolve(), path)

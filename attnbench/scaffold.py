@@ -8,8 +8,9 @@ import re
 import sys
 from pathlib import Path
 
+from attnbench.declared import NAME, RESERVED
 from attnbench.errors import UserError, unknown
-from attnbench.plugins import NAME, RESERVED, registry
+from attnbench.plugins import option, registry
 
 HEAD = '''"""{title}: edit what has an arrow, then see whether it keeps its promises.
 
@@ -193,7 +194,8 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     if kind not in KINDS:
         raise unknown("kind of method", kind, KINDS, f"--kind takes {', '.join(KINDS)}.")
     if name in registry().methods:
-        raise UserError(f"method '{name}' exists already. `attnbench methods {name}` shows it.")
+        shown = f"attnbench methods {name}{option(registry().methods[name])}"
+        raise UserError(f"method '{name}' exists already. `{shown}` shows it.")
     stem = re.sub(r"[-:]", "_", name)
     stem += "_method" if _hides(stem, Path(folder)) else ""
     method, test = Path(folder) / f"{stem}.py", Path(folder) / f"test_{stem}.py"

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from attnbench.errors import UserError, unknown
+from attnbench.declared import WORD
+from attnbench.errors import UserError, near, unknown
 from attnbench.fields import amount_field, kind_of, required
 from attnbench.method import KINDS, Method, layer_range, overridden
-from attnbench.plugins import registry
+from attnbench.plugins import option, registry
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
-WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")
 HINT = "`attnbench methods` lists them."
 
@@ -123,7 +123,7 @@ def _class(term: str, name: str, words: list[str]) -> type[Method]:
     methods = registry().methods
     variants = {known: set(known.split(":")[1:]) for known in methods if known.split(":")[0] == name}
     if not variants:
-        raise unknown("method", name, {known.split(":")[0] for known in methods} | {"dense"}, HINT)
+        raise unknown_method(name)
     fitting = [known for known, needed in variants.items() if needed <= set(words)]
     if not fitting:
         choices = ", ".join(sorted(":".join(known.split(":")[1:]) for known in variants))
@@ -133,6 +133,13 @@ def _class(term: str, name: str, words: list[str]) -> type[Method]:
             f"'{term}': {name} needs one of {choices}, as in {_example(methods[sorted(variants)[0]])}"
         )
     return methods[max(fitting, key=lambda known: len(variants[known]))]
+
+
+def unknown_method(name: str) -> UserError:
+    """Build the error for a name that no method has."""
+    known = {each.split(":")[0] for each in registry().methods} | {"dense"}
+    own = "" if near(name, known) else " A method of your own: --plugin FILE.py."
+    return unknown("method", name, known, HINT + own)
 
 
 def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str, Any]) -> UserError:
@@ -152,7 +159,7 @@ def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str
 
 
 def _shown(cls: type[Method]) -> str:
-    return f"`attnbench methods {cls.name}` shows its fields."
+    return f"`attnbench methods {cls.name}{option(cls)}` shows its fields."
 
 
 def _value(term: str, cls: type[Method], field: dataclasses.Field[Any], text: str) -> Any:

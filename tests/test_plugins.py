@@ -141,6 +141,31 @@ NO_METHODS = {
         "factor: float\n    sizes: list[int] = ()",
         "Halve.sizes is annotated list[int], which no spec can write",
     ),
+    "a field whose name no spec can write": (
+        "factor: float",
+        "factor: float\n    Big: bool = False",
+        "Halve.Big: no spec can write this name",
+    ),
+    "no dataclass": (
+        "@dataclass\n",
+        "",
+        "Halve in {path} annotates factor but is no dataclass: put @dataclass above it",
+    ),
+    "examples without a comma": (
+        '("halve2",)',
+        '("halve2")',
+        'Halve.examples is one text: write examples = ("halve2",)',
+    ),
+    "an example of another name": (
+        '("halve2",)',
+        '("halve2", "half2")',
+        "Halve.examples: 'half2' is no spec of halve: one begins with halve",
+    ),
+    "an example of another variant": (
+        'name = "halve"\n    examples = ("halve2",)',
+        'name = "halve:row"\n    examples = ("halve2:row", "halve2")',
+        "Halve.examples: 'halve2' is no spec of halve:row: one begins with halve and has :row",
+    ),
 }
 
 
@@ -158,6 +183,117 @@ def test_what_is_no_method_is_left_out(case, fresh_registry, tmp_path, capsys):
     assert f"plugin {path} is left out" in err and says.format(path=path) in err and err.count("\n") == 1
     assert main(["methods", "--plugin", path]) == 2
     assert says.format(path=path) in capsys.readouterr().err
+
+
+IDLE = {
+    "nothing at all": ("", "end it with @hookimpl def register_methods(register): register(METHOD)"),
+    "a class alone": (
+        GOOD.format(name="halve").partition("@hookimpl")[0],
+        "end it with @hookimpl def register_methods(register): register(Halve)",
+    ),
+    "a function that is no hook": (
+        GOOD.format(name="halve").replace("@hookimpl\n", ""),
+        "@hookimpl is missing above its def register_methods(register)",
+    ),
+    "a hook that registers nothing": (
+        GOOD.format(name="halve").replace("register(Halve)", "pass"),
+        "its hook never calls register(Halve)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_file_that_registers_nothing_is_told(case, fresh_registry, tmp_path, capsys):
+    from attnbench.cli import main
+
+    text, says = IDLE[case]
+    path = _write(tmp_path, "idle.py", text)
+    for _ in range(2):
+        assert main(["methods", "--plugin", path]) == 2
+        assert capsys.readouterr().err == f"attnbench: plugin {path} registers nothing: {says}\n"
+    assert main(["methods", "--plugins-dir", str(tmp_path)]) == 0  # where a test may lie beside a method
+    assert capsys.readouterr().err.count("registers nothing") == ("Halve" in text)
+
+
+HOOKS = {
+    "name": ("def register_methods", "def register_method", "Did you mean register_methods?"),
+    "argument": ("register_methods(register)", "register_methods(reg)", "def register_methods(register)"),
+    "arguments": ("methods(register)", "methods(self, register)", "its argument is register"),
+}
+
+
+@pytest.mark.parametrize("case", HOOKS)
+def test_a_wrong_hook_is_one_line(case, fresh_registry, tmp_path, capsys):
+    old, new, says = HOOKS[case]
+    path = _write(tmp_path, "bad.py", GOOD.format(name="halve").replace(old, new))
+    fresh_registry.load([path])
+    told = capsys.readouterr().err
+    assert told.startswith(f"attnbench: plugin {path} is left out: ") and told.count("\n") == 1
+    assert says in told and "attnbench_plugin_" not in told
+
+
+NEXT = {
+    "methods halvee": "unknown method 'halvee'. Did you mean halve?",
+    "run --models bert --methods halve": "the amount (factor) is missing, as in halve2",
+    "run --models bert --methods halve2:on": "`attnbench methods halve --plugin 'my halve.py'` shows",
+    "new-method halve": "`attnbench methods halve --plugin 'my halve.py'` shows",
+    "methods zzzz": "A method of your own: --plugin FILE.py.",
+}
+
+
+@pytest.mark.parametrize("line", NEXT)
+def test_a_next_command_names_the_file_that_a_method_is_from(
+    line, fresh_registry, tmp_path, monkeypatch, capsys
+):
+    from attnbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path, "my halve.py", GOOD.format(name="halve"))
+    assert main([*line.split(), "--plugin", "my halve.py"]) == 2
+    told = capsys.readouterr().err
+    assert NEXT[line] in told and told.count("\n") == 1
+    assert ("FILE.py" in told) == ("zzzz" in line)
+
+
+def test_a_method_without_a_stage_is_checked_with_its_file(fresh_registry, tmp_path):
+    from attnbench.applicable import require_sites
+    from attnbench.spec import parse
+
+    path = _write(tmp_path, "none.py", GOOD.format(name="none").replace("def probs", "def prob"))
+    fresh_registry.load([path])
+    with pytest.raises(TypeError, match=f"`attnbench check none2 --plugin {path}` says more"):
+        require_sites(None, parse("none2"))
+
+
+def test_a_method_without_examples_is_shown(fresh_registry, tmp_path, capsys):
+    from attnbench.cli import main
+
+    path = _write(tmp_path, "halve.py", GOOD.format(name="halve").replace('examples = ("halve2",)', ""))
+    assert main(["methods", "halve", "--plugin", path]) == 0
+    assert capsys.readouterr().out.startswith("halve    examples: none yet\n")
+
+
+PATHS = {
+    "--plugin halvee.py": "--plugin halvee.py: no such file. Did you mean halve.py?",
+    "--plugin zzz.py": "--plugin zzz.py: no such file.",
+    "--plugin sub/halv.py": "--plugin sub/halv.py: no such file. Did you mean sub/Halve.py?",
+    "--plugin sub": "--plugin sub: is a folder: --plugins-dir sub",
+    "--plugins-dir halve.py": "--plugins-dir halve.py: is a file: --plugin halve.py",
+    "--plugins-dir sup": "plugins folder sup: no such folder. Did you mean sub?",
+    "--plugin none/halve.py": "--plugin none/halve.py: no such file.",
+}
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_a_wrong_path_is_told_with_the_near_one(line, fresh_registry, tmp_path, monkeypatch, capsys):
+    from attnbench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("halve.py", "halve.txt", "sub/Halve.py"):
+        _write(tmp_path, name, "")
+    assert main(["methods", *line.split()]) == 2
+    assert capsys.readouterr().err == f"attnbench: {PATHS[line]}\n"
 
 
 def test_files_whose_names_differ_in_punctuation_are_two(fresh_registry, tmp_path):
