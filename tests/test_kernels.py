@@ -195,6 +195,21 @@ def test_random_draws_depend_on_the_place_alone():
     assert counts.min() > 5 and counts.max() < 30
 
 
+def _kept(seed, keys):
+    row = torch.full((1, 1, 1, keys), 1 / keys)
+    return kernels.drop_random(row, 75, None, 0, (seed, 0, 3)).nonzero()[:, 3].tolist()
+
+
+@pytest.mark.parametrize("seed, kept", [(0, [2, 4, 5, 12]), (7, [0, 2, 4, 10])])
+def test_a_seed_goes_on_drawing_what_it_drew(seed, kept):
+    assert _kept(seed, 16) == kept
+
+
+def test_every_bit_of_a_seed_counts():
+    seeds = {seed ^ 1 << bit for seed in (0, 7) for bit in range(63)} | {2**32 - 1, 2**32 - 8, 2**63 - 1}
+    assert len({tuple(_kept(seed, 64)) for seed in seeds}) == len(seeds)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes(dtype):
     probs = rows_of("random", 5, 30, 2).to(dtype)
