@@ -97,7 +97,7 @@ def load(path: str | Path) -> Suite:
     parts = body.pop("part", None)
     if parts is None:
         parts = [{key: body.pop(key) for key in PART if key in body}]
-    elif not isinstance(parts, list) or any(key in body for key in PART):
+    elif not isinstance(parts, list) or not parts or any(key in body for key in PART):
         raise UserError(f"{where}: models, tasks and limit stand in each [[part]], or at the top without any")
     for key in TEXTS:
         if not isinstance(body.get(key, ""), str):

@@ -126,6 +126,7 @@ MISTAKES = {
     'methods = ["x"]\n[[part]]\nmodels = ["x"]\ntasks = ["a"]\n[[part]]\nmodels = ["x"]\ntasks = ["a"]':
         "twice",
     'methods = ["x"]\npart = 3': "in each",
+    'methods = ["x"]\npart = []': "in each",
 }  # fmt: skip
 
 
