@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,13 +80,8 @@ def write(folder: str | Path, record: Record) -> Path:
     A kill leaves the old record or the new one, or between the renames the old JSON beside new arrays: their
     hash tells, and the cell is measured again.
     """
-    import numpy as np
-
     path = path_of(folder, record.cell)
-    buffer = io.BytesIO()
-    contents: dict[str, Any] = dict(record.scores)
-    np.savez_compressed(buffer, **contents)
-    arrays = buffer.getvalue()
+    arrays = _archive(record.scores)
     body = record.body()
     body = {"schema": body.pop("schema"), **body}
     body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(arrays).hexdigest()}
@@ -97,6 +93,18 @@ def write(folder: str | Path, record: Record) -> Path:
     except OSError as error:
         raise UserError(f"--records {folder}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _archive(arrays: dict[str, np.ndarray]) -> bytes:
+    """Return what np.savez_compressed writes, which takes no array of the name of its own `file`."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _replace(path: Path, data: bytes, tries: int = 3) -> None:

@@ -39,6 +39,15 @@ def test_round_trip(tmp_path):
     assert list(json.loads(path.read_text()))[:4] == ["schema", "cell", "status", "error"]
 
 
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "acc/none", "a.npy", "self"])
+def test_a_metric_may_have_any_name(name, tmp_path):
+    item = _record()
+    item.metrics = {name: item.metrics["acc"]}
+    item.scores[name] = item.scores.pop("acc")
+    back = record.read(record.write(tmp_path, item))
+    assert list(back.scores) == ["doc_id", name] and back.scores[name].tolist() == [1, 0, 1, 1]
+
+
 @given(st.text(min_size=1, max_size=300))
 def test_any_name_is_a_safe_file_name(text):
     name = record.file_name(text)
