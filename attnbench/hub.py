@@ -52,15 +52,19 @@ def download(
 def whole(folder: Path, own_code: bool = False) -> bool:
     """Tell whether a cached checkpoint has its config and weights: others fetch a tokenizer alone.
 
-    With `own_code` also the Python files that its config and tokenizer name.
+    With `own_code` also the Python files that its config and tokenizer name. An index that cannot be read is
+    none.
     """
     names = {file.name for file in folder.iterdir()}
-    sharded = [json.loads(index.read_text(encoding="utf-8")) for index in folder.glob("*.index.json")]
-    if sharded:
-        weights = any(names >= set(index["weight_map"].values()) for index in sharded)
-    else:
-        weights = any(name.endswith((".safetensors", ".bin")) for name in names)
-    return weights and "config.json" in names and (not own_code or names >= _own_files(folder))
+    try:
+        sharded = [json.loads(index.read_text(encoding="utf-8")) for index in folder.glob("*.index.json")]
+        if sharded:
+            weights = any(names >= set(index["weight_map"].values()) for index in sharded)
+        else:
+            weights = any(name.endswith((".safetensors", ".bin")) for name in names)
+        return weights and "config.json" in names and (not own_code or names >= _own_files(folder))
+    except (ValueError, TypeError, KeyError, AttributeError):  # JSON, but of another shape
+        return False
 
 
 def _own_files(folder: Path) -> set[str]:

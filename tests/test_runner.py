@@ -489,6 +489,12 @@ CACHED = {
         {"config.json": "{}", "a.safetensors": "", "m.index.json": '{"weight_map": {"x": "b.safetensors"}}'},
         False,
     ),
+    "an index of another shape": (
+        {"config.json": "{}", "a.safetensors": "", "m.index.json": "[]"},
+        False,
+    ),
+    "an index without a map": ({"config.json": "{}", "a.safetensors": "", "m.index.json": "{}"}, False),
+    "half an index": ({"config.json": "{}", "a.safetensors": "", "m.index.json": '{"weight_'}, False),
     "its shards": (
         {"config.json": "{}", "b.safetensors": "", "m.index.json": '{"weight_map": {"x": "b.safetensors"}}'},
         True,
@@ -515,6 +521,12 @@ def test_a_checkpoint_cached_in_part_is_fetched(name, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert hub.download("some/model", ["*"], "another") == str(tmp_path)
     assert fetched == ([] if whole else ["some/model"])
+
+
+def test_a_config_of_another_shape_names_no_code(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    assert hub.whole(tmp_path) and not hub.whole(tmp_path, own_code=True)
 
 
 def test_to_pandas_has_a_row_a_cell(tiny_folder, tmp_path):
