@@ -17,7 +17,7 @@ from attnbench.method import overridden
 from attnbench.record import Record
 
 if TYPE_CHECKING:
-    from attnbench.suite import Suite
+    from attnbench.suite import Part, Suite
 
 LARGEST = {".json": 1 << 20, ".npz": 8 << 20}
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -28,6 +28,7 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
     """Yield one line for everything that is wrong with the records under a folder."""
     folder = Path(folder)
     good: list[Record] = []
+    cells = _cells(suite) if suite else {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix not in LARGEST or path.name.startswith("."):
@@ -43,7 +44,7 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
             except ValueError as error:
                 yield f"{name}: {str(error).removeprefix(f'{path}: ')}"
                 continue
-            found = [*_of(item, folder, path), *(_of_suite(item, suite) if suite else ())]
+            found = [*_of(item, folder, path), *(_of_suite(item, suite, cells) if suite else ())]
             yield from (f"{name}: {problem}" for problem in found)
             if not found:
                 good.append(item)
@@ -168,10 +169,15 @@ def _finite(name: str, values: dict[str, Any]) -> Iterable[str]:
             yield f"{name} {key} is {value}"
 
 
-def _of_suite(item: Record, suite: Suite) -> Iterator[str]:
-    model, task, method = board.cell_of(item)
-    part = suite.part_of(model, task)
-    if part is None or method not in suite.specs(part):
+def _cells(suite: Suite) -> dict[board.Cell, Part]:
+    """Return the part that each cell of a suite is in."""
+    specs = [(part, suite.specs(part)) for part in suite.parts]
+    return {(*column, text): part for part, texts in specs for column in part.columns() for text in texts}
+
+
+def _of_suite(item: Record, suite: Suite, cells: dict[board.Cell, Part]) -> Iterator[str]:
+    part = cells.get(board.cell_of(item))
+    if part is None:
         yield f"is no cell of {suite.path.name}"
     elif "limit" in item.settings:
         wanted = {"limit": part.limit, "calibration": suite.calibration}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ POCKET = Path(__file__).parent / "pocket" / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@functools.cache
 def pocket_families() -> dict[str, dict[str, Path]]:
     """List the shipped pocket models: family -> task -> folder, the task to begin with first."""
     families: dict[str, dict[str, Path]] = {}

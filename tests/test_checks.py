@@ -175,6 +175,21 @@ def test_records_are_held_against_their_suite(folder):
     assert "prune80.json: its command names a path of one machine" in found
 
 
+def test_a_suite_is_expanded_once_however_many_records_there_are(folder, monkeypatch):
+    from attnbench import suite
+
+    found, calls, specs = suite.load(folder.parent.parent / "small.toml"), [], suite.Suite.specs
+    monkeypatch.setattr(suite.Suite, "specs", lambda *given: calls.append(given) or specs(*given))
+    counts = []
+    for _ in range(2):
+        assert not list(checks.problems(folder, found))
+        counts.append(len(calls))
+        calls.clear()
+        for left_out in folder.glob("*/*/prune*"):
+            left_out.unlink()
+    assert counts[0] == counts[1] > 0
+
+
 def test_check_says_what_is_stale(folder, capsys):
     home = folder.parent.parent
     path = str(home / "small.toml")

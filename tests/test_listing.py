@@ -69,3 +69,7 @@ print([name for name in ("torch", "numpy", "lm_eval", "transformers") if name in
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout == "True\n[]\n"
+
+
+def test_the_cards_of_pocket_models_are_read_once():
+    assert models.pocket_families() is models.pocket_families()
