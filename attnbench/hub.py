@@ -52,8 +52,8 @@ def download(
 def whole(folder: Path, own_code: bool = False) -> bool:
     """Tell whether a cached checkpoint has its config and weights: others fetch a tokenizer alone.
 
-    With `own_code` also the Python files that its config and tokenizer name. An index that cannot be read is
-    none.
+    With `own_code` also the Python files that its config and tokenizer name. One with a file
+    that cannot be read is not whole.
     """
     names = {file.name for file in folder.iterdir()}
     try:
