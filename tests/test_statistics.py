@@ -376,21 +376,40 @@ def test_p_of_the_margin_agrees_with_the_interval(higher):
     assert paired("mean", dense, [[method]], 1.0, higher)[0].p_margin < 1e-12
 
 
-def plain_holm(p):
-    rest, out, highest = sorted(range(len(p)), key=lambda i: p[i]), [0.0] * len(p), 0.0
-    for rank, i in enumerate(rest):
-        highest = max(highest, min(1.0, p[i] * (len(p) - rank)))
-        out[i] = highest
-    return out
-
-
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
-def test_holm(p):
+def test_holm_is_that_of_statsmodels(p):
+    from statsmodels.stats.multitest import multipletests
+
     corrected = holm(p)
-    assert corrected == pytest.approx(plain_holm(p))
+    assert corrected == pytest.approx(list(multipletests(p, method="holm")[1]) if p else [])
     assert all(after >= before for before, after in zip(p, corrected, strict=True))
     order = np.argsort(p, kind="stable")
     assert all(corrected[i] <= corrected[j] for i, j in itertools.pairwise(order))
+
+
+@pytest.mark.parametrize("lost, won", [(0, 1), (3, 0), (7, 2), (11, 13), (40, 18)])
+def test_flips_are_tested_as_statsmodels_tests_them(lost, won):
+    from statsmodels.stats.contingency_tables import mcnemar as reference
+
+    dense = np.r_[np.ones(300 + lost), np.zeros(won + 50)]
+    method = np.r_[np.ones(300), np.zeros(lost), np.ones(won), np.zeros(50)]
+    found = paired("mean", dense, [[method]], 0.01)[0]
+    assert found.mcnemar == pytest.approx(reference([[300, lost], [won, 50]], exact=True).pvalue)
+
+
+@pytest.mark.parametrize("n", [200, 2000])
+def test_a_mean_of_many_has_the_interval_of_statsmodels(n):
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    rng = np.random.default_rng(n)
+    dense = rng.normal(50, 10, n)
+    method = dense - rng.normal(0.4, 3, n)
+    found, reference = paired("mean", dense, [[method]], 1.0)[0], DescrStatsW(method - dense)
+    low, high = reference.zconfint_mean()
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+    assert found.error == pytest.approx(reference.std_mean, rel=0.05)
+    assert found.p_zero == pytest.approx(reference.ztest_mean()[1], rel=0.3, abs=1e-4)
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))
