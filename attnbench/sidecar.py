@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,12 @@ from attnbench.errors import NotApplicable, UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from attnbench.bench import Bench
+    from attnbench.method import Method
+
 NAME = "attnbench.json"
 SCHEMA = 1
+Layer = tuple[str, int]  # kind, layer
 README = """# {model}, {method}
 
 Made by `attnbench export` from {source} on {task}: {left} of {total} heads are left.
@@ -41,34 +46,23 @@ def export(
 ) -> dict[str, Any]:
     """Fit a method on a task and write the model it leaves, with the sidecar. Returns the sidecar's content.
 
-    Raises UserError where the folder has something in it, and for a method that cannot be realised.
+    Raises UserError where the folder has something in it, for a model or a task that is not to be had, and
+    for a method that cannot be realised.
     """
-    import torch
-
-    from attnbench import models, spec, tasks
-    from attnbench.applicable import require_sites
-    from attnbench.bench import Bench, Settings, fit
-    from attnbench.method import needs_fit
-    from attnbench.realised import kept_heads, realize
-    from attnbench.sites import discover
+    from attnbench import models, plan, spec, tasks
+    from attnbench.bench import Bench, Settings
 
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} is there already: give a new folder, or an empty one")
     methods = spec.parse(method)
+    plan.check_tasks([task], include_path)
     settings = Settings(limit=1, seed=seed, device=device, calibration=calibration, include_path=include_path)
-    bench = Bench(model_name, task, settings)
-    if (Path(bench.checkpoint.folder) / NAME).is_file():
-        raise UserError(f"model '{model_name}' is an export already: export its source with both methods")
     try:
-        model = bench.model
-        torch.manual_seed(seed)
-        require_sites(model, methods)
-        whole = {(site.kind, site.layer): site.heads for site in discover(model)}
-        if any(map(needs_fit, methods)):
-            fit(model, methods, bench.calibration())
-        with realize(model, *methods):
-            kept = kept_heads(model)
+        bench = Bench(model_name, task, settings)
+        if (Path(bench.checkpoint.folder) / NAME).is_file():
+            raise UserError(f"model '{model_name}' is an export already: export its source with both methods")
+        whole, kept = _left(bench, methods)
     except (NotApplicable, ValueError, ArithmeticError) as reason:
         raise UserError(f"{method} on {models.label(model_name)}, {task}: {reason}") from reason
     content = {
@@ -81,24 +75,56 @@ def export(
         "of": {f"{kind} {layer}": heads for (kind, layer), heads in sorted(whole.items())},
     }
     try:
-        with contextlib.ExitStack() as stack:
-            for each in methods:
-                stack.enter_context(each.installed(model))
-            _silence(model, kept)
-            model.save_pretrained(target)
-        bench.checkpoint.tokenizer().save_pretrained(target)
-        (target / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        left, total = sum(map(len, kept.values())), sum(whole.values())
-        (target / "README.md").write_text(
-            README.format(**{**content, "source": bench.checkpoint.name}, name=NAME, left=left, total=total),
-            encoding="utf-8",
-        )
+        _write(target, bench, methods, kept, content)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return content
 
 
-def _silence(model: nn.Module, kept: dict[tuple[str, int], list[int]]) -> None:
+def _left(bench: Bench, methods: Sequence[Method]) -> tuple[dict[Layer, int], dict[Layer, list[int]]]:
+    """Fit methods, and return how many heads each layer has and which of them are left.
+
+    Raises NotApplicable for methods that remove no heads, or none here, and what `fit` raises.
+    """
+    import torch
+
+    from attnbench.applicable import require_sites
+    from attnbench.bench import fit
+    from attnbench.method import needs_fit
+    from attnbench.realised import kept_heads, realize
+    from attnbench.sites import discover
+
+    model = bench.model
+    torch.manual_seed(bench.settings.seed)
+    require_sites(model, methods)
+    whole: dict[Layer, int] = {(site.kind, site.layer): site.heads for site in discover(model)}
+    if any(map(needs_fit, methods)):
+        fit(model, methods, bench.calibration())
+    with realize(model, *methods):
+        return whole, kept_heads(model)
+
+
+def _write(
+    target: Path,
+    bench: Bench,
+    methods: Sequence[Method],
+    kept: dict[Layer, list[int]],
+    content: dict[str, Any],
+) -> None:
+    """Write the whole model, of which the heads that go are silent, its tokenizer, the sidecar, a README."""
+    with contextlib.ExitStack() as stack:
+        for each in methods:
+            stack.enter_context(each.installed(bench.model))
+        _silence(bench.model, kept)
+        bench.model.save_pretrained(target)
+    bench.checkpoint.tokenizer().save_pretrained(target)
+    (target / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    told = {"name": NAME, "left": sum(map(len, kept.values())), "total": sum(content["of"].values())}
+    readme = README.format(**{**content, **told, "source": bench.checkpoint.name})
+    (target / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _silence(model: nn.Module, kept: dict[Layer, list[int]]) -> None:
     """Zero the output weights of the heads that go: then the whole model answers as the smaller one."""
     from attnbench.sites import discover
     from attnbench.slicing import head_columns

@@ -149,7 +149,10 @@ MISTAKES = {
     f"export --model TINY --task {TASK} --method gates:l0:on=cross new": "no attention at on=cross",
     f"export --model TINY --task {TASK} --method heads50:entropy:layers=7 new": "no attention at layers=7",
     "export --model TINY new": "--task",
-}
+    "export --model bert --task sentiment --method heads50:random new": "Did you mean pocket-sentiment?",
+    "export --model bert --task sst2 --method heads50:random new":
+        "heads50:random on pocket-bert, sst2: pocket-bert is trained for pocket-qa, pocket-sentiment, not",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("line", "says"), MISTAKES.items())
