@@ -13,13 +13,13 @@ from torch import Tensor
 
 from attnbench import tasks
 from attnbench.backends import own_data
-from attnbench.backends.encoder_inputs import Inputs, Row
+from attnbench.backends.data import SAMPLES
+from attnbench.backends.encoder_inputs import Inputs, Row, padded
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
 from attnbench.errors import UserError
+from attnbench.gates import IGNORED
 
-SAMPLES = 512
 SHARED = 0.05  # of a draw at most may be evaluated too and be replaced
-IGNORED = -100  # of a loss: transformers' own
 
 
 class Source(NamedTuple):
@@ -130,9 +130,5 @@ def batches(
 
 
 def _stacked(targets: Sequence[Any]) -> Tensor:
-    if not isinstance(targets[0], np.ndarray):
-        return torch.tensor(targets)
-    padded = np.full((len(targets), max(map(len, targets))), IGNORED)
-    for line, target in zip(padded, targets, strict=True):
-        line[: len(target)] = target
-    return torch.from_numpy(padded)
+    by_token = isinstance(targets[0], np.ndarray)
+    return padded(targets, IGNORED)[0] if by_token else torch.tensor(targets)

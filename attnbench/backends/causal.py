@@ -17,14 +17,15 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
 from attnbench.backends.causal_inputs import Row
 from attnbench.backends.causal_lm import CausalLM
+from attnbench.backends.encoder_inputs import padded
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock import Stock
 from attnbench.errors import Misfit, NotApplicable, UserError
+from attnbench.gates import IGNORED
 from attnbench.statistics import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
-IGNORED = -100
 TEXTS = ("text", "page", "sentence", "content")
 
 
@@ -118,8 +119,7 @@ class PreparedCausal:
             whole = [(*row.ids, row.targets[-1])[: self._lm.max_length] for row in part]
             wanted = [(*[IGNORED] * (len(row.ids) + 1 - len(row.targets)), *row.targets) for row in part]
             labels = [line[: self._lm.max_length] for line in wanted]
-            batch = self._lm.inputs.collate(whole)
-            made.append({**batch, "labels": self._lm.inputs.collate(labels, IGNORED)["input_ids"]})
+            made.append({**self._lm.inputs.collate(whole), "labels": padded(labels, IGNORED)[0]})
         random.Random(f"{self.seed} batches").shuffle(made)
         return made
 

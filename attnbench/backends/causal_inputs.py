@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, resolve_max_length
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
+from attnbench.backends.encoder_inputs import padded
 from attnbench.errors import UserError
 
 GENERATED = 256  # tokens at most where a task says nothing: HFLM's own
@@ -92,15 +91,10 @@ class Inputs:
     def _prompt(self, ids: list[int], room: int) -> list[int]:
         return ids[-room:] or [self.prefix]  # nothing to go on from is a text's beginning
 
-    def collate(self, inputs: Sequence[Sequence[int]], fill: int | None = None) -> dict[str, Tensor]:
+    def collate(self, inputs: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Pad inputs on the right to one batch: ids and attention mask, (rows, tokens)."""
-        fill = self.tokenizer.pad_token_id if fill is None else fill
-        ids = np.full((len(inputs), max(map(len, inputs))), fill, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for k, row in enumerate(inputs):
-            ids[k, : len(row)] = row
-            mask[k, : len(row)] = 1
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        ids, mask = padded(inputs, self.tokenizer.pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask}
 
     def _windows(self, ids: list[int]) -> list[Row]:
         windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)

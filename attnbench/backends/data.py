@@ -10,6 +10,8 @@ from typing import Any
 from attnbench import hub
 from attnbench.errors import TaskMistake, UserError
 
+SAMPLES = 512  # of a calibration split, where a task names no number
+
 
 def load(
     path: str,

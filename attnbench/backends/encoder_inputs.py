@@ -139,19 +139,12 @@ class Inputs:
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Pad rows on the right to one batch: each tensor is (rows, tokens)."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
-        ids = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
-        mask = np.zeros(shape, dtype=np.int64)
-        types = np.full(shape, self.tokenizer.pad_token_type_id, dtype=np.int64)
-        for k, row in enumerate(rows):
-            ids[k, : len(row.ids)] = row.ids
-            mask[k, : len(row.ids)] = 1
-            if row.types is not None:
-                types[k, : len(row.ids)] = row.types
+        ids, mask = padded([row.ids for row in rows], self.tokenizer.pad_token_id)
         batch = {"input_ids": ids, "attention_mask": mask}
-        if rows[0].types is not None:
-            batch["token_type_ids"] = types
-        return {key: torch.from_numpy(value) for key, value in batch.items()}
+        types = [row.types for row in rows if row.types is not None]
+        if types:
+            batch["token_type_ids"], _ = padded(types, self.tokenizer.pad_token_type_id)
+        return batch
 
 
 def cuts(lengths: Sequence[int], size: int, tokens: int | None) -> Iterator[tuple[int, int]]:
@@ -165,6 +158,16 @@ def cuts(lengths: Sequence[int], size: int, tokens: int | None) -> Iterator[tupl
         stop = start + (size if tokens is None else max(1, tokens // max(1, lengths[start])))
         yield start, min(stop, len(lengths))
         start = stop
+
+
+def padded(rows: Sequence[Sequence[int] | np.ndarray], fill: int) -> tuple[Tensor, Tensor]:
+    """Pad rows on the right to the longest: they, and which of it is no padding, (rows, tokens) each."""
+    whole = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    mask = np.zeros_like(whole)
+    for k, row in enumerate(rows):
+        whole[k, : len(row)] = row
+        mask[k, : len(row)] = 1
+    return torch.from_numpy(whole), torch.from_numpy(mask)
 
 
 def _array(values: Any) -> np.ndarray:

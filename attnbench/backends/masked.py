@@ -12,6 +12,7 @@ from attnbench.backends import data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
+from attnbench.gates import IGNORED
 
 TEXT = "calibration text"  # the key of a text from another dataset
 COLUMNS = ("text", "sentence", "page", "document")  # where such a dataset has it
@@ -53,7 +54,7 @@ class Masked(EncoderTask):
                 continue
             count = max(1, round(SHARE * len(inside)))
             places = np.array(learner.rng.sample(inside.tolist(), count))
-            ids, labels = row.ids.copy(), np.full(len(row.ids), -100)
+            ids, labels = row.ids.copy(), np.full(len(row.ids), IGNORED)
             labels[places] = ids[places]
             ids[places] = learner.mask
             found.append((row._replace(ids=ids), {"labels": labels}))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnbench.errors import UserError, unknown
+from attnbench.backends.data import SAMPLES
+from attnbench.errors import UserError, near, unknown
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
 FITTED, EVALUATED = "calibration", "evaluation"
@@ -19,7 +21,6 @@ SPLITS = {
     **dict.fromkeys(("train", FITTED), FITTED),
     **dict.fromkeys(("validation", "valid", "dev", "test", EVALUATED), EVALUATED),
 }
-SAMPLES = 512
 
 
 class Item(NamedTuple):
@@ -61,10 +62,7 @@ def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 _check_header(f"{path}, line {start}", header)
             elif fields:
                 if len(fields) != len(header):
-                    raise UserError(
-                        f"{path}, line {start}: {len(fields)} fields, the header has {len(header)}: "
-                        f"{', '.join(header)}. A text with a comma goes in quotes."
-                    )
+                    raise UserError(f"{path}, line {start}: {_miscounted(fields, header)}")
                 yield start, dict(zip(header, fields, strict=True))
             start = reader.line_num + 1
     except csv.Error as error:
@@ -72,11 +70,30 @@ def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path}, line {start}: {what}") from error
 
 
+def _miscounted(fields: list[str], header: list[str]) -> str:
+    count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}, the header has {len(header)}: "
+    if len(fields) > len(header):
+        return f"{count}{', '.join(header)}. A text with a comma goes in quotes."
+    missing = header[len(fields) :]
+    return (
+        f"{count}{', '.join(header)}. No {', no '.join(missing)}: a line break in a text goes in quotes too."
+    )
+
+
+def _renamed(name: str, found: Iterable[str]) -> str:
+    """Say which column is likely the one that is wanted."""
+    alike = {each.casefold(): each for each in found if each not in COLUMNS}
+    near = difflib.get_close_matches(name, alike, n=1)
+    return f" Rename {alike[near[0]]} to {name}." if near else ""
+
+
 def _check_header(place: str, header: list[str]) -> None:
     for name in ("text", "label"):
         if name not in header:
             hint = " It has to be separated by commas." if len(header) == 1 else ""
-            raise UserError(f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}")
+            raise UserError(
+                f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}{_renamed(name, header)}"
+            )
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
@@ -94,7 +111,9 @@ def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
         for name in ("text", "label"):
             if name not in row:
-                raise UserError(f"{path}, line {number}: no '{name}'. It has {', '.join(row)}.")
+                raise UserError(
+                    f"{path}, line {number}: no '{name}'. It has {', '.join(row)}.{_renamed(name, row)}"
+                )
         yield number, row
 
 
@@ -109,7 +128,7 @@ def _item(place: str, row: dict[str, Any]) -> Item:
             raise UserError(f"{place}: {name} has half a character (a lone surrogate)") from None
     split = row.get("split", EVALUATED)
     if not isinstance(split, str) or split.lower() not in SPLITS:
-        raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.")
+        raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.{near(str(split), SPLITS)}")
     label = row["label"].strip() if isinstance(row["label"], str) else row["label"]
     return Item(place, row["text"], row.get("text2"), label, SPLITS[split.lower()])
 
@@ -138,6 +157,7 @@ def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
         return int(whole)
     raise UserError(
         f"{item.place}: label {item.label!r} is none of {', '.join(labels)}, nor a number below {len(labels)}"
+        f"{near(text, labels) and '.' + near(text, labels)}"
     )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.backends.encoder_inputs import cuts
+from attnbench.backends.encoder_inputs import cuts, padded
 from attnbench.backends.served import ServedLM
 from attnbench.errors import UserError
-
-IGNORED = -100  # of a loss: transformers' own
+from attnbench.gates import IGNORED
 
 
 class Seq2SeqLM(ServedLM):
@@ -99,17 +97,8 @@ class Seq2SeqLM(ServedLM):
 
     def collate(self, sources: Sequence[str], targets: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Pad sources to one batch, with targets as labels: each tensor is (rows, tokens)."""
-        ids, mask = _padded(self.encode(sources), self.tokenizer.pad_token_id)
+        ids, mask = padded(self.encode(sources), self.tokenizer.pad_token_id)
         batch = {"input_ids": ids, "attention_mask": mask}
         if targets is not None:
-            batch["labels"], batch["decoder_attention_mask"] = _padded(self.encode(targets, True), IGNORED)
+            batch["labels"], batch["decoder_attention_mask"] = padded(self.encode(targets, True), IGNORED)
         return batch
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
-    ids = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for k, row in enumerate(rows):
-        ids[k, : len(row)] = row
-        mask[k, : len(row)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)

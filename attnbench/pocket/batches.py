@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attnbench.gates import IGNORED
 from attnbench.pocket.text import KEYS, annotated
 from attnbench.pocket.tokenizer import TOKENS
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-IGNORED = -100
 POOL = 16  # batches that are sorted by length together
 TARGETS = ("asked", "words", "owners", "tags", "clauses", "worths", "total")  # of the auxiliary losses
 
