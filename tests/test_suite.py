@@ -90,7 +90,7 @@ def test_a_part_has_methods_of_its_own_beside_the_suites(tmp_path):
     shown = [(item.cell["model"], item.cell["method"]) for item in made.records]
     assert ("other", cross) in shown and ("tiny", cross) not in shown and not made.absent
     assert [each.model for each in claims.evaluate(made)] == ["other"]
-    found_wrong = [list(checks._of_suite(item, found)) for item in items]
+    found_wrong = [list(checks._of_suite(item, found, checks._cells(found))) for item in items]
     assert [bool(lines) for lines in found_wrong].index(True) == 3 and sum(map(bool, found_wrong)) == 1
 
 
