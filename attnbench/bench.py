@@ -120,6 +120,15 @@ def require_sound(name: str, model: Any, dtype: str) -> None:
         )
 
 
+def require_hits(applied: Any) -> None:
+    """Raise RuntimeError where methods ran at fewer sites than they act at."""
+    if applied.hit < applied.expected:
+        raise RuntimeError(
+            f"the method ran at {applied.hit} of {applied.expected} sites: its numbers would be the dense "
+            "model's in part"
+        )
+
+
 def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
     """Return batches on a device."""
     return [{key: value.to(device) for key, value in batch.items()} for batch in batches]

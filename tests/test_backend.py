@@ -651,6 +651,8 @@ def test_lm_evals_command_line_says_what_is_wrong(
         ({"batch_size": "-3"}, "batch_size=-3 is not"),
         ({"batch_size": "many"}, "batch_size='many' is not"),
         ({"dtype": "fp32"}, "unknown dtype 'fp32'"),
+        ({"device": "gpu"}, "no device 'gpu' here. --device takes cpu"),
+        ({"seed": "-1"}, "seed -1 is no whole number from 0 to"),
     ],
 )
 def test_a_model_argument_that_is_wrong(arguments, message):

@@ -249,6 +249,7 @@ def test_what_goes_wrong_within_lighteval_is_one_line(said):
         ("pretrained=gpt,task=sst2", "pocket-gpt is trained for .*, not for sst2"),
         ("pretrained=gpt,batch_size=auto", "batch_size=auto is no whole number, as batch_size=32 is"),
         ("pretrained=gpt,dtype=float8", "unknown dtype 'float8'"),
+        ("pretrained=gpt,device=gpu", "no device 'gpu' here. --device takes cpu"),
         ("pretrained=gpt,batch_size=0", "batch_size=0 is not a whole number of at least 1"),
         ("pretrained=gpt,trust_remote_code=yes", "trust_remote_code=yes is neither True nor False"),
     ],
@@ -264,8 +265,8 @@ def test_a_model_argument_that_is_wrong(arguments, message, monkeypatch):
 def test_a_flag_is_read_as_lm_eval_reads_it(text, trusted):
     from attnbench.backends.causal_server import CausalServer
 
-    assert CausalServer(f"pretrained=gpt,trust_remote_code={text}").trust_remote_code is trusted
-    assert CausalServer("pretrained=gpt").trust_remote_code is False
+    assert CausalServer(f"pretrained=gpt,trust_remote_code={text}").settings.trust_remote_code is trusted
+    assert CausalServer("pretrained=gpt").settings.trust_remote_code is False
 
 
 def test_lighteval_that_is_not_installed_is_one_line(monkeypatch):

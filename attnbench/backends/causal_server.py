@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench import models, spec
+from attnbench.backends.frameworks import check_names
 from attnbench.backends.kinds import kind
-from attnbench.bench import EAGER_TOLERANCE
-from attnbench.errors import NotApplicable, UserError, unknown
+from attnbench.bench import Bench, Settings, fit, require_hits, require_sound
+from attnbench.errors import NotApplicable, UserError
 from attnbench.method import needs_fit
-from attnbench.plan import check_whole
 
 KNOWN = {
     "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",
@@ -29,20 +29,21 @@ class CausalServer:
 
     def __init__(self, text: str) -> None:
         given = dict(part.partition("=")[::2] for part in text.split(",") if part)
-        for name in given:
-            if name not in KNOWN:
-                raise unknown("model argument", name, KNOWN, f"Known: {', '.join(KNOWN)}.")
+        check_names(given, KNOWN)
         given = KNOWN | given
         self.name, self.task = given["pretrained"], given["task"]
-        self.device, self.dtype = given["device"], given["dtype"]
-        self._calibration, self._include_path = given["calibration"] or None, given["include_path"] or None
-        self.trust_remote_code = _flag("trust_remote_code", given["trust_remote_code"])
-        self.batch_size, self.seed = (_number(name, given[name]) for name in ("batch_size", "seed"))
-        check_whole("batch_size", self.batch_size, 1)
+        self.settings = Settings(
+            limit=1,  # of what the task evaluates nothing is asked
+            batch_size=_number("batch_size", given["batch_size"]),
+            seed=_number("seed", given["seed"]),
+            device=given["device"],
+            dtype=given["dtype"],
+            calibration=given["calibration"] or None,
+            include_path=given["include_path"] or None,
+            trust_remote_code=_flag("trust_remote_code", given["trust_remote_code"]),
+        )
         if not self.name:
             raise UserError(f"'{text}' names no model: give pretrained=MODEL, as in pretrained=gpt")
-        if self.dtype not in EAGER_TOLERANCE:
-            raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         self.methods = spec.parse(given["method"])
         learning = [method for method in self.methods if needs_fit(method)]
         if learning and not self.task:
@@ -52,7 +53,7 @@ class CausalServer:
             )
         try:
             of = self.task or next(iter(models.tasks_of(self.name)), "")
-            self.checkpoint = models.find(self.name, of, self.trust_remote_code)
+            self.checkpoint = models.find(self.name, of, self.settings.trust_remote_code)
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
         config = self.checkpoint.config()
@@ -75,22 +76,12 @@ class CausalServer:
         """Load the model and fit the methods. Returns it and the texts they have learnt from."""
         import torch
 
-        from attnbench.bench import Bench, Settings, fit, require_sound
-
-        torch.manual_seed(self.seed)
+        settings = self.settings
+        torch.manual_seed(settings.seed)
         if not any(map(needs_fit, self.methods)):
-            model = self.checkpoint.load("causal-lm", self.device, self.dtype)
-            require_sound(self.name, model, self.dtype)
+            model = self.checkpoint.load("causal-lm", settings.device, settings.dtype)
+            require_sound(self.name, model, settings.dtype)
             return model, set()
-        settings = Settings(
-            limit=1,  # of what the task evaluates nothing is asked
-            seed=self.seed,
-            device=self.device,
-            dtype=self.dtype,
-            calibration=self._calibration,
-            include_path=self._include_path,
-            trust_remote_code=self.trust_remote_code,
-        )
         try:
             bench = Bench(self.name, self.task, settings)
             fit(bench.model, self.methods, bench.calibration())
@@ -113,11 +104,10 @@ class CausalServer:
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
-        options = {"batch_size": self.batch_size, "device": self.device}
+        options = {"batch_size": self.settings.batch_size, "device": self.settings.device}
         with apply(model, *self.methods) as applied, self.lm.serving(model, **options) as lm:
             found = getattr(lm, verb)(requests)
-        if applied.hit < applied.expected:
-            raise RuntimeError(f"the method ran at {applied.hit} of {applied.expected} sites of {self.name}")
+        require_hits(applied)
         return list(found)
 
 

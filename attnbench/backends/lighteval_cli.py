@@ -7,11 +7,11 @@ import functools
 import importlib.util
 import itertools
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnbench.backends.frameworks import handed_over
 from attnbench.errors import UserError
 
 NAME = "attnbench"
@@ -71,10 +71,8 @@ def _one_by_one(load: Callable[..., dict[str, Any]], places: Sequence[Path], *op
 def _handed_over(arguments: Sequence[str]) -> int:
     from lighteval.__main__ import app
 
-    before = sys.argv
-    sys.argv = ["lighteval", *arguments]
     try:
-        app()
+        return handed_over("lighteval", app, arguments)
     except ValueError as error:
         if not str(error).startswith("Cannot find task"):
             raise
@@ -86,8 +84,3 @@ def _handed_over(arguments: Sequence[str]) -> int:
         ) from error
     except ModuleNotFoundError as error:
         raise UserError(f"lighteval: {error}. --custom-tasks takes the path of a Python file.") from error
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else int(left.code is not None)
-    finally:
-        sys.argv = before
-    return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from attnbench import tasks
+from attnbench.backends.frameworks import handed_over
 from attnbench.errors import NotApplicable, UserError
 
 NAME = "attnbench"
@@ -127,10 +127,8 @@ def _values(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def _handed_over(cli: Any, arguments: Sequence[str]) -> int:
-    before = sys.argv
-    sys.argv = ["lm-eval", *arguments]
     try:
-        cli()
+        return handed_over("lm-eval", cli, arguments)
     except NotApplicable as reason:
         raise UserError(str(reason)) from reason
     except ValueError as error:
@@ -138,8 +136,3 @@ def _handed_over(cli: Any, arguments: Sequence[str]) -> int:
             raise
         known = ", ".join(tasks.available())
         raise UserError(f"{error}. attnbench has {known}; `lm-eval ls tasks` lists lm-eval's own.") from error
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else int(left.code is not None)
-    finally:
-        sys.argv = before
-    return 0

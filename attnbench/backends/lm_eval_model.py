@@ -11,13 +11,16 @@ import torch
 from lm_eval.api.model import LM
 
 from attnbench import models, spec
+from attnbench.backends.frameworks import check_names
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.bench import EAGER_TOLERANCE, fit, placed, require_sound
-from attnbench.errors import UserError, unknown
+from attnbench.bench import Settings, fit, placed, require_hits, require_sound
 from attnbench.method import needs_fit
-from attnbench.plan import check_whole
 
+ARGUMENTS = (
+    "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",
+    "trust_remote_code",
+)  # fmt: skip
 # of the tasks of ours, beside lm-eval's three
 VERBS = ("classify", "regress", "span", "pseudo_loglikelihood", "translate")
 
@@ -43,29 +46,24 @@ class AttnbenchLM(LM):
         trust_remote_code: bool = False,
         **ignored: Any,
     ) -> None:
-        strange = sorted(set(ignored) - {"max_batch_size"})
-        if strange:
-            raise UserError(
-                f"unknown model argument '{strange[0]}'. Known: pretrained, method, batch_size, device, "
-                "dtype, seed, calibration, include_path, trust_remote_code."
-            )
+        check_names(sorted(set(ignored) - {"max_batch_size"}), ARGUMENTS)
         automatic = str(batch_size).startswith("auto")  # which is lm-eval's: ours does not depend on memory
-        size = BATCH_SIZE if automatic else _whole(batch_size)
-        check_whole("batch_size", size, 1)
-        if dtype not in EAGER_TOLERANCE:
-            raise unknown("dtype", dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         # lm-eval's command line asks for cuda:0 where nobody asked for anything
-        placed = "cpu" if device.startswith("cuda") and not torch.cuda.is_available() else device
-        super().__init__()
-        self.batch_size, self._device = size, placed
-        self._model: tuple[tuple[str, str], Any] | None = None
-        self.pretrained, self.dtype, self.seed = str(pretrained), dtype, int(seed)
-        self.calibration, self.include_path, self.trust_remote_code = (
-            calibration,
-            include_path,
-            trust_remote_code,
+        absent = device.startswith("cuda") and not torch.cuda.is_available()
+        self.settings = Settings(
+            limit=1,  # one document is enough: lm-eval has built the requests itself
+            batch_size=BATCH_SIZE if automatic else _whole(batch_size),
+            seed=int(seed),
+            device="cpu" if absent else device,
+            dtype=dtype,
+            calibration=calibration,
+            include_path=include_path,
+            trust_remote_code=trust_remote_code,
         )
-        self.methods = spec.parse(method)
+        super().__init__()
+        self.batch_size, self._device = self.settings.batch_size, self.settings.device
+        self._model: tuple[tuple[str, str], Any] | None = None
+        self.pretrained, self.methods = str(pretrained), spec.parse(method)
 
     def _by_task(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         found: list[Any] = [None] * len(requests)
@@ -95,38 +93,35 @@ class AttnbenchLM(LM):
     def _ready(self, task: str) -> Iterator[Any]:
         from attnbench.attention import apply
 
-        checkpoint = models.find(self.pretrained, task, self.trust_remote_code)
-        # one document is enough here: lm-eval has built the requests itself
+        settings = self.settings
+        checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)
         prepared = prepare(
             task,
             checkpoint,
-            limit=1,
-            seed=self.seed,
-            include_path=self.include_path,
-            calibration=self.calibration,
+            limit=settings.limit,
+            seed=settings.seed,
+            include_path=settings.include_path,
+            calibration=settings.calibration,
         )
         model = self._loaded(checkpoint, prepared.head)
         prepared.check(model)
-        torch.manual_seed(self.seed)
+        torch.manual_seed(settings.seed)
         if any(map(needs_fit, self.methods)):
-            fit(model, self.methods, placed(prepared.calibration(), str(self.device)))
-        options = {"batch_size": self.batch_size, "device": self.device}
+            fit(model, self.methods, placed(prepared.calibration(), settings.device))
+        options = {"batch_size": settings.batch_size, "device": settings.device}
         with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
             yield lm
-        if applied.hit < applied.expected:
-            raise RuntimeError(
-                f"the method ran at {applied.hit} of {applied.expected} sites of {self.pretrained}"
-            )
+        require_hits(applied)
 
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
-            model = checkpoint.load(head, self.device, self.dtype)
-            require_sound(self.pretrained, model, self.dtype)
+            model = checkpoint.load(head, self.settings.device, self.settings.dtype)
+            require_sound(self.pretrained, model, self.settings.dtype)
             self._model = (key, model)
         return self._model[1]
 
 
-def _whole(value: object) -> object:
+def _whole(value: Any) -> Any:
     text = str(value)
     return int(text) if text.removeprefix("-").isdecimal() else value
