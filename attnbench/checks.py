@@ -31,7 +31,9 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
     cells = _cells(suite) if suite else {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if path.suffix not in LARGEST or path.name.startswith("."):
+        if path.suffix == ".damaged":
+            yield f"{name}: a damaged record that a run has set aside: delete it"
+        elif path.suffix not in LARGEST or path.name.startswith("."):
             yield f"{name}: no record, left over"
         elif path.stat().st_size > LARGEST[path.suffix]:
             yield f"{name}: {path.stat().st_size:,} bytes, at most {LARGEST[path.suffix]:,}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from attnbench import commands, heads, plugins, reports, running, sidecar, stdout
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, near, unknown
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80
@@ -39,7 +39,9 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
         if rest:
-            raise unknown("argument", rest[0].partition("=")[0], self._option_string_actions, self._next())
+            token = rest[0].partition("=")[0]
+            nearest = near(token, self._option_string_actions, most=1)
+            raise UserError(f"unknown argument '{token}'.{nearest} {self._next()}")
         return found, rest
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

@@ -34,6 +34,7 @@ def heads(options: argparse.Namespace) -> int:
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
             )
     check_device(options.device or "cpu")
+    head_tables.prepare(options.output)
     console.quiet(options.verbose)
     failed = shown = scored = 0
     for name, tasks in wanted.items():

@@ -28,18 +28,18 @@ class NotApplicable(Exception):
     """A (model, task, method) cell that has no meaning, with the reason."""
 
 
-def near(token: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def near(token: str, known: Iterable[str], cutoff: float = 0.6, most: int = 3) -> str:
     """Write " Did you mean X or Y?" of the names that are like a token, nothing where none is."""
-    found = difflib.get_close_matches(token.lower(), list(known), n=3, cutoff=cutoff)
+    found = difflib.get_close_matches(token.lower(), list(known), n=most, cutoff=cutoff)
     return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
-def near_file(path: Path, endings: Sequence[str] = ()) -> str:
+def near_file(path: str | Path, endings: Sequence[str] = ()) -> str:
     """Write " Did you mean X?" for a path that is not there: of the files with these endings, or the folders.
 
     X has the folder before it that the path has.
     """
-    written = str(path)
+    written, path = str(path).rstrip("/"), Path(path).expanduser()
     try:
         beside = [
             each for each in path.parent.iterdir() if (each.suffix in endings if endings else each.is_dir())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnbench import record
 from attnbench.describe import docstring
-from attnbench.errors import UserError
+from attnbench.errors import UserError, require_folder
 from attnbench.heads import EFFECT, Study, Table, criteria
 
 WIDTH = 110
@@ -71,6 +71,15 @@ def _matrix(found: Study, form: str) -> list[list[str]]:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
     return ["  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)) for row in rows]
+
+
+def prepare(folder: str | Path) -> None:
+    """Make the folder that studies are written to. Raises UserError where that cannot be."""
+    require_folder("--output", folder)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
 
 
 def write(found: Study, folder: str | Path) -> Path:

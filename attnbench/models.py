@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench import hub, names, sidecar, tasks
-from attnbench.errors import Misfit, NotApplicable, UserError, unknown
+from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
 from attnbench.names import is_folder, label, pocket_families, tasks_of
 from attnbench.published import PUBLISHED
 
@@ -37,7 +38,9 @@ FETCHED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")  # of a Hub model, 
 def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
     if is_folder(name) and not Path(name).expanduser().is_dir():
-        raise UserError(f"model '{name}': no such folder. Give one saved by `save_pretrained`.")
+        raise UserError(
+            f"model '{name}': no such folder.{near_file(name)} Give one saved by `save_pretrained`."
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
             )
         return Checkpoint(name, found[0], "published", trust_remote_code)
     if is_folder(name):
-        return Checkpoint(shown, str(Path(name).expanduser()), "folder", trust_remote_code)
+        check_folder(name)
+        return Checkpoint(shown, os.path.expanduser(name), "folder", trust_remote_code)
     return Checkpoint(name, name, "hub", trust_remote_code)
 
 

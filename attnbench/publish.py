@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attnbench import board, checks, exports, leaderboard, record, suite
 from attnbench.board import Board
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, near_file, require_folder, unknown
 from attnbench.pictures import pictures
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
@@ -112,8 +112,9 @@ def problems(path: str | None, records: str | Path | None) -> Iterator[str]:
     """Yield what is wrong with the records of a suite or a folder, and what is stale beside the suite."""
     asked = suite.load(path) if path else None
     folder = Path(records) if records else asked.records if asked else Path()
+    require_folder("--records", folder)
     if asked is None and not folder.is_dir():
-        raise UserError(f"--records {folder}: no such folder. `attnbench run` makes one.")
+        raise UserError(f"--records {folder}: no such folder.{near_file(folder)} `attnbench run` makes one.")
     found = [f"{folder}: {line}" for line in checks.problems(folder, asked)] if folder.is_dir() else []
     yield from found
     if asked is not None and not found:

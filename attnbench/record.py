@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attnbench import schema
-from attnbench.errors import UserError
+from attnbench.errors import UserError, near_file, require_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,6 +128,7 @@ def _replace(path: Path, data: bytes, tries: int = 3) -> None:
 
 def check_writable(folder: str | Path) -> None:
     """Raise UserError at once where no record could be written."""
+    require_folder("--records", folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -187,8 +188,11 @@ def read(path: str | Path) -> Record:
 
 def read_all(folder: str | Path) -> Iterator[Record]:
     """Read every record under a folder in path order; a damaged one is named on stderr and passed over."""
+    require_folder("--records", folder)
     if not Path(folder).is_dir():
-        raise UserError(f"--records {folder}: no such folder. `attnbench run` makes one.")
+        raise UserError(
+            f"--records {folder}: no such folder.{near_file(Path(folder))} `attnbench run` makes one."
+        )
     for path in sorted(Path(folder).glob("*/*/*.json")):
         try:
             yield read(path)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnbench import console, spec
-from attnbench.errors import UserError
+from attnbench.errors import UserError, require_folder
 from attnbench.record import RECORDS
+
+NAMED = 4  # files written that are listed one by one
 
 
 def add_leaderboard(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +66,8 @@ def leaderboard(options: argparse.Namespace) -> int:
     target = Path(options.output) if options.output else None
     into_folder = target is not None and (target.is_dir() or not target.suffix)
     asked = publish.formats(options.format)
+    if into_folder:
+        require_folder("--output", options.output)
     if target is not None and not into_folder:
         if len(paths) > 1:
             raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
@@ -78,9 +82,13 @@ def leaderboard(options: argparse.Namespace) -> int:
         if target is None:
             sys.stdout.write(publish.text(board, formats[0]))
         elif into_folder:
-            publish.write(publish.files(board, formats, Path(path).stem if path else "leaderboard"), target)
+            files = publish.files(board, formats, Path(path).stem if path else "leaderboard")
+            publish.write(files, target)
+            names = ", ".join(files) if len(files) <= NAMED else f"{len(files)} files"
+            print(f"written to {target}: {names}", file=sys.stderr)
         else:
             publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
+            print(f"written to {target}", file=sys.stderr)
     return 0
 
 
@@ -88,8 +96,11 @@ def compare(options: argparse.Namespace) -> int:
     """Print the difference of two methods with interval, p and the samples that flipped."""
     from attnbench import pairs, record
 
-    a, b = (spec.format(spec.parse(text)) for text in (options.a, options.b))
-    print("\n".join(pairs.report(record.read_all(options.records), a, b, options.model, options.task)))
+    items = list(record.read_all(options.records))
+    known = {method for methods in pairs.groups(items).values() for method in methods}
+    # as it is recorded it needs no plugin
+    a, b = (text if text in known else spec.format(spec.parse(text)) for text in (options.a, options.b))
+    print("\n".join(pairs.report(items, a, b, options.model, options.task)))
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench import console, estimate, models, plan, suite
 from attnbench.bench import check_device, default_device
-from attnbench.errors import UserError
+from attnbench.errors import UserError, require_folder
 from attnbench.record import RECORDS
 
 if TYPE_CHECKING:
@@ -111,10 +111,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"{len(cells)} cells", file=sys.stderr)
         return 0
     check_device(options.device or "cpu")
+    folder = options.records or RECORDS
+    require_folder("--records", folder)
     console.quiet(options.verbose)
     for name in plan.split(options.models):
         console.introduce(name)
-    folder = options.records or RECORDS
     with _listening() as listener:
         result, mistake = _measure(
             options, listener, options.models, options.methods, options.tasks, folder,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from attnbench.declared import NAME, RESERVED
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, require_folder, unknown
 from attnbench.plugins import option, registry
 
 HEAD = '''"""{title}: edit what has an arrow, then see whether it keeps its promises.
@@ -188,7 +188,11 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     folder that cannot be written.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no name for a method: lower-case letters, single dashes, no digits.")
+        plain = re.sub(r"-*:+-*", ":", re.sub("-+", "-", re.sub("[^a-z:]", "-", name.lower()))).strip("-:")
+        nearest = f" Did you mean {plain}?" if NAME.fullmatch(plain) else ""
+        raise UserError(
+            f"'{name}' is no name for a method: lower-case letters, single dashes, no digits.{nearest}"
+        )
     if name.partition(":")[0] == RESERVED:
         raise UserError(f"'{name}' is no name for a method: dense is the unmodified model.")
     if kind not in KINDS:
@@ -196,6 +200,7 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
     if name in registry().methods:
         shown = f"attnbench methods {name}{option(registry().methods[name])}"
         raise UserError(f"method '{name}' exists already. `{shown}` shows it.")
+    require_folder("--output", folder)
     stem = re.sub(r"[-:]", "_", name)
     stem += "_method" if _hides(stem, Path(folder)) else ""
     method, test = Path(folder) / f"{stem}.py", Path(folder) / f"test_{stem}.py"

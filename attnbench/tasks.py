@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import importlib.util
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench import task_yaml
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, near_file, unknown
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
@@ -113,12 +114,24 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
     if found is None and name.endswith(YAML):
-        raise UserError(f"no file '{name}'. A task of your own is a YAML file with `task:` and `class:`.")
+        raise UserError(
+            f"no file '{name}'.{near_file(name, YAML)} A task of your own is a YAML file with `task:` and "
+            "`class:`."
+        )
     if found is None and Path(name).is_file():
         raise UserError(f"task '{name}': your own data are a .csv or .jsonl file, your own task a .yaml.")
     if found is None:
-        raise unknown("task", name, known, f"Known: {', '.join(known)}.")
+        raise unknown("task", name, known, _here(name) or f"Known: {', '.join(known)}.")
     return found
+
+
+def _here(name: str) -> str:
+    """Say which file of a name without its ending is here."""
+    for ending in (*OWN, *YAML):
+        if Path(name + ending).is_file():
+            return f"A file {name}{ending} is here: write {name}{ending}"
+    other = next(iter(sorted(Path(name).parent.glob(f"{glob.escape(Path(name).name)}.*"))), None)
+    return f"A file {other} is here, but your own data are a .csv or .jsonl file." if other else ""
 
 
 def is_own(name: str) -> bool:
@@ -129,7 +142,9 @@ def is_own(name: str) -> bool:
 def _own(name: str, known: Collection[str]) -> TaskFile:
     place = Path(name).expanduser()
     if not place.is_file():
-        raise UserError(f"no file '{name}'. A file of your own has the columns text and label.")
+        raise UserError(
+            f"no file '{name}'.{near_file(name, OWN)} A file of your own has the columns text and label."
+        )
     if place.stem in known:
         raise UserError(f"'{name}' would share the name of task '{place.stem}' in records. Rename it.")
     return TaskFile(

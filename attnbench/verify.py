@@ -45,6 +45,7 @@ def verify(
     except ValueError as error:
         hint = "" if Path(path).is_file() else ". Give the file of a record: RECORDS/MODEL/TASK/METHOD.json"
         raise UserError(f"{error}{hint}") from None
+    _require_plugins(old)
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
         calibration=calibration or _calibration(path, old),
@@ -74,6 +75,20 @@ def verify(
         )
         stands &= inside
     return lines, stands
+
+
+def _require_plugins(old: Record) -> None:
+    """Raise UserError for a method of a plugin that is not here, with the file it was of."""
+    try:
+        spec.parse(old.cell["method"])
+    except UserError as error:
+        own = [each for each in old.provenance.get("plugins", ()) if not str(each).startswith("attnbench ")]
+        if not own or not str(error).startswith("unknown method"):
+            raise
+        files = " ".join(f"--plugin PATH/{str(each).partition(' ')[0]}" for each in own)
+        raise UserError(
+            f"'{old.cell['method']}' is a method of {', '.join(map(str, own))}, not loaded here: add {files}"
+        ) from None
 
 
 def _model(old: Record) -> str:

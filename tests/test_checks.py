@@ -138,10 +138,12 @@ def test_arrays_are_checked(folder):
     (place / "prune50.npz").write_bytes(b"")
     (place / "dense.npz").write_bytes(b"damaged")
     (place / ".dense-1.json.part").touch()
+    (place / "dense.json.damaged").touch()
     (place / "prune80,random,seed=1.json").write_bytes(b" " * (1 << 21))
     found = "\n".join(checks.problems(folder))
     for line in ("prune80.json: doc_id: every sample once", "random.json: acc: not one finite score a sample",
-                 "prune50.npz: arrays without a record", ".part: no record, left over", "dense.json: ",
+                 "prune50.npz: arrays without a record", ".part: no record, left over",
+                 "dense.json.damaged: a damaged record that a run has set aside: delete it", "dense.json: ",
                  "seed=1.json: 2,097,152 bytes, at most"):  # fmt: skip
         assert line in found, line
 
@@ -196,7 +198,9 @@ def test_check_says_what_is_stale(folder, capsys):
     assert main(["leaderboard", path, "--check"]) == 1
     assert "small.md: not rendered. attnbench leaderboard" in capsys.readouterr().out
     assert main(["leaderboard", path, "--output", str(home)]) == 0
+    assert "small.md" in capsys.readouterr().err
     assert main(["leaderboard", path, "--output", str(home), "--format", "latex"]) == 0
+    assert capsys.readouterr() == ("", f"written to {home}: small.tex\n")
     assert {"small.md", "small.csv", "small.tex"} <= {file.name for file in home.iterdir()}
     assert main(["leaderboard", path, "--check"]) == 0
     item = good()["prune80"]
@@ -269,7 +273,8 @@ def test_a_cell_that_is_not_applicable_needs_no_identity(folder):
 def test_a_file_is_of_the_format_that_its_name_ends_with(folder, tmp_path, capsys, name, begins):
     path = tmp_path / "out" / name
     assert main(["leaderboard", "--records", str(folder), "--output", str(path)]) == 0
-    assert path.read_text(encoding="utf-8").startswith(begins) and not capsys.readouterr().out
+    assert path.read_text(encoding="utf-8").startswith(begins)
+    assert capsys.readouterr() == ("", f"written to {path}\n")
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,29 @@ MISTAKES = {
     "check prune80 --device cudaa": "no device 'cudaa' here",
     "run --models here --tasks sst2": "A folder of that name is here: write ./here",
     "run --models bert --tasks notes.txt": "your own data are a .csv or .jsonl file",
-    "run --models ./nowhere --tasks sst2": "no config.json",
+    "run --models ./here --tasks sst2": "no config.json",
+    "run --models ./zzz --tasks sst2": "model './zzz': no such folder. Give one saved by",
     "run --models ./nowhere": "no such folder",
+    "run --models ./hare/ --tasks sst2": "model './hare/': no such folder. Did you mean ./here? Give",
+    "run --models bert --tasks pocket-sentiment --records notes.txt": "--records notes.txt: is a file",
+    "run --models bert --tasks mine": "unknown task 'mine'. A file mine.csv is here: write mine.csv",
+    "run --models bert --tasks min.csv": "no file 'min.csv'. Did you mean mine.csv? A file of your own has",
+    "run --models bert --tasks own-task": "A file own-task.yaml is here: write own-task.yaml",
+    "run --models bert --tasks ./own-tsk.yaml": "no file './own-tsk.yaml'. Did you mean ./own-task.yaml?",
+    "run --models bert --tasks table": "A file table.tsv is here, but your own data are a .csv or",
+    "run --model bert": "unknown argument '--model'. Did you mean --models? `attnbench run --help`",
+    "heads --models bert --ablate --output notes.txt": "--output notes.txt: is a file; give a folder",
+    "heads --models bert --output notes.txt/deep": "--output notes.txt/deep: cannot be written: Not a dir",
+    "leaderboard --records notes.txt": "--records notes.txt: is a file; give a folder",
+    "leaderboard --check --records notes.txt": "--records notes.txt: is a file; give a folder",
+    "leaderboard --check --records hare": "--records hare: no such folder. Did you mean here?",
+    "leaderboard --records hare": "--records hare: no such folder. Did you mean here? `attnbench run`",
+    "leaderboard --records here --output LICENCE": "--output LICENCE: is a file; give a folder",
+    "compare a b --records notes.txt": "--records notes.txt: is a file; give a folder",
+    "new-method mine --output notes.txt": "--output notes.txt: is a file; give a folder",
+    "new-method top3": "single dashes, no digits. Did you mean top?",
+    "new-method My_Top:K": "single dashes, no digits. Did you mean my-top:k?",
+    "new-method 3": "single dashes, no digits.",
     "run --models ./here": "give --tasks",
     "run --models bert --plugin none.py": "no such file",
     "run --models bert --dtype float23": "unknown dtype 'float23'. Did you mean float32",
@@ -73,7 +94,8 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_status_2(line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    (tmp_path / "notes.txt").touch()
+    for name in ("notes.txt", "mine.csv", "own-task.yaml", "table.tsv", "LICENCE"):
+        (tmp_path / name).touch()
     assert main(line.split()) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.out == ""

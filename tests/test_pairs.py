@@ -216,6 +216,15 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
     assert told.splitlines()[-1] == "  (these by the first of 2 seeds of prune80:random)"
 
 
+def test_compare_takes_what_is_recorded_without_its_plugin(folder, capsys):
+    for method, wrong in (("top-k4", 9), ("top-k4:seed=1", 11), ("dense+more", 3)):
+        records.write(folder, record(method, acc=right(100, wrong)))
+    assert main(["compare", "top-k4", "prune95", "--records", folder]) == 0
+    assert "tiny sst2 acc: top-k4 90.0, prune95 70.0" in capsys.readouterr().out
+    assert main(["compare", "top-k4:seed=1", "dense+more", "--records", folder]) == 0
+    assert "top-k4:seed=1 89.0, dense+more 97.0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -166,3 +166,18 @@ def test_a_file_that_is_not_there_is_said(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"attnbench: {path}: no such file. Give the file of a record")
     assert main(["verify", str(tmp_path)]) == 2
     assert "cannot be read: Is a directory" in capsys.readouterr().err
+
+
+def test_a_record_of_a_plugin_names_its_file(tmp_path, capsys):
+    item = record("top-k4", acc=right(20, 3))
+    for plugins, says in (
+        (
+            ["topk.py (TopK)"],
+            "'top-k4' is a method of topk.py (TopK), not loaded here: add --plugin PATH/topk.py",
+        ),
+        (["attnbench 0.1.0 (attnbench_plugins.gone)"], "unknown method 'top-k'."),
+    ):
+        item.provenance["plugins"] = plugins
+        path = records.write(tmp_path, item)
+        assert main(["verify", str(path)]) == 2
+        assert says in capsys.readouterr().err

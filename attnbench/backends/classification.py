@@ -147,6 +147,11 @@ class Regress(Texts):
 def own_task(name: str, path: str, config: Any) -> Texts:
     """Make a task of the user's file, for the labels of a model's config. Raises UserError with the line."""
     items = own_data.read(path)
+    if all(item.split == own_data.FITTED for item in items):
+        raise UserError(
+            f"{path}: every row's split is one to learn from: no row to evaluate. Write validation or test "
+            "in the column split of some."
+        )
     labels = [str(config.id2label[k]) for k in sorted(config.id2label)]
 
     def documents(split: str) -> list[Document]:
