@@ -6,12 +6,8 @@ from typing import Any
 
 from attnbench import tasks
 from attnbench.backends import encoder
-from attnbench.backends.encoder import Prepared
 from attnbench.backends.kinds import kind
-from attnbench.backends.measurement import Measurement
 from attnbench.errors import Misfit, UserError
-
-__all__ = ["Measurement", "Prepared", "prepare"]
 
 
 def prepare(
