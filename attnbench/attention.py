@@ -55,7 +55,9 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
         stack.callback(engine.pop, applied)
         engine.push(applied)
         yield applied
-        require_nothing_kept(wanted, engine.scratch.lent(), applied.guards)
+        if engine.applied[-1] is not applied:
+            raise UserError("a block of applied methods is left before one inside it: leave that one first")
+        require_nothing_kept(wanted, engine.lent(), applied.guards)
 
 
 def _engine(model: nn.Module) -> Engine | None:

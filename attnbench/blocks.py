@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from attnbench import origins
+from attnbench.origins import Origin
 from attnbench.sites import visible_in
+
+# an example's first query that is no padding, one past its last, and the position of the first
+Rows = tuple[int, int, int]
 
 
 @dataclass
@@ -57,35 +62,36 @@ class Block:
         seen = seen.flatten(0, 2).any(0).nonzero()
         return int(seen[-1]) + 1 if len(seen) else 1
 
-    def within(self, rows: Sequence[tuple[int, int]]) -> Iterator[Block]:
-        """Cut each example to its own range of queries; positions count from the first that is left."""
+    def within(self, rows: Sequence[Rows]) -> Iterator[Block]:
+        """Cut each example to its own range of queries, the first of which stands at its own offset."""
         for example in range(self.examples.start, self.examples.stop):
-            low, high = max(rows[example][0], self.queries.start), min(rows[example][1], self.queries.stop)
+            first, end, offset = rows[example]
+            low, high = max(first, self.queries.start), min(end, self.queries.stop)
             if low < high:
                 inner = slice(example - self.examples.start, example - self.examples.start + 1)
                 left = slice(low - self.queries.start, high - self.queries.start)
                 visible, bias = (cut(mask, inner, left, slice(None)) for mask in (self.visible, self.bias))
                 one = slice(example, example + 1)
-                yield Block(one, slice(low, high), self.keys, self.offset, visible, bias)
+                yield Block(one, slice(low, high), self.keys, offset + low - first, visible, bias)
 
 
-def within(found: Sequence[Block], rows: Sequence[tuple[int, int]]) -> list[Block]:
-    """Leave out queries that are padding, of which a cross-attention's mask knows nothing."""
+def within(found: Sequence[Block], rows: Sequence[Rows]) -> list[Block]:
+    """Tell a cross-attention what its mask does not: the decoder's padding and what came before a query."""
     if all(
-        rows[e] == (b.queries.start, b.queries.stop)
+        rows[e] == (b.queries.start, b.queries.stop, rows[b.examples.start][2])
         for b in found
         for e in range(*b.examples.indices(len(rows)))
     ):
-        return list(found)
+        return [replace(block, offset=rows[block.examples.start][2]) for block in found]
     return list(_merged(one for block in found for one in block.within(rows)))
 
 
-def rows_of(found: Sequence[Block], examples: int) -> list[tuple[int, int]]:
-    """Return each example's range of queries that are no padding."""
-    rows = [(0, 0)] * examples
+def rows_of(found: Sequence[Block], examples: int) -> list[Rows]:
+    """Return each example's queries that are no padding, and the position of the first of them."""
+    rows = [(0, 0, 0)] * examples
     for block in found:
         for example in range(block.examples.start, block.examples.stop):
-            rows[example] = block.queries.start, block.queries.stop
+            rows[example] = block.queries.start, block.queries.stop, block.offset
     return rows
 
 
@@ -112,19 +118,27 @@ def blocks(kind: str, query: Tensor, key: Tensor, mask: Tensor | None, causal: b
     case = (kind, batch, queries, keys, version)
     known = _blocks.get(mask)
     if known is None or known[0] != case:
-        known = _blocks[mask] = (
-            case,
-            read(kind, queries, mask[..., :keys].expand(batch, -1, queries, -1)),
-        )
+        origin = origins.of(mask) if kind == "decoder" else None
+        given = mask[..., :keys].expand(batch, -1, queries, -1)
+        known = _blocks[mask] = case, read(kind, queries, given, origin)
     return known[1]
 
 
-def read(kind: str, queries: int, mask: Tensor) -> list[Block]:
-    """Find the padding in a mask (batch, 1, queries, keys), joining neighbours of one range."""
-    return list(_merged(_read(kind, queries, mask)))
+def evicted(kind: str, mask: Tensor | None) -> int:
+    """Count the first keys that a window's cache has lost."""
+    origin = origins.of(mask) if kind == "decoder" and mask is not None else None
+    return 0 if origin is None else origin.keys
 
 
-def _read(kind: str, queries: int, mask: Tensor) -> Iterator[Block]:
+def read(kind: str, queries: int, mask: Tensor, origin: Origin | None = None) -> list[Block]:
+    """Find the padding in a mask (batch, 1, queries, keys), joining neighbours of one range.
+
+    Keys count from an example's first token, also those that the cache has lost: `origin` knows of them.
+    """
+    return list(_merged(_read(kind, queries, mask if origin is None else origin.whole(mask), origin)))
+
+
+def _read(kind: str, queries: int, mask: Tensor, origin: Origin | None) -> Iterator[Block]:
     visible = visible_in(mask)
     additive = mask.dtype != torch.bool and bool(((mask != 0) & visible).any())
     seen = visible.flatten(1, 2).any(1)  # (batch, keys)
@@ -136,12 +150,15 @@ def _read(kind: str, queries: int, mask: Tensor) -> Iterator[Block]:
         visible.any(1).gather(2, (last - 1)[:, None, None].expand(-1, queries, 1)).squeeze(2)
     )  # (batch, queries)
     row = sees_last.to(torch.uint8).argmax(1)
+    starts = first.tolist() if origin is None else origin.starts(len(mask))
     for example, (start, stop, any_key, at) in enumerate(
-        zip(*(x.tolist() for x in (first, last, seen.any(1), row)), strict=True)
+        zip(starts, *(x.tolist() for x in (last, seen.any(1), row)), strict=True)
     ):
         if not any_key:
             continue
-        position = stop - 1 - at if kind == "decoder" else 0  # of query 0 among the uncut keys
+        position = 0  # of query 0 among the uncut keys
+        if kind == "decoder":
+            position = stop - 1 - at if origin is None else origin.queries
         low, high = 0, queries
         if kind == "decoder" or (kind == "encoder" and queries == keys):
             low, high = max(0, start - position), max(0, min(queries, stop - position))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, UntypedStorage, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from attnbench import sites
-from attnbench.blocks import blocks, rows_of
+from attnbench import origins, sites
+from attnbench.blocks import Rows, blocks, rows_of
 from attnbench.errors import UserError
 from attnbench.guard import Guard
 from attnbench.method import Method, overridden
@@ -21,6 +23,21 @@ from attnbench.scored import Scratch, Stages
 from attnbench.tiles import attend
 
 ATTENTION = {"scores", "normalize", "probs", "context"}
+
+
+class Pass(threading.local):
+    """What one thread's pass through the model has come to."""
+
+    def __init__(self, scratches: weakref.WeakSet[Scratch]) -> None:
+        self.calls: dict[str, int] = defaultdict(int)
+        self.scratch = Scratch()
+        scratches.add(self.scratch)
+        # what a cross-attention cannot tell by itself: where the decoder's queries stand, its padding
+        self.rows: list[Rows] | None = None
+
+    def begin(self) -> None:
+        self.calls.clear()
+        self.rows = None
 
 
 class Engine:
@@ -44,11 +61,12 @@ class Engine:
             self.places.append(place)
             self.at[site.path].append(place)
         self.paths = {module: path for path, module in model.named_modules() if path in self.at}
-        self.calls: dict[str, int] = defaultdict(int)
-        self.scratch = Scratch()
-        # what a cross-attention cannot tell by itself: the tokens that the decoder has cached, its padding
-        self.past = 0
-        self.rows: list[tuple[int, int]] | None = None
+        self.scratches: weakref.WeakSet[Scratch] = weakref.WeakSet()
+        self.now = Pass(self.scratches)
+
+    def lent(self) -> list[UntypedStorage]:
+        """Return the memory whose views stages were given, in whatever thread."""
+        return [memory for scratch in self.scratches for memory in scratch.lent()]
 
     def attached(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Answer for the model's attention for a while."""
@@ -116,11 +134,8 @@ class Engine:
             hits[place.key] += 1
         stages, kind = place.stages, place.site.kind
         causal = kind == "decoder" and is_causal is not False
-        if kind == "decoder":
-            self.past = key.shape[2] - query.shape[2]
-            self.rows = None
-            if self.crossing and mask is not None:
-                self.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
+        if kind == "decoder" and self.crossing:
+            self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
         dropout = dropout if module.training else 0.0
         if not (stages.on_scores() or stages.context or softcap is not None):
             kwargs |= {
@@ -130,10 +145,12 @@ class Engine:
                 "position_bias": position_bias,
             }
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        if kind == "decoder":
+            _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
         context = attend(
             place.site,
             stages,
-            self.scratch,
+            self.now.scratch,
             query,
             key,
             value,
@@ -141,8 +158,7 @@ class Engine:
             scaling=scaling,
             dropout=dropout,
             causal=causal,
-            past=self.past if kind == "cross" else 0,
-            rows=self.rows if kind == "cross" else None,
+            rows=self.now.rows if kind == "cross" else None,
             position_bias=position_bias,
             softcap=softcap,
         )
@@ -153,8 +169,8 @@ class Engine:
     def _next(self, name: str, places: list[Place]) -> Place:
         if len(places) == 1:
             return places[0]
-        call = self.calls[name]
-        self.calls[name] = (call + 1) % len(places)
+        call = self.now.calls[name]
+        self.now.calls[name] = (call + 1) % len(places)
         return places[call]
 
     @contextlib.contextmanager
@@ -165,19 +181,16 @@ class Engine:
             if place.layer is not None:
                 layers[place.layer].append(place)
         modules = dict(model.named_modules())
-        handles = [model.register_forward_pre_hook(self._begin)]
+        # no bound method: a copy of the model would copy the engine
+        handles = [model.register_forward_pre_hook(torch.compiler.disable(lambda *_: self.now.begin()))]
         for path, places in layers.items():
-            change = self._on_input(f"{path} input", places)
+            change = torch.compiler.disable(self._on_input(f"{path} input", places))
             handles.append(modules[path].register_forward_pre_hook(change, with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _begin(self, *_: Any) -> None:
-        self.calls.clear()
-        self.rows = None
 
     def _on_input(self, name: str, places: list[Place]) -> Callable[..., Any]:
         def change(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -195,6 +208,16 @@ class Engine:
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return change
+
+
+def _require_positions(path: str, queries: int, keys: int, mask: Tensor | None, window: int | None) -> None:
+    """Raise UserError where nothing tells which tokens the keys are that a window has left."""
+    if window is None or mask is None or keys == queries or keys < window or origins.of(mask):
+        return
+    raise UserError(
+        f"{path} has a window of {window} keys and a mask that says not which tokens they are: "
+        "pass attention_mask with two axes (batch, tokens), or use no cache"
+    )
 
 
 def _acting(place: Place, method: Method) -> tuple[str, ...]:

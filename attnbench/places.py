@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,9 +57,11 @@ class Place:
     hidden: list[Callable[[Tensor, Site], Tensor]] = field(default_factory=list)
     reach: list[dict[str, int]] = field(default_factory=list)
     reach_hidden: list[dict[str, int]] = field(default_factory=list)
-    total: Tensor | None = None  # of all that methods made of it
+    total: Tensor | None = None  # of all that methods made of it, in any thread
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, tensor: Tensor) -> None:
         """Add to the total, which a value that is not finite makes so for good, without a wait for a GPU."""
         total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
-        self.total = total if self.total is None else self.total + total
+        with self.lock:
+            self.total = total if self.total is None else self.total + total

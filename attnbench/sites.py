@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask
 
+from attnbench import origins
 from attnbench.errors import UserError
 from attnbench.method import Site
 
@@ -27,6 +27,7 @@ _serving: WeakKeyDictionary[nn.Module, Serve] = (
 _known: WeakKeyDictionary[nn.Module, list[Site]] = WeakKeyDictionary()
 
 
+@torch.compiler.disable
 def route(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
@@ -36,7 +37,7 @@ def route(
 
 AttentionInterface.register(NAME, route)
 AttentionMaskInterface.register(
-    NAME, eager_mask
+    NAME, origins.mask
 )  # without it the causal and padding masks silently disappear
 
 
@@ -46,23 +47,40 @@ def serving(model: nn.Module) -> Serve | None:
 
 
 @contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[list[Any]]:
+    """Hand out a model's configurations, and put back the attention that each of them names."""
+    before = [(config, config._attn_implementation_internal) for config in configs(model)]
+    try:
+        yield [config for config, _ in before]
+    finally:
+        for config, value in before:
+            config._attn_implementation_internal = value
+
+
+@contextlib.contextmanager
 def implementation(model: nn.Module, name: str) -> Iterator[None]:
     """Switch a model's attention for a while. Raises UserError for a model that cannot be switched."""
     if not isinstance(model, PreTrainedModel):
-        raise UserError(
-            f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
-        )
-    before = [(config, config._attn_implementation_internal) for config in configs(model)]
-    try:
+        what = f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
+        raise UserError(what + _inside(model))
+    with restored(model):
         if not type(model)._can_set_attn_implementation():
             raise unsupported(model)
         model.set_attn_implementation(name)
         if model.config._attn_implementation != name:
             raise unsupported(model)
         yield
-    finally:
-        for config, value in before:
-            config._attn_implementation_internal = value
+
+
+def _inside(model: nn.Module) -> str:
+    """Say which part of a wrapper is the model: of PEFT's, of a compiled one."""
+    for path in ("_orig_mod", "base_model", "base_model.model"):
+        part: Any = model
+        for name in path.split("."):
+            part = getattr(part, name, None)
+        if isinstance(part, PreTrainedModel):
+            return f". Apply the methods to its .{path}, and run it as before"
+    return ""
 
 
 def unsupported(model: nn.Module) -> UserError:
@@ -119,6 +137,9 @@ def discover(model: nn.Module, headless: bool = False) -> list[Site]:
     if model not in _known:
         from attnbench import tap
 
+        first = next(model.parameters(), None)
+        if first is not None and first.is_meta:
+            raise UserError(f"{type(model).__name__} has no weights yet: load it first (it is on 'meta')")
         _known[model] = tap.probe(model) if tap.needed(model) else _probe(model)
     return [site for site in _known[model] if site.heads or headless]
 

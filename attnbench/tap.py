@@ -6,6 +6,7 @@ Scores come with the mask added, probabilities go on to the values: only methods
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 from attnbench import sites
 from attnbench.blocks import read
 from attnbench.engine import Engine
-from attnbench.errors import NotApplicable
+from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, Site, overridden
 from attnbench.places import Applied
 
@@ -47,14 +48,10 @@ def require(model: nn.Module, methods: Sequence[Method]) -> None:
 @contextlib.contextmanager
 def eager(model: nn.Module) -> Iterator[None]:
     """Let a model compute its attention step by step, whatever it would choose."""
-    before = [(config, config._attn_implementation_internal) for config in sites.configs(model)]
-    try:
-        for config, _ in before:
+    with sites.restored(model) as configs:
+        for config in configs:
             config._attn_implementation_internal = "eager"
         yield
-    finally:
-        for config, value in before:
-            config._attn_implementation_internal = value
 
 
 class Tap(TorchFunctionMode):
@@ -78,10 +75,19 @@ class Tap(TorchFunctionMode):
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Follow the modules' calls, innermost last."""
-        handles = []
+        """Follow the modules' calls, innermost last. A call from another thread raises UserError."""
+        handles, home = [], threading.get_ident()
+
+        def enter(module: nn.Module, _: Any) -> None:
+            if threading.get_ident() != home:
+                raise UserError(
+                    f"{type(module).__name__}'s softmax is tapped in one thread only: "
+                    "run the model in the thread that applies the methods"
+                )
+            self.inside.append(module)
+
         for module in self.modules:
-            handles.append(module.register_forward_pre_hook(lambda module, _: self.inside.append(module)))
+            handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
         try:
             with self:

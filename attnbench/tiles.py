@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnbench.blocks import blocks, cut, within
+from attnbench.blocks import Rows, blocks, cut, evicted, within
 from attnbench.method import Site
 from attnbench.scored import Scratch, Stages, Tile, context_of
 
@@ -30,16 +30,15 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     causal: bool = False,
-    past: int = 0,
-    rows: Sequence[tuple[int, int]] | None = None,
+    rows: Sequence[Rows] | None = None,
     position_bias: Tensor | None = None,
     softcap: float | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
     Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
-    tile; a query that is padding gets zeros. `past` is the offset of a cross-attention's first query, `rows`
-    the range of each example's queries that are no padding.
+    tile; a query that is padding gets zeros. `rows` tells a cross-attention each example's queries that are
+    no padding. Keys that a window's cache has lost are hidden ones.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -48,6 +47,9 @@ def attend(
     found = blocks(site.kind, query, key, mask, causal)
     if rows is not None:
         found = within(found, rows)
+    if lost := evicted(site.kind, mask):
+        key, value = (functional.pad(x, (0, 0, lost, 0)) for x in (key, value))
+        position_bias = None if position_bias is None else functional.pad(position_bias, (lost, 0))
     output = query.new_empty(query.shape[0], query.shape[2], heads, value.shape[3])
     if sum((b := block.shape())[0] * b[1] for block in found) < output.shape[0] * output.shape[1]:
         output.zero_()
@@ -57,9 +59,7 @@ def attend(
         at_once = queries if stages.whole or not scored else evenly(queries, _rows(row_bytes, budget))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for part in block.part(together, at_once):
-            at = Site(
-                site.path, site.kind, site.layer, heads, site.head_dim, part.visible, past + part.offset
-            )
+            at = Site(site.path, site.kind, site.layer, heads, site.head_dim, part.visible, part.offset)
             q = query[part.examples, :, part.queries]
             k, v = key[part.examples, :, part.keys], value[part.examples, :, part.keys]
             if groups > 1:
