@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 16  # enough: every sample has thousands of attention values a site
 LEVELS = 256  # more distinct values than this are no quantisation, nor are those of which most occur once
-BEYOND_ATTENTION = {"hidden"}
 
 
 @dataclass
@@ -69,8 +68,9 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
 
     from attnbench import tap
     from attnbench.attention import apply, watch
+    from attnbench.engine import ATTENTION
 
-    if not any(set(overridden(method)) - BEYOND_ATTENTION for method in methods):
+    if not any(ATTENTION & set(overridden(method)) for method in methods):
         return {}
     dense: dict[tuple[str, int], Tensor] = {}
     zeros: dict[str, float] = defaultdict(float)
