@@ -73,6 +73,24 @@ def test_ten_edited_lines_make_another_method(fresh_registry, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "my-grid0.5: ok"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("my-method", "calibrated"), ("heads:mine", "trained")])
+def test_its_formula_is_tested_by_hand(name, kind, fresh_registry, tmp_path):
+    method, test = scaffold.write(name, kind, tmp_path)
+    space = {"__file__": str(test), "__name__": "test_it"}
+    exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), space)
+    space["test_its_formula"]()
+    text = method.read_text(encoding="utf-8")
+    old, new = {"calibrated": ("self.factor *", "2 * self.factor *"), "trained": ("context *", "1 -")}[kind]
+    assert old in text
+    wrong = method.with_name("wrong.py")
+    wrong.write_text(text.replace(f"return {old}", f"return {new}").replace(f"({old}", f"({new}"))
+    test.write_text(test.read_text(encoding="utf-8").replace(method.name, wrong.name), encoding="utf-8")
+    fresh_registry._registry = None
+    exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), space)
+    with pytest.raises(AssertionError):
+        space["test_its_formula"]()
+
+
 def test_its_test_file_runs(tmp_path):
     _, test = scaffold.write("my-method", "transform", tmp_path)
     done = subprocess.run(
