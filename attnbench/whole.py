@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -16,20 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from attnbench import sites
+from attnbench.modes import MODES
 
 PERIOD = 8191  # words of 8 bytes; a prime, so that no matrix has rows of it
 SPACES: tuple[ModuleType, ...] = (torch, nn.functional)
 FUNCTION = "function "
 NOTED = re.compile(r'\n *"problem_type": .*')  # by transformers itself, at the first loss of a classifier
-MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's deterministic mode": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-}
 
 
 class Process:

@@ -8,6 +8,7 @@ from tiny_models import padded, tiny
 
 from attnbench import Method, apply
 from attnbench.finite import require_finite
+from attnbench.modes import BACKENDS, MODES, backend
 from attnbench.whole import PERIOD, Process, checksum, difference, snapshot
 
 EDITS = {
@@ -58,7 +59,36 @@ LEFT = {
     "torch's global forward hooks": lambda model: hooked(),
     "torch's number of threads": lambda model: torch.set_num_threads(torch.get_num_threads() + 1),
     "torch's grad mode": lambda model: torch.set_grad_enabled(False),
+    "torch's default dtype": lambda model: torch.set_default_dtype(torch.float64),
+    "torch's default device": lambda model: torch.set_default_device("meta"),
+    "torch's deterministic mode": lambda model: torch.use_deterministic_algorithms(True, warn_only=True),
+    "torch's denormal numbers": lambda model: torch.set_flush_denormal(True),
+    "torch's float32 matmul precision": lambda model: torch.set_float32_matmul_precision("medium"),
+    "torch's backends": lambda model: setattr(torch.backends.mkldnn, "enabled", False),
+    "torch's kinds of fused attention": lambda model: torch.backends.cuda.enable_flash_sdp(False),
+    "torch's autocast": lambda model: torch.set_autocast_enabled("cpu", True),
+    "torch's anomaly mode": lambda model: torch.autograd.set_detect_anomaly(True, check_nan=False),
 }
+
+WITH_MORE = ("torch's default dtype", "torch's float32 matmul precision")  # a configuration, two backends
+
+
+def test_every_mode_is_tried():
+    assert set(MODES) <= set(LEFT)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backends_flag_is_put_back(name):
+    path, flag = name
+    space = backend(path)
+    known, precision = getattr(space, flag), torch.get_float32_matmul_precision()
+    process = Process(tiny("bert"))
+    try:
+        setattr(space, flag, not known if isinstance(known, bool) else "tf32")
+        assert flag != "fp32_precision" or getattr(space, flag) == "tf32"
+    finally:
+        process.restore()
+    assert getattr(space, flag) == known and torch.get_float32_matmul_precision() == precision
 
 
 @pytest.mark.parametrize("part", LEFT)
@@ -67,7 +97,9 @@ def test_torch_is_put_back(part):
     before, process = snapshot(model), Process(model)
     try:
         LEFT[part](model)
-        assert difference(before, snapshot(model)) == f"{part} changed"
+        found = difference(before, snapshot(model))
+        assert found is not None and found.startswith(f"{part} ")
+        assert found == f"{part} changed" or part in WITH_MORE
     finally:
         process.restore()
     assert difference(before, snapshot(model)) is None
