@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_tasks
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,20 +71,10 @@ SPAN = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Build a tiny checkpoint once for each choice: family, head, labels, positions."""
-    made = {}
-
-    def build(family="bert", head="SequenceClassification", labels=("no", "yes"), positions=80):
-        key = (family, head, labels, positions)
-        if key not in made:
-            folder = tmp_path_factory.mktemp(family)
-            _build(*key, folder)
-            made[key] = Checkpoint("tiny", str(folder), "folder")
-        return made[key]
-
-    return build
+    return tiny_tasks.built_once(tmp_path_factory, _build)
 
 
-def _build(family, head, labels, positions, folder):
+def _build(folder, family="bert", head="SequenceClassification", labels=("no", "yes"), positions=80):
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_tasks
 import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -84,20 +85,10 @@ FORMS = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Build a tiny causal model once for each choice: family, positions, special tokens, vocabulary."""
-    made = {}
-
-    def build(family="gpt2", positions=32, special=("pad", "bos", "eos"), vocabulary=None):
-        key = (family, positions, special, vocabulary)
-        if key not in made:
-            folder = tmp_path_factory.mktemp(family)
-            _build(*key, folder)
-            made[key] = Checkpoint("tiny", str(folder), "folder")
-        return made[key]
-
-    return build
+    return tiny_tasks.built_once(tmp_path_factory, _build)
 
 
-def _build(family, positions, special, vocabulary, folder):
+def _build(folder, family="gpt2", positions=32, special=("pad", "bos", "eos"), vocabulary=None):
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 

@@ -81,15 +81,7 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    made = {}
-
-    def build(*key, **options):
-        name = (*key, *options.items())
-        if name not in made:
-            made[name] = tiny_tasks.checkpoint(tmp_path_factory.mktemp("tiny"), *key, **options)
-        return made[name]
-
-    return build
+    return tiny_tasks.built_once(tmp_path_factory, tiny_tasks.checkpoint)
 
 
 @pytest.fixture

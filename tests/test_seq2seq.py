@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import sacrebleu
+import tiny_tasks
 import torch
 
 from attnbench import aggregates, runner
@@ -39,20 +40,10 @@ TRANSLATE = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Build a tiny translation model once for each choice: family, positions, special tokens."""
-    made = {}
-
-    def build(family="marian", positions=32, special=("pad", "eos")):
-        key = (family, positions, special)
-        if key not in made:
-            folder = tmp_path_factory.mktemp(family)
-            _build(*key, folder)
-            made[key] = Checkpoint("tiny", str(folder), "folder")
-        return made[key]
-
-    return build
+    return tiny_tasks.built_once(tmp_path_factory, _build)
 
 
-def _build(family, positions, special, folder):
+def _build(folder, family="marian", positions=32, special=("pad", "eos")):
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 

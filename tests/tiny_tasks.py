@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,18 @@ def checkpoint(
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return Checkpoint("tiny", str(folder), "folder")
+
+
+def built_once(factory: Any, save: Callable[..., Any]) -> Callable[..., Checkpoint]:
+    """Return what gives the checkpoint that `save(folder, *choice)` makes, saved once for each choice."""
+
+    @functools.cache
+    def build(*choice: Any, **options: Any) -> Checkpoint:
+        folder = factory.mktemp("tiny")
+        save(folder, *choice, **options)
+        return Checkpoint("tiny", str(folder), "folder")
+
+    return build
 
 
 def write(folder: Path, data: str, content: dict[str, str], name: str = "made") -> str:
