@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from attnbench.plugins import registry
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")  # none may be imported with a plugin
 PRESENT_S = {"bias", "compress", "discuss", "express", "focus", "guess", "pass", "process", "suppress"}
+LIKE, ALIKE = 0.6, 0.8  # how near a name is to one that nothing overrides; where something does
 NO_VERBS = {"a", "an", "the", "this", "these", "it", "class", "method", "implementation"}
 
 
@@ -100,23 +103,36 @@ def heavy_imports(name: str, file: str, changed: int) -> tuple[str, str]:
     return done.stdout.strip(), problem
 
 
+def _misspelt(cls: type[Method], inert: bool) -> Iterator[str]:
+    """Yield which public method of a class looks like one of the protocol that it does not override.
+
+    Where the class is not `inert`, the name has to be nearer and to take as many arguments.
+    """
+    known = [name for name in (*STAGES, "fit", "realize") if getattr(cls, name) is getattr(Method, name)]
+    own = {
+        name: len(inspect.signature(item).parameters)
+        for base in cls.__mro__
+        if issubclass(base, Method)
+        for name, item in vars(base).items()
+        if inspect.isfunction(item) and not name.startswith("_") and not hasattr(Method, name)
+    }
+    for name, takes in own.items():
+        fitting = [each for each in known if inert or takes == _arguments(each)]
+        for found in difflib.get_close_matches(name, fitting, 1, LIKE if inert else ALIKE):
+            yield f"'{name}' looks like {found}"
+
+
+def _arguments(name: str) -> int:
+    return len(inspect.signature(getattr(Method, name)).parameters)
+
+
 def stages(terms: tuple[Method, ...]) -> str:
     """Every method overrides a stage, or learns."""
     for cls, term in ((type(term), term) for term in terms):
-        own = [
-            name
-            for base in cls.__mro__
-            if base is not Method
-            for name, item in vars(base).items()
-            if callable(item)
-        ]
-        if not overridden(term) and not needs_fit(term):
-            near = [
-                f"'{name}' looks like {stage}"
-                for name in own
-                for stage in difflib.get_close_matches(name, STAGES, 1)
-            ]
-            raise Fault(
-                f"{cls.__name__} overrides none of {', '.join(STAGES)}{': ' if near else ''}{'; '.join(near)}"
-            )
+        inert = not overridden(term) and not needs_fit(term)
+        near = "; ".join(_misspelt(cls, inert))
+        if inert:
+            raise Fault(f"{cls.__name__} overrides none of {', '.join(STAGES)}{near and f': {near}'}")
+        if near:
+            raise Fault(f"{cls.__name__}: {near}, but nothing calls it: rename it, or begin it with _")
     return ", ".join(dict.fromkeys(stage for term in terms for stage in overridden(term))) or "none"
