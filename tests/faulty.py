@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 
 from attnbench import Method, hookimpl
 from attnbench.errors import UserError
@@ -44,6 +45,18 @@ class Good(Fitted):
 class LooksAhead(Method):
     def context(self, context, site):
         return context + context.roll(-1, 2)
+
+
+@planted
+class LooksFarAhead(Method):
+    def context(self, context, site):
+        return context * 0.5 if context.shape[2] < 32 else context + context.roll(-1, 2)
+
+
+@planted
+class MixesManyExamples(Method):
+    def probs(self, probs, site):
+        return probs * (0.5 if len(probs) < 4 else probs.mean(0, keepdim=True))
 
 
 @planted
@@ -154,6 +167,50 @@ class EditsAWeight(Fitted):
 class FreezesTheModel(Fitted):
     def spoil(self, model, batches):
         model.requires_grad_(False)
+
+
+@planted
+class FlushesDenormals(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        torch.set_flush_denormal(True)
+
+
+@planted
+class LeavesAutocast(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        torch.set_autocast_dtype("cpu", torch.float16)
+
+
+@planted
+class CountsPadding(Fitted):
+    def spoil(self, model, batches):
+        tokens = [batch["input_ids"].float() for batch in batches]
+        self.half_ = sum(float(ids.sum()) for ids in tokens) / sum(ids.numel() for ids in tokens) / 50
+
+
+@planted
+class WeighsBatches(Fitted):
+    def spoil(self, model, batches):
+        means = [float(batch["input_ids"].float().sum() / batch["attention_mask"].sum()) for batch in batches]
+        self.half_ = sum(means) / len(means) / 50
+
+
+@planted
+class TrainsByBatches(Fitted):
+    def spoil(self, model, batches):
+        import torch
+
+        scale = torch.zeros((), requires_grad=True)
+        optimizer = torch.optim.SGD([scale], lr=0.1)
+        for batch in batches:
+            (scale - batch["input_ids"].float().mean() / 50).square().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        self.half_ = float(scale.detach())
 
 
 @planted
@@ -268,6 +325,75 @@ class SetsTheSeed(Method):
 
 
 @planted
+class HashesAString(Method):
+    def probs(self, probs, site):
+        return probs * (hash((site.kind, 1)) % 1000 / 1000)
+
+
+@planted
+class HashesAStringInFit(Fitted):
+    def spoil(self, model, batches):
+        self.half_ = hash("half") % 1000 / 1000
+
+
+@planted
+class HashesNumbers(Method):
+    def probs(self, probs, site):
+        return probs * (hash((site.layer, 0.5)) % 1000 / 1000)
+
+
+@planted
+class IgnoresItsSeed(Method):
+    seed: int = field(default=0, kw_only=True)
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class IgnoresItsSeedInFit(Fitted):
+    seed: int = field(default=0, kw_only=True)
+
+
+@planted
+class ActsEverywhere(Method):
+    def selects(self, site):
+        return True
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class ForgetsItsLayers(Method):
+    def __post_init__(self):
+        self.layers = ()
+
+    def probs(self, probs, site):
+        return probs * 0.5
+
+
+@planted
+class RealizesNothing(Method):
+    def probs(self, probs, site):
+        return probs * 0.5
+
+    def realize(self, model):
+        return contextlib.nullcontext()
+
+
+@planted
+class RealizesForGood(Method):
+    def context(self, context, site):
+        return context * 0.5
+
+    def realize(self, model):
+        for layer in model.bert.encoder.layer:
+            layer.attention.output.dense.weight.data.mul_(0.5)
+        return contextlib.nullcontext()
+
+
+@planted
 class FitsWithoutUnderscore(Method):
     def fit(self, model, batches):
         self.mean = 0.5
@@ -306,6 +432,26 @@ class MakesNanLate(Method):
     def probs(self, probs, site):
         late = site.kind == "decoder" and probs.shape[2] == 1 and probs.shape[3] > 4
         return probs * (float("nan") if late else 0.5)
+
+
+@planted
+class MakesNanFarOut(Method):
+    def probs(self, probs, site):
+        return probs * (0.5 if probs.shape[-1] < 300 else float("nan"))
+
+
+@planted
+class OverflowsInFloatSixteen(Method):
+    def probs(self, probs, site):
+        return probs * 1e6 / 2e6
+
+
+@planted
+class ActsInSinglePrecision(Method):
+    def probs(self, probs, site):
+        import torch
+
+        return probs * 0.5 if probs.dtype == torch.float32 else probs
 
 
 @planted

@@ -7,10 +7,13 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnbench.attention import apply
-from attnbench.conformance.subject import Fault, Subject
+from attnbench.conformance import tiny
+from attnbench.conformance.subject import Fault, Subject, confirmed, within, worst
+from attnbench.errors import NotApplicable
 from attnbench.method import Method, Site
 from attnbench.whole import difference, snapshot
 
@@ -62,6 +65,27 @@ def restored(subject: Subject, seed: int) -> str:
             _fit(subject, model, copy.deepcopy(subject.terms), stop=forwards // 2 + 1)
         require_whole("KeyboardInterrupt in fit")
     return "weights, flags, hooks, configuration, registries, torch's functions and modes"
+
+
+@confirmed
+def realized(subject: Subject, seed: int) -> str:
+    """The model that does its work for real gives what the simulated one gives, and is whole afterwards."""
+    methods, model = subject.methods(), subject.model()
+    if all(type(method).realize is Method.realize for method in methods):
+        raise NotApplicable("offers no `realize`")
+    inputs = subject.batch(tiny.samples(subject.family, (12, 9), seed))
+    real, before = tiny.real(subject.family, inputs), snapshot(model)
+    expected = subject.run(inputs, methods)[real]
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for method in methods:
+            stack.enter_context(method.installed(model))
+        for way in [method.realize(model) for method in methods]:
+            stack.enter_context(way)
+        found = tiny.outputs(model, inputs)[real]
+    changed = difference(before, snapshot(model))
+    if changed:
+        raise Fault(f"after `realize`: {changed}")
+    return f"{within(worst(found, expected), 'what `realize` computes'):.1g}"
 
 
 def _fit(subject: Subject, model: Any, methods: Sequence[Method], stop: int = 0) -> int:

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
-import json
+import dataclasses
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, UntypedStorage
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch import Tensor
 
 from attnbench import sites, tiles
 from attnbench.attention import apply
-from attnbench.conformance import anew, seeds, tiny
+from attnbench.conformance import tiny
 from attnbench.conformance.subject import (
-    TOLERANCE,
     Fault,
     Subject,
     confirmed,
     first_nonfinite,
+    named,
     spied,
     told,
     within,
     worst,
 )  # fmt: skip
 from attnbench.errors import NotApplicable
-from attnbench.guard import Guard, StageError, require_nothing_kept, tensors_in
-from attnbench.measure import summary
-from attnbench.method import Method, Site, fitted, needs_fit, overridden
+from attnbench.guard import Guard
+from attnbench.method import Method, Site, overridden
 
-LENGTHS = (12, 12, 12, 9, 9, 7, 12, 5)  # equal neighbours share a tile, so examples that mix are seen
+# equal neighbours share a tile, so examples that mix are seen, few or many
+LENGTHS = (*(12,) * 16, 9, 9, 7, 12, 5)
+ALONE = (0, 1, 7, 15, 16, 18, 19, 20)  # of them, each compared with itself alone
+MANY = {torch.float32: tiny.LONGEST, torch.bfloat16: 96, torch.float16: 96}  # tokens: short dtypes are slow
 
 
 def sites_hit(subject: Subject, seed: int) -> str:
-    """Every stage is called at every site that its method selects."""
+    """Every stage is called at every site that its method selects, and on= and layers= choose them."""
+    _require_choice(subject)
     called: set[tuple[int, str, str, int]] = set()
     model, methods = subject.shared, subject.methods()
     order = {id(method): at for at, method in enumerate(methods)}
@@ -58,54 +58,80 @@ def sites_hit(subject: Subject, seed: int) -> str:
     return f"{applied.hit} of {applied.expected} sites"
 
 
+def _require_choice(subject: Subject) -> None:
+    """Raise Fault where a method acts at a site that its `on=` and `layers=` leave out."""
+    found = sites.discover(subject.shared)
+    places = dict.fromkeys((site.kind, site.layer) for site in found)
+    for term in subject.terms:
+        for kind, layer in places:
+            for on, layers in (((kind,), ()), ((), (str(layer),))):
+                try:
+                    narrow = dataclasses.replace(term, on=on, layers=layers)
+                except (TypeError, ValueError):  # what it acts at is in its other fields
+                    continue
+                for site in found:
+                    if (site.layer != layer if layers else site.kind != kind) and narrow.selects(site):
+                        chosen = f"layers={layer}" if layers else f"on={kind}"
+                        raise Fault(f"with {chosen} {term.name} selects {site.kind} layer {site.layer} too")
+
+
 def finite(subject: Subject, seed: int) -> str:
-    """Outputs are finite in float32 and bfloat16, dtype kept."""
-    for dtype in (torch.float32, torch.bfloat16):
+    """Outputs are finite in float32, bfloat16 and float16, dtype kept, at a few tokens and at many."""
+    dtypes = [dtype for dtype in MANY if not (dtype == torch.float16 and subject.trains)]
+    for dtype in dtypes:  # without float16 for Adam, who divides by less than it has
         _require_finite(subject, seed, dtype)
-    return "float32, bfloat16"
+    return ", ".join(map(named, dtypes))
 
 
 def _require_finite(subject: Subject, seed: int, dtype: torch.dtype) -> None:
     origin, look = first_nonfinite()
     model = subject.model().to(dtype)
     methods = subject.methods() if dtype == torch.float32 else copy.deepcopy(subject.terms)
-    name = str(dtype).removeprefix("torch.")
     try:
         if dtype != torch.float32:
             subject.fit(model, methods)
-        inputs = subject.batch(tiny.samples(subject.family, LENGTHS, seed))
-        found = subject.run(inputs, spied(methods, look, copies=True), model)
+        for lengths in (LENGTHS, (MANY[dtype],)):
+            inputs = subject.batch(tiny.samples(subject.family, lengths, seed))
+            found = subject.run(inputs, spied(methods, look, copies=True), model)
+            found = found[tiny.real(subject.family, inputs)]
+            subject.seen.setdefault(dtype, found)
+            if origin or not bool(found.isfinite().all()):
+                tokens = f"at {max(lengths)} tokens: {origin[0] if origin else 'the outputs are not finite'}"
+                raise Fault(f"{named(dtype)}, {tokens}")
+    except Fault:
+        raise
     except Exception as error:
-        raise Fault(f"{name}: {told(error)}") from error
-    if origin or not bool(found[tiny.real(subject.family, inputs)].isfinite().all()):
-        raise Fault(f"{name}: {origin[0] if origin else 'the outputs are not finite'}")
+        raise Fault(f"{named(dtype)}: {told(error)}") from error
 
 
 def causal(subject: Subject, seed: int) -> str:
     """Tokens after t leave outputs up to t bit-equal."""
     if not tiny.FAMILIES[subject.family].causal:
         raise NotApplicable("sees both ways")
-    inputs = subject.batch(tiny.samples(subject.family, (14, 14, 10), seed))
+    inputs = subject.batch(tiny.samples(subject.family, (128, 14, 14, 10), seed))
     key = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
-    last = inputs[key].shape[1] // 2
-    other = {**inputs, key: inputs[key].clone()}
-    later = other[key][:, last + 1 :]
-    later.copy_(torch.where(later >= tiny.PLAIN, tiny.VOCABULARY + tiny.PLAIN - 1 - later, later))
-    before, after = (subject.run(given)[:, : last + 1] for given in (inputs, other))
-    within(worst(after, before), f"tokens after {last} change outputs up to {last}", 0.0)
+    tokens, real = inputs[key], tiny.real(subject.family, inputs)
+    last = real.sum(1) // 2
+    upto = torch.arange(tokens.shape[1], device=tokens.device) <= last[:, None]
+    other = torch.where(real & ~upto, tiny.VOCABULARY + tiny.PLAIN - 1 - tokens, tokens)
+    before, after = (subject.run({**inputs, key: given}) for given in (tokens, other))
+    for at, t in enumerate(last.tolist()):
+        within(
+            worst(after[at, : t + 1], before[at, : t + 1]), f"tokens after {t} change outputs up to {t}", 0.0
+        )
     return "bit-equal"
 
 
 @confirmed
 def batched(subject: Subject, seed: int) -> str:
-    """A sample gives the same alone and in a padded batch of 8, on either side."""
+    """A sample gives the same alone and in a padded batch with many of its length, on either side."""
     chosen = tiny.samples(subject.family, LENGTHS, seed)
-    alone = [subject.run(subject.batch([sample]))[0] for sample in chosen]
+    alone = {at: subject.run(subject.batch([chosen[at]]))[0] for at in ALONE}
     gap = 0.0
     for side in tiny.FAMILIES[subject.family].sides:
         inputs = subject.batch(chosen, side)
         together, real = subject.run(inputs), tiny.real(subject.family, inputs)
-        for at, expected in enumerate(alone):
+        for at, expected in alone.items():
             found = together[at][real[at]]
             gap = max(gap, within(worst(found, expected), f"sample {at} in a batch padded on the {side}"))
     return f"{gap:.1g}"
@@ -119,78 +145,6 @@ def tiled(subject: Subject, seed: int) -> str:
     with mock.patch.dict(tiles.TILE_BYTES, dict.fromkeys(tiles.TILE_BYTES, 1)):
         parts = subject.run(inputs)
     return f"{within(worst(parts, whole), 'in tiles of one query row'):.1g}"
-
-
-def deterministic(subject: Subject, seed: int) -> str:
-    """Made and fitted anew, or the same fitted again, it gives the same; nobody sets everybody's seed."""
-    inputs, again = subject.sample(seed), subject.terms
-    expected = subject.run(inputs)
-    same = 0.0 if subject.device == "cpu" else TOLERANCE
-    ends = []
-    with seeds.kept():
-        for draw, words in enumerate(("a second method of the same spec", "the same method fitted again")):
-            seeds.sow(20210409 + draw)  # nobody begins with it, as many do with 0
-            fresh = anew.made(subject.terms)
-            again = again if draw else fresh
-            if any(map(needs_fit, again)):
-                subject.fit(subject.model(), again)
-            within(worst(subject.run(inputs, copy.deepcopy(again)), expected), words, same)
-            ends.append(seeds.states())
-    reset = [name for name in ends[0] if ends[0][name] == ends[1][name]]
-    if reset:
-        raise Fault(f"sets the seed of {reset[0]}, which is everybody's: draw from a generator of its own")
-    return "bit-equal" if not same else f"{same:g}"
-
-
-def recorded(subject: Subject, seed: int) -> str:
-    """A record can hold what fit learned."""
-    learned = [fitted(method) for method in subject.methods() if needs_fit(method)]
-    if not learned:
-        raise NotApplicable("learns nothing")
-    try:
-        json.dumps(list(map(summary, learned)), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise Fault(told(error)) from error
-    return ", ".join(dict.fromkeys(key for each in learned for key in each))
-
-
-def stateless(subject: Subject, seed: int) -> str:
-    """The order of samples does not matter, and no stage keeps its tensor or a view of its memory."""
-    first, second, third = (subject.sample(seed + at) for at in range(3))
-    methods, names = subject.methods(), list[tuple[str, StorageWeakRef]]()
-    memory: list[UntypedStorage] = []  # alive to the end, so that no address is used twice
-    own = {tensor.untyped_storage().data_ptr() for m in methods for _, tensor in tensors_in(vars(m))}
-
-    def see(method: Method, stage: str, site: Site, tensor: Tensor, result: Tensor) -> None:
-        names.append((Guard(method, stage).at(site), StorageWeakRef(tensor.untyped_storage())))
-        memory.extend([tensor.untyped_storage(), result.untyped_storage()])
-
-    spied(methods, see)
-    seen = [subject.run(inputs, methods) for inputs in (first, second, third, third, second, first)]
-    for at in range(3):
-        within(worst(seen[5 - at], seen[at]), "the same sample after others", 0.0)
-    first_ever = _first_ever(subject, third)
-    if first_ever is not None:
-        within(worst(first_ever, seen[2]), "the same sample as the first that its file ever sees", 0.0)
-    try:
-        require_nothing_kept(methods, [lent for lent in memory if lent.data_ptr() not in own])
-    except StageError as error:
-        raise Fault(str(error)) from None
-    del memory[:], seen
-    gc.collect()
-    kept = [name for name, lent in names if not lent.expired()]
-    if kept:
-        raise Fault(f"{kept[0]}: its tensor is kept, or an array that shares its memory. Clone it.")
-    return "bit-equal"
-
-
-def _first_ever(subject: Subject, inputs: dict[str, Tensor]) -> Tensor | None:
-    """Return the outputs where the methods' files have seen no sample, or None where they do not run so."""
-    with anew.reloaded(subject.fitted) as methods:
-        if methods is not None:
-            with contextlib.suppress(Exception):
-                return subject.run(inputs, methods)
-    return None
 
 
 @confirmed

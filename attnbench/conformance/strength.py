@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from attnbench import measure, spec
 from attnbench.attention import Identity
 from attnbench.conformance import tiny
-from attnbench.conformance.subject import TOLERANCE, Fault, Subject, within, worst
+from attnbench.conformance.promises import LENGTHS
+from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, within, worst
 from attnbench.errors import NotApplicable
 from attnbench.fields import amount_field
 from attnbench.method import Method
@@ -26,6 +31,28 @@ def effect(subject: Subject, seed: int) -> str:
         if share:
             return f"{share:.0%} of the outputs differ from dense"
     raise Fault("changes nothing")
+
+
+def dtypes(subject: Subject, seed: int) -> str:
+    """In bfloat16 and float16 it changes the outputs about as much as in float32."""
+    full = 0.0
+    for dtype, found in subject.seen.items():
+        dense = _dense(subject.family, subject.device, dtype, seed)
+        gap = float((found.double() - dense).square().mean().sqrt())
+        full = full or gap  # float32 is the first
+        rounding = torch.finfo(dtype).eps * float(dense.square().mean().sqrt())
+        if gap < full / 2 - rounding:
+            raise Fault(f"changes the outputs by {gap:.2g} in {named(dtype)}, by {full:.2g} in float32")
+    return ", ".join(map(named, subject.seen))
+
+
+@functools.cache
+def _dense(family: str, device: str, dtype: torch.dtype, seed: int) -> Tensor:
+    """Return what the unmodified model gives where `finite` saw a method's outputs."""
+    subject = Subject(family, (), device)
+    inputs = subject.batch(tiny.samples(family, LENGTHS, seed))
+    found = subject.run(inputs, [Identity()], subject.model().to(dtype))
+    return found[tiny.real(family, inputs)].double()
 
 
 def zero_strength(subject: Subject, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -11,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from attnbench import bench
 from attnbench.attention import apply
-from attnbench.conformance import tiny
+from attnbench.conformance import seeds, tiny
 from attnbench.guard import Guard, StageError
 from attnbench.method import Method, Site, overridden
 
@@ -33,6 +35,8 @@ class Subject:
     terms: tuple[Method, ...]
     device: str = "cpu"
     fitted: tuple[Method, ...] = field(default=(), init=False)
+    trains: bool = field(default=False, init=False)  # whether a fit took a step of an optimizer
+    seen: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False)  # outputs that `finite` saw
 
     def model(self) -> Any:
         return tiny.build(self.family).to(self.device)
@@ -44,10 +48,19 @@ class Subject:
     def methods(self) -> tuple[Method, ...]:
         return copy.deepcopy(self.fitted)
 
-    def fit(self, model: Any, methods: Sequence[Method]) -> None:
-        """Fit from left to right, each with the earlier ones applied."""
-        batches = tiny.labelled(self.family, device=self.device)
-        bench.fit(model, methods, batches)
+    def fit(self, model: Any, methods: Sequence[Method], *, seeded: bool = True, **batching: Any) -> None:
+        """Fit from left to right, each with the earlier ones applied, on `tiny.labelled` samples.
+
+        `seeded`: what is drawn from everybody's generators is the same in every fit.
+        """
+        batches = tiny.labelled(self.family, device=self.device, **batching)
+        with contextlib.ExitStack() as stack:
+            if seeded:
+                stack.enter_context(seeds.kept())
+                seeds.sow(20210408)
+            handle = register_optimizer_step_post_hook(lambda *_: setattr(self, "trains", True))
+            stack.callback(handle.remove)
+            bench.fit(model, methods, batches)
 
     def batch(self, chosen: Sequence[tiny.Sample], side: tiny.Side = "right") -> dict[str, Tensor]:
         return tiny.batch(self.family, chosen, side, self.device)
@@ -144,6 +157,10 @@ def first_nonfinite() -> tuple[list[str], Seen]:
             origin.append(f"{Guard(method, stage).at(site)} made {int(bad.sum())} non-finite values")
 
     return origin, look
+
+
+def named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def told(error: BaseException) -> str:

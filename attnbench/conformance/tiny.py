@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 WIDTH, HEADS, LAYERS = 32, 4, 2
 PAD, BOS, EOS, PLAIN, VOCABULARY = 0, 1, 2, 4, 48  # tokens from PLAIN on mean nothing special
-LONGEST = 256
+LONGEST = 512
 QUERY_KEY = re.compile(r"\.(query|key|q_proj|k_proj|q|k|c_attn)\.weight$")
 Side = Literal["left", "right"]
 
@@ -153,22 +153,22 @@ def samples(name: str, lengths: Sequence[int], seed: int = 0) -> list[Sample]:
 
 
 def batch(
-    name: str, chosen: Sequence[Sample], side: Side = "right", device: str = "cpu"
+    name: str, chosen: Sequence[Sample], side: Side = "right", device: str = "cpu", wider: int = 0
 ) -> dict[str, Tensor]:
     """Pad samples to one batch of model inputs; positions count from the first token where they are taken."""
-    ids, mask = _padded([sample.tokens for sample in chosen], side)
+    ids, mask = _padded([sample.tokens for sample in chosen], side, wider)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if FAMILIES[name].seq2seq:
         # nobody pads the start of a decoder: it is where it starts
-        targets = _padded([sample.target for sample in chosen], "right")
+        targets = _padded([sample.target for sample in chosen], "right", wider)
         inputs["decoder_input_ids"], inputs["decoder_attention_mask"] = targets
     else:
         inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     return {key: value.to(device) for key, value in inputs.items()}
 
 
-def _padded(rows: Sequence[Sequence[int]], side: Side) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
+def _padded(rows: Sequence[Sequence[int]], side: Side, wider: int) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows)) + wider
     ids, mask = torch.full((len(rows), width), PAD), torch.zeros(len(rows), width, dtype=torch.long)
     for at, row in enumerate(rows):
         place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
@@ -181,12 +181,18 @@ def real(name: str, inputs: dict[str, Tensor]) -> Tensor:
     return inputs["decoder_attention_mask" if FAMILIES[name].seq2seq else "attention_mask"].bool()
 
 
-def labelled(name: str, seed: int = 0, device: str = "cpu") -> list[dict[str, Tensor]]:
-    """Make three small batches with labels, as a task's calibration split gives them."""
-    made = []
-    for part in range(3):
-        chosen = samples(name, (12, 12, 9, 6), seed=100 + 10 * seed + part)
-        inputs = batch(name, chosen, device=device)
+def labelled(
+    name: str, seed: int = 0, device: str = "cpu", sizes: Sequence[int] = (4, 4, 4), wider: int = 0
+) -> list[dict[str, Tensor]]:
+    """Make small batches of 12 samples with labels, as a task's calibration split gives them.
+
+    `sizes` are the batches', `wider` is by how much more than needed they are padded.
+    """
+    chosen = [s for part in range(3) for s in samples(name, (12, 12, 9, 6), seed=100 + 10 * seed + part)]
+    made, start = [], 0
+    for size in sizes:
+        part, start = chosen[start : start + size], start + size
+        inputs = batch(name, part, device=device, wider=wider)
         if FAMILIES[name].seq2seq:
             inputs["labels"] = inputs["decoder_input_ids"].masked_fill(
                 inputs["decoder_attention_mask"] == 0, -100
@@ -194,7 +200,7 @@ def labelled(name: str, seed: int = 0, device: str = "cpu") -> list[dict[str, Te
         elif FAMILIES[name].causal:
             inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
         else:
-            inputs["labels"] = torch.tensor([sum(s.tokens) % 2 for s in chosen], device=device)
+            inputs["labels"] = torch.tensor([sum(s.tokens) % 2 for s in part], device=device)
         made.append(inputs)
     return made
 
