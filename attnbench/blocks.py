@@ -158,7 +158,8 @@ def _read(kind: str, queries: int, mask: Tensor, origin: Origin | None) -> Itera
             continue
         position = 0  # of query 0 among the uncut keys
         if kind == "decoder":
-            position = stop - 1 - at if origin is None else origin.queries
+            told = None if origin is None else origin.queries
+            position = stop - 1 - at if told is None else told
         low, high = 0, queries
         if kind == "decoder" or (kind == "encoder" and queries == keys):
             low, high = max(0, start - position), max(0, min(queries, stop - position))

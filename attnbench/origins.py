@@ -16,10 +16,11 @@ from transformers.masking_utils import eager_mask
 class Origin:
     """How many tokens, padding counted, come before a mask's first query and before its first key.
 
-    `shown` (batch, tokens) is True where a token is none of padding, None where no token is.
+    Where `queries` is None, the first query that sees the last key stands at it. `shown` (batch, tokens) is
+    True where a token is none of padding, None where no token is.
     """
 
-    queries: int
+    queries: int | None
     keys: int
     shown: Tensor | None
 

@@ -21,6 +21,7 @@ from attnbench.blocks import read
 from attnbench.engine import Engine
 from attnbench.errors import NotApplicable, UserError
 from attnbench.method import Method, Site, overridden
+from attnbench.origins import Origin
 from attnbench.places import Applied
 
 SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
@@ -149,6 +150,9 @@ def probe(model: nn.Module) -> list[Site]:
 class TapEngine(Engine):
     """Serves a model through a tap: example by example without padding, as tiles do."""
 
+    # where a step's mask stands, of which a window shows only the end; known while the whole model is called
+    origin: Origin | None = None
+
     def push(self, applied: Applied) -> None:
         model = self.model()
         if model is not None:
@@ -159,12 +163,24 @@ class TapEngine(Engine):
     def attached(self, model: nn.Module) -> Iterator[None]:
         """Open the tap for a while."""
         tap = Tap(list(self.paths), self.answer)
-        handle = model.register_forward_pre_hook(lambda *_: tap.inside.clear())
+
+        def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tap.inside.clear()
+            shown = kwargs.get("attention_mask")
+            known = len(args) < 2 and (shown is None or shown.dim() == 2)
+            self.origin = Origin(None, 0, shown) if known else None
+
+        def end(*_: Any) -> None:
+            self.origin = None
+
+        handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
+        handles.append(model.register_forward_hook(end, always_call=True))
         try:
             with sites.registered(model, self), eager(model), tap.open():
                 yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def answer(self, module: nn.Module, scores: Tensor, probs: Tensor) -> Tensor:
         """Return what the methods make of one softmax; what is padding gets zeros."""
@@ -174,8 +190,9 @@ class TapEngine(Engine):
             hits[place.key] += 1
         if not place.stages.probs:
             return probs
-        result = torch.zeros_like(probs)
-        for block in read(place.site.kind, scores.shape[2], visible_in(scores.detach(), place.site.kind)):
+        result, kind = torch.zeros_like(probs), place.site.kind
+        origin = self.origin if kind == "decoder" and scores.shape[2] < scores.shape[3] else None
+        for block in read(kind, scores.shape[2], visible_in(scores.detach(), kind), origin):
             where = block.examples, slice(None), block.queries, block.keys
             at = Site(
                 place.site.path, place.site.kind, place.site.layer, probs.shape[1], place.site.head_dim,

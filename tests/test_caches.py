@@ -56,6 +56,22 @@ def test_a_window_s_cache_changes_no_method(name, spec):
         assert (model(**batch, use_cache=False).logits[real] - expected).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("name", ["gpt-neo", "gpt-j"])
+def test_a_tapped_window_s_cache_changes_no_method(name):
+    import test_tap
+
+    model, batch = test_tap.tiny(name), test_tap.padded(name)
+    places, shown = batch["position_ids"], batch["attention_mask"]
+    with torch.no_grad(), attnbench.apply(model, "prune50:random"):
+        expected = model(**batch, use_cache=False).logits[shown.bool()]
+        cache, found = DynamicCache(), []
+        for low, high in ((0, 7), (7, 8), (8, 11)):
+            step = {"input_ids": batch["input_ids"][:, low:high], "position_ids": places[:, low:high]}
+            found.append(model(**step, attention_mask=shown[:, :high], past_key_values=cache).logits)
+        found = torch.cat(found, 1)[shown.bool()]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_beams_share_a_window_s_cache():
     model = tiny("mistral")
     batch = padded(model, "left", examples=3, tokens=9)
