@@ -551,6 +551,13 @@ class KnowsNoCache(Method):
 
 
 @planted
+class KnowsNoWindow(Method):
+    def probs(self, probs, site):
+        lost = site.visible is not None and not bool(site.visible[..., 0].any())
+        return probs * (0.25 if lost and probs.shape[2] == 1 else 0.5)
+
+
+@planted
 class DropsASite(Method):
     def context(self, context, site):
         from attnbench import sites

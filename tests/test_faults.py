@@ -89,6 +89,7 @@ CAUGHT = {
     "faulty-edits-its-data": ("bert", {"gradients"}, "in place although it requires a gradient"),
     "faulty-is-another-function-under-autograd": ("bert", {"gradients"}, "outputs with gradients enabled"),
     "faulty-knows-no-cache": ("gpt2 bart", {"generation", "tiles"}, "with a cache: differs"),
+    "faulty-knows-no-window": ("llama", {"generation"}, "with a sliding window's cache: differs"),
     "faulty-drops-a-site": ("bert", {"sites"}, "(encoder layer 1) was never called"),
     "faulty-changes-nothing": ("bert gpt2", {"effect"}, "changes nothing"),
     "faulty-misspells-its-stage": ("bert", {"stages", "runs"}, "'prob' looks like probs"),

@@ -32,6 +32,11 @@ def test_a_composition_is_fitted_in_order():
     assert "no attention at on=decoder" in str(report)
 
 
+def test_a_mask_that_leaves_queries_without_keys_still_hides_more_with_more():
+    report = check_method("mask90", families=["gpt2"])
+    assert report.ok, str(report)
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "t5", "bart"])
 def test_the_tiny_models_attend_neither_flat_nor_hard(name):
     import torch

@@ -13,10 +13,10 @@ from attnbench import measure, spec
 from attnbench.attention import Identity
 from attnbench.conformance import tiny
 from attnbench.conformance.promises import LENGTHS
-from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, within, worst
+from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, spied, within, worst
 from attnbench.errors import NotApplicable
 from attnbench.fields import amount_field
-from attnbench.method import Method
+from attnbench.method import Method, Site
 
 
 def effect(subject: Subject, seed: int) -> str:
@@ -65,7 +65,10 @@ def zero_strength(subject: Subject, seed: int) -> str:
 
 
 def growth(subject: Subject, seed: int) -> str:
-    """The measured sparsity grows with the amount, where that is declared."""
+    """The measured sparsity grows with the amount, where that is declared.
+
+    A hidden key counts, though a query that has lost all of its keys may attend uniformly.
+    """
     method = single(subject, "grows")
     full, start = amount_of(method), declared(method, "zero") or 0
     if full is None or declared(method, "grows") != "sparsity":
@@ -75,12 +78,27 @@ def growth(subject: Subject, seed: int) -> str:
     for value in amounts:
         model, again = subject.model(), [with_amount(method, value)]
         subject.fit(model, again)
-        seen = measure.measure(model, [subject.sample(seed, 24)], again)
-        found.append(max(seen["sparsity"], 1 - seen["heads"]))
+        inputs = subject.sample(seed, 24)
+        seen = measure.measure(model, [inputs], again)
+        found.append(max(seen["sparsity"], 1 - seen["heads"], _hidden(subject, inputs, again, model)))
     words = ", ".join(f"{share:.0%} at {value:g}" for share, value in zip(found, amounts, strict=True))
     if found != sorted(found) or (amounts[0] < amounts[-1] and found[0] == found[-1]):
         raise Fault(f"sparsity {words}")
     return f"sparsity {words}"
+
+
+def _hidden(subject: Subject, inputs: dict[str, Tensor], methods: list[Method], model: Any) -> float:
+    """Return the share of the keys that queries may see which methods hide."""
+    counts = [0, 0]
+
+    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
+        if stage == "scores":
+            shown = given.isfinite()
+            counts[0] += int((shown & result.isneginf()).sum())
+            counts[1] += int(shown.sum())
+
+    subject.run(inputs, spied(methods, look, copies=True), model)
+    return counts[0] / max(counts[1], 1)
 
 
 def single(subject: Subject, declaration: str) -> Method:

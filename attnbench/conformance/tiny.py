@@ -15,6 +15,7 @@ from torch import Tensor, nn
 WIDTH, HEADS, LAYERS = 32, 4, 2
 PAD, BOS, EOS, PLAIN, VOCABULARY = 0, 1, 2, 4, 48  # tokens from PLAIN on mean nothing special
 LONGEST = 512
+WINDOW = 6  # tokens
 QUERY_KEY = re.compile(r"\.(query|key|q_proj|k_proj|q|k|c_attn)\.weight$")
 Side = Literal["left", "right"]
 
@@ -67,6 +68,19 @@ def _llama() -> Any:
         pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
     )  # fmt: skip
     return LlamaForCausalLM(LlamaConfig(**options))
+
+
+def sliding(model: Any) -> Any:
+    """Return a Mistral with a tiny Llama's weights, which sees its last few tokens only."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    given = {
+        key: value for key, value in model.config.to_dict().items() if key not in ("model_type", "dtype")
+    }
+    made = MistralForCausalLM(MistralConfig(**given, sliding_window=WINDOW)).eval().to(model.device)
+    made.load_state_dict(model.state_dict())
+    made.generation_config = model.generation_config
+    return made
 
 
 def _t5() -> Any:
