@@ -35,6 +35,45 @@ def test_every_command_is_one_that_exists(line):
         assert parser().parse_args(words).command.removeprefix("list_") == words[0]
 
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+STEPS = re.findall(r"^attnbench .*", CONTRIBUTING, re.MULTILINE)
+
+
+def test_contributing_shows_every_step_as_a_command():
+    commands = [parser().parse_args(line.partition("#")[0].split()[1:]) for line in STEPS]
+    ten, five = (CONTRIBUTING.partition(f"\n## {title}\n")[2] for title in ("A method", "A row on a board"))
+    order = ["new-method", "check", "run", "run", "run", "leaderboard", "leaderboard", "verify"]
+    assert [each.command for each in commands] == order
+    assert "--plugin my_method.py" in ten.partition("\n## ")[0]
+    assert "pull request" in five.partition("\n## ")[0]
+    for suite in (path for each in commands for path in getattr(each, "suites", [])):
+        assert (ROOT / suite).is_file(), suite
+
+
+def test_the_method_in_ten_lines_is_what_check_asks_for(tmp_path, fresh_registry):
+    from attnbench.conformance import source
+    from attnbench.spec import parse
+
+    (code,) = [block for block in _blocks("python") if "# clip.py" in block]
+    (tmp_path / "clip.py").write_text(code, encoding="utf-8")
+    fresh_registry.load([str(tmp_path / "clip.py")])
+    assert "attnbench check clip --plugin clip.py" in README
+    for check in (source.round_trip, source.docstring, source.stages):
+        check(parse("clip50"))
+
+
+def test_every_file_of_a_command_is_there():
+    given = re.findall(r"--custom-tasks (\S+)", README)
+    assert given and all((ROOT / path).is_file() for path in given)
+
+
+def test_every_name_of_a_split_is_explained():
+    from attnbench.backends.own_data import SPLITS
+
+    said = README.partition("A row whose split is")[2].partition("is measured.")[0]
+    assert set(re.findall("`([a-z]+)`", said)) == set(SPLITS)
+
+
 def test_the_method_in_ten_lines_runs(tmp_path, fresh_registry, capsys):
     (code,) = [block for block in _blocks("python") if "# clip.py" in block]
     (tmp_path / "clip.py").write_text(code, encoding="utf-8")
