@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -73,13 +74,15 @@ class Report:
 
 
 def _grouped(outcomes: Iterable[Outcome]) -> list[str]:
-    places: dict[str, list[str]] = {}
+    places: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        places.setdefault(outcome.detail, []).append(outcome.where)
-    return [
-        f"{', '.join(where)}{': ' if detail else ''}{detail}" if where[0] else detail
-        for detail, where in places.items()
-    ]
+        # the same error in another module of another architecture is one error: the first says where
+        places.setdefault(re.sub(r" at \S+ \(\w+ layer \d+\)", "", outcome.detail), []).append(outcome)
+    lines = []
+    for alike in places.values():
+        where, detail = ", ".join(each.where for each in alike), alike[0].detail
+        lines.append(f"{where}{': ' if detail else ''}{detail}" if where else detail)
+    return lines
 
 
 def check_method(

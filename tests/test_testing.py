@@ -184,3 +184,20 @@ def test_only_functions_of_one_probability_have_a_curve():
     curves = {name for name in registry().methods if "out, log scale" in describe(name)}
     assert {"logquant", "linquant", "threshold"} <= curves
     assert not curves & {"prune", "prune:random", "prune:global", "threshold:row", "uniform", "mask"}
+
+
+def test_an_error_of_several_architectures_is_told_once():
+    from attnbench.testing import Outcome, Report
+
+    def failed(family, text):
+        return Outcome("runs", family, "FAILED", text)
+
+    report = Report("mine", [
+        failed("bert", "TypeError: no (mine.probs at bert.layer.0.self (encoder layer 0))"),
+        failed("gpt2", "TypeError: no (mine.probs at transformer.h.0.attn (decoder layer 0))"),
+        failed("t5", "TypeError: yes (mine.probs at encoder.block.0 (encoder layer 0))"),
+    ])  # fmt: skip
+    assert str(report).splitlines()[1].split("  ")[-1].strip() == (
+        "bert, gpt2: TypeError: no (mine.probs at bert.layer.0.self (encoder layer 0)); "
+        "t5: TypeError: yes (mine.probs at encoder.block.0 (encoder layer 0))"
+    )
