@@ -144,8 +144,6 @@ def drop_random(
     state = torch.zeros(1, dtype=torch.int32, device=probs.device)
     for part in key:
         state = _scramble(state + part)
-        if part >= 1 << 31:  # the sum keeps 32 bits, and the shifts take a number for its complement
-            state = _scramble(state + (part >> 31) * 0x61C88647 % (1 << 32))
     for axis in axes:
         state = _scramble(
             state[..., None] + torch.arange(axis.start, axis.stop, dtype=torch.int32, device=probs.device)

@@ -125,7 +125,7 @@ def test_a_checkpoint_is_known_by_the_weights_that_are_loaded(tiny_folder, tmp_p
     assert models.find(str(folder), "pocket-sentiment").fingerprint == before
 
 
-@pytest.mark.parametrize("seed", [-1, 1 << 63])
+@pytest.mark.parametrize("seed", [-1, 1 << 31])
 def test_a_seed_that_no_generator_takes_is_a_mistake(seed, tmp_path, capsys):
     asked = ["run", "--models", "bert", "--seed", str(seed), "--limit", "4", "--records", str(tmp_path / "r")]
     assert main(asked) == 2

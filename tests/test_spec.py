@@ -30,7 +30,7 @@ CANONICAL = {
     "heads50:entropy:per-layer=false": "heads50:entropy",
     "linquant3:pruned:mid": "linquant3:mid:pruned",
     "uniform": "uniform",
-    "mask50:random:seed=9223372036854775807": "mask50:random:seed=9223372036854775807",
+    "mask50:random:seed=2147483647": "mask50:random:seed=2147483647",
     "entmax:on=encoder+uniform:on=decoder:on=cross": "entmax:on=encoder+uniform:on=decoder:on=cross",
     "entmax:layers=0-2+uniform:layers=3": "entmax:layers=0-2+uniform:layers=3",
 }
@@ -70,7 +70,7 @@ MISTAKES = {
     "mask50:block=3": "block takes no value",
     "mask50:block:block=3": "block takes no value",
     "prune80:random:seed": "seed takes a value, as in seed=...",
-    "heads50:random:seed=9223372036854775808": "seed takes a whole number from 0 to 9223372036854775807",
+    "heads50:random:seed=2147483648": "seed takes a whole number from 0 to 2147483647",
     "prune80:random:seed=-1": "seed takes a whole number from 0",
     "entmax+uniform": "'entmax+uniform': entmax and uniform each replace the softmax",
     "uniform:layers=0-3+prune80+entmax:layers=3:layers=9": "uniform and entmax each replace",
