@@ -183,11 +183,12 @@ def test_heads_are_a_grid_a_way_of_scoring():
             drawn.fitted = {f"{method}:seed=4": {"scores_": {"encoder 0": [7.0, 7.0]}}}
         if method == "prune90":
             item.fitted = {method: {"scores_": {"encoder 0": {"shape": [4, 50]}}, "other_": 3}}
-    items += [drawn, record("heads50:random", acc=right(1000, 300)), record("heads50:l2", acc=right(1000, 300))]
+    items += [drawn, *(record(f"heads50:{by}", acc=right(1000, 300)) for by in ("random", "l2"))]
     items[-2].fitted = {"heads50:random": {"scores_": {"encoder 0": [0.3, 0.2]}}}
     items[-1].fitted = {"heads50:l2": {"scores_": scores}}
     each = by_name(items)["head-scores"]
-    assert [grid.method for grid in each.grids] == ["heads50:entropy"]  # the largest, its first seed; no draw; none twice
+    # the largest, its first seed; no draw; none twice
+    assert [grid.method for grid in each.grids] == ["heads50:entropy"]
     assert each.grids[0].gone == {(0, 0), (1, 1)}
     lines = list(csv.DictReader(io.StringIO(each.table)))
     assert [line["removed"] for line in lines] == ["1", "0", "0", "1"] and lines[1]["score"] == "0.9"
