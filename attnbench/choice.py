@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench import compare, statistics
+from attnbench import compare, pairing, statistics
 from attnbench.aggregates import Array, working
 from attnbench.families import amounts, family
 from attnbench.row import CONTROLS, Row
@@ -67,7 +67,7 @@ def _section(section: Section, sweep: str) -> Iterator[Choice]:
             continue
         items: dict[str, list[Record]] = {}
         for item in mine:
-            if not compare.other_samples(item, dense):
+            if not pairing.other_samples(item, dense):
                 items.setdefault(compare.name_without_seed(item.cell["method"]), []).append(item)
         yield _choice(sweep, ordered, rows, items)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnbench import controls, statistics
+from attnbench import controls, pairing, statistics
 from attnbench.aggregates import Array, aggregate, is_fraction, over_seeds, working
 from attnbench.errors import UserError
 from attnbench.row import CONTROLS, LEVEL, Row
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MARGIN = 0.01
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
-REMEDY = "run it again with the same --limit, or keep them in different --records folders"
 
 
 def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
@@ -77,7 +76,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
     """Make the rows of one model on one task."""
     problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
-    problems |= _others(measured)
+    problems |= pairing.others(measured)
     measured = {method: item for method, item in measured.items() if problems[method] is None}
     groups: dict[str, list[Record]] = {}
     for method, item in measured.items():
@@ -125,38 +124,8 @@ def mismatches(records: Iterable[Record]) -> Iterator[str]:
     """Yield a line for every cell that was measured on other samples than its model's dense on that task."""
     for (model, task), cells in _columns(records).items():
         measured = {method: item for method, item in cells.items() if problem(item) is None}
-        for method, told in _others(measured).items():
+        for method, told in pairing.others(measured).items():
             yield f"{model} {task} {method}: {told}"
-
-
-def _others(measured: dict[str, Record]) -> dict[str, str]:
-    """Say of which cells the samples are others than dense's, or than the first one's."""
-    if not measured:
-        return {}
-    reference = measured.get("dense") or next(iter(measured.values()))
-    told = {method: other_samples(item, reference) for method, item in measured.items()}
-    return {method: each for method, each in told.items() if each}
-
-
-def other_samples(item: Record, reference: Record) -> str | None:
-    """Say how a record is of other samples, data or task definition than one it is paired with, or None."""
-    name, samples, others = (
-        reference.cell["method"], item.scores.get("doc_id"), reference.scores.get("doc_id")
-    )  # fmt: skip
-    if samples is not None and others is not None:
-        if len(samples) != len(others):
-            return f"has {_samples(samples)}, {name} {len(others):,}: {REMEDY}"
-        if not np.array_equal(samples, others):
-            return f"was not measured on the same samples in the same order as {name}: {REMEDY}"
-    for key in ("dataset", "task"):
-        ours, theirs = (each.provenance.get("fingerprints", {}).get(key) for each in (item, reference))
-        if ours != theirs:
-            return f"is of another version of the {key} than {name}: measure them again"
-    return None
-
-
-def _samples(ids: Array) -> str:
-    return f"{len(ids):,} sample{'' if len(ids) == 1 else 's'}"
 
 
 def _compared(

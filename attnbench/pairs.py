@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnbench import compare, models, statistics, tasks
+from attnbench import compare, models, pairing, statistics, tasks
 from attnbench.aggregates import SAMPLES, Array, by_sample, over_seeds
 from attnbench.errors import UserError, unknown
 from attnbench.inert import clean
@@ -69,7 +69,7 @@ def difference(
         if told:
             raise UserError(f"{' '.join(item.cell.values())}: {told}")
     for item in (*a, *b):
-        told = compare.other_samples(item, b[0])
+        told = pairing.other_samples(item, b[0])
         if told:
             raise UserError(f"{' '.join(item.cell.values())} {told}")
     name = metric or next(iter(a[0].metrics))

@@ -27,13 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from attnbench import unseen
+from attnbench import freedom, unseen
 from attnbench.aggregates import Array, aggregate, bounds, influence, working
 from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
-MANY = 1e6  # degrees of freedom: as good as normal
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,12 @@ def _bootstrap(
         return Paired(estimate, max(estimate - reach, least), min(estimate + reach, greatest), p)
     size = unseen.invented(differing, most)
     drawn = drawn + size * np.random.default_rng([repeats, n]).laplace(0, 1, RESAMPLES) / n
-    spread, degrees = math.sqrt(sum(each for each, _ in seeded)), _degrees(differing)
+    spread, degrees = math.sqrt(sum(each for each, _ in seeded)), freedom.of_differences(differing)
     if spread:
         # three seeds have ten different resamples: their part is drawn from Student's t, here and not below,
         # with Welch's degrees of freedom where both methods draw
-        degrees = MANY
-        draws = rng.standard_t(_welch([each for each in seeded if each[0]]), RESAMPLES // 2)
+        degrees = freedom.MANY
+        draws = rng.standard_t(freedom.welch([each for each in seeded if each[0]]), RESAMPLES // 2)
         drawn = drawn + spread * np.concatenate([draws, -draws])
     error = float(drawn.std())
     tiny = 1e-9 * error
@@ -184,13 +183,6 @@ def _bootstrap(
     return Paired(estimate, float(low), float(high), p_margin, p_zero)
 
 
-def _welch(variances: Sequence[tuple[float, float]]) -> float:
-    """Return the degrees of freedom of a sum of variances, each with its own: (sum v)^2 / sum (v^2 / d)."""
-    if len(variances) == 1:
-        return variances[0][1]
-    return sum(v for v, _ in variances) ** 2 / sum(v**2 / degrees for v, degrees in variances)
-
-
 def _room(name: str, seeds: Sequence[Array], base: Sequence[Array]) -> tuple[float, float]:
     """Return the least and the most that two methods can differ by, as far apart as a metric's bounds allow.
 
@@ -208,19 +200,6 @@ def _room(name: str, seeds: Sequence[Array], base: Sequence[Array]) -> tuple[flo
         ends.append((max(value - own, lower), min(value + own, upper)))
     (low, high), (base_low, base_high) = ends
     return max(lower - base_high, low - upper), min(upper - base_low, high - lower)
-
-
-def _degrees(differing: Array) -> float:
-    """Return the degrees of freedom of m differences' variance: 2 (m - 1) / (kurtosis - 1), about zero.
-
-    Of normal ones m - 1; of some that are all as large no end, as their number alone is unsure.
-    """
-    largest = float(np.abs(differing).max()) if len(differing) else 0.0
-    if largest == 0:
-        return MANY
-    squares = (differing / largest) ** 2  # tiny differences would vanish when squared
-    beyond = float((squares**2).mean()) / float(squares.mean()) ** 2 - 1
-    return min(2 * (len(squares) - 1) / beyond, MANY) if beyond > 1 / MANY and len(squares) > 1 else MANY
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as scipy_stats
 
-from attnbench import resampling, statistics, unseen
+from attnbench import freedom, resampling, statistics, unseen
 from attnbench.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
 from attnbench.flips import mcnemar, score_statistic, tango
 from attnbench.resampling import resampled
@@ -292,19 +292,19 @@ def ratio(rng, n):
 
 @pytest.mark.parametrize("size", [2e-138, 1e-320, 1e150])
 def test_degrees_of_freedom_do_not_depend_on_the_unit(size):
-    found = statistics._degrees(np.array([1.0, -2.0, 0.5]) * size)
-    assert found == pytest.approx(statistics._degrees(np.array([1.0, -2.0, 0.5])), rel=0.01)
-    assert statistics._degrees(np.array([size])) == statistics._degrees(np.zeros(3)) == statistics.MANY
+    found = freedom.of_differences(np.array([1.0, -2.0, 0.5]) * size)
+    assert found == pytest.approx(freedom.of_differences(np.array([1.0, -2.0, 0.5])), rel=0.01)
+    assert freedom.of_differences(np.array([size])) == freedom.of_differences(np.zeros(3)) == freedom.MANY
 
 
 def test_unequal_differences_have_fewer_degrees_of_freedom():
     rng = np.random.default_rng(3)
-    assert statistics._degrees(rng.normal(0, 2, 100_000)) == pytest.approx(99_999, rel=0.02)
-    assert statistics._degrees(np.array([1.0, -1, 1, 1])) == statistics.MANY  # their number alone is unsure
-    assert statistics._degrees(np.array([3.0])) == statistics._degrees(np.array([])) == statistics.MANY
-    assert statistics._degrees(np.array([5.0, 0.001])) == pytest.approx(2, rel=1e-3)
+    assert freedom.of_differences(rng.normal(0, 2, 100_000)) == pytest.approx(99_999, rel=0.02)
+    assert freedom.of_differences(np.array([1.0, -1, 1, 1])) == freedom.MANY  # their number alone is unsure
+    assert freedom.of_differences(np.array([3.0])) == freedom.of_differences(np.array([])) == freedom.MANY
+    assert freedom.of_differences(np.array([5.0, 0.001])) == pytest.approx(2, rel=1e-3)
     # of many draws of ten the variance varies as much as these degrees of freedom say
-    found = [statistics._degrees(rng.normal(size=10)) for _ in range(4000)]
+    found = [freedom.of_differences(rng.normal(size=10)) for _ in range(4000)]
     assert 9 < np.median(found) < 16
 
 

@@ -1,0 +1,44 @@
+"""Whether two records can be paired: of the same samples, data and task definition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnbench.aggregates import Array
+
+if TYPE_CHECKING:
+    from attnbench.record import Record
+
+REMEDY = "run it again with the same --limit, or keep them in different --records folders"
+
+
+def others(measured: dict[str, Record]) -> dict[str, str]:
+    """Say of which cells the samples are others than dense's, or than the first one's."""
+    if not measured:
+        return {}
+    reference = measured.get("dense") or next(iter(measured.values()))
+    told = {method: other_samples(item, reference) for method, item in measured.items()}
+    return {method: each for method, each in told.items() if each}
+
+
+def other_samples(item: Record, reference: Record) -> str | None:
+    """Say how a record is of other samples, data or task definition than one it is paired with, or None."""
+    name, samples, others = (
+        reference.cell["method"], item.scores.get("doc_id"), reference.scores.get("doc_id")
+    )  # fmt: skip
+    if samples is not None and others is not None:
+        if len(samples) != len(others):
+            return f"has {_samples(samples)}, {name} {len(others):,}: {REMEDY}"
+        if not np.array_equal(samples, others):
+            return f"was not measured on the same samples in the same order as {name}: {REMEDY}"
+    for key in ("dataset", "task"):
+        ours, theirs = (each.provenance.get("fingerprints", {}).get(key) for each in (item, reference))
+        if ours != theirs:
+            return f"is of another version of the {key} than {name}: measure them again"
+    return None
+
+
+def _samples(ids: Array) -> str:
+    return f"{len(ids):,} sample{'' if len(ids) == 1 else 's'}"
