@@ -20,7 +20,8 @@ SLACK = 100_000  # bytes: caches that fill once. The attention of one batch at o
 def _held() -> int:
     """Return the bytes of live tensors, and of what Python and numpy have allocated since tracing began."""
     gc.collect()
-    tensors = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    # no stand-ins without memory, which torch.compile keeps
+    tensors = [item for item in gc.get_objects() if type(item) in (torch.Tensor, torch.nn.Parameter)]
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
     return sum(storages.values()) + tracemalloc.get_traced_memory()[0]
 

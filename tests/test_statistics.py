@@ -376,7 +376,7 @@ def test_p_of_the_margin_agrees_with_the_interval(higher):
     assert paired("mean", dense, [[method]], 1.0, higher)[0].p_margin < 1e-12
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_holm_is_that_of_statsmodels(p):
     from statsmodels.stats.multitest import multipletests
