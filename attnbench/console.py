@@ -73,13 +73,17 @@ def describe(record: Record, reused: bool = False) -> str:
     if record.status != "measured":
         return f"{where}: {record.status}: {record.error}"
     name, metric = next(iter(record.metrics.items()))
-    text = f"{where}: {name} {metric['value']:.4f}" + (
-        f" ± {metric['stderr']:.4f}" if metric["stderr"] is not None else ""
+    text = f"{where}: {name} {_number(metric['value'])}" + (
+        f" ± {_number(metric['stderr'])}" if metric["stderr"] is not None else ""
     )
     text += f", {sum(record.seconds.values()):.1f} s" if not reused else ", as recorded"
     if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
         text += ", no effect"
     return text
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def introduce(name: str) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import bench, checks, column, hub, models, provenance, record, runner, spec
+from attnbench import bench, checks, column, console, hub, models, provenance, record, runner, spec
 from attnbench.backends import encoder
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.record import Record
 
 METHODS = ["prune80", "logquant3"]
 CELLS = ["dense", "uniform", *METHODS]
@@ -597,3 +598,13 @@ def test_the_receipt_tells_a_change_from_the_order_of_a_sum(dense, found, change
     cells._changed(dense, (), item)
     receipt = cells._changed(found, spec.parse("prune80"), item)
     assert receipt == {"changed": changed, "effect": "applied" if changed else "no effect"}
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "text"),
+    [(0.925, 0.0152, "0.9250 ± 0.0152"), (1.25e26, 2.57e26, "1.25e+26 ± 2.57e+26"), (0.5, None, "0.5000")],
+)
+def test_a_finished_cell_is_one_line(value, stderr, text):
+    item = Record({"model": "m", "task": "t", "method": "prune80"}, "measured", seconds={"evaluate": 2.0})
+    item.metrics = {"acc": {"value": value, "stderr": stderr}}
+    assert console.describe(item) == f"m · t · prune80: acc {text}, 2.0 s"
