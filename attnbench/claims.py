@@ -134,7 +134,7 @@ def evaluate(board: Board) -> list[Outcome]:
 def _decide(
     claim: Claim, model: str, task: str, methods: dict[str, list[Record]], section: Section
 ) -> Outcome:
-    from attnbench import pairs
+    from attnbench import compare, pairing, pairs
 
     found: list[Difference] = []
     for names in claim.pairs:
@@ -144,6 +144,9 @@ def _decide(
             if not all(sides) or any(item.status == status for item in records):
                 word = "not applicable" if status == "not applicable" and all(sides) else "not measured"
                 return Outcome(claim, model, task, word, pocket=section.pocket)
+        # the table has such a cell as a failed one
+        if any(compare.problem(item) or pairing.other_samples(item, records[0]) for item in records):
+            return Outcome(claim, model, task, "not measured", pocket=section.pocket)
         found.append(pairs.difference(sides[0], sides[1]))
     limits = [-_margin(claim.within, each.scale) for each in found]
     holds = [each.gain[0] > limit for each, limit in zip(found, limits, strict=True)]

@@ -150,6 +150,15 @@ def test_what_was_not_measured_is_said():
     records[-1] = missing("prune95", "not applicable", "x")
     assert decide("prune80 > prune95", records=records) == [("not applicable", None)]
     assert decide("prune80 > prune95 on squad") == []
+    fewer, broken = (
+        [item if item.cell["method"] != "prune95" else other for item in items()]
+        for other in (record("prune95", acc=right(900, 100)), record("prune95", acc=right(1000, 120)))
+    )
+    next(item for item in broken if item.cell["method"] == "prune95").metrics["acc"]["value"] = float("nan")
+    for records in (fewer, broken):
+        assert decide("prune80 > prune95", "dense > prune80", records=records) == [
+            ("not measured", None), ("holds", True),
+        ]  # fmt: skip
 
 
 def test_pocket_models_only_show_a_shape():
