@@ -3,87 +3,143 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.method import Method
 
-LEARNING = ("attnbench.gates", "attnbench.training")  # of the core, what fits are made of
+MARK = "PART_OF_METHODS"  # a file of the core that sets it counts for whatever imports from it
 
 
 def code_of(methods: Sequence[Method]) -> str:
-    """Hash the methods' code: each class and its parents, and what else their files hold and import.
+    """Hash the methods' code: each class and its parents, and what else their files hold and use of others.
 
-    Of a file count its functions, constants and classes that are no methods; of its imports, those from its
-    own package and from LEARNING, and theirs. Comments, docstrings and layout do not count: the hash is over
-    the syntax tree. What the core does is counted by NUMERICS.
+    Of a file count its functions, constants and classes that are no methods. Where something imported is
+    defined counts too: in the file's own package, or in a file of the core that sets MARK. Import lines,
+    comments, docstrings and layout do not count, nor does where a file lies or how often what it defines is
+    passed on: the hash is over syntax trees. What the rest of the core does is counted by NUMERICS.
     """
     classes = [
         cls
         for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__)
         if issubclass(cls, Method) and cls is not Method
     ]
-    digest, read = hashlib.sha256(), {cls.__module__ for cls in classes}
+    parts = set()
     waiting: list[str] = []
     for cls in classes:
         own = [node for node in _tree(cls.__module__).body if _defines(node, cls.__name__)]
-        nodes = [*_shared(cls.__module__), *own]
-        _add(digest, nodes)
-        waiting += _imported(cls.__module__, nodes)
+        parts |= {_hash(own), _hash(_shared(cls.__module__))}
+        waiting += _used(cls.__module__, own)
+    read = {cls.__module__ for cls in classes}
+    waiting += [used for module in read for used in _used(module, _shared(module))]
     while waiting:
-        module = waiting.pop(0)
+        module = waiting.pop()
         if module not in read:
             read.add(module)
-            nodes = list(_shared(module))
-            _add(digest, nodes)
-            waiting += _imported(module, nodes)
-    return digest.hexdigest()
+            parts.add(_hash(_shared(module)))
+            waiting += _used(module, _shared(module))
+    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
 
 
-def _add(digest: Any, nodes: Iterable[ast.AST]) -> None:
-    for node in nodes:
-        digest.update(_text(node))
+def _hash(nodes: Sequence[ast.stmt]) -> str:
+    return hashlib.sha256(b"\n".join(map(_text, nodes))).hexdigest()
 
 
 def _defines(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.ClassDef) and node.name == name
 
 
-def _shared(module: str) -> Iterator[ast.stmt]:
+def _shared(module: str) -> list[ast.stmt]:
     """List what all methods of a file may use: everything but the methods and the imports."""
+    kept = []
     for node in _tree(module).body:
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef) and not _is_marked(module):
             found = getattr(sys.modules.get(module), node.name, None)
-            if isinstance(found, type) and issubclass(found, Method) and module not in LEARNING:
+            if isinstance(found, type) and issubclass(found, Method):
                 continue
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
+        if not _only_imports(node):
+            kept.append(node)
+    return kept
 
 
-def _imported(module: str, nodes: Sequence[ast.AST]) -> list[str]:
-    """Name the modules of its own package, and of LEARNING, that a file's head and these nodes import."""
+def _only_imports(node: ast.AST) -> bool:
+    """Tell whether a statement imports and does nothing else, for type checkers too."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return True
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _is_marked(module: str) -> bool:
+    return module.partition(".")[0] == "attnbench" and MARK in _bound(_source(module))
+
+
+def _used(module: str, nodes: Sequence[ast.AST]) -> list[str]:
+    """Name the modules whose definitions a file's head and these nodes import, of those that count."""
     heads = [node for node in _tree(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    package = module.partition(".")[0]
+    walked = [inner for outer in (*heads, *nodes) for inner in ast.walk(outer)]
     found: list[str] = []
-    for node in (inner for outer in (*heads, *nodes) for inner in ast.walk(outer)):
+    whole: dict[str, str] = {}  # a name -> the module it stands for
+    for node in walked:
         if isinstance(node, ast.ImportFrom):
             base = _absolute(module, node)
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            found += [_definer(base, alias.name) for alias in node.names if _ours(base, module)]
         elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names = [alias for alias in node.names if _ours(alias.name, module)]
+            found += [alias.name for alias in names]
+            whole |= {alias.asname or alias.name: alias.name for alias in names}
+    for node in walked:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in whole:
+            found.append(_definer(whole[node.value.id], node.attr))
+    own = module.partition(".")[0]
     return [
         name
         for name in dict.fromkeys(found)
-        if name in LEARNING
-        or (package != "attnbench" and name.startswith(f"{package}.") and _is_module(name))
+        if _is_marked(name) or (own != "attnbench" and _ours(name, own) and not name.startswith("attnbench."))
     ]
+
+
+def _ours(name: str, module: str) -> bool:
+    return name.partition(".")[0] in ("attnbench", module.partition(".")[0])
+
+
+def _definer(module: str, name: str) -> str:
+    """Return the module that defines what can be imported from another one, which may just pass it on."""
+    seen = set[tuple[str, str]]()
+    while (module, name) not in seen:
+        seen.add((module, name))
+        if _is_module(f"{module}.{name}"):
+            return f"{module}.{name}"
+        node = _bound(_source(module)).get(name)
+        if isinstance(node, ast.ImportFrom):
+            original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
+            module, name = _absolute(module, node), original
+        elif node is None and module in sys.modules:  # made when it is asked for
+            made = getattr(sys.modules[module], name, None)
+            return str(getattr(made, "__name__" if inspect.ismodule(made) else "__module__", module))
+    return module
+
+
+@functools.cache
+def _bound(source: str) -> dict[str, ast.stmt]:
+    """Return the names that a file's top level binds, each with its statement."""
+    found: dict[str, ast.stmt] = {}
+    for node in _parsed(source).body:
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: node for alias in node.names}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+            found |= dict.fromkeys(names, node)
+    return found
 
 
 def _absolute(module: str, node: ast.ImportFrom) -> str:
@@ -128,18 +184,20 @@ def _parsed(source: str) -> ast.Module:
 
 @functools.cache
 def _text(node: ast.AST) -> bytes:
-    return ast.unparse(without_docstrings(node)).encode()
+    return text_of(node).encode()
 
 
-def without_docstrings(tree: ast.AST) -> ast.AST:
-    """Drop the docstrings of a syntax tree, in place."""
-    for node in ast.walk(tree):
+def text_of(tree: ast.AST) -> str:
+    """Return a syntax tree as text without docstrings and import lines."""
+    return ast.unparse(_Bare().visit(copy.deepcopy(tree)))
+
+
+class _Bare(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
+        if isinstance(body, list):
+            first = body[0] if body else None
+            docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            kept = [each for each in body[docstring:] if not _only_imports(each)]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+        return super().generic_visit(node)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnbench.errors import NotApplicable
 
+PART_OF_METHODS = True  # what is learned here is learned by a method: its identity covers this file
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 LONGEST_STEP = 1.0  # norm that gradients are clipped to
 SCALE = 2.0**15  # of a loss in float16 at first, in which gradients under 6e-8 would be 0

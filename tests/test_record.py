@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from attnbench import parse, record
 from attnbench.code import code_of
 from attnbench.errors import UserError
 from attnbench.record import Record
+
+ROOT = Path(__file__).parent.parent
 
 
 def _record(method="prune80", value=0.5):
@@ -300,11 +304,87 @@ def test_code_hash_covers_what_fits_are_made_of(monkeypatch):
 
     before = {spec: code_of(parse(spec)) for spec in ("prune80", "heads50:gradient", "gates:l0", "finetune5")}
     real = code._source
-    monkeypatch.setattr(
-        code, "_source", lambda module: real(module) + ("X = 1" if module in code.LEARNING else "")
-    )
+
+    def edited(module):
+        return real(module) + ("X = 1" if module.startswith("attnbench.") else "")
+
+    monkeypatch.setattr(code, "_source", edited)
     changed = [spec for spec in before if code_of(parse(spec)) != before[spec]]
     assert changed == ["heads50:gradient", "gates:l0", "finetune5"]
+
+
+USES = {
+    "by name": "from attnbench.training import train as learn",
+    "from the roof": "from attnbench import train as learn",
+    "by a module": "from attnbench import training\n\nlearn = training.train",
+    "of the whole": "import attnbench\n\nlearn = attnbench.train",
+    "in a function": "def learn():\n    from attnbench.training import train\n\n    return train",
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_fits_are_made_of_counts_however_it_is_imported(use, fresh_registry, tmp_path, monkeypatch):
+    import attnbench
+    from attnbench import code, training
+
+    for name, value in (("train", training.train), ("training", training)):
+        monkeypatch.setattr(attnbench, name, value, raising=False)
+    path = tmp_path / "learns.py"
+    path.write_text(
+        f"from attnbench import Method, hookimpl\n{USES[use]}\n\n\nclass Learns(Method):\n"
+        '    name = "learns"\n    probs = None\n\n\n@hookimpl\ndef register_methods(register):\n'
+        "    register(Learns)\n"
+    )
+    fresh_registry.load([str(path)])
+    methods = parse("learns")
+    before, real = code_of(methods), code._source
+    training_file = training.__name__
+    monkeypatch.setattr(code, "_source", lambda name: real(name) + ("X = 1" if name == training_file else ""))
+    assert code_of(methods) != before
+
+
+def test_identity_is_the_same_wherever_code_lies(tmp_path):
+    """Copy the package, move what fits are made of into a folder, import it from there and from the roof."""
+    for name in ("attnbench", "plugins", "tasks"):
+        target = tmp_path / (name if name == "attnbench" else f"attnbench_{name}")
+        shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    program = (
+        "import attnbench; from attnbench.code import code_of; from attnbench import parse\n"
+        "from attnbench.backends.measurement import code_of as task_code\n"
+        "from attnbench.backends.masked import MinimalPairs\n"
+        f"assert attnbench.__file__.startswith({str(tmp_path)!r})\n"
+        "for spec in ('prune80', 'heads50:gradient', 'heads50:probe', 'gates:l0', 'finetune5', 'mask50'):\n"
+        "    print(spec, code_of(parse(spec)))\n"
+        "print(hash(task_code(MinimalPairs)))"
+    )
+
+    def hashes():
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    before = hashes()
+    (tmp_path / "attnbench" / "deeper").mkdir()
+    (tmp_path / "attnbench" / "deeper" / "__init__.py").touch()
+    for name in ("gates", "training"):
+        shutil.move(tmp_path / "attnbench" / f"{name}.py", tmp_path / "attnbench" / "deeper" / f"{name}.py")
+    for file in tmp_path.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for name in ("gates", "training"):
+            text = text.replace(f"from attnbench.{name} import", f"from attnbench.deeper.{name} import")
+        file.write_text(text, encoding="utf-8")
+    roof = tmp_path / "attnbench" / "__init__.py"
+    lazy = '_LAZY = {\n    "train": "attnbench.deeper.training",'
+    roof.write_text(roof.read_text(encoding="utf-8").replace("_LAZY = {", lazy), encoding="utf-8")
+    user = tmp_path / "attnbench_plugins" / "finetune.py"
+    text = user.read_text(encoding="utf-8")
+    both = "from attnbench.deeper.training import own_weights, train"
+    apart = f"from attnbench import train\n{' ' * 8}from attnbench.deeper.training import own_weights"
+    assert both in text
+    user.write_text(text.replace(both, apart), encoding="utf-8")
+    assert hashes() == before
 
 
 def test_identity_depends_on_each_part():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.code import without_docstrings
+from attnbench.code import text_of
 
 
 @dataclass
@@ -45,5 +45,5 @@ def of_texts(texts: Sequence[str]) -> np.ndarray:
 
 
 def code_of(part: Any) -> str:
-    """Return the source of a class, function or module without its docstrings."""
-    return ast.unparse(without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(part)))))
+    """Return the source of a class, function or module without its docstrings and import lines."""
+    return text_of(ast.parse(textwrap.dedent(inspect.getsource(part))))
