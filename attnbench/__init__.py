@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attnbench.method import Method, Site
-from attnbench.plugins import hookimpl
-from attnbench.spec import format, parse
+from attnbench.methods.plugins import hookimpl
+from attnbench.methods.protocol import Method, Site
+from attnbench.methods.spec import format, parse
 
 if TYPE_CHECKING:
     from attnbench.attention import apply, transform, watch
-    from attnbench.models import checkpoint
+    from attnbench.inputs.models import checkpoint
     from attnbench.realised import realize
     from attnbench.runner import run
 
@@ -35,9 +35,10 @@ __all__ = [
     "watch",
 ]
 
+_MODULES = {"plugins": "attnbench.methods.plugins"}
 _LAZY = {
     "apply": "attnbench.attention",
-    "checkpoint": "attnbench.models",
+    "checkpoint": "attnbench.inputs.models",
     "realize": "attnbench.realised",
     "run": "attnbench.runner",
     "transform": "attnbench.attention",
@@ -47,8 +48,10 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     # torch is imported only by what needs it: `attnbench --help` answers at once
-    if name in _LAZY:
-        import importlib
+    import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'attnbench' has no attribute '{name}'")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench import spec
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, needs_fit, overridden
-from attnbench.plugins import option, registry
+from attnbench.methods import spec
+from attnbench.methods.plugins import option, registry
+from attnbench.methods.protocol import Method, needs_fit, overridden
 
 
 def require_sites(model: Any, methods: Sequence[Method]) -> None:

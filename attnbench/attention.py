@@ -12,7 +12,7 @@ from attnbench import sites, tap
 from attnbench.engine import Engine
 from attnbench.errors import UserError
 from attnbench.guard import require_nothing_kept
-from attnbench.method import Method, Site, fitted, needs_fit, overridden
+from attnbench.methods.protocol import Method, Site, fitted, needs_fit, overridden
 from attnbench.places import Applied
 
 Watcher = Callable[[Tensor, Site], None]
@@ -23,7 +23,7 @@ def methods_of(specs: Iterable[Method | str]) -> tuple[Method, ...]:
     methods: list[Method] = []
     for item in specs:
         if isinstance(item, str):
-            from attnbench.spec import parse
+            from attnbench.methods.spec import parse
 
             methods += parse(item)
         else:

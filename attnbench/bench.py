@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attnbench import models, tasks
 from attnbench.errors import UserError, unknown
-from attnbench.fields import SEEDS
-from attnbench.method import Method, fitted, needs_fit
+from attnbench.inputs import models, tasks
+from attnbench.methods.fields import SEEDS
+from attnbench.methods.protocol import Method, fitted, needs_fit
 from attnbench.plan import check_whole
 
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from attnbench import compare
-from attnbench.record import Record
+from attnbench.records.record import Record
 from attnbench.row import Row
 
 if TYPE_CHECKING:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench import board, compare, provenance, record, spec, statistics
+from attnbench import board, compare, statistics
 from attnbench.errors import UserError
-from attnbench.method import overridden
-from attnbench.record import Record
+from attnbench.methods import spec
+from attnbench.methods.protocol import overridden
+from attnbench.records import provenance, record
+from attnbench.records.record import Record
 
 if TYPE_CHECKING:
     from attnbench.suite import Part, Suite

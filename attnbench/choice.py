@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from attnbench import compare, pairing, statistics
 from attnbench.aggregates import Array, working
-from attnbench.families import amounts, family
+from attnbench.methods.families import amounts, family
 from attnbench.row import CONTROLS, Row
 
 if TYPE_CHECKING:
     from attnbench.board import Board, Section
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 FOLDS = 5
 COSTS = ("heads", "FLOPs", "latency")

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnbench import spec
 from attnbench.errors import UserError, near
+from attnbench.methods import spec
 from attnbench.row import LEVEL
 
 if TYPE_CHECKING:
     from attnbench.board import Board, Section
     from attnbench.pairs import Difference
-    from attnbench.record import Record
+    from attnbench.records.record import Record
     from attnbench.suite import Part, Suite
 
 TOLD = "where the paired 95 % interval is on one side, uncorrected"

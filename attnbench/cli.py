@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench import commands, heads, plugins, reports, running, sidecar, stdout
+from attnbench import commands, heads, reports, running, sidecar, stdout
 from attnbench.errors import UserError, near, unknown
+from attnbench.methods import plugins
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80

@@ -10,15 +10,17 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench import models, provenance, record, spec, tasks
 from attnbench.applicable import require_sites
 from attnbench.bench import Bench, Settings, fit, require_hits
 from attnbench.console import Listener
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.finite import origin, require_finite
-from attnbench.method import Method, fitted, needs_fit, overridden
-from attnbench.plugins import registry
-from attnbench.record import Record
+from attnbench.inputs import models, tasks
+from attnbench.methods import spec
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
+from attnbench.records import provenance, record
+from attnbench.records.record import Record
 
 
 class Column:

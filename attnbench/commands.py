@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench import console, models, plan, spec
+from attnbench import console, plan
 from attnbench.bench import check_device, default_device
 from attnbench.errors import NotApplicable, UserError
-from attnbench.plugins import option, registry
+from attnbench.inputs import models
+from attnbench.methods import spec
+from attnbench.methods.plugins import option, registry
 from attnbench.reports import compare, leaderboard, verify
 from attnbench.running import run
 
@@ -75,7 +77,7 @@ def methods(options: argparse.Namespace) -> int:
     if options.examples:
         print(",".join(example for name in sorted(known) for example in known[name].examples))
     elif options.name:
-        from attnbench.describe import describe
+        from attnbench.methods.describe import describe
 
         if options.name == "dense":
             print(DENSE)
@@ -137,7 +139,7 @@ def check(options: argparse.Namespace) -> int:
 
 def new_method(options: argparse.Namespace) -> int:
     """Write a method's plugin file and its test, and say what to do with them."""
-    from attnbench import scaffold
+    from attnbench.methods import scaffold
 
     method, test = scaffold.write(options.name, options.kind, options.output)
     print(f"{method}\n{test}")
@@ -147,7 +149,7 @@ def new_method(options: argparse.Namespace) -> int:
 
 def tasks(options: argparse.Namespace) -> int:
     """List the tasks, bundled and in a folder, with the models that fit."""
-    from attnbench import listing
+    from attnbench.inputs import listing
 
     print("\n".join(listing.task_lines(options.include_path)))
     return 0
@@ -155,7 +157,7 @@ def tasks(options: argparse.Namespace) -> int:
 
 def list_models(options: argparse.Namespace) -> int:
     """List the models that have a short name."""
-    from attnbench import listing
+    from attnbench.inputs import listing
 
     print("\n".join(listing.model_lines()))
     print("Any Hub id (with a slash) and any folder (./NAME) is a model too.")

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnbench import controls, pairing, statistics
+from attnbench import pairing, statistics
 from attnbench.aggregates import Array, aggregate, is_fraction, over_seeds, working
 from attnbench.errors import UserError
+from attnbench.methods import controls
 from attnbench.row import CONTROLS, LEVEL, Row
 
 if TYPE_CHECKING:
     import pandas
 
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 MARGIN = 0.01
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run

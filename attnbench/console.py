@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 
 class Listener(Protocol):
@@ -88,7 +88,7 @@ def _number(value: float) -> str:
 
 def introduce(name: str) -> None:
     """Say on stderr which model a short name stands for."""
-    from attnbench import models
+    from attnbench.inputs import models
 
     folders = models.pocket_families().get(name, {})
     if folders:

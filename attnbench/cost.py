@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attnbench.attention import apply, watch
 from attnbench.engine import ATTENTION
 from attnbench.errors import NotApplicable
-from attnbench.method import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, overridden
 from attnbench.peak import peak_memory
 
 Batch = dict[str, Tensor]

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from attnbench import draw_heads, labels
-from attnbench.controls import DRAWN
-from attnbench.inert import clean
+from attnbench.methods.controls import DRAWN
 from attnbench.pictures import Panel, Picture, Point
+from attnbench.records.inert import clean
 
 # eight colours that stay apart for colour-blind readers; marker, fill and line tell families apart without
 # them: no two of the counts have a common divisor, so all three come together again only after their product

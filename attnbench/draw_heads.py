@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from attnbench.grids import Grid
-from attnbench.inert import clean
 from attnbench.pictures import Picture
+from attnbench.records.inert import clean
 
 ACROSS = 4
 LINE = 30  # characters of a title, which breaks before : and +

@@ -17,7 +17,7 @@ from attnbench import origins, sites
 from attnbench.blocks import Rows, blocks, rows_of
 from attnbench.errors import UserError
 from attnbench.guard import Guard
-from attnbench.method import Method, overridden
+from attnbench.methods.protocol import Method, overridden
 from attnbench.places import Applied, Place
 from attnbench.scored import Scratch, Stages
 from attnbench.tiles import attend

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnbench import record
+from attnbench.records import record
 
 Cell = tuple[str, str, str]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from attnbench import footnotes, leaderboard
 from attnbench.board import Board, Section
-from attnbench.inert import LONGEST, clean
 from attnbench.legend import legend
+from attnbench.records.inert import LONGEST, clean
 from attnbench.row import Row
 
 PAGE = 40  # rows that one page holds

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attnbench.method import Method
+from attnbench.methods.protocol import Method
 
 
 def origin(model: Any, methods: Sequence[Method], batches: Iterable[dict[str, Any]]) -> str:

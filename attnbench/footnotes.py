@@ -8,13 +8,13 @@ from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from attnbench import provenance
-from attnbench.inert import Show
 from attnbench.legend import legend, margins
+from attnbench.records import provenance
+from attnbench.records.inert import Show
 from attnbench.row import CONTROLS, Row, inside
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 CUT = 24  # of a failure's reason in the table; the whole stands below
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import NotApplicable
-from attnbench.method import Method, Site
+from attnbench.methods.protocol import Method, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnbench import schema
-from attnbench.controls import DRAWN
-from attnbench.families import amounts, family
-from attnbench.inert import clean
-from attnbench.method import KINDS, LEFT, SCORED
+from attnbench.methods.controls import DRAWN
+from attnbench.methods.families import amounts, family
+from attnbench.methods.protocol import KINDS, LEFT, SCORED
+from attnbench.records import schema
+from attnbench.records.inert import clean
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 
 @dataclass(frozen=True)

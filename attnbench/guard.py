@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
-from attnbench.method import Method, Site
+from attnbench.methods.protocol import Method, Site
 
 Stage = Callable[[Tensor, Site], Tensor]
 

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attnbench import record
-from attnbench.describe import docstring
 from attnbench.errors import UserError, require_folder
 from attnbench.heads import EFFECT, Study, Table, criteria
+from attnbench.methods.describe import docstring
+from attnbench.records import record
 
 WIDTH = 110
 

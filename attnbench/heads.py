@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnbench import models, plan, tasks
+from attnbench import plan
 from attnbench.applicable import require_sites
 from attnbench.errors import NotApplicable, unknown
-from attnbench.fields import amount_field
-from attnbench.method import SCORED, Method, fitted
-from attnbench.plugins import registry
+from attnbench.inputs import models, tasks
+from attnbench.methods.fields import amount_field
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import SCORED, Method, fitted
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

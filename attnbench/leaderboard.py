@@ -11,11 +11,11 @@ from tabulate import tabulate
 from attnbench import board, choice, claims, compare, footnotes
 from attnbench.board import Board, Section
 from attnbench.errors import UserError
-from attnbench.inert import Show, clean, escape, wrap
+from attnbench.records.inert import Show, clean, escape, wrap
 from attnbench.row import Row
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 DIFFERENCE = "Δ dense [95 %]"
 COSTS = (

@@ -12,8 +12,8 @@ from typing import Any
 
 from attnbench import choice, claims, compare, footnotes, leaderboard
 from attnbench.board import Board, Section
-from attnbench.inert import LONGEST, clean
 from attnbench.pictures import Picture
+from attnbench.records.inert import LONGEST, clean
 from attnbench.row import Row
 
 NUMBERS = {

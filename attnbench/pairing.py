@@ -9,7 +9,7 @@ import numpy as np
 from attnbench.aggregates import Array
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 REMEDY = "run it again with the same --limit, or keep them in different --records folders"
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnbench import compare, models, pairing, statistics, tasks
+from attnbench import compare, pairing, statistics
 from attnbench.aggregates import SAMPLES, Array, by_sample, over_seeds
 from attnbench.errors import UserError, unknown
-from attnbench.inert import clean
-from attnbench.record import Record
+from attnbench.inputs import models, tasks
+from attnbench.records.inert import clean
+from attnbench.records.record import Record
 from attnbench.row import Row
 from attnbench.statistics import Paired
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from attnbench.board import Board
 from attnbench.compare import name_without_seed
-from attnbench.families import amounts, family, modifier_sweeps
 from attnbench.grids import Grid, grids, removes_heads
-from attnbench.inert import clean
+from attnbench.methods.families import amounts, family, modifier_sweeps
+from attnbench.records.inert import clean
 from attnbench.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing

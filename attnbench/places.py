@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnbench.guard import Guard
-from attnbench.method import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, overridden
 from attnbench.scored import Stages
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attnbench import models, record, spec
-from attnbench import tasks as task_files
 from attnbench.errors import UserError
-from attnbench.method import Method
+from attnbench.inputs import models
+from attnbench.inputs import tasks as task_files
+from attnbench.methods import spec
+from attnbench.methods.protocol import Method
+from attnbench.records import record
 
 CONTROLS = ("dense", "uniform")
 REPEATS = 3

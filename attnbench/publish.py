@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attnbench import board, checks, exports, leaderboard, record, suite
+from attnbench import board, checks, exports, leaderboard, suite
 from attnbench.board import Board
 from attnbench.errors import UserError, near_file, require_folder, unknown
 from attnbench.pictures import pictures
+from attnbench.records import record
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
 PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's name

@@ -13,7 +13,7 @@ from attnbench import sites, slicing
 from attnbench.applicable import require_sites
 from attnbench.attention import apply, methods_of
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, fitted, needs_fit
+from attnbench.methods.protocol import Method, fitted, needs_fit
 
 Kept = Mapping[
     tuple[str, int], Sequence[int]

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from attnbench import console, spec
+from attnbench import console
 from attnbench.errors import UserError, require_folder
-from attnbench.record import RECORDS
+from attnbench.methods import spec
+from attnbench.records.record import RECORDS
 
 NAMED = 4  # files written that are listed one by one
 
@@ -94,7 +95,8 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Print the difference of two methods with interval, p and the samples that flipped."""
-    from attnbench import pairs, record
+    from attnbench import pairs
+    from attnbench.records import record
 
     items = list(record.read_all(options.records))
     known = {method for methods in pairs.groups(items).values() for method in methods}

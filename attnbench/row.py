@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 LEVEL = 0.05
 LARGEST = 700.0  # of a logarithm: a percentage of more is no float

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from attnbench import models as models_
-from attnbench import plan, record, spec
+from attnbench import plan
 from attnbench.bench import Settings
-from attnbench.code import code_of
 from attnbench.column import Column
 from attnbench.console import Listener, Silent
 from attnbench.errors import UserError
-from attnbench.record import RECORDS, Record
+from attnbench.inputs import models as models_
+from attnbench.methods import spec
+from attnbench.methods.code import code_of
+from attnbench.records import record
+from attnbench.records.record import RECORDS, Record
 
 if TYPE_CHECKING:
     import pandas

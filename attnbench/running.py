@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import console, estimate, models, plan, suite
+from attnbench import console, estimate, plan, suite
 from attnbench.bench import check_device, default_device
 from attnbench.errors import UserError, require_folder
-from attnbench.record import RECORDS
+from attnbench.inputs import models
+from attnbench.records.record import RECORDS
 
 if TYPE_CHECKING:
     from attnbench import runner
-    from attnbench.record import Record
+    from attnbench.records.record import Record
 
 
 def add_run(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:

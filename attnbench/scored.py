@@ -11,7 +11,7 @@ from torch import Tensor, UntypedStorage
 from torch.nn import functional
 
 from attnbench.guard import Guard
-from attnbench.method import Site
+from attnbench.methods.protocol import Site
 
 Stage = Callable[[Tensor, Site], Tensor]
 

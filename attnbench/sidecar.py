@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attnbench.bench import Bench
-    from attnbench.method import Method
+    from attnbench.methods.protocol import Method
 
 NAME = "attnbench.json"
 SCHEMA = 1
@@ -49,8 +49,10 @@ def export(
     Raises UserError where the folder has something in it, for a model or a task that is not to be had, and
     for a method that cannot be realised.
     """
-    from attnbench import models, plan, spec, tasks
+    from attnbench import plan
     from attnbench.bench import Bench, Settings
+    from attnbench.inputs import models, tasks
+    from attnbench.methods import spec
 
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -90,7 +92,7 @@ def _left(bench: Bench, methods: Sequence[Method]) -> tuple[dict[Layer, int], di
 
     from attnbench.applicable import require_sites
     from attnbench.bench import fit
-    from attnbench.method import needs_fit
+    from attnbench.methods.protocol import needs_fit
     from attnbench.realised import kept_heads, realize
     from attnbench.sites import discover
 

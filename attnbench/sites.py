@@ -15,7 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench import origins
 from attnbench.errors import UserError
-from attnbench.method import Site
+from attnbench.methods.protocol import Site
 
 NAME = "attnbench"
 HEADLESS = "attnbench_headless"  # an attribute of an attention module that has lost all its heads

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import claims, models, plan, tasks
+from attnbench import claims, plan
 from attnbench.errors import UserError, near, unknown
-from attnbench.families import family
+from attnbench.inputs import models, tasks
+from attnbench.methods.families import family
 
 REPEATS = 5
 PLACES = "ATTNBENCH_MODELS"  # a folder with the models that suites name by folder name

@@ -20,7 +20,7 @@ from attnbench import sites
 from attnbench.blocks import read
 from attnbench.engine import Engine
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, overridden
 from attnbench.origins import Origin
 from attnbench.places import Applied
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attnbench import spec
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import Method, needs_fit
-from attnbench.plugins import registry
+from attnbench.methods import spec
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import Method, needs_fit
 
 Status = Literal["ok", "FAILED", "n/a"]
 NEEDED = ("sites", "finite")  # where one of these fails on an architecture, the others would only repeat it

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attnbench.blocks import Rows, blocks, cut, evicted, within
-from attnbench.method import Site
+from attnbench.methods.protocol import Site
 from attnbench.scored import Scratch, Stages, Tile, context_of
 
 # scores of examples that share a tile: about half the L2 cache of a CPU core

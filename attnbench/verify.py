@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import pairs, provenance, record, spec, suite, tasks
+from attnbench import pairs, suite
 from attnbench.aggregates import aggregate
 from attnbench.bench import Bench, Settings
 from attnbench.column import Column
 from attnbench.console import Silent
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import needs_fit
-from attnbench.record import Record
+from attnbench.inputs import tasks
+from attnbench.methods import spec
+from attnbench.methods.protocol import needs_fit
+from attnbench.records import provenance, record
+from attnbench.records.record import Record
 
 LARGEST_SHARE = 0.05
 SAME = ("limit", "batch_size", "seed", "dtype")

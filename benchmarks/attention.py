@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from attnbench import Method, Site, apply, parse
-from attnbench.method import needs_fit
+from attnbench.methods.protocol import needs_fit
 from attnbench.sites import implementation
 
 LARGE = (8, 512)

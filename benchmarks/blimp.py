@@ -48,10 +48,10 @@ def main() -> None:
 
     import lm_eval.evaluator  # noqa: F401
 
-    from attnbench import models
     from attnbench.attention import apply
     from attnbench.backends.causal import prepare
-    from attnbench.tasks import find
+    from attnbench.inputs import models
+    from attnbench.inputs.tasks import find
 
     folder = options.model or str(models.checkpoint("gpt"))
     checkpoint = models.Checkpoint("model", folder, "folder")

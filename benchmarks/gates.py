@@ -42,8 +42,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
 
-    from attnbench import apply, models, parse
+    from attnbench import apply, parse
     from attnbench.backends import lm_eval
+    from attnbench.inputs import models
 
     checkpoint = models.find(options.model, options.task)
     prepared = lm_eval.prepare(options.task, checkpoint, limit=options.limit)

@@ -24,8 +24,8 @@ def bare(model_name: str, task: str, limit: int | None) -> float:
     """Time the forward passes of the four cells with nothing around them."""
     import torch
 
-    from attnbench import models
     from attnbench.backends.lm_eval import prepare
+    from attnbench.inputs import models
 
     checkpoint = models.find(model_name, task)
     prepared = prepare(task, checkpoint, limit=limit)

@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from attnbench import apply, console, models, tasks
+from attnbench import apply, console
 from attnbench.backends import lm_eval
+from attnbench.inputs import models, tasks
 
 POINTS = 10
 

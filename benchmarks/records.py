@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import board, leaderboard, page, record
+from attnbench import board, leaderboard, page
+from attnbench.records import record
 
 MODELS, TASKS, METHODS = 25, 4, 100
 

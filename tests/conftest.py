@@ -36,7 +36,7 @@ def register_methods(register):
 @pytest.fixture
 def fresh_registry():
     """Let a test load plugins that no other test sees."""
-    from attnbench import plugins
+    from attnbench.methods import plugins
 
     before, modules = plugins._registry, set(sys.modules)
     plugins._registry = None

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from attnbench import provenance
 from attnbench.aggregates import aggregate
-from attnbench.record import Record
+from attnbench.records import provenance
+from attnbench.records.record import Record
 from attnbench.statistics import standard_error
 
 

@@ -7,9 +7,10 @@ import sys
 import pytest
 from sample_records import board
 
-from attnbench import footnotes, inert, plan, provenance, runner
+from attnbench import footnotes, plan, runner
 from attnbench.bench import Settings
 from attnbench.errors import UserError
+from attnbench.records import inert, provenance
 
 WRONG = {
     "dtype": ("fp32", "unknown dtype 'fp32'. Known: float32"),

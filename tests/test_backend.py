@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from attnbench.backends import data, encoder_lm, lm_eval, lm_eval_cli
 from attnbench.backends.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 
 WORDS = [f"w{k}" for k in range(60)]
 DATA = """

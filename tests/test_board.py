@@ -11,8 +11,9 @@ import pytest
 from sample_records import board as sample
 from sample_records import missing, record, right
 
-from attnbench import board, controls, exports, leaderboard, suite
+from attnbench import board, exports, leaderboard, suite
 from attnbench.errors import UserError
+from attnbench.methods import controls
 from attnbench.row import Row
 
 

@@ -10,7 +10,7 @@ from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 import attnbench
 from attnbench import origins
 from attnbench.errors import UserError
-from attnbench.spec import parse
+from attnbench.methods.spec import parse
 
 POSITIONS = ("sink2:window=3", "prune50:random", "mask70")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attnbench import catalogue
-from attnbench.spec import parse
+from attnbench.methods import catalogue
+from attnbench.methods.spec import parse
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "methods.md"
 
 
 def test_the_document_is_up_to_date():
-    message = "run: python -m attnbench.catalogue > docs/methods.md"
+    message = "run: python -m attnbench.methods.catalogue > docs/methods.md"
     assert DOCUMENT.read_text(encoding="utf-8") == catalogue.render(), message
 
 

@@ -13,11 +13,12 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from attnbench import aggregates, runner, tasks
+from attnbench import aggregates, runner
 from attnbench.attention import apply
 from attnbench.backends import kinds, lm_eval, lm_eval_cli
 from attnbench.errors import NotApplicable, UserError
-from attnbench.models import Checkpoint
+from attnbench.inputs import tasks
+from attnbench.inputs.models import Checkpoint
 
 WORDS = [f"w{k}" for k in range(40)]
 DATA = """

@@ -11,8 +11,8 @@ import pytest
 from sample_records import identify, missing, record, right
 
 from attnbench import checks
-from attnbench import record as records
 from attnbench.cli import main
+from attnbench.records import record as records
 
 SUITE = (
     'models = ["tiny"]\ntasks = ["sst2"]\nmethods = ["prune80", "prune80:random"]\nrepeats = 2\nlimit = 100\n'

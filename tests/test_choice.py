@@ -7,9 +7,9 @@ import pytest
 from sample_records import missing, record, right
 
 from attnbench import board, choice, estimate, leaderboard, page, statistics, suite
-from attnbench import record as records
 from attnbench.aggregates import aggregate
 from attnbench.errors import UserError
+from attnbench.records import record as records
 
 TEXT = """
 models = ["tiny"]

@@ -12,7 +12,7 @@ import pytest
 
 from attnbench import commands
 from attnbench.cli import main
-from attnbench.spec import parse
+from attnbench.methods.spec import parse
 
 HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets"}
 

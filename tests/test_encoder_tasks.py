@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnbench import tasks
 from attnbench.backends import data, lm_eval
 from attnbench.backends.encoder_inputs import cuts
 from attnbench.backends.encoder_lm import only_at
 from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import tasks
 
 DATA = """
 import random

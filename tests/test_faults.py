@@ -107,7 +107,7 @@ def faults():
     """The faulty methods, for this module only."""
     from transformers import AttentionInterface
 
-    from attnbench import plugins
+    from attnbench.methods import plugins
 
     before = plugins._registry
     plugins._registry = None
@@ -236,7 +236,7 @@ def register_methods(register):
 
 def test_a_faulty_method_fails_its_own_cell_alone(faults, tiny_folder, tmp_path, capsys):
     import attnbench
-    from attnbench import plugins
+    from attnbench.methods import plugins
 
     for name in ("first", "second"):
         (tmp_path / f"{name}.py").write_text(TWICE, encoding="utf-8")

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 import attnbench
-from attnbench import head_tables, heads, heatmap, models
+from attnbench import head_tables, heads, heatmap
 from attnbench.backends import lm_eval
 from attnbench.bench import Bench, Settings
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.gates import Silenced
-from attnbench.plugins import registry
+from attnbench.inputs import models
+from attnbench.methods.plugins import registry
 
 TASK = "pocket-sentiment"
 

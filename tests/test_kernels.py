@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attnbench import kernels, transform
-from attnbench.fields import SEEDS
+from attnbench.methods.fields import SEEDS
 
 ROWS = ("random", "peaked", "one-hot", "constant", "zeros", "ties", "edges")
 

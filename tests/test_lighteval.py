@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attnbench import spec
 from attnbench.attention import apply
 from attnbench.backends import lighteval_cli, lm_eval
 from attnbench.bench import fit
 from attnbench.errors import UserError
-from attnbench.models import find
+from attnbench.inputs.models import find
+from attnbench.methods import spec
 from attnbench.pocket.text import documents
 
 needs_lighteval = pytest.mark.skipif(

@@ -8,16 +8,18 @@ import sys
 
 import pytest
 
-from attnbench import listing, models, tasks
 from attnbench.cli import main
-from attnbench.published import PUBLISHED
+from attnbench.inputs import listing, models, tasks
+from attnbench.inputs.published import PUBLISHED
 
 BUNDLED = tasks.available()
 
 
 def test_the_table_of_tasks_is_what_their_files_say():
     text = (tasks.folder() / "README.md").read_text(encoding="utf-8")
-    assert f"{listing.BEGIN}\n{listing.table()}{listing.END}" in text, "run: python -m attnbench.listing"
+    assert f"{listing.BEGIN}\n{listing.table()}{listing.END}" in text, (
+        "run: python -m attnbench.inputs.listing"
+    )
 
 
 @pytest.mark.parametrize("name", BUNDLED)

@@ -9,8 +9,9 @@ import tracemalloc
 import pytest
 import torch
 
-from attnbench import apply, models
+from attnbench import apply
 from attnbench.backends import lm_eval
+from attnbench.inputs import models
 
 SAMPLES, BATCH = 120, 8
 ANSWER = 400  # bytes a sample at most: a few numbers, and what Python and numpy need to hold them

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import hub, models, runner, tasks
+from attnbench import runner
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.inputs import hub, models, tasks
 from attnbench.plan import Cell, plan
 
 TASK = "pocket-sentiment"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny_tasks
 
-from attnbench import listing, models, plan, runner, tasks
+from attnbench import plan, runner
 from attnbench.backends import lm_eval, own_data
 from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import listing, models, tasks
 from attnbench.pocket.text import documents
 
 HEAD = "text,label\n"
@@ -283,7 +284,7 @@ def test_no_method_is_fitted_on_nothing(file, tmp_path):
 
 
 def test_calibration_on_a_file_is_for_classifiers(file):
-    from attnbench import models
+    from attnbench.inputs import models
 
     prepared = lm_eval.prepare("pocket-qa", models.find("bert", "pocket-qa"), limit=2, calibration=file(HEAD))
     with pytest.raises(UserError, match="holds labels, task 'pocket-qa' does not"):

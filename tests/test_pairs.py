@@ -8,10 +8,10 @@ from sample_records import missing, record, right
 from scipy import stats
 
 from attnbench import compare, pairs
-from attnbench import record as records
 from attnbench.aggregates import by_sample
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.records import record as records
 
 
 def test_a_difference_by_hand_and_by_scipy():

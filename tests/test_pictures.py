@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sample_records import identify, record, right
 
-from attnbench import board, families, pictures
+from attnbench import board, pictures
 from attnbench.cli import main
-from attnbench.record import write
+from attnbench.methods import families
+from attnbench.records.record import write
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_a_next_command_names_the_file_that_a_method_is_from(
 
 def test_a_method_without_a_stage_is_checked_with_its_file(fresh_registry, tmp_path):
     from attnbench.applicable import require_sites
-    from attnbench.spec import parse
+    from attnbench.methods.spec import parse
 
     path = _write(tmp_path, "none.py", GOOD.format(name="none").replace("def probs", "def prob"))
     fresh_registry.load([path])
@@ -298,7 +298,7 @@ def test_a_wrong_path_is_told_with_the_near_one(line, fresh_registry, tmp_path, 
 
 def test_files_whose_names_differ_in_punctuation_are_two(fresh_registry, tmp_path):
     from attnbench import parse
-    from attnbench.code import code_of
+    from attnbench.methods.code import code_of
 
     (tmp_path / "sub").mkdir()
     files = [
@@ -367,7 +367,7 @@ def test_a_backend_is_a_command_line(fresh_registry, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("name", ["lm-eval", "lighteval"])
 def test_what_lm_eval_and_lighteval_are_asked_comes_from_the_registry(name, monkeypatch):
     from attnbench.cli import main
-    from attnbench.plugins import registry
+    from attnbench.methods.plugins import registry
 
     monkeypatch.setattr(f"{registry().backends[name]}.main", lambda arguments: len(arguments))
     assert main([name, "--help", "a"]) == 2
@@ -391,7 +391,7 @@ def test_entry_points_are_loaded_one_by_one(fresh_registry, tmp_path, monkeypatc
 
 
 def test_built_ins_come_through_the_same_hook():
-    from attnbench.plugins import builtin_modules, registry
+    from attnbench.methods.plugins import builtin_modules, registry
 
     modules = set(builtin_modules())
     assert all(

@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 import torch
 
-from attnbench import models
+from attnbench.inputs import models
 from attnbench.pocket import decoders, exams, fluency, grams, recipes, subwords, text, train
 
 FAMILIES = ("gpt", "llama")

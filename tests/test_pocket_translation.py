@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import pytest
 import torch
 
-from attnbench import models
+from attnbench.inputs import models
 from attnbench.pocket import decoders, exams, fluency, recipes, subwords, text, train, translation
 
 FOLDER = train.WEIGHTS / "marian-translation"

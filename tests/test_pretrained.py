@@ -13,7 +13,7 @@ import torch
 import attnbench
 from attnbench.backends import lm_eval
 from attnbench.errors import UserError
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 
 SENTENCES = [
     ("A man is playing a guitar on the stage.", "Someone plays an instrument in front of people."),

@@ -52,7 +52,7 @@ def test_contributing_shows_every_step_as_a_command():
 
 def test_the_method_in_ten_lines_is_what_check_asks_for(tmp_path, fresh_registry):
     from attnbench.conformance import source
-    from attnbench.spec import parse
+    from attnbench.methods.spec import parse
 
     (code,) = [block for block in _blocks("python") if "# clip.py" in block]
     (tmp_path / "clip.py").write_text(code, encoding="utf-8")

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from attnbench import tasks
+from attnbench.inputs import tasks
 
 CODE = """
 import json, sys, torch
 from attnbench.backends import lm_eval
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 torch.set_num_threads(1)
 name, task, limit, calibration = json.loads(sys.argv[1])
 checkpoint = Checkpoint(name.rsplit("/", 1)[-1], name, "folder")
@@ -69,7 +69,7 @@ PREPARE = """
 import json, sys
 from pathlib import Path
 from attnbench.backends import lm_eval
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 base, folder, architectures, rename = sys.argv[1:3] + [json.loads(sys.argv[3]), json.loads(sys.argv[4])]
 found = {}
 for head, named in architectures.items():

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnbench import parse, record
-from attnbench.code import code_of
+from attnbench import parse
 from attnbench.errors import UserError
-from attnbench.record import Record
+from attnbench.methods.code import code_of
+from attnbench.records import record
+from attnbench.records.record import Record
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,7 +248,7 @@ def register_methods(register):
 def test_code_hash_covers_helpers(file, old, new, start, tmp_path, monkeypatch):
     import importlib
 
-    from attnbench import code
+    from attnbench.methods import code
 
     def hashed(folder, texts):
         (folder / "packed_plugin").mkdir(parents=True)
@@ -300,7 +301,7 @@ def test_code_is_parsed_once():
 
 
 def test_code_hash_covers_what_fits_are_made_of(monkeypatch):
-    from attnbench import code
+    from attnbench.methods import code
 
     before = {spec: code_of(parse(spec)) for spec in ("prune80", "heads50:gradient", "gates:l0", "finetune5")}
     real = code._source
@@ -325,7 +326,8 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 def test_what_fits_are_made_of_counts_however_it_is_imported(use, fresh_registry, tmp_path, monkeypatch):
     import attnbench
-    from attnbench import code, training
+    from attnbench import training
+    from attnbench.methods import code
 
     for name, value in (("train", training.train), ("training", training)):
         monkeypatch.setattr(attnbench, name, value, raising=False)
@@ -349,7 +351,7 @@ def test_identity_is_the_same_wherever_code_lies(tmp_path):
         target = tmp_path / (name if name == "attnbench" else f"attnbench_{name}")
         shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     program = (
-        "import attnbench; from attnbench.code import code_of; from attnbench import parse\n"
+        "import attnbench; from attnbench.methods.code import code_of; from attnbench import parse\n"
         "from attnbench.backends.measurement import code_of as task_code\n"
         "from attnbench.backends.masked import MinimalPairs\n"
         f"assert attnbench.__file__.startswith({str(tmp_path)!r})\n"

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import bench, checks, column, console, hub, models, provenance, record, runner, spec
+from attnbench import bench, checks, column, console, runner
 from attnbench.backends import encoder
 from attnbench.cli import main
 from attnbench.errors import UserError
-from attnbench.record import Record
+from attnbench.inputs import hub, models
+from attnbench.methods import spec
+from attnbench.records import provenance, record
+from attnbench.records.record import Record
 
 METHODS = ["prune80", "logquant3"]
 CELLS = ["dense", "uniform", *METHODS]

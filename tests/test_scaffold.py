@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from attnbench import cli, scaffold
+from attnbench import cli
 from attnbench.errors import UserError
+from attnbench.methods import scaffold
 
 KINDS = ("transform", "calibrated", "trained")
 FAMILIES = ("bert", "llama", "bart")
@@ -18,8 +19,8 @@ FAMILIES = ("bert", "llama", "bart")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["my-method", "heads:mine"])
 def test_what_is_written_passes_as_it_stands(kind, name, fresh_registry, tmp_path):
-    from attnbench.method import needs_fit
-    from attnbench.spec import parse
+    from attnbench.methods.protocol import needs_fit
+    from attnbench.methods.spec import parse
     from attnbench.testing import check_method, expand
 
     method, test = scaffold.write(name, kind, tmp_path)

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_records import identify, record, right
 
-from attnbench import checks, publish, schema
-from attnbench import record as records
+from attnbench import checks, publish
 from attnbench.aggregates import METRICS
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.records import record as records
+from attnbench.records import schema
 
 
 def made(method="prune80", wrong=9):

@@ -14,7 +14,7 @@ from attnbench import aggregates, runner
 from attnbench.attention import apply
 from attnbench.backends import lm_eval, lm_eval_cli
 from attnbench.errors import NotApplicable, UserError
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 
 WORDS = [f"w{k}" for k in range(40)]
 DATA = """

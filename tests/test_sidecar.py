@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import attnbench
-from attnbench import models, runner, sidecar
+from attnbench import runner, sidecar
 from attnbench.cli import main
 from attnbench.errors import UserError
+from attnbench.inputs import models
 
 TASK = "pocket-sentiment"
 FIXED = "heads:fixed:off=0.1:off=1"

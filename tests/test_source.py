@@ -8,9 +8,9 @@ import pytest
 
 from attnbench.conformance import source
 from attnbench.conformance.subject import Fault
-from attnbench.method import Method
-from attnbench.plugins import registry
-from attnbench.spec import parse
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import Method
+from attnbench.methods.spec import parse
 
 
 def _one(self, it):

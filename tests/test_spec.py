@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from attnbench import Method, format, parse
 from attnbench.errors import UserError
-from attnbench.fields import Kind, amount_field, kind_of, require_fields
-from attnbench.plugins import registry
+from attnbench.methods.fields import Kind, amount_field, kind_of, require_fields
+from attnbench.methods.plugins import registry
 
 CANONICAL = {
     "dense": "dense",
@@ -147,7 +147,7 @@ def test_what_is_written_is_read_back(methods):
 
 
 def test_a_list_of_numbers_says_what_it_takes(fresh_registry):
-    from attnbench import plugins
+    from attnbench.methods import plugins
 
     @dataclasses.dataclass
     class Several(Method):
@@ -166,7 +166,7 @@ def test_a_list_of_numbers_says_what_it_takes(fresh_registry):
     "kind", ["Literal['point', 'int']", Literal["point", "int"], "typing.Literal['point', 'int'] | None"]
 )
 def test_a_choice_of_words_is_no_number(kind, fresh_registry):
-    from attnbench import plugins
+    from attnbench.methods import plugins
 
     @dataclasses.dataclass
     class Chosen(Method):

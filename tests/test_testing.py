@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from attnbench import cli, spec
-from attnbench.describe import describe
-from attnbench.plugins import registry
+from attnbench import cli
+from attnbench.methods import spec
+from attnbench.methods.describe import describe
+from attnbench.methods.plugins import registry
 from attnbench.testing import Outcome, Report, check_method, expand
 
 BUILT_IN = [example for cls in registry().methods.values() for example in cls.examples]

@@ -7,7 +7,7 @@ import torch
 from tiny_models import DECODERS, PAIRS, padded, tiny
 
 from attnbench import Method, apply, parse, tiles, watch
-from attnbench.method import needs_fit
+from attnbench.methods.protocol import needs_fit
 
 
 def stage(label, name, empty="zeros"):

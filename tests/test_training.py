@@ -10,7 +10,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-import attnbench.method
+import attnbench.methods.protocol
 import attnbench.tiles
 from attnbench import gates, parse
 from attnbench.applicable import require_sites
@@ -33,7 +33,7 @@ def batches():
 def _fit(model, spec, batches):
     methods = parse(spec)
     for position, method in enumerate(methods):
-        if attnbench.method.needs_fit(method):
+        if attnbench.methods.protocol.needs_fit(method):
             with attnbench.apply(model, *methods[:position]):
                 method.fit(model, batches)
     return methods
@@ -225,7 +225,7 @@ def test_finetune_is_in_place_only_while_applied(model, batches):
         with attnbench.apply(model, "prune50"):
             assert not torch.equal(weight, own)
     assert difference(before, snapshot(model)) is None
-    assert len(method.losses_) == 5 and set(attnbench.method.fitted(method)) == {"losses_"}
+    assert len(method.losses_) == 5 and set(attnbench.methods.protocol.fitted(method)) == {"losses_"}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 import tiny_tasks
 from sample_records import record, right
 
-from attnbench import record as records
 from attnbench import runner
 from attnbench.cli import main
 from attnbench.pocket.text import documents
+from attnbench.records import record as records
 
 DATA = """
 def documents(split):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from attnbench.models import Checkpoint
+from attnbench.inputs.models import Checkpoint
 
 WORDS = [f"w{k}" for k in range(60)]
 SPECIAL = {

@@ -12,7 +12,6 @@ from typing import Any, Unpack, cast
 import numpy as np
 from torch import Tensor, nn
 
-from attnbench import tasks
 from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
 from attnbench.backends.causal_inputs import Row
@@ -23,6 +22,7 @@ from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock import Stock
 from attnbench.errors import Misfit, NotApplicable, UserError
 from attnbench.gates import IGNORED
+from attnbench.inputs import tasks
 from attnbench.statistics import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench import models, spec
 from attnbench.backends.frameworks import check_names
 from attnbench.backends.kinds import kind
 from attnbench.bench import Bench, Settings, fit, require_hits, require_sound
 from attnbench.errors import NotApplicable, UserError
-from attnbench.method import needs_fit
+from attnbench.inputs import models
+from attnbench.methods import spec
+from attnbench.methods.protocol import needs_fit
 
 KNOWN = {
     "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",

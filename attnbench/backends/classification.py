@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from attnbench import tasks
 from attnbench.backends import own_data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
+from attnbench.inputs import tasks
 
 
 def counts(label: int, logits: np.ndarray) -> tuple[float, ...]:

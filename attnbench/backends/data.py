@@ -7,8 +7,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attnbench import hub
 from attnbench.errors import TaskMistake, UserError
+from attnbench.inputs import hub
 
 SAMPLES = 512  # of a calibration split, where a task names no number
 

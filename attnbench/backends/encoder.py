@@ -13,7 +13,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
-from attnbench import statistics, tasks
+from attnbench import statistics
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoder_lm import EncoderLM, label_order, one_output
@@ -22,6 +22,7 @@ from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock_files import quoted
 from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
+from attnbench.inputs import tasks
 
 ARCHITECTURES = {
     "classification": "ForSequenceClassification",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnbench import tasks
 from attnbench.backends import encoder
 from attnbench.backends.kinds import kind
 from attnbench.errors import Misfit, UserError
+from attnbench.inputs import tasks
 
 
 def prepare(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnbench import tasks
 from attnbench.backends.frameworks import handed_over
 from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import tasks
 
 NAME = "attnbench"
 TARGET = "attnbench.backends.lm_eval_model:AttnbenchLM"
@@ -59,8 +59,8 @@ def _kind(model_arguments: Sequence[str], names: Sequence[str]) -> str | None:
 
     Raises UserError where the model is for none of the tasks.
     """
-    from attnbench import models
     from attnbench.backends.kinds import kind
+    from attnbench.inputs import models
 
     given = dict(part.partition("=")[::2] for value in model_arguments for part in value.split(","))
     reasons = []

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 
-from attnbench import models, spec
 from attnbench.backends.frameworks import check_names
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
 from attnbench.bench import Settings, fit, placed, require_hits, require_sound
-from attnbench.method import needs_fit
+from attnbench.inputs import models
+from attnbench.methods import spec
+from attnbench.methods.protocol import needs_fit
 
 ARGUMENTS = (
     "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from attnbench import tasks
 from attnbench.backends import data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
 from attnbench.gates import IGNORED
+from attnbench.inputs import tasks
 
 TEXT = "calibration text"  # the key of a text from another dataset
 COLUMNS = ("text", "sentence", "page", "document")  # where such a dataset has it

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.code import text_of
+from attnbench.methods.code import text_of
 
 
 @dataclass

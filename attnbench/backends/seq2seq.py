@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Unpack
 from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor, nn
 
-from attnbench import tasks
 from attnbench.backends import encoder, kinds
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, of_texts
 from attnbench.backends.seq2seq_lm import Seq2SeqLM
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import Misfit
+from attnbench.inputs import tasks
 
 GENERATION = {"max_new_tokens": 128, "num_beams": 1}
 CORPUS = {"bleu": functools.cache(BLEU), "chrf": functools.cache(CHRF)}

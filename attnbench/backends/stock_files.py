@@ -18,9 +18,9 @@ from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks import TaskManager
 
-from attnbench import tasks
 from attnbench.backends.data import offline_if_unreachable
 from attnbench.errors import UserError, unknown
+from attnbench.inputs import tasks
 
 Document = dict[str, Any]
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from attnbench import spec
-from attnbench.method import Method
-from attnbench.plugins import registry
+from attnbench.methods import spec
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import Method
 
 
 def made(terms: Sequence[Method]) -> tuple[Method, ...]:

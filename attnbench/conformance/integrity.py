@@ -14,7 +14,7 @@ from attnbench.attention import apply
 from attnbench.conformance import tiny
 from attnbench.conformance.subject import Fault, Subject, confirmed, within, worst
 from attnbench.errors import NotApplicable
-from attnbench.method import Method, Site
+from attnbench.methods.protocol import Method, Site
 from attnbench.whole import difference, snapshot
 
 

@@ -17,7 +17,7 @@ from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, 
 from attnbench.errors import NotApplicable
 from attnbench.guard import Guard, StageError, require_nothing_kept, tensors_in
 from attnbench.measure import summary
-from attnbench.method import Method, Site, fitted, needs_fit
+from attnbench.methods.protocol import Method, Site, fitted, needs_fit
 
 OTHER_BATCHES = ((1, 6, 5), (7, 2, 3))  # of the 12 samples that are else three times four
 DRAWS = 3  # other seeds, of which one has to be seen

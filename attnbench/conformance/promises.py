@@ -26,7 +26,7 @@ from attnbench.conformance.subject import (
 )  # fmt: skip
 from attnbench.errors import NotApplicable
 from attnbench.guard import Guard
-from attnbench.method import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, overridden
 
 # equal neighbours share a tile, so examples that mix are seen, few or many
 LENGTHS = (*(12,) * 16, 9, 9, 7, 12, 5)

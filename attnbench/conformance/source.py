@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-from attnbench import spec
 from attnbench.conformance.anew import is_plugin
 from attnbench.conformance.subject import Fault
 from attnbench.errors import NotApplicable
-from attnbench.method import STAGES, Method, needs_fit, overridden
-from attnbench.plugins import registry
+from attnbench.methods import spec
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import STAGES, Method, needs_fit, overridden
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")  # none may be imported with a plugin
 PRESENT_S = {"bias", "compress", "discuss", "express", "focus", "guess", "pass", "process", "suppress"}
@@ -93,7 +93,7 @@ def imports(terms: tuple[Method, ...]) -> str:
 @functools.cache
 def heavy_imports(name: str, file: str, changed: int) -> tuple[str, str]:
     code = (
-        "import importlib, pathlib, sys, attnbench, attnbench.plugins as p\n"
+        "import importlib, pathlib, sys, attnbench, attnbench.methods.plugins as p\n"
         f"importlib.import_module({name!r}) if {name!r} else p.import_file(pathlib.Path({file!r}))\n"
         f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench import measure, spec
+from attnbench import measure
 from attnbench.attention import Identity
 from attnbench.conformance import tiny
 from attnbench.conformance.promises import LENGTHS
 from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, spied, within, worst
 from attnbench.errors import NotApplicable
-from attnbench.fields import amount_field
-from attnbench.method import Method, Site
+from attnbench.methods import spec
+from attnbench.methods.fields import amount_field
+from attnbench.methods.protocol import Method, Site
 
 
 def effect(subject: Subject, seed: int) -> str:

@@ -18,7 +18,7 @@ from attnbench import bench
 from attnbench.attention import apply
 from attnbench.conformance import seeds, tiny
 from attnbench.guard import Guard, StageError
-from attnbench.method import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, overridden
 
 TOLERANCE = 1e-5
 

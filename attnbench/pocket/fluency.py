@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from attnbench.listing import stated
+from attnbench.inputs.listing import stated
 from attnbench.pocket import baselines, decoders, grams, network
 from attnbench.pocket.card import BATCH, ORDERS, SAMPLES, SEEDS, order
 from attnbench.pocket.exams import EXAMS, Score, bleu, load, per_word

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from attnbench.declared import WORD
 from attnbench.errors import UserError, near, unknown
-from attnbench.fields import amount_field, kind_of, required
-from attnbench.method import KINDS, Method, layer_range, overridden
-from attnbench.plugins import option, registry
+from attnbench.methods.declared import WORD
+from attnbench.methods.fields import amount_field, kind_of, required
+from attnbench.methods.plugins import option, registry
+from attnbench.methods.protocol import KINDS, Method, layer_range, overridden
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")

@@ -16,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import record
-from attnbench.code import code_of
-from attnbench.method import Method
+from attnbench.methods.code import code_of
+from attnbench.methods.protocol import Method
+from attnbench.records import record
 
 if TYPE_CHECKING:
     from attnbench.bench import Settings
-    from attnbench.models import Checkpoint
+    from attnbench.inputs.models import Checkpoint
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json

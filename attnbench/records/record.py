@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attnbench import schema
 from attnbench.errors import UserError, near_file, require_folder
+from attnbench.records import schema
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,10 +18,10 @@ from typing import Any
 
 import pluggy
 
-from attnbench import declared
-from attnbench.declared import place
 from attnbench.errors import UserError, near, near_file
-from attnbench.method import Method
+from attnbench.methods import declared
+from attnbench.methods.declared import place
+from attnbench.methods.protocol import Method
 
 PROJECT = "attnbench"
 

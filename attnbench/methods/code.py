@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbench.errors import UserError
-from attnbench.method import Method
+from attnbench.methods.protocol import Method
 
 MARK = "PART_OF_METHODS"  # a file of the core that sets it counts for whatever imports from it
 

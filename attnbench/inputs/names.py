@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 from attnbench.errors import UserError, unknown
-from attnbench.published import PUBLISHED
+from attnbench.inputs.published import PUBLISHED
 
-POCKET = Path(__file__).parent / "pocket" / "weights"
+POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -8,11 +8,11 @@ import re
 import textwrap
 from typing import TYPE_CHECKING
 
-from attnbench.declared import place
-from attnbench.fields import amount_field
-from attnbench.method import STAGES, Method, Site
-from attnbench.plugins import registry
-from attnbench.spec import parse
+from attnbench.methods.declared import place
+from attnbench.methods.fields import amount_field
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import STAGES, Method, Site
+from attnbench.methods.spec import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

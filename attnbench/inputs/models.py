@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import hub, names, sidecar, tasks
+from attnbench import sidecar
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
-from attnbench.names import is_folder, label, pocket_families, tasks_of
-from attnbench.published import PUBLISHED
+from attnbench.inputs import hub, names, tasks
+from attnbench.inputs.names import is_folder, label, pocket_families, tasks_of
+from attnbench.inputs.published import PUBLISHED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnbench.inert import clean
+from attnbench.records.inert import clean
 
 if TYPE_CHECKING:
     import numpy as np

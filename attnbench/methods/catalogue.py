@@ -1,6 +1,6 @@
 """Write docs/methods.md from the built-in methods' classes.
 
-python -m attnbench.catalogue > docs/methods.md
+python -m attnbench.methods.catalogue > docs/methods.md
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import dataclasses
 import inspect
 import re
 
-from attnbench.fields import amount_field
-from attnbench.method import STAGES, Method
-from attnbench.plugins import registry
+from attnbench.methods.fields import amount_field
+from attnbench.methods.plugins import registry
+from attnbench.methods.protocol import STAGES, Method
 
 JI = "https://aclanthology.org/2021.findings-acl.363/"
 FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order
@@ -30,7 +30,7 @@ FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order
 Rows = list[tuple[str, ...]]
 HEAD = """# Methods
 
-<!-- written by: python -m attnbench.catalogue > docs/methods.md -->
+<!-- written by: python -m attnbench.methods.catalogue > docs/methods.md -->
 
 What `attnbench methods` lists, with every method's formula, source and fields. `attnbench methods NAME` shows
 one with a quantiser's levels and curve; `attnbench methods --examples` prints all examples as one argument.

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from attnbench import models, tasks
-from attnbench.published import PUBLISHED
+from attnbench.inputs import models, tasks
+from attnbench.inputs.published import PUBLISHED
 
-BEGIN, END = "<!-- table: python -m attnbench.listing -->", "<!-- end -->"
+BEGIN, END = "<!-- table: python -m attnbench.inputs.listing -->", "<!-- end -->"
 METRICS = {
     "acc": "accuracy", "em": "exact match", "f1": "F1", "mcc": "Matthews correlation", "pearson": "Pearson",
     "spearman": "Spearman", "bleu": "BLEU", "chrf": "chrF", "pseudo_perplexity": "pseudo-perplexity",

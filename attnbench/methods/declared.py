@@ -8,8 +8,8 @@ import re
 import sys
 
 from attnbench.errors import UserError
-from attnbench.fields import amount_field, require_fields
-from attnbench.method import Method
+from attnbench.methods.fields import amount_field, require_fields
+from attnbench.methods.protocol import Method
 
 NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z0-9])*)*")  # digits in a variant only: heads:l2
 WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a modifier, or the key of one

@@ -8,10 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from attnbench.declared import NAME, RESERVED
 from attnbench.errors import UserError, require_folder, unknown
-from attnbench.plugins import option, registry
-from attnbench.templates import HEAD, KINDS, TAIL, TEST
+from attnbench.methods.declared import NAME, RESERVED
+from attnbench.methods.plugins import option, registry
+from attnbench.methods.templates import HEAD, KINDS, TAIL, TEST
 
 
 def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple[Path, Path]:

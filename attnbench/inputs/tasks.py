@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attnbench import task_yaml
 from attnbench.errors import UserError, near_file, unknown
+from attnbench.inputs import task_yaml
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
