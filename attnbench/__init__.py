@@ -14,9 +14,9 @@ from attnbench.methods.protocol import Method, Site
 from attnbench.methods.spec import format, parse
 
 if TYPE_CHECKING:
-    from attnbench.attention import apply, transform, watch
+    from attnbench.engine.realised.removal import realize
+    from attnbench.engine.serving.attention import apply, transform, watch
     from attnbench.inputs.models import checkpoint
-    from attnbench.realised import realize
     from attnbench.runner import run
 
 __version__ = "0.1.0"
@@ -37,12 +37,12 @@ __all__ = [
 
 _MODULES = {"plugins": "attnbench.methods.plugins"}
 _LAZY = {
-    "apply": "attnbench.attention",
+    "apply": "attnbench.engine.serving.attention",
     "checkpoint": "attnbench.inputs.models",
-    "realize": "attnbench.realised",
+    "realize": "attnbench.engine.realised.removal",
     "run": "attnbench.runner",
-    "transform": "attnbench.attention",
-    "watch": "attnbench.attention",
+    "transform": "attnbench.engine.serving.attention",
+    "watch": "attnbench.engine.serving.attention",
 }
 
 

@@ -107,7 +107,7 @@ def require_sound(name: str, model: Any, dtype: str) -> None:
 
     Raises UserError where they differ, ArithmeticError for a weight that is not finite.
     """
-    from attnbench.attention import compare_with_eager
+    from attnbench.engine.serving.attention import compare_with_eager
 
     strange = [path for path, weight in model.named_parameters() if not weight.isfinite().all()]
     if strange:
@@ -139,7 +139,7 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
 
     Raises UserError where what it learned is nowhere to be found.
     """
-    from attnbench.attention import apply
+    from attnbench.engine.serving.attention import apply
 
     for position, method in enumerate(methods):
         if needs_fit(method):

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench.applicable import require_sites
 from attnbench.bench import Bench, Settings, fit, require_hits
 from attnbench.console import Listener
+from attnbench.engine.applicable import require_sites
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.finite import origin, require_finite
 from attnbench.inputs import models, tasks
@@ -157,7 +157,7 @@ class Column:
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
         import torch
 
-        from attnbench.whole import Whole
+        from attnbench.engine.whole import Whole
 
         model = self.bench.model
         if methods and self._before is None:
@@ -173,7 +173,7 @@ class Column:
 
     def _outputs(self, model: Any, methods: Sequence[Method]) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
-        from attnbench.attention import apply
+        from attnbench.engine.serving.attention import apply
         from attnbench.measure import SAMPLES
 
         done, applied = 0.0, None

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench.attention import apply, watch
-from attnbench.engine import ATTENTION
+from attnbench.engine.serving.attention import apply, watch
+from attnbench.engine.serving.dispatch import ATTENTION
 from attnbench.errors import NotApplicable
 from attnbench.methods.protocol import Method, Site, overridden
 from attnbench.peak import peak_memory
@@ -56,7 +56,7 @@ class Costs:
             return found
         if any(ATTENTION & set(overridden(method)) for method in methods):
             found["flops"]["simulated"] = 1 - skipped(self.model, methods, self.samples) / self.flops
-        from attnbench.realised import realize
+        from attnbench.engine.realised.removal import realize
 
         with contextlib.suppress(NotApplicable), realize(self.model, *methods):
             found["flops"]["realised"] = flops(self.model, self.samples) / self.flops

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench import plan
-from attnbench.applicable import require_sites
+from attnbench.engine.applicable import require_sites
 from attnbench.errors import NotApplicable, unknown
 from attnbench.inputs import models, tasks
 from attnbench.methods.fields import amount_field
@@ -120,9 +120,9 @@ def _ablate(found: Study, bench: Bench) -> Table:
     """Return by how much worse the task's first metric is when one head alone is removed."""
     from tqdm import tqdm
 
-    from attnbench.attention import apply
-    from attnbench.gates import Silenced
-    from attnbench.sites import discover
+    from attnbench.engine.learning.gates import Silenced
+    from attnbench.engine.places.sites import discover
+    from attnbench.engine.serving.attention import apply
 
     model, prepared, settings = bench.model, bench.prepared, bench.settings
 

@@ -66,9 +66,9 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """
     import torch
 
-    from attnbench import tap
-    from attnbench.attention import apply, watch
-    from attnbench.engine import ATTENTION
+    from attnbench.engine.serving import tapped
+    from attnbench.engine.serving.attention import apply, watch
+    from attnbench.engine.serving.dispatch import ATTENTION
 
     if not any(ATTENTION & set(overridden(method)) for method in methods):
         return {}
@@ -109,7 +109,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     def as_it_is(probs: Tensor, site: Site) -> None:
         dense[site.kind, site.layer] = probs.float().clone()
 
-    by_tap = tap.needed(model)  # where there is nothing but probabilities, a silent head has none
+    by_tap = tapped.needed(model)  # where there is nothing but probabilities, a silent head has none
     with (
         torch.no_grad(),
         watch(model, probs=as_it_is) if by_tap else watch(model, scores=before),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench import sites
+from attnbench.engine.places import sites
 
 REGION = "attnbench attention"
 QUIET = ("KINETO_LOG_LEVEL", "6")  # torch's profiler tells stderr of every start and stop

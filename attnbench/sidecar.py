@@ -90,11 +90,11 @@ def _left(bench: Bench, methods: Sequence[Method]) -> tuple[dict[Layer, int], di
     """
     import torch
 
-    from attnbench.applicable import require_sites
     from attnbench.bench import fit
+    from attnbench.engine.applicable import require_sites
+    from attnbench.engine.places.sites import discover
+    from attnbench.engine.realised.removal import kept_heads, realize
     from attnbench.methods.protocol import needs_fit
-    from attnbench.realised import kept_heads, realize
-    from attnbench.sites import discover
 
     model = bench.model
     torch.manual_seed(bench.settings.seed)
@@ -128,8 +128,8 @@ def _write(
 
 def _silence(model: nn.Module, kept: dict[Layer, list[int]]) -> None:
     """Zero the output weights of the heads that go: then the whole model answers as the smaller one."""
-    from attnbench.sites import discover
-    from attnbench.slicing import head_columns
+    from attnbench.engine.places.sites import discover
+    from attnbench.engine.realised.slicing import head_columns
 
     for site in discover(model):
         for head in set(range(site.heads)) - set(kept[site.kind, site.layer]):
@@ -144,8 +144,8 @@ def load(model: nn.Module, folder: str | Path) -> None:
     path = Path(folder) / NAME
     if not path.is_file():
         return
-    from attnbench.realised import shrink
-    from attnbench.sites import discover
+    from attnbench.engine.places.sites import discover
+    from attnbench.engine.realised.removal import shrink
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -115,10 +115,10 @@ def _format(terms: Sequence[Method]) -> str:
 def _check_families(report: Report, terms: tuple[Method, ...], device: str, families: Sequence[str]) -> None:
     import torch
 
-    from attnbench.applicable import require_sites
     from attnbench.conformance import tiny
     from attnbench.conformance.subject import Subject, spied
-    from attnbench.whole import Process
+    from attnbench.engine.applicable import require_sites
+    from attnbench.engine.whole import Process
 
     places = []
     with torch.random.fork_rng():

@@ -33,8 +33,8 @@ from transformers import (
 )
 
 from attnbench import Method, Site, apply, parse
+from attnbench.engine.places.sites import implementation
 from attnbench.methods.protocol import needs_fit
-from attnbench.sites import implementation
 
 LARGE = (8, 512)
 SHAPES = ((8, 128), (32, 128), (8, 320))

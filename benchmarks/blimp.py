@@ -48,8 +48,8 @@ def main() -> None:
 
     import lm_eval.evaluator  # noqa: F401
 
-    from attnbench.attention import apply
     from attnbench.backends.causal import prepare
+    from attnbench.engine.serving.attention import apply
     from attnbench.inputs import models
     from attnbench.inputs.tasks import find
 

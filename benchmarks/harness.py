@@ -90,7 +90,7 @@ def main() -> None:
     import torch
     import transformers
 
-    from attnbench import attention, backends, leaderboard, runner  # noqa: F401
+    from attnbench import backends, leaderboard, runner  # noqa: F401
 
     transformers.AutoModelForSequenceClassification  # noqa: B018
     print(f"{torch.get_num_threads()} threads, {options.rounds} rounds", file=sys.stderr)

@@ -23,7 +23,7 @@ from attention import batch, model
 from transformers import BertConfig, BertModel
 
 from attnbench import apply, parse, realize
-from attnbench.realised import kept_heads
+from attnbench.engine.realised.removal import kept_heads
 
 SHAPES = ((8, 128), (8, 320))
 

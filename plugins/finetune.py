@@ -40,7 +40,7 @@ class FineTune(Method):
             raise ValueError("steps is at least 1 and lr above 0")
 
     def fit(self, model: Any, batches: list[dict[str, Tensor]]) -> None:
-        from attnbench.training import own_weights, train
+        from attnbench.engine.learning.training import own_weights, train
 
         layers = self._layers(model)
         with own_weights(model) as weights:
@@ -52,8 +52,8 @@ class FineTune(Method):
 
     def _layers(self, model: Any) -> tuple[str, ...]:
         """Return what the names of weights to train begin with. Raises NotApplicable for no site."""
-        from attnbench.engine import layer_of
-        from attnbench.sites import discover
+        from attnbench.engine.places.sites import discover
+        from attnbench.engine.serving.dispatch import layer_of
 
         if not self.on and not self.layers:
             return ("",)
@@ -63,7 +63,7 @@ class FineTune(Method):
         return tuple(f"{layer_of(model, path) or path}." for path in chosen)
 
     def installed(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.training import with_weights
+        from attnbench.engine.learning.training import with_weights
 
         return with_weights(model, self._weights)
 

@@ -49,9 +49,9 @@ class GatesL0(Removal):
             raise ValueError(f"train={self.train} is neither gates nor all")
 
     def fit(self, model: Any, batches: list[dict[str, Tensor]]) -> None:
-        from attnbench.gates import HardConcrete, final_gate, openness
-        from attnbench.sites import discover
-        from attnbench.training import own_weights, train
+        from attnbench.engine.learning.gates import HardConcrete, final_gate, openness
+        from attnbench.engine.learning.training import own_weights, train
+        from attnbench.engine.places.sites import discover
 
         device = next(model.parameters()).device
         sites = {(site.kind, site.layer): site.heads for site in discover(model) if self.selects(site)}
@@ -84,7 +84,7 @@ class GatesL0(Removal):
         return self.alive_.get((site.kind, site.layer))
 
     def installed(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.training import with_weights
+        from attnbench.engine.learning.training import with_weights
 
         return with_weights(model, self._weights)
 

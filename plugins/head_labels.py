@@ -37,7 +37,7 @@ class HeadsGradient(Heads):
     examples = ("heads50:gradient",)
 
     def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
-        from attnbench.gates import head_sensitivity
+        from attnbench.engine.learning.gates import head_sensitivity
 
         sums = head_sensitivity(model, batches, self.selects)
         return {key: score / (score.norm() + 1e-20) for key, score in sums.items()}

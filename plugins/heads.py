@@ -39,8 +39,8 @@ class Removal(Method):
         return context * gate if context.requires_grad else context.mul_(gate)
 
     def realize(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.realised import without_heads
-        from attnbench.sites import discover
+        from attnbench.engine.places.sites import discover
+        from attnbench.engine.realised.removal import without_heads
 
         kept = {}
         for site in discover(model):
@@ -157,7 +157,7 @@ class HeadsRandom(Heads):
     def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
         import torch
 
-        from attnbench.sites import discover
+        from attnbench.engine.places.sites import discover
 
         draw = torch.Generator().manual_seed(self.seed)
         sites = {(site.kind, site.layer): site.heads for site in discover(model) if self.selects(site)}
@@ -203,7 +203,7 @@ class HeadsFixed(Removal):
 
     @contextlib.contextmanager
     def installed(self, model: Any):
-        from attnbench.sites import discover
+        from attnbench.engine.places.sites import discover
 
         sites = [site for site in discover(model) if self.selects(site)]
         if not sites:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from attnbench import Method, hookimpl, kernels
+from attnbench import Method, hookimpl
+from attnbench.engine.serving import kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

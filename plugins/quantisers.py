@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnbench import Method, hookimpl, kernels
+from attnbench import Method, hookimpl
+from attnbench.engine.serving import kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -560,7 +560,7 @@ class KnowsNoWindow(Method):
 @planted
 class DropsASite(Method):
     def context(self, context, site):
-        from attnbench import sites
+        from attnbench.engine.places import sites
 
         answering = [module for module in sites._serving if type(module).__name__ == "BertSelfAttention"]
         if site.layer == 0 and len(answering) == 2:

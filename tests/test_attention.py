@@ -12,9 +12,9 @@ from tiny_models import DECODERS, ENCODERS, PAIRS, ZOO, padded, tiny
 from torch import nn
 
 from attnbench import Method, apply, parse, transform, watch
-from attnbench.attention import compare_with_eager
+from attnbench.engine.places.sites import discover, implementation
+from attnbench.engine.serving.attention import compare_with_eager
 from attnbench.errors import UserError
-from attnbench.sites import discover, implementation
 
 METHODS = (
     "prune80",
@@ -206,7 +206,7 @@ def test_tiles_hold_no_padding_and_all_heads():
 @pytest.mark.parametrize("spec", ["prune80", "logquant3", "uniform"])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_small_tiles_change_nothing(name, spec, monkeypatch):
-    from attnbench import tiles
+    from attnbench.engine.serving import tiles
 
     model = tiny(name)
     batch = padded(model)
@@ -228,7 +228,7 @@ class WholeRows(Method):
 
 
 def test_a_method_over_all_rows_gets_all_rows(monkeypatch):
-    from attnbench import tiles
+    from attnbench.engine.serving import tiles
 
     monkeypatch.setitem(tiles.TILE_BYTES, "cpu", 1)
     with apply(tiny("bert"), WholeRows()):
@@ -420,7 +420,7 @@ def test_nothing_keeps_a_model_alive():
 
 
 def test_masks_are_not_kept_nor_mistaken():
-    from attnbench import blocks
+    from attnbench.engine.places import blocks
 
     model = tiny("bert")
     with apply(model, "prune50"):

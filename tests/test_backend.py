@@ -657,9 +657,9 @@ def test_a_batch_size_that_lm_eval_would_find_itself_is_ours(given, size):
 
 
 def test_other_command_lines_compare_with_eager_too(monkeypatch):
-    from attnbench import attention
     from attnbench.backends.causal_server import CausalServer
     from attnbench.backends.lm_eval_model import AttnbenchLM
+    from attnbench.engine.serving import attention
 
     monkeypatch.setattr(attention, "compare_with_eager", lambda model: 0.5)
     with pytest.raises(UserError, match="not supported"), AttnbenchLM("bert")._ready("pocket-sentiment"):

@@ -8,7 +8,7 @@ from tiny_models import padded, tiny
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 import attnbench
-from attnbench import origins
+from attnbench.engine.places import origins
 from attnbench.errors import UserError
 from attnbench.methods.spec import parse
 

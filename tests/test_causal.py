@@ -14,8 +14,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from attnbench import aggregates, runner
-from attnbench.attention import apply
 from attnbench.backends import kinds, lm_eval, lm_eval_cli
+from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.models import Checkpoint

@@ -13,9 +13,9 @@ import torch
 from tiny_models import padded, tiny
 
 import attnbench
-from attnbench.engine import layer_of
+from attnbench.engine.places.sites import discover
+from attnbench.engine.serving.dispatch import layer_of
 from attnbench.errors import UserError
-from attnbench.sites import discover
 
 
 @pytest.mark.parametrize("name, spec", [("llama", "prune80"), ("t5", "prune80"), ("bert", "hidden-quant7")])

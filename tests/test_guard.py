@@ -11,7 +11,7 @@ import torch
 from tiny_models import padded, tiny
 
 from attnbench import Method, apply
-from attnbench.guard import StageError
+from attnbench.engine.serving.guard import StageError
 
 
 def method(stage: str, change) -> Method:

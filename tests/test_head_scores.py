@@ -16,9 +16,11 @@ from tiny_models import padded, tiny
 from torch import nn
 
 import attnbench
-from attnbench import parse, slicing, tiles
+from attnbench import parse
+from attnbench.engine.places.sites import discover, implementation
+from attnbench.engine.realised import slicing
+from attnbench.engine.serving import tiles
 from attnbench.errors import NotApplicable, UserError
-from attnbench.sites import discover, implementation
 
 HEADS, DIM = 4, 8
 

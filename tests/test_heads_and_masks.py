@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import attnbench
-from attnbench import parse, sites, tiles
+from attnbench import parse
+from attnbench.engine.places import sites
+from attnbench.engine.serving import tiles
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from attnbench import head_tables, heads, heatmap
 from attnbench.backends import lm_eval
 from attnbench.bench import Bench, Settings
 from attnbench.cli import main
+from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError
-from attnbench.gates import Silenced
 from attnbench.inputs import models
 from attnbench.methods.plugins import registry
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attnbench
-from attnbench import parse, sites, transform
-from attnbench.applicable import require_sites
+from attnbench import parse, transform
 from attnbench.conformance import tiny
+from attnbench.engine.applicable import require_sites
+from attnbench.engine.places import sites
 from attnbench.errors import NotApplicable, UserError
 from attnbench.testing import check_method
 

@@ -12,7 +12,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from attnbench import kernels, transform
+from attnbench import transform
+from attnbench.engine.serving import kernels
 from attnbench.methods.fields import SEEDS
 
 ROWS = ("random", "peaked", "one-hot", "constant", "zeros", "ties", "edges")

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attnbench.attention import apply
 from attnbench.backends import lighteval_cli, lm_eval
 from attnbench.bench import fit
+from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.models import find
 from attnbench.methods import spec

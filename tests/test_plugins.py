@@ -89,7 +89,7 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(case, fresh_registry, tmp
 
 def test_a_name_registered_twice_names_both_places(fresh_registry, tmp_path, capsys):
     from attnbench import parse
-    from attnbench.applicable import require_sites
+    from attnbench.engine.applicable import require_sites
 
     first = _write(tmp_path, "first.py", GOOD.format(name="same"))
     second = _write(tmp_path, "second.py", GOOD.format(name="same") + "\n" + MORE)
@@ -256,7 +256,7 @@ def test_a_next_command_names_the_file_that_a_method_is_from(
 
 
 def test_a_method_without_a_stage_is_checked_with_its_file(fresh_registry, tmp_path):
-    from attnbench.applicable import require_sites
+    from attnbench.engine.applicable import require_sites
     from attnbench.methods.spec import parse
 
     path = _write(tmp_path, "none.py", GOOD.format(name="none").replace("def probs", "def prob"))

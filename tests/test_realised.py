@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
 
 import attnbench.sites
-from attnbench import parse, realised, slicing
+from attnbench import parse
 from attnbench.conformance.integrity import difference, snapshot
+from attnbench.engine.realised import removal, slicing
 from attnbench.errors import NotApplicable, UserError
 from attnbench.measure import measure
 
@@ -87,7 +88,7 @@ def test_any_heads_may_go(name, draw):
     with attnbench.realize(model, spec):
         found = _outputs(model, batch)
         # one by one, the later ones cut from what the earlier ones left: still the numbers of the whole model
-        kept = realised.kept_heads(model)
+        kept = removal.kept_heads(model)
     torch.testing.assert_close(found, _masked(model, spec, batch), rtol=1e-5, atol=1e-5)
     gone = {(s.kind, s.layer): s.heads - len(kept[s.kind, s.layer]) for s in sites}
     assert sum(gone.values()) == len(set(spec.split("+")))
@@ -273,7 +274,7 @@ def test_inside_the_block_the_model_is_a_smaller_one():
     with attnbench.realize(model, "heads:fixed:off=0.0"):
         assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
         with attnbench.realize(model, "heads:fixed:off=0.2"):  # counted anew: head 3 of the whole
-            assert realised.kept_heads(model)["encoder", 0] == [1, 2]
+            assert removal.kept_heads(model)["encoder", 0] == [1, 2]
             found = _outputs(model, batch)
         quantised = _masked(model, "logquant3", batch)
         assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
@@ -282,7 +283,7 @@ def test_inside_the_block_the_model_is_a_smaller_one():
         quantised, _masked(model, "heads:fixed:off=0.0+logquant3", batch), rtol=1e-5, atol=1e-5
     )
     assert [site.heads for site in attnbench.sites.discover(model)] == [4, 4, 4]
-    assert realised.kept_heads(model)["encoder", 0] == [0, 1, 2, 3]
+    assert removal.kept_heads(model)["encoder", 0] == [0, 1, 2, 3]
 
 
 def test_the_model_is_whole_after_an_error():
@@ -328,10 +329,12 @@ def test_realised_within_applied_is_refused():
 
 def test_an_architecture_that_cannot_be_cut_is_refused(monkeypatch):
     model = tiny("bert")
-    monkeypatch.setattr("attnbench.slicing.OUTPUT", ("other",))
+    monkeypatch.setattr("attnbench.engine.realised.slicing.OUTPUT", ("other",))
     with pytest.raises(NotApplicable, match="no projections"), attnbench.realize(model, SOME):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr("attnbench.slicing._rows", lambda heads, dim: list(range(len(heads) * dim)))
+    monkeypatch.setattr(
+        "attnbench.engine.realised.slicing._rows", lambda heads, dim: list(range(len(heads) * dim))
+    )
     with pytest.raises(NotApplicable, match="differs by"), attnbench.realize(model, "heads:fixed:off=0.0"):
         pass

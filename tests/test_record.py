@@ -315,18 +315,18 @@ def test_code_hash_covers_what_fits_are_made_of(monkeypatch):
 
 
 USES = {
-    "by name": "from attnbench.training import train as learn",
+    "by name": "from attnbench.engine.learning.training import train as learn",
     "from the roof": "from attnbench import train as learn",
     "by a module": "from attnbench import training\n\nlearn = training.train",
     "of the whole": "import attnbench\n\nlearn = attnbench.train",
-    "in a function": "def learn():\n    from attnbench.training import train\n\n    return train",
+    "in a function": "def learn():\n    from attnbench.engine.learning.training import train\n\n    return train",
 }
 
 
 @pytest.mark.parametrize("use", USES)
 def test_what_fits_are_made_of_counts_however_it_is_imported(use, fresh_registry, tmp_path, monkeypatch):
     import attnbench
-    from attnbench import training
+    from attnbench.engine.learning import training
     from attnbench.methods import code
 
     for name, value in (("train", training.train), ("training", training)):

@@ -11,8 +11,8 @@ import tiny_tasks
 import torch
 
 from attnbench import aggregates, runner
-from attnbench.attention import apply
 from attnbench.backends import lm_eval, lm_eval_cli
+from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_models import DECODERS, PAIRS, padded, tiny
 
-from attnbench import Method, apply, parse, tiles, watch
+from attnbench import Method, apply, parse, watch
+from attnbench.engine.serving import tiles
 from attnbench.methods.protocol import needs_fit
 
 

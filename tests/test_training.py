@@ -12,12 +12,13 @@ from transformers.masking_utils import eager_mask
 
 import attnbench.methods.protocol
 import attnbench.tiles
-from attnbench import gates, parse
-from attnbench.applicable import require_sites
+from attnbench import parse
 from attnbench.conformance import tiny
 from attnbench.conformance.integrity import difference, snapshot
+from attnbench.engine.applicable import require_sites
+from attnbench.engine.learning import gates
+from attnbench.engine.learning.training import train
 from attnbench.errors import NotApplicable, UserError
-from attnbench.training import train
 
 
 @pytest.fixture
@@ -378,7 +379,7 @@ def test_the_penalty_is_a_sum_over_heads(spec, model, batches, monkeypatch):
         asked.append(extra_loss())
         return []
 
-    monkeypatch.setattr("attnbench.training.train", once)
+    monkeypatch.setattr("attnbench.engine.learning.training.train", once)
     (method,) = _fit(model, spec, batches)
     heads = 4 if "layers" in spec else 8
     assert sum(len(alive) for alive in method.alive_.values()) == heads

@@ -15,8 +15,8 @@ from attnbench.backends import own_data
 from attnbench.backends.data import SAMPLES
 from attnbench.backends.encoder_inputs import Inputs, Row, padded
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
+from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
-from attnbench.gates import IGNORED
 from attnbench.inputs import tasks
 
 SHARED = 0.05  # of a draw at most may be evaluated too and be replaced

@@ -20,8 +20,8 @@ from attnbench.backends.encoder_inputs import padded
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock import Stock
+from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import Misfit, NotApplicable, UserError
-from attnbench.gates import IGNORED
 from attnbench.inputs import tasks
 from attnbench.statistics import standard_error
 

@@ -96,7 +96,7 @@ class CausalServer:
         Raises UserError where one is what the method was fitted on, RuntimeError where the method missed a
         place of the model.
         """
-        from attnbench.attention import apply
+        from attnbench.engine.serving.attention import apply
 
         model, learnt = self._fitted
         shared = [request for request in requests if _text(request.args) in learnt]

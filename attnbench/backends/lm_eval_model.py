@@ -92,7 +92,7 @@ class AttnbenchLM(LM):
 
     @contextlib.contextmanager
     def _ready(self, task: str) -> Iterator[Any]:
-        from attnbench.attention import apply
+        from attnbench.engine.serving.attention import apply
 
         settings = self.settings
         checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)

@@ -10,8 +10,8 @@ import numpy as np
 from attnbench.backends import data
 from attnbench.backends.encoder_inputs import Row
 from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
+from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
-from attnbench.gates import IGNORED
 from attnbench.inputs import tasks
 
 TEXT = "calibration text"  # the key of a text from another dataset

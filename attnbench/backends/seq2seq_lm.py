@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attnbench.backends.encoder_inputs import cuts, padded
 from attnbench.backends.served import ServedLM
+from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
-from attnbench.gates import IGNORED
 
 
 class Seq2SeqLM(ServedLM):

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench.attention import apply
 from attnbench.conformance import tiny
 from attnbench.conformance.subject import Fault, Subject, confirmed, within, worst
+from attnbench.engine.serving.attention import apply
+from attnbench.engine.whole import difference, snapshot
 from attnbench.errors import NotApplicable
 from attnbench.methods.protocol import Method, Site
-from attnbench.whole import difference, snapshot
 
 
 class Planted(Exception):

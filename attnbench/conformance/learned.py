@@ -14,8 +14,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from attnbench.conformance import anew, seeds
 from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, spied, told, within, worst
+from attnbench.engine.serving.guard import Guard, StageError, require_nothing_kept, tensors_in
 from attnbench.errors import NotApplicable
-from attnbench.guard import Guard, StageError, require_nothing_kept, tensors_in
 from attnbench.measure import summary
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit
 

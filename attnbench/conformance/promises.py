@@ -10,8 +10,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from attnbench import sites, tiles
-from attnbench.attention import apply
 from attnbench.conformance import tiny
 from attnbench.conformance.subject import (
     Fault,
@@ -24,8 +22,11 @@ from attnbench.conformance.subject import (
     within,
     worst,
 )  # fmt: skip
+from attnbench.engine.places import sites
+from attnbench.engine.serving import tiles
+from attnbench.engine.serving.attention import apply
+from attnbench.engine.serving.guard import Guard
 from attnbench.errors import NotApplicable
-from attnbench.guard import Guard
 from attnbench.methods.protocol import Method, Site, overridden
 
 # equal neighbours share a tile, so examples that mix are seen, few or many

@@ -111,7 +111,7 @@ class {title}(Method):
         import torch
 
         from attnbench import apply
-        from attnbench.sites import discover
+        from attnbench.engine.places.sites import discover
 
         device = next(model.parameters()).device
         # a name that ends in an underscore was learned: it is stored with the record

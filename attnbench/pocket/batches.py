@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnbench.gates import IGNORED
+from attnbench.engine.learning.gates import IGNORED
 from attnbench.pocket.text import KEYS, annotated
 from attnbench.pocket.tokenizer import TOKENS
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from attnbench import sites, tap
-from attnbench.engine import Engine
+from attnbench.engine.places import sites
+from attnbench.engine.serving import tapped
+from attnbench.engine.serving.applied import Applied
+from attnbench.engine.serving.dispatch import Engine
+from attnbench.engine.serving.guard import require_nothing_kept
 from attnbench.errors import UserError
-from attnbench.guard import require_nothing_kept
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit, overridden
-from attnbench.places import Applied
 
 Watcher = Callable[[Tensor, Site], None]
 
@@ -47,7 +48,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     with contextlib.ExitStack() as stack:
         engine = _engine(model)
         if engine is None:
-            engine = tap.TapEngine(model) if tap.needed(model) else Engine(model)
+            engine = tapped.TapEngine(model) if tapped.needed(model) else Engine(model)
             stack.enter_context(engine.attached(model))
             stack.enter_context(engine.hooks(model))
         for method in wanted:
@@ -147,7 +148,7 @@ def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None)
     """
     batch = sites.probe_batch(model, examples=2, padding=2) if batch is None else batch
     # a tap makes a model eager: it is compared with what the model does by itself
-    with contextlib.nullcontext() if tap.needed(model) else sites.implementation(model, "eager"):
+    with contextlib.nullcontext() if tapped.needed(model) else sites.implementation(model, "eager"):
         expected = sites.run(model, batch)
     with apply(model, Identity()):
         found = sites.run(model, batch)

@@ -59,8 +59,8 @@ def head_sensitivity(
     """
     import torch
 
-    from attnbench.attention import apply
-    from attnbench.sites import discover
+    from attnbench.engine.places.sites import discover
+    from attnbench.engine.serving.attention import apply
 
     gates = TokenGates(selected)
     causal = {site.kind for site in discover(model, headless=True)} == {"decoder"}
@@ -116,7 +116,7 @@ class HardConcrete(Method):
     @contextlib.contextmanager
     def sampled(self, model: nn.Module) -> Iterator[None]:
         """Apply the gates to a model."""
-        from attnbench.attention import apply
+        from attnbench.engine.serving.attention import apply
 
         handle = model.register_forward_pre_hook(lambda *_: self._sample())
         try:

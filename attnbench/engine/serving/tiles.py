@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnbench.blocks import Rows, blocks, cut, evicted, within
+from attnbench.engine.places.blocks import Rows, blocks, cut, evicted, within
+from attnbench.engine.serving.scored import Scratch, Stages, Tile, context_of
 from attnbench.methods.protocol import Site
-from attnbench.scored import Scratch, Stages, Tile, context_of
 
 # scores of examples that share a tile: about half the L2 cache of a CPU core
 TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}

@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from attnbench import sites, slicing
-from attnbench.applicable import require_sites
-from attnbench.attention import apply, methods_of
+from attnbench.engine.applicable import require_sites
+from attnbench.engine.places import sites
+from attnbench.engine.realised import slicing
+from attnbench.engine.serving.attention import apply, methods_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 

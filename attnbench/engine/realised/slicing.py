@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from attnbench.engine.places.sites import HEADLESS
 from attnbench.errors import NotApplicable
-from attnbench.sites import HEADLESS
 
 QUERY = ("query", "q_lin", "q_proj", "q")
 KEY = ("key", "k_lin", "k_proj", "k")

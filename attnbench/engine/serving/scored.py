@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.nn import functional
 
-from attnbench.guard import Guard
+from attnbench.engine.serving.guard import Guard
 from attnbench.methods.protocol import Site
 
 Stage = Callable[[Tensor, Site], Tensor]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench import sites
-from attnbench.modes import MODES
+from attnbench.engine.modes import MODES
+from attnbench.engine.places import sites
 
 PERIOD = 8191  # words of 8 bytes; a prime, so that no matrix has rows of it
 SPACES: tuple[ModuleType, ...] = (torch, nn.functional)

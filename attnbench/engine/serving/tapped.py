@@ -16,13 +16,13 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from attnbench import sites
-from attnbench.blocks import read
-from attnbench.engine import Engine
+from attnbench.engine.places import sites
+from attnbench.engine.places.blocks import read
+from attnbench.engine.places.origins import Origin
+from attnbench.engine.serving.applied import Applied
+from attnbench.engine.serving.dispatch import Engine
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, Site, overridden
-from attnbench.origins import Origin
-from attnbench.places import Applied
 
 SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
 HIDDEN = -1e4  # masks of these models are -65,500 or less, scores are not

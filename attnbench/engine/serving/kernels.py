@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from attnbench import smallest
+from attnbench.engine.serving import smallest
 
 if TYPE_CHECKING:
     from torch import Tensor

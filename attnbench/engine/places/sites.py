@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from attnbench import origins
+from attnbench.engine.places import origins
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Site
 
@@ -135,12 +135,12 @@ def discover(model: nn.Module, headless: bool = False) -> list[Site]:
     lists it too, with 0 heads. Raises UserError for an architecture that is not supported.
     """
     if model not in _known:
-        from attnbench import tap
+        from attnbench.engine.serving import tapped
 
         first = next(model.parameters(), None)
         if first is not None and first.is_meta:
             raise UserError(f"{type(model).__name__} has no weights yet: load it first (it is on 'meta')")
-        _known[model] = tap.probe(model) if tap.needed(model) else _probe(model)
+        _known[model] = tapped.probe(model) if tapped.needed(model) else _probe(model)
     return [site for site in _known[model] if site.heads or headless]
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attnbench.guard import Guard
+from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.scored import Stages
 from attnbench.methods.protocol import Method, Site, overridden
-from attnbench.scored import Stages
 
 
 @dataclass

@@ -16,8 +16,8 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
 
     Raises UserError for a name that stands for two methods.
     """
-    from attnbench import tap
-    from attnbench.engine import Engine
+    from attnbench.engine.serving import tapped
+    from attnbench.engine.serving.dispatch import Engine
 
     for method in methods:
         text = spec.format([method])
@@ -37,4 +37,4 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
             raise NotApplicable(f"{text}: no attention at {where}")
         if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
             raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")
-        tap.require(model, [method])
+        tapped.require(model, [method])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from attnbench import origins
-from attnbench.origins import Origin
-from attnbench.sites import visible_in
+from attnbench.engine.places import origins
+from attnbench.engine.places.origins import Origin
+from attnbench.engine.places.sites import visible_in
 
 # an example's first query that is no padding, one past its last, and the position of the first
 Rows = tuple[int, int, int]

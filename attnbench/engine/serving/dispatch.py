@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from attnbench import origins, sites
-from attnbench.blocks import Rows, blocks, rows_of
+from attnbench.engine.places import origins, sites
+from attnbench.engine.places.blocks import Rows, blocks, rows_of
+from attnbench.engine.serving.applied import Applied, Place
+from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.scored import Scratch, Stages
+from attnbench.engine.serving.tiles import attend
 from attnbench.errors import UserError
-from attnbench.guard import Guard
 from attnbench.methods.protocol import Method, overridden
-from attnbench.places import Applied, Place
-from attnbench.scored import Scratch, Stages
-from attnbench.tiles import attend
 
 ATTENTION = {"scores", "normalize", "probs", "context"}
 
