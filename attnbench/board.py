@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from attnbench import compare
 from attnbench.records.record import Record
-from attnbench.row import Row
+from attnbench.statistics import compare
+from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
     from attnbench.suite import Suite

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench import board, compare, statistics
+from attnbench import board
 from attnbench.errors import UserError
 from attnbench.methods import spec
 from attnbench.methods.protocol import overridden
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
+from attnbench.statistics import compare, inference
 
 if TYPE_CHECKING:
     from attnbench.suite import Part, Suite
@@ -131,7 +132,7 @@ def _errors(item: Record) -> Iterator[str]:
         scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
         if scores is None or not len(scores):
             continue
-        stated, own = metric.get("stderr"), statistics.standard_error(kind, [scores])
+        stated, own = metric.get("stderr"), inference.standard_error(kind, [scores])
         shown = f"{own:.6g}" if math.isfinite(own) else None
         if (stated is None) != (shown is None):
             yield f"{name}: standard error {stated} in the record but {shown} by its samples"

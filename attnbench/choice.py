@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench import compare, pairing, statistics
-from attnbench.aggregates import Array, working
 from attnbench.methods.families import amounts, family
-from attnbench.row import CONTROLS, Row
+from attnbench.statistics import compare, inference, pairing
+from attnbench.statistics.aggregates import Array, working
+from attnbench.statistics.row import CONTROLS, Row
 
 if TYPE_CHECKING:
     from attnbench.board import Board, Section
@@ -116,7 +116,7 @@ def _held_out(
     for name, fold in zip(seen, folds, strict=True):
         for seed, scores in enumerate(stitched):
             scores[fold] = arrays[name][seed % len(arrays[name])][fold]
-    found = statistics.paired(kind, dense, [stitched], 0.0)[0]
+    found = inference.paired(kind, dense, [stitched], 0.0)[0]
     return found.estimate, found.low, found.high
 
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from attnbench.errors import UserError, near
 from attnbench.methods import spec
-from attnbench.row import LEVEL
+from attnbench.statistics.row import LEVEL
 
 if TYPE_CHECKING:
     from attnbench.board import Board, Section
-    from attnbench.pairs import Difference
     from attnbench.records.record import Record
+    from attnbench.statistics.pairs import Difference
     from attnbench.suite import Part, Suite
 
 TOLD = "where the paired 95 % interval is on one side, uncorrected"
@@ -106,7 +106,7 @@ def check(suite: Suite) -> None:
 
 def _names(suite: Suite, part: Part | None = None) -> list[str]:
     """List the methods of a part, or of all: every spec, and what its seeds are grouped under."""
-    from attnbench.compare import name_without_seed
+    from attnbench.statistics.compare import name_without_seed
 
     specs = suite.specs(part)
     return list(dict.fromkeys([*specs, *map(name_without_seed, specs)]))
@@ -119,7 +119,7 @@ def _is_about(claim: Claim, task: str, specs: Sequence[str]) -> bool:
 
 def evaluate(board: Board) -> list[Outcome]:
     """Decide every claim of the board's suite on every model and task that it is about."""
-    from attnbench import pairs
+    from attnbench.statistics import pairs
 
     out = []
     for claim in map(parse, board.suite.claims if board.suite else ()):
@@ -134,7 +134,7 @@ def evaluate(board: Board) -> list[Outcome]:
 def _decide(
     claim: Claim, model: str, task: str, methods: dict[str, list[Record]], section: Section
 ) -> Outcome:
-    from attnbench import compare, pairing, pairs
+    from attnbench.statistics import compare, pairing, pairs
 
     found: list[Difference] = []
     for names in claim.pairs:
@@ -163,14 +163,14 @@ def _decide(
 
 def _corrected(p: float, method: str, model: str, task: str, section: Section) -> float:
     """Correct a method's p value by Holm with those that all the others of its table have."""
-    from attnbench import statistics
-    from attnbench.compare import name_without_seed
+    from attnbench.statistics import inference
+    from attnbench.statistics.compare import name_without_seed
 
     mine = {method, name_without_seed(method)}
     rows = [row for row in section.rows if row.p_margin is not None]
     own = [(row.model, row.task) == (model, task) and row.primary and row.method in mine for row in rows]
     others = [row.p_margin or 0.0 for row, is_own in zip(rows, own, strict=True) if not is_own]
-    return statistics.holm([p, *others])[0]
+    return inference.holm([p, *others])[0]
 
 
 def _margin(within: float | None, scale: str) -> float:

@@ -11,7 +11,7 @@ from attnbench import footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.legend import legend
 from attnbench.records.inert import LONGEST, clean
-from attnbench.row import Row
+from attnbench.statistics.row import Row
 
 PAGE = 40  # rows that one page holds
 SPECIAL = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.legend import legend, margins
 from attnbench.records import provenance
 from attnbench.records.inert import Show
-from attnbench.row import CONTROLS, Row, inside
+from attnbench.statistics.row import CONTROLS, Row, inside
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench import board, choice, claims, compare, footnotes
+from attnbench import board, choice, claims, footnotes
 from attnbench.board import Board, Section
 from attnbench.errors import UserError
 from attnbench.records.inert import Show, clean, escape, wrap
-from attnbench.row import Row
+from attnbench.statistics import compare
+from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record

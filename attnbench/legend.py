@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from attnbench.row import LEVEL, Row
+from attnbench.statistics.row import LEVEL, Row
 
 
 def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:

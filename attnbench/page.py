@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from attnbench import choice, claims, compare, footnotes, leaderboard
+from attnbench import choice, claims, footnotes, leaderboard
 from attnbench.board import Board, Section
 from attnbench.pictures import Picture
 from attnbench.records.inert import LONGEST, clean
-from attnbench.row import Row
+from attnbench.statistics import compare
+from attnbench.statistics.row import Row
 
 NUMBERS = {
     "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept", "sparsity": "sparsity",

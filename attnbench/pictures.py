@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnbench.board import Board
-from attnbench.compare import name_without_seed
 from attnbench.grids import Grid, grids, removes_heads
 from attnbench.methods.families import amounts, family, modifier_sweeps
 from attnbench.records.inert import clean
-from attnbench.row import CONTROLS, Row
+from attnbench.statistics.compare import name_without_seed
+from attnbench.statistics.row import CONTROLS, Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
 DRAWING = 4  # raise by hand when the drawing changes: pictures drawn before are then stale

@@ -95,8 +95,8 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     """Print the difference of two methods with interval, p and the samples that flipped."""
-    from attnbench import pairs
     from attnbench.records import record
+    from attnbench.statistics import pairs
 
     items = list(record.read_all(options.records))
     known = {method for methods in pairs.groups(items).values() for method in methods}

@@ -40,7 +40,7 @@ class Run:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row a cell and metric, with the paired difference to dense."""
-        from attnbench import compare
+        from attnbench.statistics import compare
 
         return compare.to_frame(compare.rows(self.records))
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import pairs, suite
-from attnbench.aggregates import aggregate
+from attnbench import suite
 from attnbench.bench import Bench, Settings
 from attnbench.column import Column
 from attnbench.console import Silent
@@ -20,6 +19,8 @@ from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
+from attnbench.statistics import pairs
+from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
 SAME = ("limit", "batch_size", "seed", "dtype")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench import aggregates, resampling, statistics
+from attnbench.statistics import aggregates, inference, resampling
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -151,7 +151,7 @@ CASES: list[tuple[str, Callable[[np.random.Generator, int, float], Pair], int, f
 
 def coverage(repeats: int, resamples: int, only: str) -> Iterator[str]:
     """Yield a line a case: how often the truth is in the interval, below, above, and taken for smaller."""
-    for module in (resampling, statistics):
+    for module in (resampling, inference):
         module.RESAMPLES = resamples  # type: ignore[attr-defined]
     for title, draw, n, flips in CASES:
         name = title.partition(",")[0]
@@ -164,7 +164,7 @@ def coverage(repeats: int, resamples: int, only: str) -> Iterator[str]:
         low = high = called = 0
         for _ in range(repeats):
             dense, method = draw(rng, n, flips)
-            found = statistics.paired(name, dense, [[method]], abs(truth), name != "perplexity")[0]
+            found = inference.paired(name, dense, [[method]], abs(truth), name != "perplexity")[0]
             low += truth < found.low
             high += truth > found.high
             called += found.p_margin <= 0.05
@@ -186,7 +186,7 @@ def seconds() -> Iterator[str]:
         ("spearman", correlation(rng, n, 0.2)), ("perplexity", perplexity(rng, n, 0.2)),
     ):  # fmt: skip
         started = time.process_time()
-        statistics.paired(name.partition(",")[0], pair[0], [[pair[1]]], 0.01)
+        inference.paired(name.partition(",")[0], pair[0], [[pair[1]]], 0.01)
         yield f"| {name} | {time.process_time() - started:.2f} |"
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.aggregates import aggregate
 from attnbench.records import provenance
 from attnbench.records.record import Record
-from attnbench.statistics import standard_error
+from attnbench.statistics.aggregates import aggregate
+from attnbench.statistics.inference import standard_error
 
 
 def record(method: str, model: str = "tiny", task: str = "sst2", kind: str = "mean", **scores: Any) -> Record:

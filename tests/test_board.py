@@ -14,7 +14,7 @@ from sample_records import missing, record, right
 from attnbench import board, exports, leaderboard, suite
 from attnbench.errors import UserError
 from attnbench.methods import controls
-from attnbench.row import Row
+from attnbench.statistics.row import Row
 
 
 def order(*methods):

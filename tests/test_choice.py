@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sample_records import missing, record, right
 
-from attnbench import board, choice, estimate, leaderboard, page, statistics, suite
-from attnbench.aggregates import aggregate
+from attnbench import board, choice, estimate, leaderboard, page, suite
 from attnbench.errors import UserError
 from attnbench.records import record as records
+from attnbench.statistics import inference
+from attnbench.statistics.aggregates import aggregate
 
 TEXT = """
 models = ["tiny"]
@@ -68,7 +69,7 @@ def test_every_sample_is_scored_by_the_choice_made_without_it(tmp_path, kind):
     (each,) = choice.choose(found(tmp_path, items))
     assert set(each.folds) == {"prune80", "prune50"}
     name = "f1" if kind == "f1" else "mean"
-    (expected,) = statistics.paired(name, items[0].scores["acc"], [[stitched]], 0.0)
+    (expected,) = inference.paired(name, items[0].scores["acc"], [[stitched]], 0.0)
     row = each.held_out
     assert (row.difference, row.low, row.high) == (expected.estimate, expected.low, expected.high)
     assert row.low < row.difference < row.high

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_records import board, missing, record, right
 
-from attnbench import compare, footnotes, leaderboard
-from attnbench.compare import name_without_seed, rows, to_frame
+from attnbench import footnotes, leaderboard
 from attnbench.errors import UserError
-from attnbench.row import Row
-from attnbench.statistics import holm, tango
+from attnbench.statistics import compare
+from attnbench.statistics.compare import name_without_seed, rows, to_frame
+from attnbench.statistics.inference import holm, tango
+from attnbench.statistics.row import Row
 
 
 def by_method(found, metric=None):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from sample_records import board, missing, record, right
 
-from attnbench import compare, footnotes
+from attnbench import footnotes
 from attnbench.errors import UserError
 from attnbench.leaderboard import render, to_json
+from attnbench.statistics import compare
 
 GOLDEN = Path(__file__).with_name("board.txt")
 

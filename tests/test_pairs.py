@@ -7,11 +7,11 @@ import pytest
 from sample_records import missing, record, right
 from scipy import stats
 
-from attnbench import compare, pairs
-from attnbench.aggregates import by_sample
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
+from attnbench.statistics import compare, pairs
+from attnbench.statistics.aggregates import by_sample
 
 
 def test_a_difference_by_hand_and_by_scipy():

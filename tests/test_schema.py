@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sample_records import identify, record, right
 
 from attnbench import checks, publish
-from attnbench.aggregates import METRICS
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.records import schema
+from attnbench.statistics.aggregates import METRICS
 
 
 def made(method="prune80", wrong=9):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as scipy_stats
 
-from attnbench import freedom, resampling, statistics, unseen
-from attnbench.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
-from attnbench.flips import mcnemar, score_statistic, tango
-from attnbench.resampling import resampled
-from attnbench.statistics import holm, kept, paired, samples_needed, standard_error
+from attnbench.statistics import freedom, inference, resampling, unseen
+from attnbench.statistics.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
+from attnbench.statistics.flips import mcnemar, score_statistic, tango
+from attnbench.statistics.inference import holm, kept, paired, samples_needed, standard_error
+from attnbench.statistics.resampling import resampled
 
 
 def counts_of(labels, predictions):
@@ -86,8 +86,8 @@ def test_standard_error_of_a_mean_is_the_textbooks():
 def test_influence_is_leaving_one_out():
     pairs = np.random.default_rng(2).random((12, 2))
     for name in ("pearson", "perplexity"):
-        whole = statistics.working(name, pairs)
-        without = [statistics.working(name, np.delete(pairs, i, 0)) for i in range(12)]
+        whole = inference.working(name, pairs)
+        without = [inference.working(name, np.delete(pairs, i, 0)) for i in range(12)]
         # pearson is centred on the whole sample, which changes nothing
         assert influence(name, pairs) == pytest.approx(11 * (whole - np.array(without)))
 
@@ -167,7 +167,7 @@ def test_interval_is_scipys_where_every_sample_differs(name):
 
     def difference(i):
         i = i.astype(int)
-        return statistics.working(name, method[i]) - statistics.working(name, dense[i])
+        return inference.working(name, method[i]) - inference.working(name, dense[i])
 
     theirs = scipy_stats.bootstrap(
         (np.arange(150),),
@@ -327,7 +327,7 @@ def three_seeds(rng, n):
      ("mean", three_seeds, 100)],
 )  # fmt: skip
 def test_bootstrap_covers(name, draw, n, monkeypatch):
-    for module in (resampling, statistics):
+    for module in (resampling, inference):
         monkeypatch.setattr(module, "RESAMPLES", 800)
     rng, repeats, covered = np.random.default_rng(8), 300, 0
     for _ in range(repeats):
@@ -464,7 +464,7 @@ def test_samples_needed_by_a_bootstrap_decide_every_second_time():
 
 
 def test_no_number_of_samples_shows_a_zero_difference_within_no_margin():
-    assert samples_needed(100, statistics.Paired(0.0, -0.1, 0.1, 1.0), 0.0, 0.05, True) == math.inf
+    assert samples_needed(100, inference.Paired(0.0, -0.1, 0.1, 1.0), 0.0, 0.05, True) == math.inf
 
 
 # corners
@@ -508,11 +508,11 @@ def unbounded(rng, n, share):
 @pytest.mark.parametrize("n, share", [(100, 0.01), (100, 0.02), (100, 0.04), (200, 0.01), (872, 0.005)])
 def test_a_few_broken_samples_are_rarely_missed(name, draw, n, share, monkeypatch):
     """At the margin itself `within` is false: at most one claim in twenty may be, and 95 % hold the truth."""
-    for module in (resampling, statistics):
+    for module in (resampling, inference):
         monkeypatch.setattr(module, "RESAMPLES", 400)
     rng, repeats, called, covered = np.random.default_rng(14), 150, 0, 0
     large = draw(rng, 200_000, share)
-    truth = statistics.working(name, large[1]) - statistics.working(name, large[0])
+    truth = inference.working(name, large[1]) - inference.working(name, large[0])
     for _ in range(repeats):
         dense, method = draw(rng, n, share)
         (found,) = paired(name, dense, [[method]], abs(truth), name != "perplexity")
@@ -637,8 +637,8 @@ def test_two_methods_that_draw_by_any_metric(name):
     else:
         lengths = rng.integers(5, 20, 300).astype(float)
         a, b = (np.stack([-lengths * rng.normal(mean, 0.1, 300), lengths], 1) for mean in (2.0, 2.2))
-    (one,) = statistics.paired(name, b, [[a]], 0.0)
-    found, turned = statistics.between(name, [a, a], [b, b]), statistics.between(name, [b, b], [a, a])
+    (one,) = inference.paired(name, b, [[a]], 0.0)
+    found, turned = inference.between(name, [a, a], [b, b]), inference.between(name, [b, b], [a, a])
     assert found.estimate == pytest.approx(one.estimate) == pytest.approx(-turned.estimate)
     assert (found.low, found.high) == pytest.approx((one.low, one.high), rel=0.05)
     assert (found.low, found.high) == pytest.approx((-turned.high, -turned.low), rel=0.1)
@@ -657,7 +657,7 @@ def test_no_interval_reaches_beyond_what_a_metric_can_be():
     runs_on[4:12, 2:6] *= 0.9
     value = working("bleu", dense)
     found, turned = (
-        statistics.paired("bleu", base, [[other]], 1.0)[0]
+        inference.paired("bleu", base, [[other]], 1.0)[0]
         for base, other in ((dense, runs_on), (runs_on, dense))
     )
     assert found.estimate < -5 and -value < found.low < found.estimate < found.high < 100 - value + 4

@@ -23,7 +23,7 @@ from attnbench.backends.stock import Stock
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import Misfit, NotApplicable, UserError
 from attnbench.inputs import tasks
-from attnbench.statistics import standard_error
+from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
 TEXTS = ("text", "page", "sentence", "content")

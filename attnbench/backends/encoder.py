@@ -13,7 +13,6 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
-from attnbench import statistics
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoder_lm import EncoderLM, label_order, one_output
@@ -23,6 +22,7 @@ from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.stock_files import quoted
 from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
 from attnbench.inputs import tasks
+from attnbench.statistics import inference
 
 ARCHITECTURES = {
     "classification": "ForSequenceClassification",
@@ -104,7 +104,7 @@ class Prepared:
             metrics={
                 metric: {
                     "value": float(results["results"][name][f"{metric},none"]),
-                    "stderr": statistics.standard_error(kind.aggregate, [scores[metric]]),
+                    "stderr": inference.standard_error(kind.aggregate, [scores[metric]]),
                     "higher_is_better": kind.higher_is_better,
                     "aggregate": kind.aggregate,
                 }

@@ -15,10 +15,10 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import Task, TaskConfig
 from lm_eval.filters import build_filter_ensemble
 
-from attnbench import aggregates
 from attnbench.backends import data
 from attnbench.errors import NotApplicable, TaskMistake, UserError
 from attnbench.inputs import tasks
+from attnbench.statistics import aggregates
 
 Document = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attnbench.row import CONTROLS, Row
+from attnbench.statistics.row import CONTROLS, Row
 
 DRAWN = "random"  # the variant that every family calls its control
 Key = tuple[str, ...]

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from attnbench import freedom, unseen
-from attnbench.aggregates import Array, aggregate, bounds, influence, working
-from attnbench.flips import mcnemar, score_statistic, tango
-from attnbench.resampling import RESAMPLES, resampled, resampled_each
+from attnbench.statistics import freedom, unseen
+from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, working
+from attnbench.statistics.flips import mcnemar, score_statistic, tango
+from attnbench.statistics.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnbench import compare, pairing, statistics
-from attnbench.aggregates import SAMPLES, Array, by_sample, over_seeds
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import models, tasks
 from attnbench.records.inert import clean
 from attnbench.records.record import Record
-from attnbench.row import Row
-from attnbench.statistics import Paired
+from attnbench.statistics import compare, inference, pairing
+from attnbench.statistics.aggregates import SAMPLES, Array, by_sample, over_seeds
+from attnbench.statistics.inference import Paired
+from attnbench.statistics.row import Row
 
 LISTED = 20
 
@@ -99,10 +99,10 @@ def difference(
 
 def _paired(kind: str, a: Sequence[Array], b: Sequence[Array], margin: float, higher: bool) -> Paired:
     if len(a) > 1 and len(b) > 1:
-        return statistics.between(kind, a, b, margin, higher)
+        return inference.between(kind, a, b, margin, higher)
     if len(b) == 1:
-        return statistics.paired(kind, b[0], [a], margin, higher)[0]
-    turned = statistics.paired(kind, a[0], [b], margin, not higher)[0]
+        return inference.paired(kind, b[0], [a], margin, higher)[0]
+    turned = inference.paired(kind, a[0], [b], margin, not higher)[0]
     return replace(turned, estimate=-turned.estimate, low=-turned.high, high=-turned.low)
 
 

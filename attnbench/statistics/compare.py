@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnbench import pairing, statistics
-from attnbench.aggregates import Array, aggregate, is_fraction, over_seeds, working
 from attnbench.errors import UserError
 from attnbench.methods import controls
-from attnbench.row import CONTROLS, LEVEL, Row
+from attnbench.statistics import inference, pairing
+from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, working
+from attnbench.statistics.row import CONTROLS, LEVEL, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +38,7 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     for (model, task), cells in _columns(records).items():
         found += _column(model, task, cells, margin)
     claims = [row for row in found if row.p_margin is not None]
-    for row, corrected in zip(claims, statistics.holm([row.p_margin or 0.0 for row in claims]), strict=True):
+    for row, corrected in zip(claims, inference.holm([row.p_margin or 0.0 for row in claims]), strict=True):
         row.p_holm = corrected
     for row in claims:
         if row.verdict == "undecided":
@@ -145,14 +145,14 @@ def _compared(
     for name, row in found.items():
         row.scale = scale
         if name in usable and row.seeds > 1:
-            row.stderr = statistics.standard_error(kind, usable[name])
+            row.stderr = inference.standard_error(kind, usable[name])
     if "dense" not in usable:
         return found
     dense = usable.pop("dense")[0]
     width = {"score": 100 * margin, "raw": margin * abs(working(kind, dense))}.get(scale, margin)
     higher = found["dense"].higher_is_better
     for (name, scores), result in zip(
-        usable.items(), statistics.paired(kind, dense, list(usable.values()), width, higher), strict=True
+        usable.items(), inference.paired(kind, dense, list(usable.values()), width, higher), strict=True
     ):
         row = found[name]
         row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
@@ -172,7 +172,7 @@ def _fill_kept(found: dict[str, Row], kind: str, dense: Array, usable: dict[str,
     for name, row in found.items():
         if name == "dense" or name in usable:
             score = top if name == "dense" else float(np.mean([working(kind, a) for a in usable[name]]))
-            row.kept = statistics.kept(score, top, bottom)
+            row.kept = inference.kept(score, top, bottom)
 
 
 def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record]) -> Row:
@@ -220,10 +220,10 @@ def _order(block: list[Row]) -> tuple[int, float]:
 
 
 def _needed(row: Row, alpha: float) -> float:
-    result = statistics.Paired(
+    result = inference.Paired(
         row.difference or 0.0, row.low or 0.0, row.high or 0.0, row.p_margin or 0.0, flips=row.flips
     )
-    return statistics.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
+    return inference.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
 
 
 def _seconds(members: Sequence[Record]) -> float | None:

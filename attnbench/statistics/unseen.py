@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attnbench.aggregates import Array, influence, is_fraction, working
+from attnbench.statistics.aggregates import Array, influence, is_fraction, working
 
 ROUNDING = 1e-6  # of L: what float32 makes of the same attention in another order
 TAIL = 0.025

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnbench.aggregates import Array
+from attnbench.statistics.aggregates import Array
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record

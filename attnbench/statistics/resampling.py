@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench.aggregates import METRICS, Array
+from attnbench.statistics.aggregates import METRICS, Array
 
 RESAMPLES = 10_000
 CHUNK = 4_000_000  # draws held at once

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attnbench.aggregates import Array
+from attnbench.statistics.aggregates import Array
 
 MANY = 1e6  # degrees of freedom: as good as normal
 
