@@ -14,8 +14,8 @@ from attnbench.bench import Bench, Settings, fit, require_hits
 from attnbench.console import Listener
 from attnbench.engine.applicable import require_sites
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
-from attnbench.finite import origin, require_finite
 from attnbench.inputs import models, tasks
+from attnbench.measures.finite import origin, require_finite
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
@@ -128,8 +128,8 @@ class Column:
 
     @functools.cached_property
     def _costs(self) -> Any:
-        from attnbench.cost import Costs
-        from attnbench.measure import SAMPLES
+        from attnbench.measures.cost import Costs
+        from attnbench.measures.measure import SAMPLES
 
         batch = self.bench.batches(self.settings.batch_size)[0]
         return Costs(self.bench.model, self.bench.batches(SAMPLES), batch)
@@ -174,7 +174,7 @@ class Column:
     def _outputs(self, model: Any, methods: Sequence[Method]) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
         from attnbench.engine.serving.attention import apply
-        from attnbench.measure import SAMPLES
+        from attnbench.measures.measure import SAMPLES
 
         done, applied = 0.0, None
 
@@ -206,7 +206,7 @@ class Column:
         return found, applied
 
     def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.measure import SAMPLES, measure, summary
+        from attnbench.measures.measure import SAMPLES, measure, summary
 
         started = time.perf_counter()
         found, applied = self._outputs(model, methods)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from attnbench import Method, apply, cost, parse, peak, runner
+from attnbench import Method, apply, parse, runner
 from attnbench.cli import main
+from attnbench.measures import cost, peak
 from attnbench.records import record
 
 WIDTH, LAYERS, HEADS, INNER = 32, 2, 4, 64

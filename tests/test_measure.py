@@ -11,7 +11,7 @@ import torch
 from tiny_models import padded, tiny
 
 from attnbench import parse
-from attnbench.measure import measure, summary
+from attnbench.measures.measure import measure, summary
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from attnbench import parse
 from attnbench.conformance.integrity import difference, snapshot
 from attnbench.engine.realised import removal, slicing
 from attnbench.errors import NotApplicable, UserError
-from attnbench.measure import measure
+from attnbench.measures.measure import measure
 
 # of layer 0 heads 1 and 3 go, of layer 1 all: whole groups of keys and values, where there are groups
 SOME = "heads:fixed:off=0.2:off=0.3:off=1"

@@ -9,7 +9,7 @@ from tiny_models import padded, tiny
 from attnbench import Method, apply
 from attnbench.engine.modes import BACKENDS, MODES, backend
 from attnbench.engine.whole import PERIOD, Process, checksum, difference, snapshot
-from attnbench.finite import require_finite
+from attnbench.measures.finite import require_finite
 
 EDITS = {
     "one weight a little": lambda weight: weight[3, 5].add_(1e-7),

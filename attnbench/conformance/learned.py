@@ -16,7 +16,7 @@ from attnbench.conformance import anew, seeds
 from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, spied, told, within, worst
 from attnbench.engine.serving.guard import Guard, StageError, require_nothing_kept, tensors_in
 from attnbench.errors import NotApplicable
-from attnbench.measure import summary
+from attnbench.measures.measure import summary
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit
 
 OTHER_BATCHES = ((1, 6, 5), (7, 2, 3))  # of the 12 samples that are else three times four

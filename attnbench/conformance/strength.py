@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench import measure
 from attnbench.conformance import tiny
 from attnbench.conformance.promises import LENGTHS
 from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, spied, within, worst
 from attnbench.engine.serving.attention import Identity
 from attnbench.errors import NotApplicable
+from attnbench.measures import measure
 from attnbench.methods import spec
 from attnbench.methods.fields import amount_field
 from attnbench.methods.protocol import Method, Site

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from attnbench.engine.serving.attention import apply, watch
 from attnbench.engine.serving.dispatch import ATTENTION
 from attnbench.errors import NotApplicable
+from attnbench.measures.peak import peak_memory
 from attnbench.methods.protocol import Method, Site, overridden
-from attnbench.peak import peak_memory
 
 Batch = dict[str, Tensor]
 ROUNDS = (7, 101)  # of latency: at least, at most
