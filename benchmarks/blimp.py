@@ -48,7 +48,7 @@ def main() -> None:
 
     import lm_eval.evaluator  # noqa: F401
 
-    from attnbench.backends.causal import prepare
+    from attnbench.backends.causal.prepared import prepare
     from attnbench.engine.serving.attention import apply
     from attnbench.inputs import models
     from attnbench.inputs.tasks import find

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from attnbench.backends import data, encoder_lm, lm_eval, lm_eval_cli
+from attnbench.backends import data, lm_eval, lm_eval_cli
+from attnbench.backends.encoders import model
 from attnbench.backends.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
@@ -232,7 +233,7 @@ def test_the_best_span_is_the_best_of_all(data):
     first = data.draw(st.integers(0, tokens - 1))
     last = data.draw(st.integers(first + 1, tokens))
     logits = torch.tensor([start]), torch.tensor([end])
-    found = encoder_lm.best_spans(*logits, torch.tensor([[first, last]]), longest)
+    found = model.best_spans(*logits, torch.tensor([[first, last]]), longest)
     spans = [(i, j) for i in range(first, last) for j in range(i, min(i + longest, last))]
     best = max(spans, key=lambda span: (start[span[0]] + end[span[1]], span[0] - span[1], -span[0]))
     assert [part.item() for part in found] == [start[best[0]] + end[best[1]], *best]
@@ -367,7 +368,7 @@ def test_an_output_that_is_not_finite_is_an_error(checkpoint, task):
 def test_an_encoder_answers_no_request_made_for_causal_models(verb, checkpoint):
     request = Instance(verb, {}, ("a", "b"), 0, ("lambada", 0, 1))
     with pytest.raises(UserError, match="choose a task for encoders"):
-        getattr(encoder_lm.EncoderLM(checkpoint().tokenizer()), verb)([request])
+        getattr(model.EncoderLM(checkpoint().tokenizer()), verb)([request])
 
 
 # calibration

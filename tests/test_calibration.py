@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from attnbench import runner
-from attnbench.backends import encoder, encoder_tasks, stock
+from attnbench.backends.causal import stock
+from attnbench.backends.encoders import prepared, tasks
 from attnbench.bench import Bench, Settings
 
 TASKS = {"bert": "pocket-sentiment", "gpt": "pocket-agreement", "marian": "pocket-translation"}
@@ -26,19 +27,19 @@ def loaded(monkeypatch):
 
         monkeypatch.setattr(cls, name, read)
 
-    counted(encoder_tasks.EncoderTask, "documents")
+    counted(tasks.EncoderTask, "documents")
     counted(stock.Stock, "learnable")
     return lambda: [split for split in found if split != "validation"]
 
 
 def test_fitted_methods_of_a_column_share_what_they_learn_from(tiny_folder, tmp_path, loaded, monkeypatch):
-    made, original = [], encoder.Prepared.calibration
+    made, original = [], prepared.Prepared.calibration
 
     def counted(self):
         made.append(self)
         return original(self)
 
-    monkeypatch.setattr(encoder.Prepared, "calibration", counted)
+    monkeypatch.setattr(prepared.Prepared, "calibration", counted)
     methods = ["heads50:entropy", "prune80:global", "mask50"]
     found = runner.run(tiny_folder, methods, "pocket-sentiment", limit=4, records=str(tmp_path))
     assert [item.error for item in found.records] == [None] * 5

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnbench.backends import data, lm_eval
-from attnbench.backends.encoder_inputs import cuts
-from attnbench.backends.encoder_lm import only_at
+from attnbench.backends.encoders.inputs import cuts
+from attnbench.backends.encoders.model import only_at
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from attnbench import bench, checks, column, console, runner
-from attnbench.backends import encoder
+from attnbench.backends.encoders import prepared
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models
@@ -38,13 +38,13 @@ def _cells(result):
 def evaluations(monkeypatch):
     """Count the evaluations that really happen."""
     calls = []
-    original = encoder.Prepared.evaluate
+    original = prepared.Prepared.evaluate
 
     def counted(self, *arguments, **options):
         calls.append(self)
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(encoder.Prepared, "evaluate", counted)
+    monkeypatch.setattr(prepared.Prepared, "evaluate", counted)
     return calls
 
 
@@ -406,14 +406,14 @@ def test_exit_status_tells_of_failure(faulty, tiny_folder, tmp_path, capsys):
 
 
 def test_ctrl_c_keeps_what_is_recorded(tiny_folder, tmp_path, monkeypatch, capsys, evaluations):
-    original = encoder.Prepared.evaluate
+    original = prepared.Prepared.evaluate
 
     def interrupted(self, *arguments, **options):
         if len(evaluations) == 2:
             raise KeyboardInterrupt
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(encoder.Prepared, "evaluate", interrupted)
+    monkeypatch.setattr(prepared.Prepared, "evaluate", interrupted)
     arguments = [
         "run",
         "--models",
@@ -429,7 +429,7 @@ def test_ctrl_c_keeps_what_is_recorded(tiny_folder, tmp_path, monkeypatch, capsy
     assert "same command goes on" in capsys.readouterr().err
     assert sorted(path.stem for path in tmp_path.rglob("*.json")) == ["dense", "uniform"]
     evaluations.clear()
-    monkeypatch.setattr(encoder.Prepared, "evaluate", original)
+    monkeypatch.setattr(prepared.Prepared, "evaluate", original)
     assert main([*arguments, "--records", str(tmp_path)]) == 0
     assert len(evaluations) == 1
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attnbench.backends import own_data
 from attnbench.backends.data import SAMPLES
-from attnbench.backends.encoder_inputs import Inputs, Row, padded
-from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner
+from attnbench.backends.encoders.inputs import Inputs, Row, padded
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
 from attnbench.inputs import tasks

@@ -68,7 +68,7 @@ class CausalServer:
     @functools.cached_property
     def lm(self) -> Any:
         """The tokenised requests, of which a model is asked."""
-        from attnbench.backends.causal_lm import CausalLM
+        from attnbench.backends.causal.model import CausalLM
 
         return CausalLM(self.checkpoint.config(), self.checkpoint.tokenizer())
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from attnbench.backends import own_data
-from attnbench.backends.encoder_inputs import Row
-from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
+from attnbench.backends.encoders.inputs import Row
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnbench.backends import encoder
 from attnbench.backends.kinds import kind
 from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
@@ -30,9 +29,9 @@ def prepare(
     found = kind(checkpoint.config())
     file = tasks.find(task, include_path, found)
     if file.head == "causal-lm" and found == "causal":
-        from attnbench.backends import causal
+        from attnbench.backends.causal import prepared
 
-        return causal.prepare(file, checkpoint, limit, seed, calibration)
+        return prepared.prepare(file, checkpoint, limit, seed, calibration)
     if file.head == "seq2seq" and found == "seq2seq":
         from attnbench.backends import seq2seq
 
@@ -44,4 +43,4 @@ def prepare(
             f"model '{checkpoint.name}' does not fit task '{file.name}': it is a {architecture}, "
             f"the task needs {wanted}."
         )
-    return encoder.prepare(file, checkpoint, limit, seed, calibration)
+    return prepared.prepare(file, checkpoint, limit, seed, calibration)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Unpack
 from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor, nn
 
-from attnbench.backends import encoder, kinds
-from attnbench.backends.encoder_tasks import Document, EncoderTask, Metric
+from attnbench.backends import kinds
+from attnbench.backends.encoders import prepared
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, of_texts
-from attnbench.backends.seq2seq_lm import Seq2SeqLM
 from attnbench.backends.served import BATCH_SIZE, Serving
+from attnbench.backends.translation.model import Seq2SeqLM
 from attnbench.errors import Misfit
 from attnbench.inputs import tasks
 
@@ -67,7 +68,7 @@ class Translate(EncoderTask):
         return doc[self.columns()[1]]
 
 
-class PreparedSeq2Seq(encoder.Prepared):
+class PreparedSeq2Seq(prepared.Prepared):
     """A translation task made ready for one encoder-decoder; any number of methods can be evaluated on it."""
 
     answering: ClassVar[type] = Seq2SeqLM
@@ -115,6 +116,6 @@ def prepare(
     file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
 ) -> PreparedSeq2Seq:
     """Load a translation task and build its requests. Raises UserError."""
-    with encoder.placed(file):
-        task = encoder.built(file)
+    with prepared.placed(file):
+        task = prepared.built(file)
         return PreparedSeq2Seq(file, task, checkpoint, limit, seed, calibration)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from attnbench.backends import squad
-from attnbench.backends.encoder_inputs import Row
-from attnbench.backends.encoder_tasks import Document, EncoderTask, Learner, Metric
+from attnbench.backends.encoders.inputs import Row
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner, Metric
 
 WINDOW = ("max_seq_length", "doc_stride", "max_answer_length")
 

@@ -9,7 +9,7 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, resolve_m
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
-from attnbench.backends.encoder_inputs import padded
+from attnbench.backends.encoders.inputs import padded
 from attnbench.errors import UserError
 
 GENERATED = 256  # tokens at most where a task says nothing: HFLM's own

@@ -14,7 +14,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from attnbench.backends.causal_inputs import Inputs, Row
+from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import UserError
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnbench.backends.encoder_inputs import cuts, padded
+from attnbench.backends.encoders.inputs import cuts, padded
 from attnbench.backends.served import ServedLM
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError

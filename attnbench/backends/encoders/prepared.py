@@ -14,12 +14,12 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from attnbench.backends import calibration as calibration_
+from attnbench.backends.causal.stock_files import quoted
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
-from attnbench.backends.encoder_lm import EncoderLM, label_order, one_output
-from attnbench.backends.encoder_tasks import Document, EncoderTask
+from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
+from attnbench.backends.encoders.tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.backends.stock_files import quoted
 from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
 from attnbench.inputs import tasks
 from attnbench.statistics import inference

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnbench.backends.encoder_inputs import Inputs, Row, cuts
+from attnbench.backends.encoders.inputs import Inputs, Row, cuts
 from attnbench.backends.served import ServedLM
 from attnbench.errors import Misfit, UserError
 

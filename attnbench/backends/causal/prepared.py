@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
-from attnbench.backends.causal_inputs import Row
-from attnbench.backends.causal_lm import CausalLM
-from attnbench.backends.encoder_inputs import padded
+from attnbench.backends.causal.inputs import Row
+from attnbench.backends.causal.model import CausalLM
+from attnbench.backends.causal.stock import Stock
+from attnbench.backends.encoders.inputs import padded
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.backends.stock import Stock
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import Misfit, NotApplicable, UserError
 from attnbench.inputs import tasks

@@ -12,9 +12,9 @@ import numpy as np
 from lm_eval.api import metrics as lm_metrics
 from lm_eval.evaluator import evaluate
 
+from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
 from attnbench.backends.measurement import code_of, hash_of
-from attnbench.backends.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.statistics import aggregates
