@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attnbench.engine.realised.removal import realize
     from attnbench.engine.serving.attention import apply, transform, watch
     from attnbench.inputs.models import checkpoint
-    from attnbench.runner import run
+    from attnbench.matrix.runner import run
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _LAZY = {
     "apply": "attnbench.engine.serving.attention",
     "checkpoint": "attnbench.inputs.models",
     "realize": "attnbench.engine.realised.removal",
-    "run": "attnbench.runner",
+    "run": "attnbench.matrix.runner",
     "transform": "attnbench.engine.serving.attention",
     "watch": "attnbench.engine.serving.attention",
 }

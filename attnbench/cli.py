@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench import commands, heads, reports, running, sidecar, stdout
+from attnbench import commands, heads, reports, running, stdout
 from attnbench.errors import UserError, near, unknown
+from attnbench.matrix import export
 from attnbench.methods import plugins
 
 EPILOG = """examples:
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     heads.add_arguments(scores, _positive)
 
     smaller = command("export", "Write a model without the heads that a method removes.")
-    sidecar.add_arguments(smaller)
+    export.add_arguments(smaller)
 
     check = command("check", "Check that methods keep their promises, on tiny models of five architectures.")
     check.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench import console, plan
-from attnbench.bench import check_device, default_device
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
+from attnbench.matrix import console, plan
+from attnbench.matrix.bench import check_device, default_device
 from attnbench.methods import spec
 from attnbench.methods.plugins import option, registry
 from attnbench.reports import compare, leaderboard, verify
@@ -110,12 +110,12 @@ def _first_line(cls: type) -> str:
 
 def export(options: argparse.Namespace) -> int:
     """Write a checkpoint without the heads that a method removes."""
-    from attnbench import sidecar
+    from attnbench.matrix import export
 
     check_device(options.device or "cpu")
     console.quiet(options.verbose)
     console.introduce(options.model)
-    content = sidecar.export(
+    content = export.export(
         options.model, options.task, options.method, options.folder,
         seed=options.seed, device=options.device, calibration=options.calibration,
         include_path=options.include_path,

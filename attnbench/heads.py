@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnbench import plan
 from attnbench.engine.applicable import require_sites
 from attnbench.errors import NotApplicable, unknown
 from attnbench.inputs import models, tasks
+from attnbench.matrix import plan
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import SCORED, Method, fitted
@@ -20,7 +20,7 @@ from attnbench.methods.protocol import SCORED, Method, fitted
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from attnbench.bench import Bench
+    from attnbench.matrix.bench import Bench
 
 EFFECT = "effect"  # the column of --ablate
 Table = dict[tuple[str, int], list[float]]  # (kind, layer) -> one number a head
@@ -85,7 +85,7 @@ def study(
     """
     import torch
 
-    from attnbench.bench import Bench, Settings
+    from attnbench.matrix.bench import Bench, Settings
 
     chosen = Settings(limit, batch_size, None, seed, device, "float32", calibration, include_path)
     bench = Bench(name, task, chosen)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from attnbench import console
 from attnbench.errors import UserError, require_folder
+from attnbench.matrix import console
 from attnbench.methods import spec
 from attnbench.records.record import RECORDS
 
@@ -109,7 +109,7 @@ def compare(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Print how a cell measured again compares; 1 where the record does not stand."""
     console.quiet(options.verbose)
-    from attnbench import verify as again
+    from attnbench.matrix import verify as again
 
     lines, stands = again.verify(
         options.record, options.sample, model=options.model, task=options.task,

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import console, estimate, plan, suite
-from attnbench.bench import check_device, default_device
+from attnbench import suite
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
+from attnbench.matrix import console, estimate, plan
+from attnbench.matrix.bench import check_device, default_device
 from attnbench.records.record import RECORDS
 
 if TYPE_CHECKING:
-    from attnbench import runner
+    from attnbench.matrix import runner
     from attnbench.records.record import Record
 
 
@@ -218,7 +219,7 @@ def _measure(
     tasks: Sequence[str], folder: str, **settings: Any,
 ) -> tuple[runner.Run, UserError | None]:  # fmt: skip
     """Return what was measured, and the mistake that kept the rest, or all, from it."""
-    from attnbench import runner
+    from attnbench.matrix import runner
 
     try:
         return runner.run(

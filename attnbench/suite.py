@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import claims, plan
+from attnbench import claims
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs import models, tasks
+from attnbench.matrix import plan
 from attnbench.methods.families import family
 
 REPEATS = 5

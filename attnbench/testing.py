@@ -210,8 +210,8 @@ def expand(text: str) -> list[str]:
 
 def check(options: Any) -> int:
     """Check every spec and print its report. Returns 0, or 1 where a check failed."""
-    from attnbench import console
-    from attnbench.bench import check_device
+    from attnbench.matrix import console
+    from attnbench.matrix.bench import check_device
 
     check_device(options.device)
     console.quiet(options.verbose)

@@ -83,14 +83,14 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true")
     options = parser.parse_args()
 
-    from attnbench import console
+    from attnbench.matrix import console
 
     console.quiet(False)
     import lm_eval.evaluator  # noqa: F401
     import torch
     import transformers
 
-    from attnbench import backends, leaderboard, runner  # noqa: F401
+    from attnbench.matrix import runner  # noqa: F401
 
     transformers.AutoModelForSequenceClassification  # noqa: B018
     print(f"{torch.get_num_threads()} threads, {options.rounds} rounds", file=sys.stderr)

@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from attnbench import apply, console
+from attnbench import apply
 from attnbench.backends import lm_eval
 from attnbench.inputs import models, tasks
+from attnbench.matrix import console
 
 POINTS = 10
 

@@ -7,9 +7,10 @@ import sys
 import pytest
 from sample_records import board
 
-from attnbench import footnotes, plan, runner
-from attnbench.bench import Settings
+from attnbench import footnotes
 from attnbench.errors import UserError
+from attnbench.matrix import plan, runner
+from attnbench.matrix.bench import Settings
 from attnbench.records import inert, provenance
 
 WRONG = {

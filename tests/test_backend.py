@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from attnbench.backends import data, lm_eval, lm_eval_cli
-from attnbench.backends.encoders import model
+from attnbench.backends.encoders.model import EncoderLM
 from attnbench.backends.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
@@ -368,7 +368,7 @@ def test_an_output_that_is_not_finite_is_an_error(checkpoint, task):
 def test_an_encoder_answers_no_request_made_for_causal_models(verb, checkpoint):
     request = Instance(verb, {}, ("a", "b"), 0, ("lambada", 0, 1))
     with pytest.raises(UserError, match="choose a task for encoders"):
-        getattr(model.EncoderLM(checkpoint().tokenizer()), verb)([request])
+        getattr(EncoderLM(checkpoint().tokenizer()), verb)([request])
 
 
 # calibration
@@ -569,7 +569,7 @@ def _by_command_line(out, *arguments):
 
 @pytest.mark.parametrize("method", ["dense", "uniform", "heads50:entropy"])
 def test_lm_evals_command_line_measures_the_same(method, tiny_folder, tmp_path, capsys, quiet_lm_eval):
-    from attnbench import runner
+    from attnbench.matrix import runner
 
     name, metric = "pocket-sentiment", "acc,none"
     model = f"pretrained={tiny_folder},method={method}"

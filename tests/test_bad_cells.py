@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import runner
 from attnbench.cli import main
+from attnbench.matrix import runner
 
 # spec: status, words of its reason
 CELLS = {

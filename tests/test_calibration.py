@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attnbench import runner
 from attnbench.backends.causal import stock
-from attnbench.backends.encoders import prepared, tasks
-from attnbench.bench import Bench, Settings
+from attnbench.backends.encoders import prepared as encoders
+from attnbench.backends.encoders import tasks
+from attnbench.matrix import runner
+from attnbench.matrix.bench import Bench, Settings
 
 TASKS = {"bert": "pocket-sentiment", "gpt": "pocket-agreement", "marian": "pocket-translation"}
 
@@ -33,13 +34,13 @@ def loaded(monkeypatch):
 
 
 def test_fitted_methods_of_a_column_share_what_they_learn_from(tiny_folder, tmp_path, loaded, monkeypatch):
-    made, original = [], prepared.Prepared.calibration
+    made, original = [], encoders.Prepared.calibration
 
     def counted(self):
         made.append(self)
         return original(self)
 
-    monkeypatch.setattr(prepared.Prepared, "calibration", counted)
+    monkeypatch.setattr(encoders.Prepared, "calibration", counted)
     methods = ["heads50:entropy", "prune80:global", "mask50"]
     found = runner.run(tiny_folder, methods, "pocket-sentiment", limit=4, records=str(tmp_path))
     assert [item.error for item in found.records] == [None] * 5

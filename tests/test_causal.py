@@ -13,12 +13,12 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from attnbench import runner
 from attnbench.backends import kinds, lm_eval, lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.models import Checkpoint
+from attnbench.matrix import runner
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sample_records import missing, record, right
 
-from attnbench import board, choice, estimate, leaderboard, page, suite
+from attnbench import board, choice, leaderboard, page, suite
 from attnbench.errors import UserError
+from attnbench.matrix import estimate
 from attnbench.records import record as records
 from attnbench.statistics import inference
 from attnbench.statistics.aggregates import aggregate

@@ -14,11 +14,11 @@ from PIL import Image
 import attnbench
 from attnbench import head_tables, heads, heatmap
 from attnbench.backends import lm_eval
-from attnbench.bench import Bench, Settings
 from attnbench.cli import main
 from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError
 from attnbench.inputs import models
+from attnbench.matrix.bench import Bench, Settings
 from attnbench.methods.plugins import registry
 
 TASK = "pocket-sentiment"

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from attnbench.backends import lighteval_cli, lm_eval
-from attnbench.bench import fit
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.models import find
+from attnbench.matrix.bench import fit
 from attnbench.methods import spec
 from attnbench.pocket.text import documents
 

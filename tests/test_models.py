@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import runner
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models, tasks
-from attnbench.plan import Cell, plan
+from attnbench.matrix import runner
+from attnbench.matrix.plan import Cell, plan
 
 TASK = "pocket-sentiment"
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tiny_tasks
 
-from attnbench import plan, runner
 from attnbench.backends import lm_eval, own_data
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import listing, models, tasks
+from attnbench.matrix import plan, runner
 from attnbench.pocket.text import documents
 
 HEAD = "text,label\n"

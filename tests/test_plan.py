@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from attnbench import plan
 from attnbench.errors import UserError
+from attnbench.matrix import plan
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
 
-import attnbench.sites
 from attnbench import parse
 from attnbench.conformance.integrity import difference, snapshot
+from attnbench.engine.places.sites import discover
 from attnbench.engine.realised import removal, slicing
 from attnbench.errors import NotApplicable, UserError
 from attnbench.measures.measure import measure
@@ -40,7 +40,7 @@ def _masked(model, spec, batch):
 def _unread(model, batch):
     """Return the outputs of a copy whose output projections do not read the heads that SOME names."""
     model = copy.deepcopy(model)
-    for site in attnbench.sites.discover(model):
+    for site in discover(model):
         closed = {0: (2, 3), 1: range(site.heads)}.get(site.layer, ())
         weight = slicing.find(model, site.path).output.weight.data
         for head in closed:  # columns of a Linear's weight, rows of a Conv1D's
@@ -76,7 +76,7 @@ def test_removed_equals_masked(name):
 @given(draw=st.data())
 def test_any_heads_may_go(name, draw):
     model = tiny(name)
-    sites = attnbench.sites.discover(model)
+    sites = discover(model)
     off = [
         f"heads:fixed:off={site.layer}.{head}:on={site.kind}"
         for site in sites
@@ -192,11 +192,11 @@ def test_a_layer_without_heads_is_no_site(name):
         batch["labels"] = batch["decoder_input_ids"]
     else:
         batch["labels"] = batch["input_ids"] if name != "bert" else torch.zeros(8, dtype=torch.long)
-    kinds = {site.kind for site in attnbench.sites.discover(model)}
+    kinds = {site.kind for site in discover(model)}
     with attnbench.realize(model, "heads:fixed:off=0"):
-        sites = attnbench.sites.discover(model)
+        sites = discover(model)
         assert {site.layer for site in sites} >= {1} and all(site.layer and site.heads == 4 for site in sites)
-        whole = attnbench.sites.discover(model, headless=True)
+        whole = discover(model, headless=True)
         assert [(site.layer, site.heads) for site in whole if not site.heads] == [(0, 0)] * len(kinds)
         for criterion in ("gradient", "output", "random", "confidence"):
             (method,) = parse(f"heads50:{criterion}")
@@ -272,17 +272,17 @@ def test_inside_the_block_the_model_is_a_smaller_one():
     batch = padded(model)
     both = "heads:fixed:off=0.0:off=0.3"
     with attnbench.realize(model, "heads:fixed:off=0.0"):
-        assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
+        assert [site.heads for site in discover(model)] == [3, 4, 4]
         with attnbench.realize(model, "heads:fixed:off=0.2"):  # counted anew: head 3 of the whole
             assert removal.kept_heads(model)["encoder", 0] == [1, 2]
             found = _outputs(model, batch)
         quantised = _masked(model, "logquant3", batch)
-        assert [site.heads for site in attnbench.sites.discover(model)] == [3, 4, 4]
+        assert [site.heads for site in discover(model)] == [3, 4, 4]
     torch.testing.assert_close(found, _masked(model, both, batch), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         quantised, _masked(model, "heads:fixed:off=0.0+logquant3", batch), rtol=1e-5, atol=1e-5
     )
-    assert [site.heads for site in attnbench.sites.discover(model)] == [4, 4, 4]
+    assert [site.heads for site in discover(model)] == [4, 4, 4]
     assert removal.kept_heads(model)["encoder", 0] == [0, 1, 2, 3]
 
 

@@ -319,7 +319,9 @@ USES = {
     "from the roof": "from attnbench import train as learn",
     "by a module": "from attnbench import training\n\nlearn = training.train",
     "of the whole": "import attnbench\n\nlearn = attnbench.train",
-    "in a function": "def learn():\n    from attnbench.engine.learning.training import train\n\n    return train",
+    "in a function": (
+        "def learn():\n    from attnbench.engine.learning.training import train\n\n    return train"
+    ),
 }
 
 
@@ -371,11 +373,16 @@ def test_identity_is_the_same_wherever_code_lies(tmp_path):
     (tmp_path / "attnbench" / "deeper").mkdir()
     (tmp_path / "attnbench" / "deeper" / "__init__.py").touch()
     for name in ("gates", "training"):
-        shutil.move(tmp_path / "attnbench" / f"{name}.py", tmp_path / "attnbench" / "deeper" / f"{name}.py")
+        shutil.move(
+            tmp_path / "attnbench" / "engine" / "learning" / f"{name}.py",
+            tmp_path / "attnbench" / "deeper" / f"{name}.py",
+        )
     for file in tmp_path.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         for name in ("gates", "training"):
-            text = text.replace(f"from attnbench.{name} import", f"from attnbench.deeper.{name} import")
+            text = text.replace(
+                f"from attnbench.engine.learning.{name} import", f"from attnbench.deeper.{name} import"
+            )
         file.write_text(text, encoding="utf-8")
     roof = tmp_path / "attnbench" / "__init__.py"
     lazy = '_LAZY = {\n    "train": "attnbench.deeper.training",'

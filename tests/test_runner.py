@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import bench, checks, column, console, runner
+from attnbench import checks
 from attnbench.backends.encoders import prepared
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models
+from attnbench.matrix import bench, column, console, runner
 from attnbench.methods import spec
 from attnbench.records import provenance, record
 from attnbench.records.record import Record

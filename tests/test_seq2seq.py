@@ -10,11 +10,11 @@ import sacrebleu
 import tiny_tasks
 import torch
 
-from attnbench import runner
 from attnbench.backends import lm_eval, lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
+from attnbench.matrix import runner
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import attnbench
-from attnbench import runner, sidecar
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import models
+from attnbench.matrix import export, runner
 
 TASK = "pocket-sentiment"
 FIXED = "heads:fixed:off=0.1:off=1"
@@ -57,13 +57,13 @@ def test_everybody_loads_it_and_gets_the_masked_models_answers(exported, tiny_fo
     layers = ours.bert.encoder.layer
     assert layers[0].attention.self.query.weight.shape == (24, 32)
     assert layers[1].attention.self.query.weight.shape == (0, 32)
-    sidecar.load(plain, exported)
+    export.load(plain, exported)
     assert _size(plain) == _size(ours)
     torch.testing.assert_close(_logits(plain), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_sidecar_and_the_readme_say_what_is_left(exported):
-    content = json.loads((exported / sidecar.NAME).read_text())
+    content = json.loads((exported / export.NAME).read_text())
     assert content["heads"] == {"encoder 0": [0, 2, 3], "encoder 1": []}
     assert content["of"] == {"encoder 0": 4, "encoder 1": 4} and content["method"] == FIXED
     readme = (exported / "README.md").read_text()
@@ -79,7 +79,7 @@ def test_a_run_on_it_gives_the_simulated_models_scores(exported, tiny_folder, tm
 
 
 def test_trained_weights_are_written(tiny_folder, tmp_path):
-    content = sidecar.export(tiny_folder, TASK, "heads50:gradient+finetune3:lr=0.01", tmp_path / "tuned")
+    content = export.export(tiny_folder, TASK, "heads50:gradient+finetune3:lr=0.01", tmp_path / "tuned")
     assert sum(map(len, content["heads"].values())) == 4
     ours = models.find(str(tmp_path / "tuned"), TASK).load("classification")
     whole = models.find(tiny_folder, TASK).load("classification")
@@ -109,7 +109,7 @@ def test_heads_that_share_keys_and_values_go_one_by_one(tmp_path):
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path / "smaller"
-    content = sidecar.export("llama", "pocket-perplexity", "heads:fixed:off=0.0:off=2.1:off=3", folder)
+    content = export.export("llama", "pocket-perplexity", "heads:fixed:off=0.0:off=2.1:off=3", folder)
     assert [len(heads) for heads in content["heads"].values()] == [3, 4, 3, 0]
     whole = models.find("llama", "pocket-perplexity").load("causal-lm")
     batch = {
@@ -135,7 +135,7 @@ def test_the_sidecar_changes_the_fingerprint(exported, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     before = models.find(str(copy), TASK).fingerprint
-    (copy / sidecar.NAME).unlink()
+    (copy / export.NAME).unlink()
     assert models.find(str(copy), TASK).fingerprint != before
 
 
@@ -179,10 +179,10 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     ],
 )
 def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path):
-    content = json.loads((exported / sidecar.NAME).read_text())
+    content = json.loads((exported / export.NAME).read_text())
     text = "{" if change is None else json.dumps({**content, **change})
-    (tmp_path / sidecar.NAME).write_text(text)
+    (tmp_path / export.NAME).write_text(text)
     model = models.find(str(exported), TASK).load("classification")
     whole = type(model)(model.config)
     with pytest.raises(UserError, match=says):
-        sidecar.load(whole, tmp_path)
+        export.load(whole, tmp_path)

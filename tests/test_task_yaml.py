@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sample_records import record as sample
 
-from attnbench import board, runner, suite
+from attnbench import board, suite
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
+from attnbench.matrix import runner
 
 HEAD = "task: {name}\nclass: !function attnbench.backends.classification.Classify\n"
 BODY = """custom_dataset: !function attnbench.pocket.text.documents

@@ -10,8 +10,8 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+import attnbench.engine.serving.tiles
 import attnbench.methods.protocol
-import attnbench.tiles
 from attnbench import parse
 from attnbench.conformance import tiny
 from attnbench.conformance.integrity import difference, snapshot
@@ -341,7 +341,7 @@ def test_sampled_gates_open_as_often_as_the_penalty_says():
 
 
 def test_one_sample_serves_a_whole_forward_pass(model, monkeypatch):
-    monkeypatch.setitem(attnbench.tiles.TILE_BYTES, "cpu", 1)  # many tiles a pass
+    monkeypatch.setitem(attnbench.engine.serving.tiles.TILE_BYTES, "cpu", 1)  # many tiles a pass
     logs = {("encoder", 0): torch.tensor([0.3, -1.0, 2.0, 0.0]), ("encoder", 1): torch.zeros(4)}
     hard = gates.HardConcrete(dict.fromkeys(logs, 4), seed=0, device="cpu")
     for key, log in hard.log_alpha.items():

@@ -8,9 +8,9 @@ from typing import Any
 
 from attnbench.backends.frameworks import check_names
 from attnbench.backends.kinds import kind
-from attnbench.bench import Bench, Settings, fit, require_hits, require_sound
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
+from attnbench.matrix.bench import Bench, Settings, fit, require_hits, require_sound
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 

@@ -13,8 +13,8 @@ from lm_eval.api.model import LM
 from attnbench.backends.frameworks import check_names
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.bench import Settings, fit, placed, require_hits, require_sound
 from attnbench.inputs import models
+from attnbench.matrix.bench import Settings, fit, placed, require_hits, require_sound
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 

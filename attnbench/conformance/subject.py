@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from attnbench import bench
 from attnbench.conformance import seeds, tiny
 from attnbench.engine.serving.attention import apply
 from attnbench.engine.serving.guard import Guard, StageError
+from attnbench.matrix import bench
 from attnbench.methods.protocol import Method, Site, overridden
 
 TOLERANCE = 1e-5

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import sidecar
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
 from attnbench.inputs import hub, names, tasks
 from attnbench.inputs.names import is_folder, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
+from attnbench.matrix import export
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,13 +109,13 @@ class Checkpoint:
             )
         model = model.to(device).eval()
         with self._readable():
-            sidecar.load(model, self.folder)
+            export.load(model, self.folder)
         return model
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash the config and the weights that are loaded: sha256 over the files' contents."""
-        return self._hash_of("config.json", sidecar.NAME, WEIGHTS[self.weight_format])
+        return self._hash_of("config.json", export.NAME, WEIGHTS[self.weight_format])
 
     @functools.cached_property
     def companions(self) -> str:

@@ -21,8 +21,8 @@ from attnbench.methods.protocol import Method
 from attnbench.records import record
 
 if TYPE_CHECKING:
-    from attnbench.bench import Settings
     from attnbench.inputs.models import Checkpoint
+    from attnbench.matrix.bench import Settings
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json

@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench.bench import Bench, Settings, fit, require_hits
-from attnbench.console import Listener
 from attnbench.engine.applicable import require_sites
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.inputs import models, tasks
+from attnbench.matrix.bench import Bench, Settings, fit, require_hits
+from attnbench.matrix.console import Listener
 from attnbench.measures.finite import origin, require_finite
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from attnbench import plan
-from attnbench.bench import Settings
-from attnbench.column import Column
-from attnbench.console import Listener, Silent
 from attnbench.errors import UserError
 from attnbench.inputs import models as models_
+from attnbench.matrix import plan
+from attnbench.matrix.bench import Settings
+from attnbench.matrix.column import Column
+from attnbench.matrix.console import Listener, Silent
 from attnbench.methods import spec
 from attnbench.methods.code import code_of
 from attnbench.records import record

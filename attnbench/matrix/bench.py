@@ -11,9 +11,9 @@ from typing import Any
 
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import models, tasks
+from attnbench.matrix.plan import check_whole
 from attnbench.methods.fields import SEEDS
 from attnbench.methods.protocol import Method, fitted, needs_fit
-from attnbench.plan import check_whole
 
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
 Batch = dict[str, Any]

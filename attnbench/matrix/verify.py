@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from attnbench import suite
-from attnbench.bench import Bench, Settings
-from attnbench.column import Column
-from attnbench.console import Silent
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
+from attnbench.matrix.bench import Bench, Settings
+from attnbench.matrix.column import Column
+from attnbench.matrix.console import Silent
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 from attnbench.records import provenance, record

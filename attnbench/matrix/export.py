@@ -14,7 +14,7 @@ from attnbench.errors import NotApplicable, UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from attnbench.bench import Bench
+    from attnbench.matrix.bench import Bench
     from attnbench.methods.protocol import Method
 
 NAME = "attnbench.json"
@@ -24,7 +24,7 @@ README = """# {model}, {method}
 
 Made by `attnbench export` from {source} on {task}: {left} of {total} heads are left.
 
-* `attnbench run --models` with this folder, or `attnbench.sidecar.load(model, folder)` after
+* `attnbench run --models` with this folder, or `attnbench.matrix.export.load(model, folder)` after
   `from_pretrained`, cuts the other heads out of the weights, as `{name}` lists them: the same answers in
   less time.
 * Plain transformers loads the folder as it is. The output weights of the heads that go are zero, so it gives
@@ -49,9 +49,9 @@ def export(
     Raises UserError where the folder has something in it, for a model or a task that is not to be had, and
     for a method that cannot be realised.
     """
-    from attnbench import plan
-    from attnbench.bench import Bench, Settings
     from attnbench.inputs import models, tasks
+    from attnbench.matrix import plan
+    from attnbench.matrix.bench import Bench, Settings
     from attnbench.methods import spec
 
     target = Path(folder)
@@ -90,10 +90,10 @@ def _left(bench: Bench, methods: Sequence[Method]) -> tuple[dict[Layer, int], di
     """
     import torch
 
-    from attnbench.bench import fit
     from attnbench.engine.applicable import require_sites
     from attnbench.engine.places.sites import discover
     from attnbench.engine.realised.removal import kept_heads, realize
+    from attnbench.matrix.bench import fit
     from attnbench.methods.protocol import needs_fit
 
     model = bench.model
