@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
-from attnbench.backends import data, lm_eval, lm_eval_cli
+from attnbench.backends import data, lm_eval
 from attnbench.backends.encoders.model import EncoderLM
-from attnbench.backends.lm_eval_model import AttnbenchLM
+from attnbench.doors import lm_eval_cli
+from attnbench.doors.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
 
@@ -658,8 +659,8 @@ def test_a_batch_size_that_lm_eval_would_find_itself_is_ours(given, size):
 
 
 def test_other_command_lines_compare_with_eager_too(monkeypatch):
-    from attnbench.backends.causal_server import CausalServer
-    from attnbench.backends.lm_eval_model import AttnbenchLM
+    from attnbench.doors.causal_server import CausalServer
+    from attnbench.doors.lm_eval_model import AttnbenchLM
     from attnbench.engine.serving import attention
 
     monkeypatch.setattr(attention, "compare_with_eager", lambda model: 0.5)

@@ -13,7 +13,8 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from attnbench.backends import kinds, lm_eval, lm_eval_cli
+from attnbench.backends import kinds, lm_eval
+from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks

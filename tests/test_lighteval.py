@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attnbench.backends import lighteval_cli, lm_eval
+from attnbench.backends import lm_eval
+from attnbench.doors import lighteval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.models import find
@@ -271,7 +272,7 @@ def test_a_model_argument_that_is_wrong(arguments, message, monkeypatch):
 
 @pytest.mark.parametrize(("text", "trusted"), [("true", True), ("True", True), ("false", False)])
 def test_a_flag_is_read_as_lm_eval_reads_it(text, trusted):
-    from attnbench.backends.causal_server import CausalServer
+    from attnbench.doors.causal_server import CausalServer
 
     assert CausalServer(f"pretrained=gpt,trust_remote_code={text}").settings.trust_remote_code is trusted
     assert CausalServer("pretrained=gpt").settings.trust_remote_code is False

@@ -10,7 +10,8 @@ import sacrebleu
 import tiny_tasks
 import torch
 
-from attnbench.backends import lm_eval, lm_eval_cli
+from attnbench.backends import lm_eval
+from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint

@@ -9,5 +9,5 @@ from attnbench.methods.plugins import hookimpl
 
 @hookimpl
 def register_backends(register: Callable[[str, str], None]) -> None:
-    register("lm-eval", "attnbench.backends.lm_eval_cli")
-    register("lighteval", "attnbench.backends.lighteval_cli")
+    register("lm-eval", "attnbench.doors.lm_eval_cli")
+    register("lighteval", "attnbench.doors.lighteval_cli")

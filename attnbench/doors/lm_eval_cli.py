@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attnbench.backends.frameworks import handed_over
+from attnbench.doors.frameworks import handed_over
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 
 NAME = "attnbench"
-TARGET = "attnbench.backends.lm_eval_model:AttnbenchLM"
+TARGET = "attnbench.doors.lm_eval_model:AttnbenchLM"
 BATCH_SIZE = "32"
 
 

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench.backends.frameworks import check_names
 from attnbench.backends.kinds import kind
+from attnbench.doors.frameworks import check_names
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.matrix.bench import Bench, Settings, fit, require_hits, require_sound

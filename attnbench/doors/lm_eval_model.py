@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 
-from attnbench.backends.frameworks import check_names
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
+from attnbench.doors.frameworks import check_names
 from attnbench.inputs import models
 from attnbench.matrix.bench import Settings, fit, placed, require_hits, require_sound
 from attnbench.methods import spec

@@ -12,7 +12,7 @@ from lighteval.models.model_output import ModelResponse
 from lighteval.tasks.prompt_manager import PromptManager
 from lm_eval.api.instance import Instance
 
-from attnbench.backends.causal_server import CausalServer
+from attnbench.doors.causal_server import CausalServer
 from attnbench.errors import UserError
 
 

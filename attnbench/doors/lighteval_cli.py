@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnbench.backends.frameworks import handed_over
+from attnbench.doors.frameworks import handed_over
 from attnbench.errors import UserError
 
 NAME = "attnbench"
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = list(argv)
     for place, (before, argument) in enumerate(itertools.pairwise(arguments), 1):
         if arguments[0] == "custom" and argument == NAME and not before.startswith("-"):
-            from attnbench.backends.causal_server import CausalServer
+            from attnbench.doors.causal_server import CausalServer
 
             CausalServer(before)  # importing lighteval takes long: what is wrong is said before
             arguments[place] = str(MODEL)
