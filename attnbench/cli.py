@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench import commands, heads, reports, running, stdout
+from attnbench import commands, reports, running, stdout
 from attnbench.errors import UserError, near, unknown
 from attnbench.matrix import export
 from attnbench.methods import plugins
+from attnbench.studies import importance
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80
@@ -102,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     scores = command("heads", "Score every head by every criterion, as CSV and heat map.")
-    heads.add_arguments(scores, _positive)
+    importance.add_arguments(scores, _positive)
 
     smaller = command("export", "Write a model without the heads that a method removes.")
     export.add_arguments(smaller)

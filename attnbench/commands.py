@@ -22,7 +22,7 @@ __all__ = ["compare", "leaderboard", "run", "verify"]
 def heads(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
     from attnbench import head_tables
-    from attnbench import heads as importance
+    from attnbench.studies import importance as importance
 
     by, names = importance.chosen(options.by), plan.split(options.models)
     if not names:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from attnbench.errors import UserError, require_folder
-from attnbench.heads import EFFECT, Study, Table, criteria
 from attnbench.methods.describe import docstring
 from attnbench.records import record
+from attnbench.studies.importance import EFFECT, Study, Table, criteria
 
 WIDTH = 110
 

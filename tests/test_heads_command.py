@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import attnbench
-from attnbench import head_tables, heads, heatmap
+from attnbench import head_tables, heatmap
 from attnbench.backends import lm_eval
 from attnbench.cli import main
 from attnbench.engine.learning.gates import Silenced
@@ -20,6 +20,7 @@ from attnbench.errors import UserError
 from attnbench.inputs import models
 from attnbench.matrix.bench import Bench, Settings
 from attnbench.methods.plugins import registry
+from attnbench.studies import importance
 
 TASK = "pocket-sentiment"
 
@@ -62,7 +63,7 @@ def test_scores_are_printed_and_written(done):
             *(f"{name}{end}" for name in ("entropy", "l2", "effect") for end in (".csv", ".png")),
         ]
     )
-    found = heads.study("bert", TASK, ["entropy"])
+    found = importance.study("bert", TASK, ["entropy"])
     header, table = _table(folder / "entropy.csv")
     assert header == ["kind", "layer", "0", "1", "2", "3"]
     assert table == found.tables["entropy"]
@@ -133,14 +134,14 @@ def test_a_heat_map_takes_kinds_of_different_sizes_and_equal_numbers():
 
 
 def test_a_constant_criterion_correlates_with_nothing():
-    study = heads.Study("m", "t", {"a": {("encoder", 0): [1.0, 2.0]}, "b": {("encoder", 0): [3.0, 3.0]}})
+    study = importance.Study("m", "t", {"a": {("encoder", 0): [1.0, 2.0]}, "b": {("encoder", 0): [3.0, 3.0]}})
     values = study.correlations()
     assert values["a", "a"] == 1 and np.isnan(values["a", "b"]) and np.isnan(values["b", "b"])
     assert "nan" in head_tables.describe(study)
 
 
 def test_kinds_are_named_where_there_are_several():
-    study = heads.Study("m", "t", {"a": {("cross", 0): [1.0, 2.0], ("encoder", 0): [1.0, 0.5]}})
+    study = importance.Study("m", "t", {"a": {("cross", 0): [1.0, 2.0], ("encoder", 0): [1.0, 0.5]}})
     assert head_tables.describe(study).splitlines()[3].split() == ["kind", "layer", "0", "1"]
 
 
@@ -165,13 +166,13 @@ def test_a_mistake_is_one_line(line, says, capsys, tmp_path, monkeypatch):
 
 
 def test_all_criteria_are_those_that_score():
-    assert heads.chosen(["all"]) == list(heads.criteria())
-    assert heads.chosen([]) == ["entropy", "gradient", "l2"]
+    assert importance.chosen(["all"]) == list(importance.criteria())
+    assert importance.chosen([]) == ["entropy", "gradient", "l2"]
     assert {"l1", "l2", "entropy", "variance", "output", "confidence", "gradient", "probe", "random"} == set(
-        heads.criteria()
+        importance.criteria()
     )
     with pytest.raises(UserError, match="fixed"):
-        heads.chosen(["fixed"])
+        importance.chosen(["fixed"])
 
 
 def test_a_criterion_that_does_not_apply_is_no_failure(capsys, tmp_path):
@@ -188,7 +189,7 @@ def test_a_criterion_that_breaks_does_not_stop_the_others(error, capsys, tmp_pat
     def broken(*_):
         raise error("one of the tensors was not used")
 
-    monkeypatch.setattr(heads.criteria()["confidence"], "importance", broken)
+    monkeypatch.setattr(importance.criteria()["confidence"], "importance", broken)
     line = "heads --models bert --tasks pocket-sentiment --by confidence,l2 --output"
     assert main([*line.split(), str(tmp_path)]) == 1
     shown = capsys.readouterr().out
@@ -224,8 +225,8 @@ def test_the_effect_is_how_much_worse_a_metric_is_either_way(metric, monkeypatch
 
     bench = Bench("bert", TASK, Settings(limit=1))
     bench.prepared, model = Prepared(), bench.model
-    found = heads.Study("m", "t")
-    found.tables[heads.EFFECT] = heads._ablate(found, bench)
+    found = importance.Study("m", "t")
+    found.tables[importance.EFFECT] = importance._ablate(found, bench)
     assert found.dense == whole and found.higher_is_better is higher
     assert {value for row in found.tables["effect"].values() for value in row} == {abs(without - whole)}
     better = "higher" if higher else "lower"
@@ -290,5 +291,5 @@ def test_a_plugins_criterion_needs_no_amount_and_no_family(monkeypatch):
             self.scores_ = {("encoder", 0): torch.tensor([0.5, 1.0])}
 
     monkeypatch.setitem(registry().methods, "loudest", Loudest)
-    assert heads.criteria()["loudest"] is Loudest
-    assert heads.study("bert", TASK, ["loudest"]).tables["loudest"] == {("encoder", 0): [0.5, 1.0]}
+    assert importance.criteria()["loudest"] is Loudest
+    assert importance.study("bert", TASK, ["loudest"]).tables["loudest"] == {("encoder", 0): [0.5, 1.0]}
