@@ -84,7 +84,7 @@ def prepare(folder: str | Path) -> None:
 
 def write(found: Study, folder: str | Path) -> Path:
     """Write a study: a CSV and a heat map a criterion, correlations.csv. Returns the folder of the files."""
-    from attnbench import heatmap
+    from attnbench.boards.pictures import heatmap
 
     target = Path(folder, record.file_name(found.model), record.file_name(found.task))
     try:

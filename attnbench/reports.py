@@ -54,7 +54,7 @@ def add_verify(parser: argparse.ArgumentParser, positive: Callable[[str], int]) 
 
 def leaderboard(options: argparse.Namespace) -> int:
     """Render records, all or those of suites, to stdout, a file or a folder; or check them."""
-    from attnbench import publish, suite
+    from attnbench.boards import publish, suite
 
     paths = options.suites or [None]
     if options.records and len(paths) > 1:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench import suite
+from attnbench.boards import suite
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
 from attnbench.matrix import console, estimate, plan
@@ -237,7 +237,7 @@ def _measure(
 
 
 def _show_json(records: Sequence[Record]) -> None:
-    from attnbench import leaderboard
+    from attnbench.boards.tables import leaderboard
 
     print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
 

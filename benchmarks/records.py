@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import board, leaderboard, page
+from attnbench.boards import board
+from attnbench.boards.page import html
+from attnbench.boards.tables import leaderboard
 from attnbench.records import record
 
 MODELS, TASKS, METHODS = 25, 4, 100
@@ -67,7 +69,7 @@ def main() -> None:
         marks.append(("compare", time.process_time()))
         text = leaderboard.write(found)
         marks.append(("write markdown", time.process_time()))
-        html = page.to_html(found)
+        html = html.to_html(found)
         marks.append(("write the page", time.process_time()))
         before = started
         for name, now in marks:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from sample_records import board
 
-from attnbench import footnotes
+from attnbench.boards.tables import footnotes
 from attnbench.errors import UserError
 from attnbench.matrix import plan, runner
 from attnbench.matrix.bench import Settings

@@ -11,7 +11,9 @@ import pytest
 from sample_records import board as sample
 from sample_records import missing, record, right
 
-from attnbench import board, exports, leaderboard, suite
+from attnbench.boards import board, suite
+from attnbench.boards.formats import exports
+from attnbench.boards.tables import leaderboard
 from attnbench.errors import UserError
 from attnbench.methods import controls
 from attnbench.statistics.row import Row

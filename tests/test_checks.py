@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sample_records import identify, missing, record, right
 
-from attnbench import checks
+from attnbench.boards import checks
 from attnbench.cli import main
 from attnbench.records import record as records
 
@@ -164,7 +164,7 @@ def test_a_record_in_two_places_and_of_other_samples_is_named(folder):
 
 
 def test_records_are_held_against_their_suite(folder):
-    from attnbench import suite
+    from attnbench.boards import suite
 
     records.write(folder, record("prune50", acc=right(100, 5)))
     item = good()["prune80"]
@@ -178,7 +178,7 @@ def test_records_are_held_against_their_suite(folder):
 
 
 def test_a_suite_is_expanded_once_however_many_records_there_are(folder, monkeypatch):
-    from attnbench import suite
+    from attnbench.boards import suite
 
     found, calls, specs = suite.load(folder.parent.parent / "small.toml"), [], suite.Suite.specs
     monkeypatch.setattr(suite.Suite, "specs", lambda *given: calls.append(given) or specs(*given))

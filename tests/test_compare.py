@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_records import board, missing, record, right
 
-from attnbench import footnotes, leaderboard
+from attnbench.boards.tables import footnotes, leaderboard
 from attnbench.errors import UserError
 from attnbench.statistics import compare
 from attnbench.statistics.compare import name_without_seed, rows, to_frame

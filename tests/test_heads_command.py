@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import attnbench
-from attnbench import head_tables, heatmap
+from attnbench import head_tables
 from attnbench.backends import lm_eval
+from attnbench.boards.pictures import heatmap
 from attnbench.cli import main
 from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sample_records import board, missing, record, right
 
-from attnbench import footnotes
+from attnbench.boards.tables import footnotes
+from attnbench.boards.tables.leaderboard import render, to_json
 from attnbench.errors import UserError
-from attnbench.leaderboard import render, to_json
 from attnbench.statistics import compare
 
 GOLDEN = Path(__file__).with_name("board.txt")

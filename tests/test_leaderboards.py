@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import suite
+from attnbench.boards import suite
 from attnbench.cli import main
 
 FOLDER = Path(__file__).parent.parent / "leaderboards"

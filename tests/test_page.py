@@ -12,7 +12,10 @@ import pytest
 from sample_records import board as sample
 from sample_records import missing, record, right
 
-from attnbench import board, draw, leaderboard, page, pictures, suite
+from attnbench.boards import board, suite
+from attnbench.boards.page import html
+from attnbench.boards.pictures import draw, points
+from attnbench.boards.tables import leaderboard
 
 VOID = {"meta", "input", "br"}
 
@@ -65,8 +68,8 @@ def with_fit():
 
 def whole(items):
     found = board.build(items)
-    drawn = [(each, draw.draw(each)["svg"]) for each in pictures.pictures(found)]
-    return page.to_html(found, drawn)
+    drawn = [(each, draw.draw(each)["svg"]) for each in points.pictures(found)]
+    return html.to_html(found, drawn)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_a_suite_of_hostile_texts_leaves_page_and_markdown_whole(name):
     items = [record(method, model=model, task=task, acc=right(100, count)) for method, count in wrong.items()]
     found = board.build(items, asked)
     assert len(found.absent) == 1 and "other" in found.absent[0]
-    parser = parsed(page.to_html(found))
+    parser = parsed(html.to_html(found))
     assert parser.tags.count("script") == 2 and "a" not in parser.tags
     assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sample_records import identify, record, right
 
-from attnbench import board, pictures
+from attnbench.boards import board
+from attnbench.boards.pictures import points
 from attnbench.cli import main
 from attnbench.methods import families
 from attnbench.records.record import write
@@ -27,7 +28,7 @@ from attnbench.records.record import write
     ],
 )
 def test_a_family_is_a_spec_without_its_amounts(method, name, amounts):
-    assert pictures.family(method) == name and pictures.amounts(method) == amounts
+    assert points.family(method) == name and points.amounts(method) == amounts
 
 
 def sweep():
@@ -48,7 +49,7 @@ def sweep():
 
 
 def by_name(items):
-    return {each.name: each for each in pictures.pictures(board.build(items))}
+    return {each.name: each for each in points.pictures(board.build(items))}
 
 
 def test_points_are_on_the_pictures_they_belong_to():
@@ -114,19 +115,19 @@ def test_a_quantiser_that_silences_heads_is_on_no_picture_of_heads():
 
 def test_latencies_that_overlap_do_not_beat():
     def point(name, low, x, high, y):
-        return pictures.Point(name, "f", x, y, y, y, False, low, high)
+        return points.Point(name, "f", x, y, y, y, False, low, high)
 
     points = [point("noisy", 0.49, 0.71, 1.05, 1.0), point("same heads", 0.62, 0.94, 1.33, 1.0),
               point("surely slower", 1.4, 1.5, 1.6, 1.0), point("worse", 0.6, 0.8, 1.1, 0.4),
               point("worse, maybe faster", 0.6, 0.65, 0.8, 0.2),
               point("worse and slower, but sure of it", 0.71, 0.72, 0.73, 0.9)]  # fmt: skip
-    front = {p.method for p in points if pictures._with_front(p, points, False).front}
+    front = {p.method for p in points if points._with_front(p, points, False).front}
     assert front == {"noisy", "same heads", "worse, maybe faster"}
 
 
 def test_front_against_a_search_of_all_pairs():
     rng = np.random.default_rng(0)
-    points = [pictures.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
+    points = [points.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
     for more in (True, False):
         for point in points:
             better = [
@@ -134,7 +135,7 @@ def test_front_against_a_search_of_all_pairs():
                 if (other.x >= point.x if more else other.x <= point.x) and other.y >= point.y
                 and not (other.x == point.x and other.y == point.y)
             ]  # fmt: skip
-            assert pictures._with_front(point, points, more).front == (not better)
+            assert points._with_front(point, points, more).front == (not better)
 
 
 def test_the_table_of_latencies_has_their_ends():
@@ -143,7 +144,10 @@ def test_the_table_of_latencies_has_their_ends():
     lines = list(csv.DictReader(io.StringIO(by_name(items)["kept-latency"].table)))
     assert [(line["x low"], line["x high"]) for line in lines] == [("", ""), ("0.5", "0.7")]
     assert "x low" not in by_name(items)["kept-sparsity"].table
-    assert pytest.importorskip("attnbench.draw").draw(by_name(items)["kept-latency"])["png"][:4] == b"\x89PNG"
+    assert (
+        pytest.importorskip("attnbench.boards.pictures.draw").draw(by_name(items)["kept-latency"])["png"][:4]
+        == b"\x89PNG"
+    )
 
 
 def realised(method, wrong, latency, **more):
@@ -193,7 +197,7 @@ def test_heads_are_a_grid_a_way_of_scoring():
     assert each.grids[0].gone == {(0, 0), (1, 1)}
     lines = list(csv.DictReader(io.StringIO(each.table)))
     assert [line["removed"] for line in lines] == ["1", "0", "0", "1"] and lines[1]["score"] == "0.9"
-    draw = pytest.importorskip("attnbench.draw")
+    draw = pytest.importorskip("attnbench.boards.pictures.draw")
     assert draw.draw(each)["png"][:4] == b"\x89PNG" and each.digest.encode() in draw.draw(each)["svg"]
 
 
@@ -209,7 +213,7 @@ def test_the_table_holds_the_points():
 
 @pytest.fixture(scope="module")
 def drawn():
-    draw = pytest.importorskip("attnbench.draw")
+    draw = pytest.importorskip("attnbench.boards.pictures.draw")
     items = [*sweep(), record("dense", model="other", acc=right(1000, 80))]
     for method, sparsity in (("prune50", 0.5), ("prune80:$x_$", 0.8), ("_odd<b>&", 0.3)):
         items.append(record(method, model="other", acc=right(1000, 90)))
@@ -247,7 +251,7 @@ def test_names_keep_clear_of_each_other_and_of_points():
     figure_of = pytest.importorskip("matplotlib.figure")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from attnbench import labels
+    from attnbench.boards.pictures import labels
 
     figure = figure_of.Figure(figsize=(5, 4))
     FigureCanvasAgg(figure)
@@ -271,18 +275,18 @@ def test_names_keep_clear_of_each_other_and_of_points():
 
 
 def test_log_ticks_read_plainly_and_long_specs_are_not_cut():
-    draw_heads = pytest.importorskip("attnbench.draw_heads")
+    draw_heads = pytest.importorskip("attnbench.boards.pictures.draw_heads")
     spec = "gates:l0:lr=0.15:on=encoder:penalty=0.01:seed=1:steps=100"
     lines = draw_heads.wrapped(spec).split("\n")
     assert "".join(line.strip() for line in lines) == spec and max(map(len, lines)) <= draw_heads.LINE + 2
     from matplotlib.figure import Figure
 
-    from attnbench import draw
+    from attnbench.boards.pictures import draw
 
     axes = Figure().subplots()
-    points = [pictures.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
-    panel = pictures.Panel("m", "t", "perplexity", "log", points, 5.0, None)
-    picture = pictures.Picture("score-sparsity", "", "x", "score ± standard error", [panel])
+    points = [points.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
+    panel = points.Panel("m", "t", "perplexity", "log", points, 5.0, None)
+    picture = points.Picture("score-sparsity", "", "x", "score ± standard error", [panel])
     draw._panel(axes, picture, panel, {"prune": draw._style(0, "prune")})
     ticks = [axes.yaxis.get_major_formatter()(value, 0) for value in (10.0, 1000.0, 100000.0)]
     assert ticks == ["10", "1,000", "100,000"]
@@ -297,7 +301,7 @@ def test_no_two_families_share_colour_marker_and_line(drawn):
 
 
 def test_all_that_a_board_draws_is_told_apart_in_black_and_white():
-    draw = pytest.importorskip("attnbench.draw")
+    draw = pytest.importorskip("attnbench.boards.pictures.draw")
     folder = Path(__file__).parents[1] / "leaderboards"
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*/*-*.csv")]
     tables = [list(csv.DictReader(io.StringIO(text))) for text in texts]
@@ -317,7 +321,7 @@ def test_names_are_clear_as_drawn_at_any_size(dpi):
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from attnbench import draw, labels
+    from attnbench.boards.pictures import draw, labels
 
     with matplotlib.rc_context(draw.STYLE):
         figure = figure_of.Figure(figsize=(5, 3.4))

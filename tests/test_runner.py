@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnbench import checks
 from attnbench.backends.encoders import prepared
+from attnbench.boards import checks
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models

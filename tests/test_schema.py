@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_records import identify, record, right
 
-from attnbench import checks, publish
+from attnbench.boards import checks, publish
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.records import record as records

@@ -8,7 +8,7 @@ import pytest
 from sample_records import record as sample
 from sample_records import right
 
-from attnbench import board, checks, claims, suite
+from attnbench.boards import board, checks, claims, suite
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.records import record

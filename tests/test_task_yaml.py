@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sample_records import record as sample
 
-from attnbench import board, suite
+from attnbench.boards import board, suite
 from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.inputs import tasks

@@ -34,7 +34,7 @@ class Run:
 
     def table(self, format: str = "text", margin: float = 0.01) -> str:
         """Render the comparison: "text" for a terminal, "md" for markdown."""
-        from attnbench.leaderboard import render
+        from attnbench.boards.tables.leaderboard import render
 
         return render(self.records, format=format, margin=margin)
 

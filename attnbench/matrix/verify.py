@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnbench import suite
+from attnbench.boards import suite
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.matrix.bench import Bench, Settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench import board
+from attnbench.boards import board
 from attnbench.errors import UserError
 from attnbench.methods import spec
 from attnbench.methods.protocol import overridden
@@ -20,7 +20,7 @@ from attnbench.records.record import Record
 from attnbench.statistics import compare, inference
 
 if TYPE_CHECKING:
-    from attnbench.suite import Part, Suite
+    from attnbench.boards.suite import Part, Suite
 
 LARGEST = {".json": 1 << 20, ".npz": 8 << 20}
 HASH = re.compile(r"[0-9a-f]{64}")

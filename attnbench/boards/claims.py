@@ -24,10 +24,10 @@ from attnbench.methods import spec
 from attnbench.statistics.row import LEVEL
 
 if TYPE_CHECKING:
-    from attnbench.board import Board, Section
+    from attnbench.boards.board import Board, Section
+    from attnbench.boards.suite import Part, Suite
     from attnbench.records.record import Record
     from attnbench.statistics.pairs import Difference
-    from attnbench.suite import Part, Suite
 
 TOLD = "where the paired 95 % interval is on one side, uncorrected"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")

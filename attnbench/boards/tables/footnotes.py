@@ -8,7 +8,7 @@ from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from attnbench.legend import legend, margins
+from attnbench.boards.tables.legend import legend, margins
 from attnbench.records import provenance
 from attnbench.records.inert import Show
 from attnbench.statistics.row import CONTROLS, Row, inside

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from attnbench import choice, claims, footnotes, leaderboard
-from attnbench.board import Board, Section
-from attnbench.pictures import Picture
+from attnbench.boards import choice, claims
+from attnbench.boards.board import Board, Section
+from attnbench.boards.pictures.points import Picture
+from attnbench.boards.tables import footnotes, leaderboard
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics import compare
 from attnbench.statistics.row import Row

@@ -19,7 +19,7 @@ from attnbench.statistics.aggregates import Array, working
 from attnbench.statistics.row import CONTROLS, Row
 
 if TYPE_CHECKING:
-    from attnbench.board import Board, Section
+    from attnbench.boards.board import Board, Section
     from attnbench.records.record import Record
 
 FOLDS = 5
@@ -122,7 +122,7 @@ def _held_out(
 
 def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows, one a choice; costs that nobody has are left out."""
-    from attnbench.leaderboard import costs
+    from attnbench.boards.tables.leaderboard import costs
 
     found = [costs(each.row) if each.row else {} for each in choices]
     names = [name for name in COSTS if any(cost.get(name) for cost in found)]

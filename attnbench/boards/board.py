@@ -11,7 +11,7 @@ from attnbench.statistics import compare
 from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
-    from attnbench.suite import Suite
+    from attnbench.boards.suite import Suite
 
 POCKET = "pocket-"
 TITLES = {False: "Models", True: "Pocket models (generated text: a smoke test, not evidence)"}

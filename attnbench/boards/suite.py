@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench import claims
+from attnbench.boards import claims
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs import models, tasks
 from attnbench.matrix import plan

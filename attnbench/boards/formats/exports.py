@@ -7,9 +7,9 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from attnbench import footnotes, leaderboard
-from attnbench.board import Board, Section
-from attnbench.legend import legend
+from attnbench.boards.board import Board, Section
+from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.boards.tables.legend import legend
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
 

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attnbench import board, checks, exports, leaderboard, suite
-from attnbench.board import Board
+from attnbench.boards import board, checks, suite
+from attnbench.boards.board import Board
+from attnbench.boards.formats import exports
+from attnbench.boards.pictures.points import pictures
+from attnbench.boards.tables import leaderboard
 from attnbench.errors import UserError, near_file, require_folder, unknown
-from attnbench.pictures import pictures
 from attnbench.records import record
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
@@ -65,9 +67,10 @@ def text(found: Board, format: str, folder: str | None = None) -> str:
     if format == "csv":
         return exports.to_csv(found)
     if format == "html":
-        from attnbench import draw, page
+        from attnbench.boards.page import html
+        from attnbench.boards.pictures import draw
 
-        return page.to_html(found, [(each, draw.draw(each)["svg"]) for each in pictures(found)]) + "\n"
+        return html.to_html(found, [(each, draw.draw(each)["svg"]) for each in pictures(found)]) + "\n"
     if format == "latex":
         return exports.to_latex(found) + "\n"
     shown = [(each.title, f"{folder}/{each.name}.svg") for each in pictures(found)] if folder else []
@@ -87,7 +90,7 @@ def files(found: Board, wanted: Sequence[str], name: str) -> dict[str, bytes]:
 
 
 def _plots(found: Board, folder: str) -> dict[str, bytes]:
-    from attnbench import draw
+    from attnbench.boards.pictures import draw
 
     out = {}
     for each in pictures(found):
@@ -138,7 +141,7 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
 
 def _bare(page: str) -> str:
     """Leave out the pictures: their bytes differ between versions of matplotlib."""
-    return re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+    return re.sub(r"<svg.*?</svg>", "", html, flags=re.S)
 
 
 def _wrong_pictures(found: Board, folder: Path) -> Iterator[tuple[str, str]]:

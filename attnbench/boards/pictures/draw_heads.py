@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
-from attnbench.grids import Grid
-from attnbench.pictures import Picture
+from attnbench.boards.pictures.grids import Grid
+from attnbench.boards.pictures.points import Picture
 from attnbench.records.inert import clean
 
 ACROSS = 4

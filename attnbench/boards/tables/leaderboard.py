@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench import board, choice, claims, footnotes
-from attnbench.board import Board, Section
+from attnbench.boards import board, choice, claims
+from attnbench.boards.board import Board, Section
+from attnbench.boards.tables import footnotes
 from attnbench.errors import UserError
 from attnbench.records.inert import Show, clean, escape, wrap
 from attnbench.statistics import compare

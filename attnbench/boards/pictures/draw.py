@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from attnbench import draw_heads, labels
+from attnbench.boards.pictures import draw_heads, labels
+from attnbench.boards.pictures.points import Panel, Picture, Point
 from attnbench.methods.controls import DRAWN
-from attnbench.pictures import Panel, Picture, Point
 from attnbench.records.inert import clean
 
 # eight colours that stay apart for colour-blind readers; marker, fill and line tell families apart without

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from attnbench.board import Board
-from attnbench.grids import Grid, grids, removes_heads
+from attnbench.boards.board import Board
+from attnbench.boards.pictures.grids import Grid, grids, removes_heads
 from attnbench.methods.families import amounts, family, modifier_sweeps
 from attnbench.records.inert import clean
 from attnbench.statistics.compare import name_without_seed
