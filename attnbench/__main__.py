@@ -10,9 +10,9 @@ STOPPED = 130  # what a shell gives a command that Ctrl-C ended
 def main() -> int:
     """Run one command. Returns its exit status."""
     try:
-        from attnbench import cli
+        from attnbench.cli import main
 
-        return cli.main()
+        return main.main()
     except KeyboardInterrupt:
         print("attnbench: stopped; nothing was written", file=sys.stderr)
         return STOPPED

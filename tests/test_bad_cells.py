@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.matrix import runner
 
 # spec: status, words of its reason

@@ -11,7 +11,7 @@ import pytest
 from sample_records import identify, missing, record, right
 
 from attnbench.boards import checks
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.records import record as records
 
 SUITE = (

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from attnbench import commands
-from attnbench.cli import main
+from attnbench.cli import commands
+from attnbench.cli.main import main
 from attnbench.methods.spec import parse
 
 HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets"}
@@ -31,7 +31,7 @@ INSTANT = [
 def test_what_answers_at_once_imports_nothing_heavy(arguments):
     code = f"""
 import sys
-from attnbench.cli import main
+from attnbench.cli.main import main
 try:
     status = main({arguments!r})
 except SystemExit as stop:
@@ -218,7 +218,7 @@ import importlib.abc, sys
 
 class Stop(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "attnbench.commands":
+        if name == "attnbench.cli.commands":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Stop())

@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from attnbench import Method, apply, parse
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.matrix import runner
 from attnbench.measures import cost, peak
 from attnbench.records import record

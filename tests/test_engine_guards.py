@@ -42,7 +42,7 @@ def test_compiled_parts_are_served_and_counted(name, spec):
 
 
 def test_the_command_line_starts_without_torch():
-    code = "import sys, attnbench.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, attnbench.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import attnbench
-from attnbench import head_tables
 from attnbench.backends import lm_eval
 from attnbench.boards.pictures import heatmap
-from attnbench.cli import main
+from attnbench.cli import head_tables
+from attnbench.cli.main import main
 from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError
 from attnbench.inputs import models

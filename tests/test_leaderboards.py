@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attnbench.boards import suite
-from attnbench.cli import main
+from attnbench.cli.main import main
 
 FOLDER = Path(__file__).parent.parent / "leaderboards"
 SUITES = sorted(FOLDER.glob("*.toml"))

@@ -91,7 +91,7 @@ TASKS_TABLE = [
 """
 DRIVER = """
 import json, sys
-from attnbench.cli import main
+from attnbench.cli.main import main
 
 for command in json.loads(sys.argv[1]):
     print("\\nstatus", main(command), file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.inputs import listing, models, tasks
 from attnbench.inputs.published import PUBLISHED
 

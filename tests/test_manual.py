@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attnbench import manual
-from attnbench.cli import parser
+from attnbench.cli import manual
+from attnbench.cli.main import parser
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "commands.md"
 
 
 def test_the_document_is_up_to_date():
-    message = "run: python -m attnbench.manual > docs/commands.md"
+    message = "run: python -m attnbench.cli.manual > docs/commands.md"
     assert DOCUMENT.read_text(encoding="utf-8") == manual.render(), message
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models, tasks
 from attnbench.matrix import runner

@@ -7,7 +7,7 @@ import pytest
 from sample_records import missing, record, right
 from scipy import stats
 
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.statistics import compare, pairs

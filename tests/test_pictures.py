@@ -12,7 +12,7 @@ from sample_records import identify, record, right
 
 from attnbench.boards import board
 from attnbench.boards.pictures import points
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.methods import families
 from attnbench.records.record import write
 

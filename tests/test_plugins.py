@@ -110,7 +110,7 @@ def test_a_variant_may_not_be_a_field_too(fresh_registry, tmp_path):
 
 
 def test_a_badly_named_method_of_a_package_stops_nothing(fresh_registry, tmp_path, monkeypatch, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     bad = _write(tmp_path, "badly_named.py", GOOD.format(name="Bad3"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -171,7 +171,7 @@ NO_METHODS = {
 
 @pytest.mark.parametrize("case", NO_METHODS)
 def test_what_is_no_method_is_left_out(case, fresh_registry, tmp_path, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     old, new, says = NO_METHODS[case]
     text = GOOD.format(name="halve")
@@ -204,7 +204,7 @@ IDLE = {
 
 @pytest.mark.parametrize("case", IDLE)
 def test_a_file_that_registers_nothing_is_told(case, fresh_registry, tmp_path, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     text, says = IDLE[case]
     path = _write(tmp_path, "idle.py", text)
@@ -245,7 +245,7 @@ NEXT = {
 def test_a_next_command_names_the_file_that_a_method_is_from(
     line, fresh_registry, tmp_path, monkeypatch, capsys
 ):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     _write(tmp_path, "my halve.py", GOOD.format(name="halve"))
@@ -266,7 +266,7 @@ def test_a_method_without_a_stage_is_checked_with_its_file(fresh_registry, tmp_p
 
 
 def test_a_method_without_examples_is_shown(fresh_registry, tmp_path, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     path = _write(tmp_path, "halve.py", GOOD.format(name="halve").replace('examples = ("halve2",)', ""))
     assert main(["methods", "halve", "--plugin", path]) == 0
@@ -286,7 +286,7 @@ PATHS = {
 
 @pytest.mark.parametrize("line", PATHS)
 def test_a_wrong_path_is_told_with_the_near_one(line, fresh_registry, tmp_path, monkeypatch, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
@@ -317,7 +317,7 @@ def test_files_whose_names_differ_in_punctuation_are_two(fresh_registry, tmp_pat
 
 
 def test_a_file_is_loaded_once_however_often_it_is_given(fresh_registry, tmp_path, monkeypatch, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     path = _write(tmp_path, "halve.py", GOOD.format(name="halve"))
     monkeypatch.chdir(tmp_path)
@@ -346,7 +346,7 @@ def register_backends(register):
 
 
 def test_a_backend_is_a_command_line(fresh_registry, tmp_path, monkeypatch, capsys):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
 
     _write(tmp_path, "my_backend.py", BACKEND)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -366,7 +366,7 @@ def test_a_backend_is_a_command_line(fresh_registry, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("name", ["lm-eval", "lighteval"])
 def test_what_lm_eval_and_lighteval_are_asked_comes_from_the_registry(name, monkeypatch):
-    from attnbench.cli import main
+    from attnbench.cli.main import main
     from attnbench.methods.plugins import registry
 
     monkeypatch.setattr(f"{registry().backends[name]}.main", lambda arguments: len(arguments))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.cli import HANDED_OVER, main, parser
+from attnbench.cli.main import HANDED_OVER, main, parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

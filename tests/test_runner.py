@@ -14,7 +14,7 @@ import pytest
 
 from attnbench.backends.encoders import prepared
 from attnbench.boards import checks
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models
 from attnbench.matrix import bench, column, console, runner

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from attnbench import cli
+from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.methods import scaffold
 
@@ -60,7 +60,7 @@ EDITS = {
 
 
 def test_ten_edited_lines_make_another_method(fresh_registry, tmp_path, capsys):
-    assert cli.main(["new-method", "my-grid", "--output", str(tmp_path)]) == 0
+    assert main.main(["new-method", "my-grid", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     file = tmp_path / "my_grid.py"
     assert said.out.splitlines() == [str(file), str(tmp_path / "test_my_grid.py")]
@@ -70,7 +70,7 @@ def test_ten_edited_lines_make_another_method(fresh_registry, tmp_path, capsys):
         assert old in text
         text = text.replace(old, new)
     file.write_text(text, encoding="utf-8")
-    assert cli.main(["check", "my-grid", "--plugin", str(file)]) == 0
+    assert main.main(["check", "my-grid", "--plugin", str(file)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "my-grid0.5: ok"
 
 

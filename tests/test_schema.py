@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sample_records import identify, record, right
 
 from attnbench.boards import checks, publish
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.records import schema

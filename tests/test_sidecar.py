@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attnbench
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import models
 from attnbench.matrix import export, runner

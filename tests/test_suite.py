@@ -9,7 +9,7 @@ from sample_records import record as sample
 from sample_records import right
 
 from attnbench.boards import board, checks, claims, suite
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record
 

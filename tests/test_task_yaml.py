@@ -6,7 +6,7 @@ import pytest
 from sample_records import record as sample
 
 from attnbench.boards import board, suite
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
 from attnbench.matrix import runner

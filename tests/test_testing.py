@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from attnbench import cli
+from attnbench.cli import main
 from attnbench.methods import spec
 from attnbench.methods.describe import describe
 from attnbench.methods.plugins import registry
@@ -148,11 +148,11 @@ def register_methods(register):
 def test_the_command_says_what_failed_and_exits_with_1(fresh_registry, tmp_path, capsys):
     file = tmp_path / "declared.py"
     file.write_text(DECLARED.replace("https://example.org", "unknown"), encoding="utf-8")
-    assert cli.main(["check", "declared", "--plugin", str(file)]) == 1
+    assert main.main(["check", "declared", "--plugin", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "declared80: FAILED docstring"
     assert len([line for line in lines if line.startswith("  FAILED")]) == 1
-    assert cli.main(["check", "prune8o"]) == 2
+    assert main.main(["check", "prune8o"]) == 2
 
 
 LEVELS = {

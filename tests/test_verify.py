@@ -9,7 +9,7 @@ import pytest
 import tiny_tasks
 from sample_records import record, right
 
-from attnbench.cli import main
+from attnbench.cli.main import main
 from attnbench.matrix import runner
 from attnbench.pocket.text import documents
 from attnbench.records import record as records

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnbench.cli.reports import compare, leaderboard, verify
+from attnbench.cli.run import run
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.matrix import console, plan
 from attnbench.matrix.bench import check_device, default_device
 from attnbench.methods import spec
 from attnbench.methods.plugins import option, registry
-from attnbench.reports import compare, leaderboard, verify
-from attnbench.running import run
 
 DENSE = "The unmodified model."
 
@@ -21,7 +21,7 @@ __all__ = ["compare", "leaderboard", "run", "verify"]
 
 def heads(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
-    from attnbench import head_tables
+    from attnbench.cli import head_tables
     from attnbench.studies import importance as importance
 
     by, names = importance.chosen(options.by), plan.split(options.models)

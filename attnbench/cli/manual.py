@@ -1,6 +1,6 @@
 """Write docs/commands.md from the command line's own parser.
 
-python -m attnbench.manual > docs/commands.md
+python -m attnbench.cli.manual > docs/commands.md
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from attnbench.cli import parser
+from attnbench.cli.main import parser
 
 HEAD = """# Commands
 
-<!-- written by: python -m attnbench.manual > docs/commands.md -->
+<!-- written by: python -m attnbench.cli.manual > docs/commands.md -->
 
 What `attnbench COMMAND --help` says. Every command also takes {shared}.
 """

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench import commands, reports, running, stdout
+from attnbench.cli import commands, reports, stdout
 from attnbench.errors import UserError, near, unknown
 from attnbench.matrix import export
 from attnbench.methods import plugins
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         return found.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
 
     run = command("run", "Measure models with methods on tasks and print the comparison.")
-    running.add_run(run, _positive)
+    run.add_run(run, _positive)
 
     reports.add_leaderboard(command("leaderboard", "Render records as tables, pictures or a page."))
     reports.add_compare(command("compare", "Compare two recorded methods on the same samples."))

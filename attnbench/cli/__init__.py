@@ -1,0 +1,1 @@
+"""attnbench/cli"""
