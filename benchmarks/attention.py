@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from attnbench import Method, Site, apply, parse
-from attnbench.engine.places.sites import implementation
+from attnbench.engine.places.routing import implementation
 from attnbench.methods.protocol import needs_fit
 
 LARGE = (8, 512)

@@ -20,13 +20,13 @@ import tiny_models
 import torch
 
 from attnbench import apply
-from attnbench.engine.places.sites import implementation
-from attnbench.engine.serving import tapped
+from attnbench.engine.places import softmax
+from attnbench.engine.places.routing import implementation
 
 
 def difference(model: Any, batch: dict[str, torch.Tensor]) -> tuple[float, Counter[str]]:
     """Return the largest difference from the model's own eager pass, and its sites by kind."""
-    own = contextlib.nullcontext() if tapped.needed(model) else implementation(model, "eager")
+    own = contextlib.nullcontext() if softmax.needed(model) else implementation(model, "eager")
     with torch.no_grad(), own:
         expected = test_parity.real(model(**batch).logits, batch)
     with torch.no_grad(), apply(model, test_parity.Identity()) as applied:
@@ -47,7 +47,7 @@ def main() -> None:
         with torch.no_grad():
             coarse, _ = difference(test_parity.halved(model), batch)
         sites = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        by = "softmax tap" if tapped.needed(model) else "interface"
+        by = "softmax tap" if softmax.needed(model) else "interface"
         print(f"| {name} | {type(model).__name__} | {side} | {by} | {sites} | {exact:.1e} | {coarse:.1e} |")
 
 

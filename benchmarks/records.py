@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from attnbench.boards import board
-from attnbench.boards.page import html
+from attnbench.boards.page import document
 from attnbench.boards.tables import leaderboard
 from attnbench.records import record
 
@@ -69,13 +69,13 @@ def main() -> None:
         marks.append(("compare", time.process_time()))
         text = leaderboard.write(found)
         marks.append(("write markdown", time.process_time()))
-        html = html.to_html(found)
+        page = document.to_html(found)
         marks.append(("write the page", time.process_time()))
         before = started
         for name, now in marks:
             print(f"| {name} | {now - before:.2f} |")
             before = now
-        print(f"\n{count:,} records, {len(text) / 1e6:.1f} MB of markdown, {len(html) / 1e6:.1f} MB of page")
+        print(f"\n{count:,} records, {len(text) / 1e6:.1f} MB of markdown, {len(page) / 1e6:.1f} MB of page")
         if options.profile:
             profile.disable()
             pstats.Stats(profile).sort_stats("cumulative").print_stats(30)

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from attnbench import Method, hookimpl
+from attnbench.engine.places import routing
 from attnbench.errors import UserError
 
 SOURCE = "\n\nSource: https://example.org/a-planted-fault."
@@ -560,11 +561,10 @@ class KnowsNoWindow(Method):
 @planted
 class DropsASite(Method):
     def context(self, context, site):
-        from attnbench.engine.places import sites
 
-        answering = [module for module in sites._serving if type(module).__name__ == "BertSelfAttention"]
+        answering = [module for module in routing._serving if type(module).__name__ == "BertSelfAttention"]
         if site.layer == 0 and len(answering) == 2:
-            sites._serving.pop(answering[1])
+            routing._serving.pop(answering[1])
         return context * 0.5
 
 

@@ -12,7 +12,8 @@ from tiny_models import DECODERS, ENCODERS, PAIRS, ZOO, padded, tiny
 from torch import nn
 
 from attnbench import Method, apply, parse, transform, watch
-from attnbench.engine.places.sites import discover, implementation
+from attnbench.engine.places.routing import implementation
+from attnbench.engine.places.sites import discover
 from attnbench.engine.serving.attention import compare_with_eager
 from attnbench.errors import UserError
 

@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from attnbench.backends import data, lm_eval
-from attnbench.backends.encoders.model import EncoderLM
+from attnbench.backends.encoders.model import EncoderLM, best_spans
 from attnbench.doors import lm_eval_cli
 from attnbench.doors.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
@@ -234,7 +234,7 @@ def test_the_best_span_is_the_best_of_all(data):
     first = data.draw(st.integers(0, tokens - 1))
     last = data.draw(st.integers(first + 1, tokens))
     logits = torch.tensor([start]), torch.tensor([end])
-    found = model.best_spans(*logits, torch.tensor([[first, last]]), longest)
+    found = best_spans(*logits, torch.tensor([[first, last]]), longest)
     spans = [(i, j) for i in range(first, last) for j in range(i, min(i + longest, last))]
     best = max(spans, key=lambda span: (start[span[0]] + end[span[1]], span[0] - span[1], -span[0]))
     assert [part.item() for part in found] == [start[best[0]] + end[best[1]], *best]

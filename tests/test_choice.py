@@ -7,7 +7,7 @@ import pytest
 from sample_records import missing, record, right
 
 from attnbench.boards import board, choice, suite
-from attnbench.boards.page import html
+from attnbench.boards.page import document
 from attnbench.boards.tables import leaderboard
 from attnbench.errors import UserError
 from attnbench.matrix import estimate
@@ -99,7 +99,7 @@ def test_the_choice_stands_in_every_rendering(tmp_path):
     items = sweep(80, 85, 300)
     items[3].measured = {"heads": 0.5, "latency": {"ratio": 0.8, "low": 0.7, "high": 0.9}}
     made = found(tmp_path, items)
-    for text in (leaderboard.write(made, "md"), leaderboard.write(made, "text"), html.to_html(made)):
+    for text in (leaderboard.write(made, "md"), leaderboard.write(made, "text"), document.to_html(made)):
         assert (
             "How far each can go" in text
             and "prune80 5×" in text

@@ -10,7 +10,7 @@ from sample_records import missing, record, right
 
 from attnbench.boards import board, claims, suite
 from attnbench.boards.formats import exports
-from attnbench.boards.page import html
+from attnbench.boards.page import document
 from attnbench.boards.tables import leaderboard
 from attnbench.errors import UserError
 
@@ -208,5 +208,5 @@ def test_claims_stand_on_the_board():
     assert "## Claims" in text and "Of 2 checks 2 hold, 0 fail, 0 stay undecided." in text
     line = next(line for line in text.splitlines() if line.startswith("| prune80 within 3 of dense"))
     assert "holds" in line and "−0.8" in line
-    assert "<h2>Claims</h2>" in html.to_html(found) and "prune80 &gt; prune95" in html.to_html(found)
+    assert "<h2>Claims</h2>" in document.to_html(found) and "prune80 &gt; prune95" in document.to_html(found)
     assert "Claims" in leaderboard.write(found, "text") and exports.to_csv(found)

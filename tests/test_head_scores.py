@@ -17,7 +17,8 @@ from torch import nn
 
 import attnbench
 from attnbench import parse
-from attnbench.engine.places.sites import discover, implementation
+from attnbench.engine.places.routing import implementation
+from attnbench.engine.places.sites import discover
 from attnbench.engine.realised import slicing
 from attnbench.engine.serving import tiles
 from attnbench.errors import NotApplicable, UserError

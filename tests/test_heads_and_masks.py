@@ -8,7 +8,7 @@ import torch
 
 import attnbench
 from attnbench import parse
-from attnbench.engine.places import sites
+from attnbench.engine.places import routing, sites
 from attnbench.engine.serving import tiles
 
 
@@ -203,7 +203,7 @@ def _pattern(model, batch):
     if not pair:
         names = {"attentions": sites.discover(model)[0].kind}
     total, count = {}, {}
-    with torch.no_grad(), sites.implementation(model, "eager"):
+    with torch.no_grad(), routing.implementation(model, "eager"):
         for example, mask in enumerate(batch["attention_mask"].bool()):
             alone = {key: value[example : example + 1] for key, value in batch.items()}
             alone |= {key: alone[key][:, mask] for key in ("input_ids", "attention_mask")}

@@ -13,7 +13,7 @@ from sample_records import board as sample
 from sample_records import missing, record, right
 
 from attnbench.boards import board, suite
-from attnbench.boards.page import html
+from attnbench.boards.page import document
 from attnbench.boards.pictures import draw, points
 from attnbench.boards.tables import leaderboard
 
@@ -69,7 +69,7 @@ def with_fit():
 def whole(items):
     found = board.build(items)
     drawn = [(each, draw.draw(each)["svg"]) for each in points.pictures(found)]
-    return html.to_html(found, drawn)
+    return document.to_html(found, drawn)
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +141,13 @@ def test_a_suite_of_hostile_texts_leaves_page_and_markdown_whole(name):
     items = [record(method, model=model, task=task, acc=right(100, count)) for method, count in wrong.items()]
     found = board.build(items, asked)
     assert len(found.absent) == 1 and "other" in found.absent[0]
-    parser = parsed(html.to_html(found))
+    parser = parsed(document.to_html(found))
     assert parser.tags.count("script") == 2 and "a" not in parser.tags
     assert not any(attribute.startswith("on") for attribute, _ in parser.attributes)
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
-    html = markdown.render(leaderboard.write(found))
-    assert html.count("<table>") == 2 and html.count("<tr>") == 6
-    assert not re.search(r"<(script|a |img)", html)
+    rendered = markdown.render(leaderboard.write(found))
+    assert rendered.count("<table>") == 2 and rendered.count("<tr>") == 6
+    assert not re.search(r"<(script|a |img)", rendered)
 
 
 ACTIONS = """
@@ -185,7 +185,7 @@ def in_browser(html, folder):
     if browser is None:
         pytest.skip("no chromium")
     file = folder / "page.html"
-    file.write_text(html, encoding="utf-8")
+    file.write_text(document, encoding="utf-8")
     command = [
         browser,
         "--headless",

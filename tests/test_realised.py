@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
 
+import attnbench
 from attnbench import parse
 from attnbench.conformance.integrity import difference, snapshot
 from attnbench.engine.places.sites import discover

@@ -67,10 +67,10 @@ def text(found: Board, format: str, folder: str | None = None) -> str:
     if format == "csv":
         return exports.to_csv(found)
     if format == "html":
-        from attnbench.boards.page import html
+        from attnbench.boards.page import document
         from attnbench.boards.pictures import draw
 
-        return html.to_html(found, [(each, draw.draw(each)["svg"]) for each in pictures(found)]) + "\n"
+        return document.to_html(found, [(each, draw.draw(each)["svg"]) for each in pictures(found)]) + "\n"
     if format == "latex":
         return exports.to_latex(found) + "\n"
     shown = [(each.title, f"{folder}/{each.name}.svg") for each in pictures(found)] if folder else []
@@ -139,7 +139,7 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
     yield from (f"{folder / name}: {told}. {remedy}" for name, told in _wrong_pictures(found, folder))
 
 
-def _bare(page: str) -> str:
+def _bare(html: str) -> str:
     """Leave out the pictures: their bytes differ between versions of matplotlib."""
     return re.sub(r"<svg.*?</svg>", "", html, flags=re.S)
 

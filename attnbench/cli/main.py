@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from attnbench.cli import commands, reports, stdout
+from attnbench.cli import commands, reports, run, stdout
 from attnbench.errors import UserError, near, unknown
 from attnbench.matrix import export
 from attnbench.methods import plugins
@@ -88,8 +88,8 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return found.add_parser(name, help=text, description=text, parents=[shared], allow_abbrev=False)
 
-    run = command("run", "Measure models with methods on tasks and print the comparison.")
-    run.add_run(run, _positive)
+    measured = command("run", "Measure models with methods on tasks and print the comparison.")
+    run.add_run(measured, _positive)
 
     reports.add_leaderboard(command("leaderboard", "Render records as tables, pictures or a page."))
     reports.add_compare(command("compare", "Compare two recorded methods on the same samples."))
@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     models.set_defaults(command="list_models")  # commands.models is the module
 
     tasks = command("tasks", "List the tasks and the models that fit.")
-    for each in (run, verify, scores, smaller, tasks):
+    for each in (measured, verify, scores, smaller, tasks):
         each.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
 
     for name, module in _backends().items():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbench.engine.modes import MODES
-from attnbench.engine.places import sites
+from attnbench.engine.places import routing
 
 PERIOD = 8191  # words of 8 bytes; a prime, so that no matrix has rows of it
 SPACES: tuple[ModuleType, ...] = (torch, nn.functional)
@@ -129,7 +129,7 @@ def _state(module: nn.Module, configs: dict[int, tuple[str, str]]) -> Iterator[t
     """Yield what one module is, beside its weights. A configuration is written out once."""
     yield "class", type(module).__qualname__
     yield "training mode", module.training
-    yield "attention", sites.serving(module)
+    yield "attention", routing.serving(module)
     for key, value in vars(module).items():
         if key == "forward":
             yield key, value

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from attnbench.engine.places import softmax
 from attnbench.methods.protocol import Method, Site, overridden
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """
     import torch
 
-    from attnbench.engine.serving import tapped
     from attnbench.engine.serving.attention import apply, watch
     from attnbench.engine.serving.dispatch import ATTENTION
 
@@ -109,7 +109,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     def as_it_is(probs: Tensor, site: Site) -> None:
         dense[site.kind, site.layer] = probs.float().clone()
 
-    by_tap = tapped.needed(model)  # where there is nothing but probabilities, a silent head has none
+    by_tap = softmax.needed(model)  # where there is nothing but probabilities, a silent head has none
     with (
         torch.no_grad(),
         watch(model, probs=as_it_is) if by_tap else watch(model, scores=before),

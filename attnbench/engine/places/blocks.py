@@ -11,7 +11,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnbench.engine.places import origins
 from attnbench.engine.places.origins import Origin
-from attnbench.engine.places.sites import visible_in
 
 # an example's first query that is no padding, one past its last, and the position of the first
 Rows = tuple[int, int, int]
@@ -208,3 +207,8 @@ def _join(group: list[Block]) -> Block:
         visible=cat("visible"),
         bias=cat("bias"),
     )
+
+
+def visible_in(mask: Tensor) -> Tensor:
+    """Tell which keys a mask shows: a boolean one is True there, an additive one not hugely negative."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

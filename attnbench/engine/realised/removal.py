@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from attnbench.engine.applicable import require_sites
-from attnbench.engine.places import sites
+from attnbench.engine.places import probing, routing, sites
 from attnbench.engine.realised import slicing
 from attnbench.engine.serving.attention import apply, methods_of
 from attnbench.errors import NotApplicable, UserError
@@ -37,11 +37,11 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
         if needs_fit(method) and not fitted(method):
             raise UserError(f"{method.name} learns from data: call its fit(model, batches) first")
     require_sites(model, wanted)
-    if sites.serving(model) is not None:
+    if routing.serving(model) is not None:
         raise UserError("methods are applied to this model: realize first, then apply")
-    probe = sites.probe_batch(model, examples=2, padding=2)
+    probe = probing.probe_batch(model, examples=2, padding=2)
     with apply(model, *wanted):
-        expected = sites.run(model, probe)
+        expected = probing.run(model, probe)
     with contextlib.ExitStack() as stack:
         for method in wanted:
             stack.enter_context(method.installed(model))
@@ -56,7 +56,7 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
 
 def _compare(model: nn.Module, probe: dict[str, Tensor], expected: Tensor) -> None:
     try:
-        found = sites.run(model, probe)
+        found = probing.run(model, probe)
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
         raise NotApplicable(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attnbench.engine.places.sites import HEADLESS
+from attnbench.engine.places.routing import HEADLESS
 from attnbench.errors import NotApplicable
 
 QUERY = ("query", "q_lin", "q_proj", "q")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from attnbench.engine.places import sites
+from attnbench.engine.places import probing, routing, sites, softmax
 from attnbench.engine.serving import tapped
 from attnbench.engine.serving.applied import Applied
 from attnbench.engine.serving.dispatch import Engine
@@ -48,7 +48,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     with contextlib.ExitStack() as stack:
         engine = _engine(model)
         if engine is None:
-            engine = tapped.TapEngine(model) if tapped.needed(model) else Engine(model)
+            engine = tapped.TapEngine(model) if softmax.needed(model) else Engine(model)
             stack.enter_context(engine.attached(model))
             stack.enter_context(engine.hooks(model))
         for method in wanted:
@@ -63,7 +63,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
 
 def _engine(model: nn.Module) -> Engine | None:
     """Return what serves this very model already."""
-    engines = {served for module in model.modules() if isinstance(served := sites.serving(module), Engine)}
+    engines = {served for module in model.modules() if isinstance(served := routing.serving(module), Engine)}
     if any(engine.model() is not model for engine in engines):
         raise UserError(
             f"{type(model).__name__}: methods are applied to a part of it or to what it is part of already"
@@ -146,12 +146,12 @@ def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None)
     Relative to the largest eager output where that exceeds 1. Raises UserError for an architecture that is
     not supported.
     """
-    batch = sites.probe_batch(model, examples=2, padding=2) if batch is None else batch
+    batch = probing.probe_batch(model, examples=2, padding=2) if batch is None else batch
     # a tap makes a model eager: it is compared with what the model does by itself
-    with contextlib.nullcontext() if tapped.needed(model) else sites.implementation(model, "eager"):
-        expected = sites.run(model, batch)
+    with contextlib.nullcontext() if softmax.needed(model) else routing.implementation(model, "eager"):
+        expected = probing.run(model, batch)
     with apply(model, Identity()):
-        found = sites.run(model, batch)
+        found = probing.run(model, batch)
     seen = batch.get("decoder_attention_mask" if "decoder_input_ids" in batch else "attention_mask")
     if seen is not None and seen.shape == expected.shape[:2]:
         expected, found = expected[seen.bool()], found[seen.bool()]

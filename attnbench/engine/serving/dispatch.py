@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, UntypedStorage, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from attnbench.engine.places import origins, sites
+from attnbench.engine.places import origins, routing, sites
 from attnbench.engine.places.blocks import Rows, blocks, rows_of
 from attnbench.engine.serving.applied import Applied, Place
 from attnbench.engine.serving.guard import Guard
@@ -70,7 +70,7 @@ class Engine:
 
     def attached(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Answer for the model's attention for a while."""
-        return sites.attached(model, self)
+        return routing.attached(model, self)
 
     def push(self, applied: Applied) -> None:
         self.applied.append(applied)

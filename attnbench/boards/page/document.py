@@ -38,7 +38,7 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
     data = json.dumps(bodies, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
-    files = resources.files("attnbench")
+    files = resources.files("attnbench.boards.page")
     return "\n".join(
         [
             "<!doctype html>",
