@@ -14,10 +14,10 @@ from attnbench.methods.protocol import Method, Site
 from attnbench.methods.spec import format, parse
 
 if TYPE_CHECKING:
+    from attnbench.boards.result import run
     from attnbench.engine.realised.removal import realize
     from attnbench.engine.serving.attention import apply, transform, watch
     from attnbench.inputs.models import checkpoint
-    from attnbench.matrix.runner import run
 
 __version__ = "0.1.0"
 
@@ -35,12 +35,16 @@ __all__ = [
     "watch",
 ]
 
-_MODULES = {"plugins": "attnbench.methods.plugins"}
+_MODULES = {
+    "plugins": "attnbench.methods.plugins",
+    "sidecar": "attnbench.engine.realised.sidecar",
+    "sites": "attnbench.engine.places.sites",
+}
 _LAZY = {
     "apply": "attnbench.engine.serving.attention",
     "checkpoint": "attnbench.inputs.models",
     "realize": "attnbench.engine.realised.removal",
-    "run": "attnbench.matrix.runner",
+    "run": "attnbench.boards.result",
     "transform": "attnbench.engine.serving.attention",
     "watch": "attnbench.engine.serving.attention",
 }

@@ -7,10 +7,11 @@ import sys
 import pytest
 from sample_records import board
 
+import attnbench
 from attnbench.boards.tables import footnotes
 from attnbench.errors import UserError
-from attnbench.matrix import plan, runner
-from attnbench.matrix.bench import Settings
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.request import Request
 from attnbench.records import inert, provenance
 
 WRONG = {
@@ -27,7 +28,7 @@ WRONG = {
 def test_a_number_that_makes_no_sense_is_refused_before_anything_is_measured(name, tmp_path):
     value, says = WRONG[name]
     with pytest.raises(UserError, match=says):
-        runner.run("bert", "prune80:random", "pocket-sentiment", records=str(tmp_path), **{name: value})
+        attnbench.run("bert", "prune80:random", "pocket-sentiment", records=str(tmp_path), **{name: value})
     assert not list(tmp_path.iterdir())
 
 
@@ -36,7 +37,7 @@ def test_only_a_whole_number_is_one(value):
     with pytest.raises(UserError, match="whole number"):
         Settings(batch_size=value)
     with pytest.raises(UserError, match="whole number"):
-        plan.plan(["bert"], ["prune80"], repeats=value)
+        Request.of("bert", "prune80", repeats=value)
     assert Settings(limit=None, batch_tokens=None).batch_size == 32
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from attnbench import Method, apply, parse, transform, watch
 from attnbench.engine.places.routing import implementation
 from attnbench.engine.places.sites import discover
-from attnbench.engine.serving.attention import compare_with_eager
+from attnbench.engine.serving.soundness import compare_with_eager
 from attnbench.errors import UserError
 
 METHODS = (

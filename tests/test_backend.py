@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
+import attnbench
 from attnbench.backends import data, lm_eval
 from attnbench.backends.encoders.model import EncoderLM, best_spans
 from attnbench.doors import lm_eval_cli
@@ -570,14 +571,13 @@ def _by_command_line(out, *arguments):
 
 @pytest.mark.parametrize("method", ["dense", "uniform", "heads50:entropy"])
 def test_lm_evals_command_line_measures_the_same(method, tiny_folder, tmp_path, capsys, quiet_lm_eval):
-    from attnbench.matrix import runner
 
     name, metric = "pocket-sentiment", "acc,none"
     model = f"pretrained={tiny_folder},method={method}"
     arguments = ["--model_args", model, "--tasks", name, "--limit", "60"]
     found = _by_command_line(tmp_path, *arguments)[name]
     assert name in capsys.readouterr().out
-    ours = runner.run(tiny_folder, method, name, limit=60, records=str(tmp_path / "records"))
+    ours = attnbench.run(tiny_folder, method, name, limit=60, records=str(tmp_path / "records"))
     (record,) = [item for item in ours.records if item.cell["method"] == method]
     assert record.error is None
     assert found[metric] == record.metrics["acc"]["value"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import attnbench
 from attnbench.cli.main import main
-from attnbench.matrix import runner
 
 # spec: status, words of its reason
 CELLS = {
@@ -30,7 +30,7 @@ CELLS = {
 @pytest.fixture(scope="module")
 def cells(tiny_folder, tmp_path_factory):
     records = str(tmp_path_factory.mktemp("records"))
-    found = runner.run(tiny_folder, list(CELLS), "pocket-sentiment", limit=12, records=records)
+    found = attnbench.run(tiny_folder, list(CELLS), "pocket-sentiment", limit=12, records=records)
     return {item.cell["method"]: item for item in found.records}
 
 
@@ -43,7 +43,9 @@ def test_a_cell_says_why_and_harms_no_other(spec, cells):
 
 
 def test_cells_beside_bad_ones_are_what_they_are_alone(cells, tiny_folder, tmp_path):
-    alone = runner.run(tiny_folder, "heads50:gradient", "pocket-sentiment", limit=12, records=str(tmp_path))
+    alone = attnbench.run(
+        tiny_folder, "heads50:gradient", "pocket-sentiment", limit=12, records=str(tmp_path)
+    )
     item = {item.cell["method"]: item for item in alone.records}["heads50:gradient"]
     assert item.fitted == cells["heads50:gradient"].fitted
     assert list(item.scores["acc"]) == list(cells["heads50:gradient"].scores["acc"])
@@ -57,7 +59,7 @@ def test_weights_that_are_not_finite_fail_every_cell(tiny_folder, tmp_path):
     weights = load_file(file)
     weights["bert.encoder.layer.1.output.dense.weight"][3] = float("nan")
     save_file(weights, file, metadata={"format": "pt"})
-    found = runner.run(
+    found = attnbench.run(
         str(folder), "prune80,heads50:entropy", "pocket-sentiment", limit=6, records=str(tmp_path / "r")
     )
     assert [item.status for item in found.records] == ["failed"] * 4

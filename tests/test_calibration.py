@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+import attnbench
 from attnbench.backends.causal import stock
 from attnbench.backends.encoders import prepared as encoders
 from attnbench.backends.encoders import tasks
-from attnbench.matrix import runner
-from attnbench.matrix.bench import Bench, Settings
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Bench
 
 TASKS = {"bert": "pocket-sentiment", "gpt": "pocket-agreement", "marian": "pocket-translation"}
 
@@ -42,7 +43,7 @@ def test_fitted_methods_of_a_column_share_what_they_learn_from(tiny_folder, tmp_
 
     monkeypatch.setattr(encoders.Prepared, "calibration", counted)
     methods = ["heads50:entropy", "prune80:global", "mask50"]
-    found = runner.run(tiny_folder, methods, "pocket-sentiment", limit=4, records=str(tmp_path))
+    found = attnbench.run(tiny_folder, methods, "pocket-sentiment", limit=4, records=str(tmp_path))
     assert [item.error for item in found.records] == [None] * 5
     assert loaded() == ["calibration"] and len(made) == 1
     prints = {item.provenance["fingerprints"].get("calibration documents") for item in found.records[2:]}

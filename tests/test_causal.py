@@ -13,13 +13,13 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+import attnbench
 from attnbench.backends import kinds, lm_eval
 from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.models import Checkpoint
-from attnbench.matrix import runner
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -349,7 +349,7 @@ def test_a_run_measures_methods_and_lm_evals_command_line_agrees(checkpoint, tas
     monkeypatch.setattr("lm_eval.utils._LOGGING_CONFIGURED", True)
     path = checkpoint("llama").path
     methods = "prune50,logquant3,heads50:gradient,mask50,prune50:on=encoder"
-    ran = runner.run(path, methods, "pocket-agreement", limit=20, records=str(tmp_path / "records"))
+    ran = attnbench.run(path, methods, "pocket-agreement", limit=20, records=str(tmp_path / "records"))
     found = {item.cell["method"]: item for item in ran.records}
     assert [item.status for item in ran.records].count("measured") == len(ran.records) - 1
     assert found["prune50:on=encoder"].status == "not applicable"

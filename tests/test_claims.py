@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sample_records import missing, record, right
 
-from attnbench.boards import board, claims, suite
+from attnbench.boards import board, claims, decisions, suite
 from attnbench.boards.formats import exports
 from attnbench.boards.page import document
 from attnbench.boards.tables import leaderboard
@@ -95,7 +95,7 @@ def items(model="tiny"):
 
 def decide(*texts, records=None, models=("tiny",)):
     found = board.build(items() if records is None else records, asked(*texts, models=models))
-    return [(each.verdict, each.same_shape) for each in claims.evaluate(found)]
+    return [(each.verdict, each.same_shape) for each in decisions.evaluate(found)]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_within_a_margin_of_dense_is_what_the_table_says(others):
     (row,) = (row for row in built.sections[0].rows if row.method == "prune80")
     assert 0.05 / 9 < row.p_margin < 0.05 and row.within == (not others)
     expected = "undecided" if others else "holds"
-    assert [each.verdict for each in claims.evaluate(built)] == [expected, "holds", "holds"]
+    assert [each.verdict for each in decisions.evaluate(built)] == [expected, "holds", "holds"]
 
 
 def test_what_was_not_measured_is_said():
@@ -167,13 +167,13 @@ def test_what_was_not_measured_is_said():
 def test_pocket_models_only_show_a_shape():
     texts = ("prune80 > prune95", "prune50 > dense", "prune95 within 3 of dense")
     found = board.build([*items(), *items("pocket-bert")], asked(*texts, models=("tiny", "pocket-bert")))
-    header, rows = claims.table(claims.evaluate(found))
+    header, rows = decisions.table(decisions.evaluate(found))
     assert header == ["claim", "model", "task", "verdict", "difference [95 %]", "same shape"]
     table = {(row[0], row[1]): (row[3], row[5]) for row in rows}
     assert table[texts[0], "tiny"] == ("holds", "") and table[texts[0], "pocket-bert"] == ("", "yes")
     assert table[texts[1], "pocket-bert"] == ("", "no?") and table[texts[2], "pocket-bert"] == ("", "no")
     told = "where the paired 95 % interval is on one side, uncorrected"
-    assert list(claims.notes(claims.evaluate(found))) == [
+    assert list(decisions.notes(decisions.evaluate(found))) == [
         "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
         "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "
         "None of it is evidence.",
@@ -182,7 +182,7 @@ def test_pocket_models_only_show_a_shape():
         "Within a margin of dense: where the table has its ≈, or would at the claim's own margin.",
     ]
     only = board.build(items("pocket-bert"), asked(*texts, models=("pocket-bert",)))
-    assert "verdict" not in claims.table(claims.evaluate(only))[0]
+    assert "verdict" not in decisions.table(decisions.evaluate(only))[0]
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_pocket_models_only_show_a_shape():
 )
 def test_a_shape_is_told_plainly_only_where_the_interval_is_on_one_side(text, shape):
     found = board.build(items("pocket-bert"), asked(text, models=("pocket-bert",)))
-    (outcome,) = claims.evaluate(found)
-    assert outcome.shape == shape and claims.table([outcome])[1][0][-1] == shape
+    (outcome,) = decisions.evaluate(found)
+    assert outcome.shape == shape and decisions.table([outcome])[1][0][-1] == shape
 
 
 def test_claims_stand_on_the_board():

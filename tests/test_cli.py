@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attnbench.cli import commands
-from attnbench.cli.main import main
+from attnbench.cli.main import COMMANDS, main
 from attnbench.methods.spec import parse
 
 HEAVY = {"torch", "transformers", "lm_eval", "pandas", "numpy", "datasets"}
@@ -208,7 +207,7 @@ def test_ctrl_c_says_what_the_command_leaves(line, monkeypatch, capsys):
     def stop(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, line.partition(" ")[0].replace("-", "_"), stop)
+    monkeypatch.setattr(COMMANDS[line.partition(" ")[0]], "execute", stop)
     assert main(line.split()) == 130
     assert capsys.readouterr().err == f"attnbench: stopped{LEFT[line]}\n"
 
@@ -218,7 +217,7 @@ import importlib.abc, sys
 
 class Stop(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "attnbench.cli.commands":
+        if name == "attnbench.cli.run":
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Stop())

@@ -11,8 +11,9 @@ from sample_records import board, missing, record, right
 
 from attnbench.boards.tables import footnotes, leaderboard
 from attnbench.errors import UserError
+from attnbench.methods.families import name_without_seed
 from attnbench.statistics import compare
-from attnbench.statistics.compare import name_without_seed, rows, to_frame
+from attnbench.statistics.compare import rows, to_frame
 from attnbench.statistics.inference import holm, tango
 from attnbench.statistics.row import Row
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
+import attnbench
 from attnbench import Method, apply, parse
 from attnbench.cli.main import main
-from attnbench.matrix import runner
 from attnbench.measures import cost, peak
 from attnbench.records import record
 
@@ -182,7 +182,7 @@ def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd)
         assert item.provenance["identity"] == before[name].provenance["identity"]
     assert after["heads50:random"].measured["latency"]["rounds"] >= cost.ROUNDS[0]
     asked = {"records": str(tmp_path), "limit": 8, "measure": True}
-    again = runner.run(tiny_folder, "prune80", "pocket-sentiment", **asked)
+    again = attnbench.run(tiny_folder, "prune80", "pocket-sentiment", **asked)
     assert [item.date for item in again.records] == [after[m].date for m in ("dense", "uniform", "prune80")]
     assert main(["leaderboard", "--records", str(tmp_path)]) == 0
     shown = capfd.readouterr().out

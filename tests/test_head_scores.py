@@ -190,7 +190,8 @@ def test_criteria_are_summed_in_float32_of_a_model_in_bfloat16(batches, tiny_fol
 
 
 def test_in_bfloat16_l1_ranks_no_rounding_noise():
-    from attnbench.matrix.bench import Bench, Settings
+    from attnbench.inputs.settings import Settings
+    from attnbench.matrix.bench import Bench
 
     bench = Bench("bert", "pocket-sentiment", Settings(limit=4, dtype="bfloat16"))  # texts of all lengths
     (method,) = parse("heads50:l1")

@@ -19,7 +19,8 @@ from attnbench.cli.main import main
 from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError
 from attnbench.inputs import models
-from attnbench.matrix.bench import Bench, Settings
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Bench
 from attnbench.methods.plugins import registry
 from attnbench.studies import importance
 

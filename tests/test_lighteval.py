@@ -17,10 +17,10 @@ import pytest
 
 from attnbench.backends import lm_eval
 from attnbench.doors import lighteval_cli
+from attnbench.engine.learning.fit import fit
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.models import find
-from attnbench.matrix.bench import fit
 from attnbench.methods import spec
 from attnbench.pocket.text import documents
 

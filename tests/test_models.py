@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import attnbench
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models, tasks
-from attnbench.matrix import runner
 from attnbench.matrix.plan import Cell, plan
+from attnbench.matrix.request import Request
 
 TASK = "pocket-sentiment"
 
@@ -28,7 +29,7 @@ def here(tmp_path, monkeypatch, tiny_folder):
 def test_a_folder_with_the_name_of_another_model_is_refused(name, here, capsys, tmp_path):
     here(name)
     with pytest.raises(UserError, match=f"'./{name}': records would take '{name}' for .* Rename the folder"):
-        runner.run(f"./{name}", "prune80", TASK, records="records")
+        attnbench.run(f"./{name}", "prune80", TASK, records="records")
     assert main(["run", "--models", f"./{name}", "--tasks", TASK, "--methods", "prune80"]) == 2
     assert "Rename the folder" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.npz"))
@@ -69,7 +70,7 @@ def test_a_task_by_its_path_is_the_task_by_its_name():
         path = str(tasks.folder() / task / f"{task}.yaml")
         assert models.find(model, path) == models.find(model, task)
         assert models.expected_scores(model, path) == models.expected_scores(model, task)
-        assert plan([model], [], [path])[0] == Cell(model, path, "dense")
+        assert plan(Request.of(model, tasks=path))[0] == Cell(model, path, "dense")
 
 
 REPOSITORY = [

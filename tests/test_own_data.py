@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tiny_tasks
 
+import attnbench
 from attnbench.backends import lm_eval, own_data
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import listing, models, tasks
-from attnbench.matrix import plan, runner
+from attnbench.matrix import plan
+from attnbench.matrix.request import Request
 from attnbench.pocket.text import documents
 
 HEAD = "text,label\n"
@@ -278,7 +280,7 @@ def test_no_method_is_fitted_on_nothing(file, tmp_path):
         "def documents(split):\n    return [{'text': 'w1', 'label': 1}] * (split == 'validation')\n"
     )
     folder = tiny_tasks.checkpoint(tmp_path / "tiny").path
-    found = runner.run(folder, "mask50", "made", include_path=str(task), records=str(tmp_path / "records"))
+    found = attnbench.run(folder, "mask50", "made", include_path=str(task), records=str(tmp_path / "records"))
     assert found.records[-1].status == "failed" and not found.records[-1].metrics
     assert "calibration of task 'made': 'train' holds no document" in found.records[-1].error
 
@@ -303,32 +305,32 @@ def test_a_reason_names_a_file_without_its_folder(file, model):
 def test_names_of_files_are_told_apart(file, tmp_path):
     for name in ("nowhere.csv", "nowhere.JSONL", "nowhere.yaml"):
         with pytest.raises(UserError, match=f"no file '{name}'"):
-            plan.plan(["bert"], ["prune80"], [name])
+            plan.plan(Request.of("bert", "prune80", name))
     with pytest.raises(UserError, match="would share the name of task 'sst2' in records"):
         tasks.find(file(HEAD, "sst2.csv"))
     twins = [file(HEAD, "mine.csv"), file("", "mine.jsonl")]
     with pytest.raises(
         UserError, match=r"mine.csv' and '.*mine.jsonl' would share the name 'mine' in records"
     ):
-        plan.plan(["bert"], ["prune80"], twins)
+        plan.plan(Request.of("bert", "prune80", twins))
     with pytest.raises(UserError, match=r"models 'some/model' and './some-model' would share the name"):
-        plan.plan(["some/model", "./some-model"], ["prune80"], ["sst2"])
+        plan.plan(Request.of(["some/model", "./some-model"], "prune80", "sst2"))
 
 
 def test_a_file_scores_as_the_task_that_it_was_taken_from(file, tmp_path):
     docs = documents("sentiment", "validation", 40)
     rows = [{"text": doc["text"], "label": doc["label"]} for doc in docs]
     records = str(tmp_path / "records")
-    ours = runner.run("bert", "prune80", file(_csv(rows)), records=records)
-    theirs = runner.run("bert", "prune80", "pocket-sentiment", limit=40, records=records)
+    ours = attnbench.run("bert", "prune80", file(_csv(rows)), records=records)
+    theirs = attnbench.run("bert", "prune80", "pocket-sentiment", limit=40, records=records)
     for mine, other in zip(ours.records, theirs.records, strict=True):
         assert mine.cell == {**other.cell, "task": "mine"}
         assert mine.metrics == other.metrics and np.array_equal(mine.scores["acc"], other.scores["acc"])
         assert str(tmp_path) not in json.dumps(mine.provenance) + json.dumps(mine.settings)
-    again = runner.run("bert", "prune80", file(_csv(rows)), records=records)
+    again = attnbench.run("bert", "prune80", file(_csv(rows)), records=records)
     assert [item.date for item in again.records] == [item.date for item in ours.records]
     file(_csv(rows[:-1]))
-    fewer = runner.run("bert", "", file(_csv(rows[:-1])), records=records)
+    fewer = attnbench.run("bert", "", file(_csv(rows[:-1])), records=records)
     assert len(fewer.records[0].scores["acc"]) == 39
 
 
@@ -342,7 +344,7 @@ def test_a_folder_of_tasks_is_run_and_listed(tmp_path, tiny_folder):
         "doc_to_choice: [negative, positive]\nmetric_list: [{metric: mcc}]\n"
         "metadata: {description: my words}\n"
     )
-    found = runner.run(
+    found = attnbench.run(
         tiny_folder, "", "mine", limit=30, include_path=str(folder), records=str(tmp_path / "records")
     )
     assert {item.status for item in found.records} == {"measured"}
@@ -350,7 +352,7 @@ def test_a_folder_of_tasks_is_run_and_listed(tmp_path, tiny_folder):
     assert "mcc" in found.table()
     assert any("my words" in line for line in listing.task_lines(str(folder)))
     with pytest.raises(UserError, match="tasks folder 'nowhere' is not a folder"):
-        runner.run(tiny_folder, "", "mine", include_path="nowhere", records=str(tmp_path / "records"))
+        attnbench.run(tiny_folder, "", "mine", include_path="nowhere", records=str(tmp_path / "records"))
 
 
 def test_the_columns_that_the_help_names_are_those_there_are():

@@ -11,7 +11,7 @@ from tiny_models import DECODERS, ENCODERS, PAIRS, ZOO, padded, tiny
 
 from attnbench import Method, apply
 from attnbench.engine.places.routing import implementation
-from attnbench.engine.serving.attention import compare_with_eager
+from attnbench.engine.serving.soundness import compare_with_eager
 
 SIDES = [(name, "right") for name in ZOO] + [(name, "left") for name in DECODERS]
 REST = [

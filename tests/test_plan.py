@@ -6,6 +6,7 @@ import pytest
 
 from attnbench.errors import UserError
 from attnbench.matrix import plan
+from attnbench.matrix.request import Request
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ from attnbench.matrix import plan
 )
 def test_a_seed_that_is_written_is_a_choice(text, specs):
     assert plan.seeded(text, 2, 5) == specs
-    planned = plan.plan(["bert"], [text], ["pocket-sentiment"], 2, 5)
+    planned = plan.plan(Request.of("bert", text, "pocket-sentiment", 2, seed=5))
     assert [cell.method for cell in planned if cell.method not in ("dense", "uniform")] == [
         spec for spec in specs if spec != "dense"
     ]
@@ -32,7 +33,7 @@ def test_a_seed_that_is_written_is_a_choice(text, specs):
 
 def test_two_specs_that_would_share_a_file_are_refused(scaled):
     with pytest.raises(UserError, match=r"^methods 'scaled:file=a/b' and 'scaled:file=a-b' would share"):
-        plan.plan(["bert"], ["scaled:file=a/b", "scaled:file=a-b"], ["pocket-sentiment"])
+        plan.plan(Request.of("bert", ["scaled:file=a/b", "scaled:file=a-b"], "pocket-sentiment"))
 
 
 def test_two_tasks_that_would_share_a_file_are_refused(tmp_path):
@@ -42,4 +43,4 @@ def test_two_tasks_that_would_share_a_file_are_refused(tmp_path):
         (tmp_path / folder / "made.yaml").write_text(content, encoding="utf-8")
     tasks = [str(tmp_path / folder / "made.yaml") for folder in ("a", "b")]
     with pytest.raises(UserError, match=r"^tasks .* would share the name 'of-mine' in records"):
-        plan.plan(["bert"], ["prune80"], tasks)
+        plan.plan(Request.of("bert", "prune80", tasks))

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import attnbench
 from attnbench.backends.encoders import prepared
 from attnbench.boards import checks
 from attnbench.cli.main import main
 from attnbench.errors import UserError
-from attnbench.inputs import hub, models
-from attnbench.matrix import bench, column, console, runner
+from attnbench.inputs import hub, models, settings
+from attnbench.matrix import column, console
 from attnbench.methods import spec
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
@@ -28,7 +29,7 @@ CELLS = ["dense", "uniform", *METHODS]
 
 def _run(folder, records, methods=METHODS, **options):
     options = {"limit": 12, **options}
-    return runner.run(folder, methods, "pocket-sentiment", records=str(records), **options)
+    return attnbench.run(folder, methods, "pocket-sentiment", records=str(records), **options)
 
 
 def _cells(result):
@@ -244,7 +245,7 @@ def test_what_is_not_applicable_stays_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "now", lambda: next(moments))
 
     def run(**options):
-        made = runner.run("gpt", (), "pocket-sentiment", records=str(tmp_path), limit=4, **options)
+        made = attnbench.run("gpt", (), "pocket-sentiment", records=str(tmp_path), limit=4, **options)
         assert {item.status for item in made.records} == {"not applicable"}
         return [(file.name, file.read_bytes()) for file in sorted(tmp_path.rglob("*.json"))]
 
@@ -271,7 +272,7 @@ def refused(tiny_folder, tmp_path):
 
     def run(calibration, **options):
         return _cells(
-            runner.run(
+            attnbench.run(
                 tiny_folder,
                 ["mask50", "prune80"],
                 files[0],
@@ -475,7 +476,7 @@ def test_a_checkpoint_that_does_not_do(damage, tiny_folder, tmp_path):
 
 def test_a_head_that_does_not_fit(tiny_folder, tmp_path):
     with pytest.raises(UserError, match="QuestionAnswering"):
-        runner.run(tiny_folder, "prune80", "pocket-qa", records=str(tmp_path), limit=4)
+        attnbench.run(tiny_folder, "prune80", "pocket-qa", records=str(tmp_path), limit=4)
 
 
 def test_a_hub_name_without_network_is_refused_at_once(tmp_path, monkeypatch):
@@ -483,7 +484,7 @@ def test_a_hub_name_without_network_is_refused_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"HF_HOME.*pocket-bert|cannot be reached"):
-        runner.run("nobody/nothing", "prune80", "pocket-sentiment", records=str(tmp_path))
+        attnbench.run("nobody/nothing", "prune80", "pocket-sentiment", records=str(tmp_path))
 
 
 CACHED = {
@@ -551,14 +552,14 @@ def test_data_that_cannot_be_read_does_not_keep_the_rest_from_being_measured(tmp
     folder = tmp_path / "attnbench-records" / "pocket-bert" / "pocket-sentiment"
     assert {file.stem for file in folder.glob("*.json")} == {"dense", "uniform"}
     with pytest.raises(UserError, match=r"^bad\.csv, line 3"):
-        runner.run("bert", (), "bad.csv", limit=8)
+        attnbench.run("bert", (), "bad.csv", limit=8)
 
 
 def test_a_model_for_other_tasks_is_not_applicable_among_several(tmp_path, capfd):
     folders = [str(models.POCKET / name) for name in ("bert-sentiment", "gpt-language", "marian-translation")]
     tasks = ["pocket-sentiment", "pocket-agreement", "pocket-translation"]
     records = str(tmp_path / "records")
-    found = runner.run(folders, (), tasks, limit=4, records=records).records
+    found = attnbench.run(folders, (), tasks, limit=4, records=records).records
     assert [item.status for item in found].count("measured") == 6 and len(found) == 18
     reasons = {item.error for item in found if item.status != "measured"}
     assert {item.status for item in found} == {"measured", "not applicable"} and len(reasons) == 6
@@ -576,11 +577,11 @@ def test_labels_of_other_tasks_are_not_applicable_among_several(tiny_folder, tmp
         "doc_to_choice: [one, two]\nmetric_list: [{metric: acc}]\n"
     )
     file, records = str(tmp_path / "made.yaml"), str(tmp_path / "records")
-    found = runner.run(tiny_folder, (), ["pocket-sentiment", file], limit=4, records=records).records
+    found = attnbench.run(tiny_folder, (), ["pocket-sentiment", file], limit=4, records=records).records
     assert [item.status for item in found] == ["measured"] * 2 + ["not applicable"] * 2
     assert "made.yaml', line 8: the labels do not fit: the task has one, two" in found[-1].error
     with pytest.raises(UserError, match=r"made.yaml', line 8: the labels do not fit"):
-        runner.run(tiny_folder, (), file, limit=4, records=records)
+        attnbench.run(tiny_folder, (), file, limit=4, records=records)
 
 
 @pytest.mark.parametrize(
@@ -597,7 +598,7 @@ def test_labels_of_other_tasks_are_not_applicable_among_several(tiny_folder, tmp
 )
 def test_the_receipt_tells_a_change_from_the_order_of_a_sum(dense, found, changed):
     cells = column.Column.__new__(column.Column)
-    cells.settings, cells.dense_outputs = bench.Settings(), None
+    cells.settings, cells.dense_outputs = settings.Settings(), None
     item = record.Record({}, "measured")
     cells._changed(dense, (), item)
     receipt = cells._changed(found, spec.parse("prune80"), item)

@@ -10,12 +10,12 @@ import sacrebleu
 import tiny_tasks
 import torch
 
+import attnbench
 from attnbench.backends import lm_eval
 from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
-from attnbench.matrix import runner
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -192,7 +192,7 @@ def test_a_run_measures_methods_and_lm_evals_command_line_agrees(checkpoint, tmp
     monkeypatch.setattr("lm_eval.utils._LOGGING_CONFIGURED", True)
     path = checkpoint(positions=200).path
     methods = "prune50,logquant3:on=cross,heads50:gradient,mask50:on=encoder"
-    ran = runner.run(path, methods, "pocket-translation", limit=8, records=str(tmp_path / "records"))
+    ran = attnbench.run(path, methods, "pocket-translation", limit=8, records=str(tmp_path / "records"))
     found = {item.cell["method"]: item for item in ran.records}
     assert {item.status for item in ran.records} == {"measured"}, [item.error for item in ran.records]
     assert (

@@ -9,9 +9,10 @@ import torch
 
 import attnbench
 from attnbench.cli.main import main
+from attnbench.engine.realised import sidecar
 from attnbench.errors import UserError
 from attnbench.inputs import models
-from attnbench.matrix import export, runner
+from attnbench.matrix import export
 
 TASK = "pocket-sentiment"
 FIXED = "heads:fixed:off=0.1:off=1"
@@ -57,13 +58,13 @@ def test_everybody_loads_it_and_gets_the_masked_models_answers(exported, tiny_fo
     layers = ours.bert.encoder.layer
     assert layers[0].attention.self.query.weight.shape == (24, 32)
     assert layers[1].attention.self.query.weight.shape == (0, 32)
-    export.load(plain, exported)
+    sidecar.load(plain, exported)
     assert _size(plain) == _size(ours)
     torch.testing.assert_close(_logits(plain), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_sidecar_and_the_readme_say_what_is_left(exported):
-    content = json.loads((exported / export.NAME).read_text())
+    content = json.loads((exported / sidecar.NAME).read_text())
     assert content["heads"] == {"encoder 0": [0, 2, 3], "encoder 1": []}
     assert content["of"] == {"encoder 0": 4, "encoder 1": 4} and content["method"] == FIXED
     readme = (exported / "README.md").read_text()
@@ -71,8 +72,8 @@ def test_the_sidecar_and_the_readme_say_what_is_left(exported):
 
 
 def test_a_run_on_it_gives_the_simulated_models_scores(exported, tiny_folder, tmp_path):
-    simulated = runner.run(tiny_folder, FIXED, TASK, limit=30, records=str(tmp_path / "a")).records
-    real = runner.run(str(exported), "prune50", TASK, limit=30, records=str(tmp_path / "b")).records
+    simulated = attnbench.run(tiny_folder, FIXED, TASK, limit=30, records=str(tmp_path / "a")).records
+    real = attnbench.run(str(exported), "prune50", TASK, limit=30, records=str(tmp_path / "b")).records
     by_method = {record.cell["method"]: record for record in simulated}
     assert real[0].cell["method"] == "dense" and real[0].metrics["acc"] == by_method[FIXED].metrics["acc"]
     assert all(record.status == "measured" for record in real)
@@ -96,7 +97,7 @@ def test_trained_weights_are_written(tiny_folder, tmp_path):
 
 def test_a_layer_without_heads_takes_part_in_nothing(exported, tmp_path):
     specs = ["heads50:gradient", "heads50:output", "prune80"]
-    records = runner.run(str(exported), specs, TASK, limit=30, records=str(tmp_path)).records
+    records = attnbench.run(str(exported), specs, TASK, limit=30, records=str(tmp_path)).records
     by_method = {record.cell["method"]: record for record in records}
     assert all(by_method[spec].status == "measured" for spec in specs)
     assert by_method["prune80"].measured["heads"] == 1
@@ -135,7 +136,7 @@ def test_the_sidecar_changes_the_fingerprint(exported, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     before = models.find(str(copy), TASK).fingerprint
-    (copy / export.NAME).unlink()
+    (copy / sidecar.NAME).unlink()
     assert models.find(str(copy), TASK).fingerprint != before
 
 
@@ -179,10 +180,10 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     ],
 )
 def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path):
-    content = json.loads((exported / export.NAME).read_text())
+    content = json.loads((exported / sidecar.NAME).read_text())
     text = "{" if change is None else json.dumps({**content, **change})
-    (tmp_path / export.NAME).write_text(text)
+    (tmp_path / sidecar.NAME).write_text(text)
     model = models.find(str(exported), TASK).load("classification")
     whole = type(model)(model.config)
     with pytest.raises(UserError, match=says):
-        export.load(whole, tmp_path)
+        sidecar.load(whole, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from sample_records import record as sample
 from sample_records import right
 
-from attnbench.boards import board, checks, claims, suite
+from attnbench.boards import board, checks, decisions, suite
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record
@@ -90,7 +90,7 @@ def test_a_part_has_methods_of_its_own_beside_the_suites(tmp_path):
     made = board.build(items, found)
     shown = [(item.cell["model"], item.cell["method"]) for item in made.records]
     assert ("other", cross) in shown and ("tiny", cross) not in shown and not made.absent
-    assert [each.model for each in claims.evaluate(made)] == ["other"]
+    assert [each.model for each in decisions.evaluate(made)] == ["other"]
     found_wrong = [list(checks._of_suite(item, found, checks._cells(found))) for item in items]
     assert [bool(lines) for lines in found_wrong].index(True) == 3 and sum(map(bool, found_wrong)) == 1
 

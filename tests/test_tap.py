@@ -12,7 +12,7 @@ import attnbench
 from attnbench import Method, apply, parse, watch
 from attnbench.engine.applicable import require_sites
 from attnbench.engine.places.sites import discover
-from attnbench.engine.serving.attention import compare_with_eager
+from attnbench.engine.serving.soundness import compare_with_eager
 from attnbench.errors import NotApplicable
 
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from sample_records import record as sample
 
+import attnbench
 from attnbench.boards import board, suite
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
-from attnbench.matrix import runner
 
 HEAD = "task: {name}\nclass: !function attnbench.backends.classification.Classify\n"
 BODY = """custom_dataset: !function attnbench.pocket.text.documents
@@ -83,7 +83,7 @@ def test_a_suite_shows_a_task_by_the_name_that_its_file_gives(tmp_path, tiny_fol
     found = suite.load(tmp_path / "small.toml")
     assert list(found.parts[0].columns()) == [("pocket-bert", "mine")]
     assert found.part_of("pocket-bert", "mine") is found.parts[0]
-    measured = runner.run(tiny_folder, "", str(path), limit=4, records=str(tmp_path / "records")).records
+    measured = attnbench.run(tiny_folder, "", str(path), limit=4, records=str(tmp_path / "records")).records
     assert {item.cell["task"] for item in measured} == {"mine"}
     made = board.build([sample("dense", "pocket-bert", "mine", acc=[1, 0])], found)
     assert not made.absent and {item.status for item in made.records} == {"measured", "missing"}

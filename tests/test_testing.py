@@ -8,10 +8,11 @@ import re
 import pytest
 
 from attnbench.cli import main
+from attnbench.conformance.kit import expand
 from attnbench.methods import spec
 from attnbench.methods.describe import describe
 from attnbench.methods.plugins import registry
-from attnbench.testing import Outcome, Report, check_method, expand
+from attnbench.testing import Outcome, Report, check_method
 
 BUILT_IN = [example for cls in registry().methods.values() for example in cls.examples]
 ARCHITECTURES = ("bert", "gpt2", "llama", "t5", "bart")

@@ -9,8 +9,8 @@ import pytest
 import tiny_tasks
 from sample_records import record, right
 
+import attnbench
 from attnbench.cli.main import main
-from attnbench.matrix import runner
 from attnbench.pocket.text import documents
 from attnbench.records import record as records
 
@@ -86,7 +86,7 @@ def test_own_data_are_found_where_the_user_says(tmp_path, tiny_folder, capsys):
     folder = tmp_path / "records"
     mine = _write(tmp_path / "mine.csv", "validation", 0)
     learned = _write(tmp_path / "learn.csv", "train", 0)
-    runner.run(
+    attnbench.run(
         tiny_folder, ["heads50:entropy"], mine, records=str(folder), calibration=learned, repeats=1, limit=20
     )
     path = folder / "tiny" / "mine" / "heads50,entropy.json"
@@ -123,7 +123,7 @@ def made(tmp_path):
 def test_tasks_of_a_users_folder(made, tmp_path, capsys):
     folder, model = made
     place = tmp_path / "records"
-    runner.run(model, ["prune50"], "made", include_path=folder, records=str(place))
+    attnbench.run(model, ["prune50"], "made", include_path=folder, records=str(place))
     path = place / "tiny" / "made" / "prune50.json"
     status, told = _verify(capsys, path, "--model", model)
     assert status == 2 and f"attnbench verify {path} --task PATH/made.csv (or .jsonl, .yaml)" in told

@@ -1,13 +1,1 @@
-"""lm-eval, which evaluates what `attnbench run` measures, and lighteval; their command lines by a hook."""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from attnbench.methods.plugins import hookimpl
-
-
-@hookimpl
-def register_backends(register: Callable[[str, str], None]) -> None:
-    register("lm-eval", "attnbench.doors.lm_eval_cli")
-    register("lighteval", "attnbench.doors.lighteval_cli")
+"""backends"""

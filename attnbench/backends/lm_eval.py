@@ -33,9 +33,7 @@ def prepare(
 
         return prepared.prepare(file, checkpoint, limit, seed, calibration)
     if file.head == "seq2seq" and found == "seq2seq":
-        from attnbench.backends import seq2seq
-
-        return seq2seq.prepare(file, checkpoint, limit, seed, calibration)
+        return prepared.prepare(file, checkpoint, limit, seed, calibration)
     if file.head in ("causal-lm", "seq2seq"):
         architecture = ", ".join(checkpoint.config().architectures or ["model of no named architecture"])
         wanted = {"causal-lm": "a causal language model", "seq2seq": "an encoder-decoder"}[file.head]

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import functools
-import random
-from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 from sacrebleu.metrics import BLEU, CHRF
-from torch import Tensor, nn
 
-from attnbench.backends import kinds
-from attnbench.backends.encoders import prepared
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
-from attnbench.backends.measurement import Measurement, of_texts
-from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.backends.translation.model import Seq2SeqLM
-from attnbench.errors import Misfit
-from attnbench.inputs import tasks
 
 GENERATION = {"max_new_tokens": 128, "num_beams": 1}
 CORPUS = {"bleu": functools.cache(BLEU), "chrf": functools.cache(CHRF)}
@@ -66,56 +56,3 @@ class Translate(EncoderTask):
 
     def doc_to_target(self, doc: Document) -> str:
         return doc[self.columns()[1]]
-
-
-class PreparedSeq2Seq(prepared.Prepared):
-    """A translation task made ready for one encoder-decoder; any number of methods can be evaluated on it."""
-
-    answering: ClassVar[type] = Seq2SeqLM
-
-    def check(self, model: nn.Module) -> None:
-        """Raise Misfit where the model is no encoder-decoder, UserError where it takes less than asked."""
-        if kinds.kind(model.config) != "seq2seq":
-            raise Misfit(
-                f"model '{self._checkpoint.name}' does not fit task '{self.file.name}': it is a "
-                f"{type(model).__name__}, the task needs an encoder-decoder."
-            )
-        with self.serving(model) as lm:
-            lm.check(self.task.instances)
-
-    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
-        """Measure the model as it is now. `outputs` stand for the translations."""
-        found = super().evaluate(model, **options)
-        found.outputs = [of_texts(instance.resps) for instance in self.task.instances]
-        return found
-
-    def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
-        """Return the first n evaluation samples with their translations as inputs, the longest first."""
-        return self._batches([instance.doc for instance in self.task.instances[:n]], batch_size)
-
-    def calibration(self, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
-        """Return calibration samples with their translations as labels.
-
-        Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
-        """
-        made = self._batches(self.calibration_documents(), batch_size)
-        random.Random(f"{self.seed} batches").shuffle(made)
-        return made
-
-    def _batches(self, docs: Sequence[Document], size: int) -> list[dict[str, Tensor]]:
-        lm: Seq2SeqLM = self._lm
-        lm.batch_size, lm.batch_tokens = size, None
-        sources = [self.task.text(doc)[0] for doc in docs]
-        return [
-            lm.collate([sources[k] for k in chosen], [self.task.doc_to_target(docs[k]) for k in chosen])
-            for chosen in lm.batches(sources)
-        ]
-
-
-def prepare(
-    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
-) -> PreparedSeq2Seq:
-    """Load a translation task and build its requests. Raises UserError."""
-    with prepared.placed(file):
-        task = prepared.built(file)
-        return PreparedSeq2Seq(file, task, checkpoint, limit, seed, calibration)

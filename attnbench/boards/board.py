@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from attnbench.methods.families import name_without_seed
 from attnbench.records.record import Record
 from attnbench.statistics import compare
 from attnbench.statistics.row import Row
@@ -83,7 +84,7 @@ def _of_suite(records: Sequence[Record], suite: Suite) -> tuple[list[Record], li
             continue
         seeds: dict[str, list[str]] = {}
         for spec in specs:
-            seeds.setdefault(compare.name_without_seed(spec), []).append(spec)
+            seeds.setdefault(name_without_seed(spec), []).append(spec)
         for name, members in seeds.items():
             there = [spec for spec in members if cells[spec]]
             chosen += [item for spec in there for item in cells[spec]]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attnbench.methods.families import amounts, family
-from attnbench.statistics import compare, inference, pairing
+from attnbench.methods.controls import CONTROLS
+from attnbench.methods.families import amounts, family, name_without_seed
+from attnbench.statistics import inference, pairing
 from attnbench.statistics.aggregates import Array, working
-from attnbench.statistics.row import CONTROLS, Row
+from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
     from attnbench.boards.board import Board, Section
@@ -68,7 +69,7 @@ def _section(section: Section, sweep: str) -> Iterator[Choice]:
         items: dict[str, list[Record]] = {}
         for item in mine:
             if not pairing.other_samples(item, dense):
-                items.setdefault(compare.name_without_seed(item.cell["method"]), []).append(item)
+                items.setdefault(name_without_seed(item.cell["method"]), []).append(item)
         yield _choice(sweep, ordered, rows, items)
 
 
@@ -122,7 +123,7 @@ def _held_out(
 
 def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows, one a choice; costs that nobody has are left out."""
-    from attnbench.boards.tables.leaderboard import costs
+    from attnbench.boards.tables.cells import costs
 
     found = [costs(each.row) if each.row else {} for each in choices]
     names = [name for name in COSTS if any(cost.get(name) for cost in found)]

@@ -13,12 +13,14 @@ from typing import Any
 
 from attnbench.boards import claims
 from attnbench.errors import UserError, near, unknown
-from attnbench.inputs import models, tasks
+from attnbench.inputs import models, names, tasks
+from attnbench.inputs.names import PLACES
 from attnbench.matrix import plan
-from attnbench.methods.families import family
+from attnbench.matrix.request import Request
+from attnbench.methods.controls import CONTROLS
+from attnbench.methods.families import family, name_without_seed
 
 REPEATS = 5
-PLACES = "ATTNBENCH_MODELS"  # a folder with the models that suites name by folder name
 ALIKE = 0.8  # of a folder's name and a short one: more is taken for a slip
 TEXTS = ("title", "about", "calibration")
 LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
@@ -70,6 +72,18 @@ class Suite:
         """Return the folder that its records are kept in: `records/NAME` beside the file."""
         return self.path.parent / "records" / self.name
 
+    def request(self, part: Part, repeats: int | None = None, **settings: Any) -> Request:
+        """Return what a part asks of a run, with the suite's settings unless others are given."""
+        own = {
+            "limit": part.limit,
+            "seed": self.seed,
+            "calibration": self.calibration,
+            "measure": self.measure,
+        }
+        given = {key: value for key, value in settings.items() if value is not None}
+        methods = [*self.methods, *part.methods]
+        return Request.of(part.models, methods, part.tasks, repeats or self.repeats, **{**own, **given})
+
     def part_of(self, model: str, task: str) -> Part | None:
         """Return the part that a column belongs to, by the names that records have."""
         return next((part for part in self.parts if (model, task) in part.columns()), None)
@@ -79,10 +93,15 @@ class Suite:
         parts = self.parts if part is None else (part,)
         texts = [
             text
-            for method in (*plan.CONTROLS, *self.methods, *(name for each in parts for name in each.methods))
+            for method in (*CONTROLS, *self.methods, *(name for each in parts for name in each.methods))
             for text in plan.seeded(method, self.repeats, self.seed)
         ]
         return list(dict.fromkeys(texts))
+
+    def names(self, part: Part | None = None) -> list[str]:
+        """List the methods of a part, or of all: every spec, and what its seeds are grouped under."""
+        specs = self.specs(part)
+        return list(dict.fromkeys([*specs, *map(name_without_seed, specs)]))
 
 
 def load(path: str | Path) -> Suite:
@@ -127,7 +146,8 @@ def load(path: str | Path) -> Suite:
         if sweep not in sweeps:
             raise unknown("sweep", sweep, sweeps, f"{where}: sweeps are its methods without their amounts.")
     try:
-        claims.check(suite)
+        by_column = {column: suite.names(part) for part in suite.parts for column in part.columns()}
+        claims.check(suite.claims, suite.names(), by_column)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return suite
@@ -216,9 +236,9 @@ def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
         return name
     if given is not None and given != name:
         return given
+    if there := names.placed(name):
+        return there
     base = os.environ.get(PLACES)
-    if base and (Path(base) / name / "config.json").is_file():
-        return str(Path(base, name).absolute())
     short = [*models.PUBLISHED, *(f"pocket-{family}" for family in models.pocket_families())]
     meant = near(name, short, ALIKE)
     if not locate and not meant:

@@ -13,8 +13,9 @@ from torch import Tensor, UntypedStorage
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from attnbench.conformance import anew, seeds
-from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, spied, told, within, worst
+from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, told, within, worst
 from attnbench.engine.serving.guard import Guard, StageError, require_nothing_kept, tensors_in
+from attnbench.engine.serving.spies import spied
 from attnbench.errors import NotApplicable
 from attnbench.measures.measure import summary
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit

@@ -11,21 +11,12 @@ import torch
 from torch import Tensor
 
 from attnbench.conformance import tiny
-from attnbench.conformance.subject import (
-    Fault,
-    Subject,
-    confirmed,
-    first_nonfinite,
-    named,
-    spied,
-    told,
-    within,
-    worst,
-)  # fmt: skip
+from attnbench.conformance.subject import Fault, Subject, confirmed, named, told, within, worst
 from attnbench.engine.places import sites
 from attnbench.engine.serving import tiles
 from attnbench.engine.serving.attention import apply
 from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.spies import first_nonfinite, spied  # fmt: skip
 from attnbench.errors import NotApplicable
 from attnbench.methods.protocol import Method, Site, overridden
 

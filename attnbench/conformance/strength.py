@@ -11,8 +11,9 @@ from torch import Tensor
 
 from attnbench.conformance import tiny
 from attnbench.conformance.promises import LENGTHS
-from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, spied, within, worst
-from attnbench.engine.serving.attention import Identity
+from attnbench.conformance.subject import TOLERANCE, Fault, Subject, named, within, worst
+from attnbench.engine.serving.soundness import Identity
+from attnbench.engine.serving.spies import spied
 from attnbench.errors import NotApplicable
 from attnbench.measures import measure
 from attnbench.methods import spec

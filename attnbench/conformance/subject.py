@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from attnbench.conformance import seeds, tiny
+from attnbench.engine.learning import fit
 from attnbench.engine.serving.attention import apply
-from attnbench.engine.serving.guard import Guard, StageError
-from attnbench.matrix import bench
-from attnbench.methods.protocol import Method, Site, overridden
+from attnbench.methods.protocol import Method
 
 TOLERANCE = 1e-5
 
@@ -60,7 +59,7 @@ class Subject:
                 seeds.sow(20210408)
             handle = register_optimizer_step_post_hook(lambda *_: setattr(self, "trains", True))
             stack.callback(handle.remove)
-            bench.fit(model, methods, batches)
+            fit.fit(model, methods, batches)
 
     def batch(self, chosen: Sequence[tiny.Sample], side: tiny.Side = "right") -> dict[str, Tensor]:
         return tiny.batch(self.family, chosen, side, self.device)
@@ -78,35 +77,6 @@ class Subject:
 
 
 Check = Callable[[Subject, int], str]
-Seen = Callable[[Method, str, Site, Tensor, Tensor], None]
-
-
-class Spy(Guard):
-    """A stage that tells what it got (a copy of it, where stages edit it), what it gave, and where."""
-
-    __slots__ = ("copies", "method", "see", "stage")
-
-    def __init__(self, method: Method, stage: str, see: Seen, copies: bool) -> None:
-        super().__init__(method, stage)
-        self.method, self.stage, self.see, self.copies = method, stage, see, copies
-
-    def __call__(self, tensor: Tensor, site: Site) -> Tensor:
-        learning = tensor.requires_grad
-        given = tensor.detach().clone() if self.copies or learning else tensor
-        result = super().__call__(tensor, site)
-        # an edit through `.data` too, which autograd does not count
-        if learning and not torch.equal(given.nan_to_num(), tensor.detach().nan_to_num()):
-            raise StageError(f"{self.at(site)} edited its tensor in place although it requires a gradient")
-        self.see(self.method, self.stage, site, given, result)
-        return result
-
-
-def spied(methods: Sequence[Method], see: Seen, copies: bool = False) -> Sequence[Method]:
-    """Let `see` watch every stage of these methods, which are changed."""
-    for method in methods:
-        for stage in overridden(method):
-            vars(method)[stage] = Spy(method, stage, see, copies)
-    return methods
 
 
 def worst(found: Tensor, expected: Tensor) -> float:
@@ -137,26 +107,6 @@ def confirmed(check: Check) -> Check:
                 raise fault from None
 
     return twice
-
-
-def blame(model: Any, methods: Sequence[Method], inputs: dict[str, Tensor]) -> str:
-    """Say which stage at which site made the first non-finite value, or nothing."""
-    origin, look = first_nonfinite()
-    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look, copies=True)):
-        model(**inputs)
-    return "".join(origin)
-
-
-def first_nonfinite() -> tuple[list[str], Seen]:
-    """Return an empty list, and what fills it with the first stage that made a non-finite value."""
-    origin: list[str] = []
-
-    def look(method: Method, stage: str, site: Site, given: Tensor, result: Tensor) -> None:
-        bad = result.isnan() | result.isposinf() | (result.isneginf() if stage != "scores" else False)
-        if not origin and bool(bad.any()) and not bool(given.isnan().any()):
-            origin.append(f"{Guard(method, stage).at(site)} made {int(bad.sum())} non-finite values")
-
-    return origin, look
 
 
 def named(dtype: torch.dtype) -> str:

@@ -8,9 +8,13 @@ from typing import Any
 
 from attnbench.backends.kinds import kind
 from attnbench.doors.frameworks import check_names
+from attnbench.engine.learning.fit import fit
+from attnbench.engine.realised import sidecar
+from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
-from attnbench.matrix.bench import Bench, Settings, fit, require_hits, require_sound
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Bench
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -80,7 +84,7 @@ class CausalServer:
         settings = self.settings
         torch.manual_seed(settings.seed)
         if not any(map(needs_fit, self.methods)):
-            model = self.checkpoint.load("causal-lm", settings.device, settings.dtype)
+            model = sidecar.loaded(self.checkpoint, "causal-lm", settings.device, settings.dtype)
             require_sound(self.name, model, settings.dtype)
             return model, set()
         try:

@@ -13,8 +13,11 @@ from lm_eval.api.model import LM
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
 from attnbench.doors.frameworks import check_names
+from attnbench.engine.learning.fit import fit, placed
+from attnbench.engine.realised import sidecar
+from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.inputs import models
-from attnbench.matrix.bench import Settings, fit, placed, require_hits, require_sound
+from attnbench.inputs.settings import Settings
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -117,7 +120,7 @@ class AttnbenchLM(LM):
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
-            model = checkpoint.load(head, self.settings.device, self.settings.dtype)
+            model = sidecar.loaded(checkpoint, head, self.settings.device, self.settings.dtype)
             require_sound(self.pretrained, model, self.settings.dtype)
             self._model = (key, model)
         return self._model[1]

@@ -15,7 +15,6 @@ from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknow
 from attnbench.inputs import hub, names, tasks
 from attnbench.inputs.names import is_folder, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
-from attnbench.matrix import export
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +27,7 @@ HEADS = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
+SIDECAR = "attnbench.json"  # beside the weights of an export: which heads it does without
 WEIGHTS = {"safetensors": "*.safetensors", "bin": "pytorch_model*.bin"}  # the first there is is loaded
 BESIDE = (
     "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
@@ -72,13 +72,13 @@ class Checkpoint:
     def config(self) -> Any:
         from transformers import AutoConfig
 
-        with self._readable():
+        with self.readable():
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        with self._readable():
+        with self.readable():
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
             # without its files transformers makes one that knows its special tokens and nothing else
@@ -91,7 +91,7 @@ class Checkpoint:
         import transformers
 
         factory = getattr(transformers, HEADS[head])
-        with self._readable():
+        with self.readable():
             model, report = factory.from_pretrained(
                 self.folder,
                 dtype=getattr(torch, dtype),
@@ -107,15 +107,12 @@ class Checkpoint:
                 f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. "
                 "Choose a task that fits it."
             )
-        model = model.to(device).eval()
-        with self._readable():
-            export.load(model, self.folder)
-        return model
+        return model.to(device).eval()
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash the config and the weights that are loaded: sha256 over the files' contents."""
-        return self._hash_of("config.json", export.NAME, WEIGHTS[self.weight_format])
+        return self._hash_of("config.json", SIDECAR, WEIGHTS[self.weight_format])
 
     @functools.cached_property
     def companions(self) -> str:
@@ -137,7 +134,7 @@ class Checkpoint:
         return "safetensors" if any(Path(self.folder).glob(WEIGHTS["safetensors"])) else "bin"
 
     @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
+    def readable(self) -> Iterator[None]:
         """Turn what transformers raises for a damaged or foreign folder into one line."""
         from safetensors import SafetensorError
 

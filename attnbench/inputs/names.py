@@ -11,6 +11,7 @@ from pathlib import Path
 from attnbench.errors import UserError, unknown
 from attnbench.inputs.published import PUBLISHED
 
+PLACES = "ATTNBENCH_MODELS"  # a folder with models that suites and records name by folder name
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -67,3 +68,10 @@ def tasks_of(name: str) -> list[str]:
     """List the tasks a model runs without being told: those of its cards, a published one's usual ones."""
     pocket = pocket_families().get(name.removeprefix("pocket-"))
     return list(pocket or (PUBLISHED[name].usual if name in PUBLISHED else ()))
+
+
+def placed(name: str) -> str | None:
+    """Return the path of a model that is named by its folder alone, where PLACES has it."""
+    base = os.environ.get(PLACES)
+    there = base and (Path(base) / name / "config.json").is_file()
+    return str(Path(base, name).absolute()) if base and there else None

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench.engine.applicable import require_sites
+from attnbench.engine.learning.fit import fit
+from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.inputs import models, tasks
-from attnbench.matrix.bench import Bench, Settings, fit, require_hits
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener
 from attnbench.measures.finite import origin, require_finite
 from attnbench.methods import spec

@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.inputs import models
 from attnbench.inputs import tasks as task_files
+from attnbench.matrix.request import Request
 from attnbench.methods import spec
+from attnbench.methods.controls import CONTROLS
 from attnbench.methods.protocol import Method
 from attnbench.records import record
-
-CONTROLS = ("dense", "uniform")
-REPEATS = 3
-MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # an option that `split` flattens
 
 
 @dataclass(frozen=True)
@@ -26,18 +23,6 @@ class Cell:
     model: str
     task: str
     method: str
-
-
-def check_whole(name: str, value: object, least: int | None = None) -> None:
-    """Raise UserError for what is no whole number, or less than the least that makes sense."""
-    if type(value) is not int or (least is not None and value < least):
-        wanted = "a whole number" if least is None else f"a whole number of at least {least}"
-        raise UserError(f"{name}={value!r} is not {wanted}.")
-
-
-def split(values: Iterable[str]) -> list[str]:
-    """Flatten comma lists, several words and repeats, keeping the first of each."""
-    return list(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
 
 
 def seeded(text: str, repeats: int, seed: int = 0) -> list[str]:
@@ -82,29 +67,22 @@ def _refuse_twins(kind: str, labels: Mapping[str, str]) -> None:
             )
 
 
-def plan(
-    models_: Iterable[str],
-    methods: Iterable[str],
-    tasks: Iterable[str] = (),
-    repeats: int = REPEATS,
-    seed: int = 0,
-    include_path: str | None = None,
-) -> list[Cell]:
+def plan(request: Request) -> list[Cell]:
     """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
-    names, wanted = split(models_), split(tasks)
-    check_whole("repeats", repeats, 1)
-    check_whole("seed", seed)
-    if not names:
-        raise UserError("no model: give --models, as in --models bert,roberta")
-    check_tasks(wanted, include_path)
-    specs = [text for method in (*CONTROLS, *split(methods)) for text in seeded(method, repeats, seed)]
-    _refuse_twins("models", {name: models.label(name) for name in names})
+    settings = request.settings
+    check_tasks(request.tasks, settings.include_path)
+    specs = [
+        text
+        for method in (*CONTROLS, *request.methods)
+        for text in seeded(method, request.repeats, settings.seed)
+    ]
+    _refuse_twins("models", {name: models.label(name) for name in request.models})
     _refuse_twins("methods", {text: text for text in specs})
     cells = []
-    for name in names:
-        for task in wanted or models.tasks_of(name):
+    for name in request.models:
+        for task in request.tasks or models.tasks_of(name):
             cells += [Cell(name, task, method) for method in dict.fromkeys(specs)]
-        if not wanted and not models.tasks_of(name):
+        if not request.tasks and not models.tasks_of(name):
             models.check_folder(name)
             raise UserError(
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from attnbench.boards import suite
 from attnbench.errors import NotApplicable, UserError
-from attnbench.inputs import tasks
-from attnbench.matrix.bench import Bench, Settings
+from attnbench.inputs import names, tasks
+from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Bench
 from attnbench.matrix.column import Column
 from attnbench.matrix.console import Silent
 from attnbench.methods import spec
@@ -99,11 +98,10 @@ def _model(old: Record) -> str:
     name, source = old.cell["model"], old.provenance.get("source")
     if source != "folder":
         return name
-    base = os.environ.get(suite.PLACES)
-    if base and (Path(base) / name / "config.json").is_file():
-        return str(Path(base, name).absolute())
+    if there := names.placed(name):
+        return there
     raise UserError(
-        f"model '{name}' was a folder: say where it is: --model PATH/{name}, or {suite.PLACES}=PATH."
+        f"model '{name}' was a folder: say where it is: --model PATH/{name}, or {names.PLACES}=PATH."
     )
 
 

@@ -12,7 +12,7 @@ from attnbench.methods.protocol import Method
 
 def origin(model: Any, methods: Sequence[Method], batches: Iterable[dict[str, Any]]) -> str:
     """Say which stage at which site makes the first such value on these batches; nothing where none does."""
-    from attnbench.conformance.subject import blame
+    from attnbench.engine.serving.spies import blame
 
     with contextlib.suppress(Exception, SystemExit):  # the method may be what raised
         for batch in batches:

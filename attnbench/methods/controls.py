@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-from attnbench.statistics.row import CONTROLS, Row
-
+CONTROLS = ("dense", "uniform")  # measured with every method
 DRAWN = "random"  # the variant that every family calls its control
 Key = tuple[str, ...]
 
 
-def beside(blocks: Sequence[list[Row]]) -> list[list[Row]]:
+class Line(Protocol):
+    """What is known of a row of a table here."""
+
+    method: str
+    control_of: str | None
+
+
+Lines = TypeVar("Lines", bound=Line)
+
+
+def beside(blocks: Sequence[list[Lines]]) -> list[list[Lines]]:
     """Put each control (its metrics' rows) right after the first method that it is the control of.
 
     `prune80:random` belongs to `prune80`, `heads50:random` to the best of the `heads50:...`: first counts the
     spec without the word that makes it a control, then key=value modifiers that agree. The control's rows say
     so in `control_of`.
     """
-    followers: dict[int, list[list[Row]]] = {}
+    followers: dict[int, list[list[Lines]]] = {}
     methods = [block for block in blocks if not _is_control(block[0].method)]
     alone = []
     for block in blocks:

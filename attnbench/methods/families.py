@@ -9,9 +9,14 @@ AMOUNT = re.compile(r"(?<=[a-z])\d+(?:\.\d+)?$")
 NUMERIC = re.compile(r":(?!seed=)[^:+=]+=(\d+(?:\.\d+)?)(?=[:+]|$)")
 
 
+def name_without_seed(method: str) -> str:
+    """Return a spec without its seeds: all draws of one method share it."""
+    return re.sub(r":seed=[^:+]*", "", method)
+
+
 def family(method: str) -> str:
     """Return a spec without its amounts: prune80:random+logquant3 is prune:random+logquant."""
-    terms = [term.partition(":") for term in re.sub(r":seed=[^:+]*", "", method).split("+")]
+    terms = [term.partition(":") for term in name_without_seed(method).split("+")]
     return "+".join(AMOUNT.sub("", name) + colon + rest for name, colon, rest in terms)
 
 

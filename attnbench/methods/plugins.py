@@ -203,7 +203,7 @@ def option(cls: type) -> str:
 def builtin_modules() -> list[str]:
     folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
     families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    return ["attnbench.backends", *(f"attnbench_plugins.{stem}" for stem in families)]
+    return ["attnbench.doors.hooks", *(f"attnbench_plugins.{stem}" for stem in families)]
 
 
 _registry: Registry | None = None

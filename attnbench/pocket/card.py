@@ -76,7 +76,8 @@ def order(above: Tensor, below: Tensor) -> str:
 
 def measure(task: str, folder: Path) -> dict[str, Any]:
     """Score a model dense, uniform and under the methods of known order (means over seeds)."""
-    import attnbench
+    from attnbench.engine.serving.attention import apply
+    from attnbench.methods.spec import parse
 
     model, tokenizer = load(task, folder)
     prepared = inputs(tokenizer, task, "validation", SAMPLES)
@@ -86,10 +87,10 @@ def measure(task: str, folder: Path) -> dict[str, Any]:
     ]
 
     def under(spec: str) -> Tensor:
-        methods = attnbench.parse(spec)
+        methods = parse(spec)
         for method in methods:
             method.fit(model, calibration)
-        with attnbench.apply(model, *methods):
+        with apply(model, *methods):
             return hits(model, prepared)
 
     scores = {"dense": hits(model, prepared), "uniform": under("uniform")}

@@ -45,7 +45,8 @@ def baseline(task: str, found: list[dict[str, Any]]) -> dict[str, float]:
 
 def measure(task: str, folder: Path, samples: int = SAMPLES) -> dict[str, Any]:
     """Score a model on its tasks: dense, uniform and under the methods of known order (means over seeds)."""
-    import attnbench
+    from attnbench.engine.serving.attention import apply
+    from attnbench.methods.spec import parse
 
     model, tokenizer = load(task, folder)
     part = {"language": "perplexity"}.get(task, task)
@@ -59,10 +60,10 @@ def measure(task: str, folder: Path, samples: int = SAMPLES) -> dict[str, Any]:
         return {name: exam(model, tokenizer, asked[name]) for name, exam in EXAMS[task].items()}
 
     def under(spec: str) -> dict[str, Score]:
-        methods = attnbench.parse(spec)
+        methods = parse(spec)
         for method in methods:
             method.fit(model, calibration)
-        with attnbench.apply(model, *methods):
+        with apply(model, *methods):
             return exams()
 
     scores = {"dense": exams(), "uniform": under("uniform")}

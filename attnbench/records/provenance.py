@@ -22,7 +22,7 @@ from attnbench.records import record
 
 if TYPE_CHECKING:
     from attnbench.inputs.models import Checkpoint
-    from attnbench.matrix.bench import Settings
+    from attnbench.inputs.settings import Settings
 
 PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokenizers", "numpy")
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,11 @@ import numpy as np
 
 from attnbench.errors import UserError
 from attnbench.methods import controls
+from attnbench.methods.controls import CONTROLS
+from attnbench.methods.families import name_without_seed
 from attnbench.statistics import inference, pairing
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, working
-from attnbench.statistics.row import CONTROLS, LEVEL, Row
+from attnbench.statistics.row import LEVEL, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -52,11 +53,6 @@ def to_frame(rows: Sequence[Row]) -> pandas.DataFrame:
 
     columns = [*(item.name for item in dataclasses.fields(Row)), "mark", "verdict"]
     return pandas.DataFrame([row.as_dict() for row in rows], columns=columns)
-
-
-def name_without_seed(method: str) -> str:
-    """Return a spec without its seeds: all draws of one method share it."""
-    return re.sub(r":seed=[^:+]*", "", method)
 
 
 def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Record]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import models, tasks
+from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import clean
 from attnbench.records.record import Record
 from attnbench.statistics import compare, inference, pairing
@@ -112,7 +113,7 @@ def groups(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, list[Re
     for item in records:
         cell = item.cell
         methods = found.setdefault((cell["model"], cell["task"]), {})
-        base = compare.name_without_seed(cell["method"])
+        base = name_without_seed(cell["method"])
         methods.setdefault(base, []).append(item)
         if base != cell["method"]:
             methods[cell["method"]] = [item]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench.methods.controls import CONTROLS
+
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 LEVEL = 0.05
 LARGEST = 700.0  # of a logarithm: a percentage of more is no float
-CONTROLS = ("dense", "uniform")
 
 
 @dataclass

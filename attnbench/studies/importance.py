@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.engine.applicable import require_sites
 from attnbench.errors import NotApplicable, unknown
 from attnbench.inputs import models, tasks
-from attnbench.matrix import plan
+from attnbench.matrix.request import split
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import SCORED, Method, fitted
@@ -71,28 +70,25 @@ def study(
     by: Iterable[str],
     *,
     ablate: bool = False,
-    limit: int | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    device: str = "cpu",
-    calibration: str | None = None,
-    include_path: str | None = None,
+    **settings: Any,
 ) -> Study:
     """Score every head of a model on a task's calibration split; `ablate`: measure it without each head.
 
-    A criterion that fails, or does not apply, is in `failed` or `absent`, the others go on. Raises UserError
-    and NotApplicable as a run does, ArithmeticError for weights that are not finite.
+    `settings` are fields of Settings. A criterion that fails, or does not apply, is in `failed` or `absent`,
+    the others go on. Raises UserError and NotApplicable as a run does, ArithmeticError for weights that are
+    not finite.
     """
     import torch
 
-    from attnbench.matrix.bench import Bench, Settings
+    from attnbench.inputs.settings import Settings
+    from attnbench.matrix.bench import Bench
 
-    chosen = Settings(limit, batch_size, None, seed, device, "float32", calibration, include_path)
+    chosen = Settings(**settings)
     bench = Bench(name, task, chosen)
     model = bench.model
-    torch.manual_seed(seed)
+    torch.manual_seed(chosen.seed)
     batches = bench.calibration()
-    found = Study(models.label(name), tasks.find(task, include_path).name)
+    found = Study(models.label(name), tasks.find(task, chosen.include_path).name)
     for criterion in by:
         try:
             scores = _scores(criteria()[criterion], model, batches)
@@ -146,34 +142,9 @@ def _ablate(found: Study, bench: Bench) -> Table:
     return table
 
 
-def add_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
-    """Declare the options of `attnbench heads`."""
-    parser.add_argument("--models", **plan.MANY, metavar="NAME", help="as in a run")
-    parser.add_argument(
-        "--tasks", **plan.MANY, metavar="TASK", help="default: the tasks a model names itself"
-    )
-    parser.add_argument(
-        "--by",
-        **plan.MANY,
-        metavar="NAME",
-        help="criteria, as in entropy,gradient,l2 (the default); all: every one",
-    )
-    parser.add_argument("--ablate", action="store_true", help="measure the task without each head alone")
-    parser.add_argument(
-        "--output", default="attnbench-heads", metavar="DIR", help="for CSV and PNG (attnbench-heads)"
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="ablate on the first N samples only")
-    parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="samples a forward pass (32)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
-    parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
-    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to score on, as in a run")
-
-
 def chosen(asked: Iterable[str]) -> list[str]:
     """Return the criteria asked for. Raises UserError for an unknown one."""
-    known, by = criteria(), plan.split(asked) or ["entropy", "gradient", "l2"]
+    known, by = criteria(), list(split(asked)) or ["entropy", "gradient", "l2"]
     if "all" in by:
         return list(known)
     for name in by:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.boards.tables import cells, footnotes, leaderboard
 from attnbench.boards.tables.legend import legend
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
@@ -67,7 +67,7 @@ def to_latex(board: Board) -> str:
 
 def _table(section: Section, title: str) -> str:
     rows = section.rows
-    found = [leaderboard.costs(row) for row in rows]
+    found = [cells.costs(row) for row in rows]
     names = [name for name in leaderboard.COSTS if any(each.get(name) for each in found)]
     if all(row.heads in (None, 1.0) for row in rows):
         names = [name for name in names if name != "heads"]
@@ -102,7 +102,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
     if row.status != "measured":
         return [method, "--", tex(footnotes.reason(row), footnotes.CUT), *[""] * (len(names) + 2)]
     score = row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if row.stderr is not None else "")
-    kept = "" if row.kept is None else leaderboard.kept(row)
-    found = leaderboard.costs(row)
+    kept = "" if row.kept is None else cells.kept(row)
+    found = cells.costs(row)
     costs = [found[name] if row.primary else "" for name in names]
     return [method, *map(tex, (score, row.interval, row.mark, kept, *costs))]

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from attnbench.boards import choice, claims
+from attnbench.boards import choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
 from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import LONGEST, clean
-from attnbench.statistics import compare
 from attnbench.statistics.row import Row
 
 NUMBERS = {
@@ -113,7 +113,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     told = f'<p class="told">{told}</p>\n' if told else ""
     seeds: dict[tuple[str, str, str], list[int]] = {}
     for (model, task, method), place in places.items():
-        for name in {method, compare.name_without_seed(method)}:
+        for name in {method, name_without_seed(method)}:
             seeds.setdefault((model, task, name), []).append(place)
     head = "".join(
         f'<th scope="col"{_class(name, same)}><button type="button">'
@@ -175,8 +175,8 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
 
 
 def _claims(board: Board) -> list[str]:
-    outcomes = claims.evaluate(board)
-    return [_table("Claims", *claims.table(outcomes), claims.notes(outcomes))] if outcomes else []
+    outcomes = decisions.evaluate(board)
+    return [_table("Claims", *decisions.table(outcomes), decisions.notes(outcomes))] if outcomes else []
 
 
 def _choices(board: Board) -> list[str]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from attnbench.boards.board import Board
 from attnbench.boards.pictures.grids import Grid, grids, removes_heads
-from attnbench.methods.families import amounts, family, modifier_sweeps
+from attnbench.methods.controls import CONTROLS
+from attnbench.methods.families import amounts, family, modifier_sweeps, name_without_seed
 from attnbench.records.inert import clean
-from attnbench.statistics.compare import name_without_seed
-from attnbench.statistics.row import CONTROLS, Row
+from attnbench.statistics.row import Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
 DRAWING = 4  # raise by hand when the drawing changes: pictures drawn before are then stale

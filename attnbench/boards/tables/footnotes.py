@@ -9,9 +9,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards.tables.legend import legend, margins
+from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
 from attnbench.records.inert import Show
-from attnbench.statistics.row import CONTROLS, Row, inside
+from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record

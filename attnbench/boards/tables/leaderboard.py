@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from attnbench.boards import board, choice, claims
+from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.tables import footnotes
+from attnbench.boards.tables.cells import costs, kept
 from attnbench.errors import UserError
+from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import Show, clean, escape, wrap
 from attnbench.statistics import compare
 from attnbench.statistics.row import Row
@@ -24,7 +26,6 @@ COSTS = (
     "kept", "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory", "divergence", "seconds",
 )  # fmt: skip
 OPTIONAL = ("metric", "", *COSTS)
-MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
 FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
 WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
@@ -71,10 +72,10 @@ def _choices(found: Board, markdown: bool) -> list[str]:
 
 
 def _claims(found: Board, markdown: bool) -> list[str]:
-    outcomes = claims.evaluate(found)
+    outcomes = decisions.evaluate(found)
     if not outcomes:
         return []
-    return [*_titled("Claims", *claims.table(outcomes), markdown), "\n".join(claims.notes(outcomes))]
+    return [*_titled("Claims", *decisions.table(outcomes), markdown), "\n".join(decisions.notes(outcomes))]
 
 
 def _titled(title: str, header: list[str], rows: list[list[str]], markdown: bool) -> list[str]:
@@ -98,7 +99,7 @@ def bodies(section: Section) -> list[dict[str, Any]]:
     for item in section.records:
         body = item.body()
         model, task, method = board.cell_of(item)
-        names = (method, compare.name_without_seed(method))
+        names = (method, name_without_seed(method))
         rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})
         out.append(_plain({**body, "comparison": {name: row for name, row in rows.items() if name}}))
     return out
@@ -213,40 +214,6 @@ def cells(row: Row, show: Show) -> dict[str, str]:
         "seconds": "" if row.seconds is None else f"{row.seconds:.1f}",
     }
     return cells if row.primary else cells | dict.fromkeys(COSTS, "")
-
-
-def kept(row: Row) -> str:
-    """Write what a row keeps, to a percent."""
-    if row.kept is None:
-        return "–"
-    text = f"{100 * row.kept:.0f}%"
-    return "0%" if text == "-0%" else text.replace("-", "−")
-
-
-def costs(row: Row) -> dict[str, str]:
-    """Write what a row's method costs: simulated, then realised, which is empty where nothing is."""
-    sparsity, bits = _percent(row.sparsity, 1), "" if row.bits is None else f"{row.bits:.3g}"
-    if row.sparsity is not None and row.nominal is not None and row.nominal - row.sparsity >= MUCH:
-        sparsity += f" ({_percent(row.nominal, 1)})"
-    if bits and row.entropy is not None:
-        bits += f" ({row.entropy:.2f})"
-    latency = "" if row.latency is None else f"{row.latency:.2f}"
-    if row.latency_low is not None and row.latency_high is not None:
-        ends = f"{row.latency_low:.2f}", f"{row.latency_high:.2f}"
-        latency += f" ({ends[0]}–{ends[1]})" if row.seeds > 1 else f" [{ends[0]}, {ends[1]}]"
-    return {
-        "sparsity": sparsity,
-        "bits": bits,
-        "heads": _percent(row.heads),
-        "sim. FLOPs": _percent(row.flops_simulated, 1),
-        "FLOPs": _percent(row.flops_realised, 1),
-        "latency": latency,
-        "memory": "" if row.memory is None else f"{row.memory:.2f}",
-    }
-
-
-def _percent(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f}%"
 
 
 def _plain(value: Any) -> Any:

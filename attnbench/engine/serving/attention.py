@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from attnbench.engine.places import probing, routing, sites, softmax
+from attnbench.engine.places import routing, sites, softmax
 from attnbench.engine.serving import tapped
 from attnbench.engine.serving.applied import Applied
 from attnbench.engine.serving.dispatch import Engine
@@ -129,30 +129,3 @@ def transform(spec: Method | str, tensor: Tensor, visible: Tensor | None = None)
             full = full.masked_fill(~seen, -torch.inf if stage == "scores" else 0)
         result = full.reshape(tensor.shape)
     return result
-
-
-class Identity(Method):
-    """Change nothing, by the same path as what changes attention."""
-
-    name = "identity"
-
-    def probs(self, probs: Tensor, site: Site) -> Tensor:
-        return probs
-
-
-def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None) -> float:
-    """Return the largest difference of one dense pass through our function from the eager one, padding aside.
-
-    Relative to the largest eager output where that exceeds 1. Raises UserError for an architecture that is
-    not supported.
-    """
-    batch = probing.probe_batch(model, examples=2, padding=2) if batch is None else batch
-    # a tap makes a model eager: it is compared with what the model does by itself
-    with contextlib.nullcontext() if softmax.needed(model) else routing.implementation(model, "eager"):
-        expected = probing.run(model, batch)
-    with apply(model, Identity()):
-        found = probing.run(model, batch)
-    seen = batch.get("decoder_attention_mask" if "decoder_input_ids" in batch else "attention_mask")
-    if seen is not None and seen.shape == expected.shape[:2]:
-        expected, found = expected[seen.bool()], found[seen.bool()]
-    return float((expected - found).abs().max() / expected.abs().max().clamp(min=1))

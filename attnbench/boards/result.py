@@ -1,0 +1,68 @@
+"""A run from Python: what it measured, as records, as a table, as a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from attnbench.boards.tables import leaderboard
+from attnbench.matrix import runner
+from attnbench.matrix.plan import plan
+from attnbench.matrix.request import REPEATS, Names, Request
+from attnbench.records.record import RECORDS, Record
+from attnbench.statistics import compare
+
+if TYPE_CHECKING:
+    import pandas
+
+    from attnbench.matrix.console import Listener
+
+
+@dataclass
+class Run:
+    """The records of a run, old ones that still hold included."""
+
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Record]:
+        return [item for item in self.records if item.status == "failed"]
+
+    def table(self, format: str = "text", margin: float = compare.MARGIN) -> str:
+        """Render the comparison: "text" for a terminal, "md" for markdown."""
+        return leaderboard.render(self.records, format=format, margin=margin)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return one row a cell and metric, with the paired difference to dense."""
+        return compare.to_frame(compare.rows(self.records))
+
+
+def run(
+    models: Names,
+    methods: Names = (),
+    tasks: Names = (),
+    *,
+    repeats: int = REPEATS,
+    records: str = RECORDS,
+    force: bool = False,
+    fail_fast: bool = False,
+    debug: bool = False,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Run:
+    """Measure every model with every method on every task; a cell whose record still holds is not run again.
+
+    >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
+
+    `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
+    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly: a model or a task
+    that cannot be had after the others are measured (runner.Incomplete, which holds their records); a method
+    that fails fails its cell only, unless `fail_fast`. Of several columns one whose model is for other tasks
+    is not applicable.
+    """
+    asked = Request.of(models, methods, tasks, repeats, **settings)
+    measured = runner.run(
+        plan(asked), asked.settings, records,
+        force=force, fail_fast=fail_fast, debug=debug, listener=listener,
+    )  # fmt: skip
+    return Run(measured)

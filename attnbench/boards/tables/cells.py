@@ -1,0 +1,41 @@
+"""What stands in the cells of a table: a row's numbers as text."""
+
+from __future__ import annotations
+
+from attnbench.statistics.row import Row
+
+MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
+
+
+def kept(row: Row) -> str:
+    """Write what a row keeps, to a percent."""
+    if row.kept is None:
+        return "–"
+    text = f"{100 * row.kept:.0f}%"
+    return "0%" if text == "-0%" else text.replace("-", "−")
+
+
+def costs(row: Row) -> dict[str, str]:
+    """Write what a row's method costs: simulated, then realised, which is empty where nothing is."""
+    sparsity, bits = _percent(row.sparsity, 1), "" if row.bits is None else f"{row.bits:.3g}"
+    if row.sparsity is not None and row.nominal is not None and row.nominal - row.sparsity >= MUCH:
+        sparsity += f" ({_percent(row.nominal, 1)})"
+    if bits and row.entropy is not None:
+        bits += f" ({row.entropy:.2f})"
+    latency = "" if row.latency is None else f"{row.latency:.2f}"
+    if row.latency_low is not None and row.latency_high is not None:
+        ends = f"{row.latency_low:.2f}", f"{row.latency_high:.2f}"
+        latency += f" ({ends[0]}–{ends[1]})" if row.seeds > 1 else f" [{ends[0]}, {ends[1]}]"
+    return {
+        "sparsity": sparsity,
+        "bits": bits,
+        "heads": _percent(row.heads),
+        "sim. FLOPs": _percent(row.flops_simulated, 1),
+        "FLOPs": _percent(row.flops_realised, 1),
+        "latency": latency,
+        "memory": "" if row.memory is None else f"{row.memory:.2f}",
+    }
+
+
+def _percent(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{100 * value:.{digits}f}%"

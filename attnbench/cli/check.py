@@ -1,0 +1,28 @@
+"""Check that methods keep their promises, on tiny models of five architectures."""
+
+from __future__ import annotations
+
+import argparse
+
+from attnbench.inputs.settings import check_device
+from attnbench.matrix import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench check`."""
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Check every spec and print its report. Returns 0, or 1 where a check failed."""
+    from attnbench.conformance.kit import check_method, expand
+
+    check_device(options.device)
+    console.quiet(options.verbose)
+    bad = 0
+    for text in [each for given in options.specs for each in expand(given)]:
+        report = check_method(text, device=options.device)
+        bad += not report.ok
+        print(report, flush=True)
+    return 1 if bad else 0

@@ -1,0 +1,48 @@
+"""Write a model without the heads that a method removes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from attnbench.cli.parsing import add_include_path
+from attnbench.inputs.settings import check_device
+from attnbench.matrix import console
+
+STOPPED = "; the folder, where it is there, is unfinished: delete it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench export`."""
+    parser.add_argument("folder", metavar="OUT", help="a new folder for the checkpoint")
+    parser.add_argument("--model", required=True, metavar="NAME", help="as in a run")
+    parser.add_argument(
+        "--task", required=True, metavar="TASK", help="whose calibration split the method is fitted on"
+    )
+    parser.add_argument("--method", required=True, metavar="SPEC", help="as in heads50:gradient, gates:l0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
+    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to fit on, as in a run")
+    add_include_path(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Write a checkpoint without the heads that a method removes."""
+    from attnbench.matrix.export import export
+
+    check_device(options.device or "cpu")
+    console.quiet(options.verbose)
+    console.introduce(options.model)
+    content = export(
+        options.model, options.task, options.method, options.folder,
+        seed=options.seed, device=options.device, calibration=options.calibration,
+        include_path=options.include_path,
+    )  # fmt: skip
+    for layer, heads in content["heads"].items():
+        print(
+            f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"
+        )
+    shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
+    own = f" --include-path {options.include_path}" if options.include_path else ""
+    print(f"next: attnbench run --models {shown} --tasks {options.task}{own}", file=sys.stderr)
+    return 0

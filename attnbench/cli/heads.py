@@ -1,0 +1,93 @@
+"""Score every head by every criterion, as CSV and heat map."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from attnbench.cli.parsing import MANY, add_include_path, positive
+from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import models
+from attnbench.inputs.settings import check_device, default_device
+from attnbench.matrix import console
+from attnbench.matrix.plan import check_tasks
+from attnbench.matrix.request import split
+from attnbench.methods.plugins import option
+
+STOPPED = "; the tables that were said to be written stay"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench heads`."""
+    parser.add_argument("--models", **MANY, metavar="NAME", help="as in a run")
+    parser.add_argument("--tasks", **MANY, metavar="TASK", help="default: the tasks a model names itself")
+    parser.add_argument(
+        "--by",
+        **MANY,
+        metavar="NAME",
+        help="criteria, as in entropy,gradient,l2 (the default); all: every one",
+    )
+    parser.add_argument("--ablate", action="store_true", help="measure the task without each head alone")
+    parser.add_argument(
+        "--output", default="attnbench-heads", metavar="DIR", help="for CSV and PNG (attnbench-heads)"
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="ablate on the first N samples only")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="samples a forward pass (32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
+    parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
+    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to score on, as in a run")
+    add_include_path(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
+    from attnbench.cli import head_tables
+    from attnbench.studies import importance as importance
+
+    by, names = importance.chosen(options.by), split(options.models)
+    if not names:
+        raise UserError("no model: give --models, as in attnbench heads --models bert")
+    check_tasks(split(options.tasks), options.include_path)
+    wanted = {name: split(options.tasks) or models.tasks_of(name) for name in names}
+    for name, tasks in wanted.items():
+        models.label(name)
+        if not tasks:
+            raise UserError(
+                f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
+            )
+    check_device(options.device or "cpu")
+    head_tables.prepare(options.output)
+    console.quiet(options.verbose)
+    failed = shown = scored = 0
+    for name, tasks in wanted.items():
+        console.introduce(name)
+        for task in tasks:
+            try:
+                found = importance.study(
+                    name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
+                    seed=options.seed, device=options.device or default_device(),
+                    calibration=options.calibration, include_path=options.include_path,
+                )  # fmt: skip
+            except NotApplicable as reason:
+                print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)
+                continue
+            except ArithmeticError as reason:
+                print(f"{models.label(name)} · {task}: failed: {reason}", file=sys.stderr)
+                failed += 1
+                continue
+            print(("\n" if shown else "") + head_tables.describe(found), flush=True)
+            failed, shown = failed + len(found.failed), shown + 1
+            if found.tables:
+                print(f"written to {head_tables.write(found, options.output)}", file=sys.stderr)
+                scored += 1
+    if not (scored or failed):
+        raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
+    method = importance.criteria()[by[0]]
+    example, file = method.examples[0] if method.examples else method.name, option(method)
+    print(
+        f"next: attnbench methods {method.name}{file}   attnbench run --methods {example}{file} ...",
+        file=sys.stderr,
+    )
+    return 1 if failed else 0

@@ -1,0 +1,56 @@
+"""List the methods, or show one."""
+
+from __future__ import annotations
+
+import argparse
+
+from attnbench.errors import UserError
+from attnbench.methods import spec
+from attnbench.methods.plugins import registry
+
+DENSE = "The unmodified model."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench methods`."""
+    parser.add_argument("name", nargs="?", help="as in prune, heads:entropy or a spec, heads50:entropy")
+    parser.add_argument(
+        "--examples", action="store_true", help="print one comma-separated line of specs to try"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """List every method with its first line, or show one whole."""
+    known = registry().methods
+    if options.examples:
+        print(",".join(example for name in sorted(known) for example in known[name].examples))
+    elif options.name:
+        from attnbench.methods.describe import describe
+
+        if options.name == "dense":
+            print(DENSE)
+        elif options.name not in known:
+            variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
+            print("\n\n".join(describe(name) for name in variants or _named(options.name)))
+        else:
+            print(describe(options.name))
+    else:
+        rows = [
+            (known[name].examples[0] if known[name].examples else name, _first_line(known[name]))
+            for name in sorted(known)
+        ]
+        width = max(len(example) for example, _ in rows)
+        for example, text in [("dense", DENSE), *rows]:
+            print(f"{example:{width}}  {text}")
+    return 0
+
+
+def _named(text: str) -> list[str]:
+    try:
+        return list(dict.fromkeys(method.name for method in spec.parse(text)))
+    except UserError:
+        raise spec.unknown_method(text) from None
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").strip().partition("\n")[0]

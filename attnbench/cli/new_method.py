@@ -1,0 +1,25 @@
+"""Write a plugin file with a method that works, and its test."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench new-method`."""
+    parser.add_argument("name", help="as in my-method or heads:mine")
+    parser.add_argument(
+        "--kind", default="transform", metavar="KIND", help="transform, calibrated or trained (transform)"
+    )
+    parser.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Write a method's plugin file and its test, and say what to do with them."""
+    from attnbench.methods import scaffold
+
+    method, test = scaffold.write(options.name, options.kind, options.output)
+    print(f"{method}\n{test}")
+    print(f"next: edit, then attnbench check {options.name} --plugin {method}", file=sys.stderr)
+    return 0

@@ -1,0 +1,65 @@
+"""How arguments are read: an argparse whose mistakes are UserError, and what several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from attnbench.errors import UserError, near, unknown
+
+MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # words, comma lists among them
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UserError, with the near name, where argparse would print its usage and leave."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. {self._next()}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            token = rest[0].partition("=")[0]
+            nearest = near(token, self._option_string_actions, most=1)
+            raise UserError(f"unknown argument '{token}'.{nearest} {self._next()}")
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            kind = (action.metavar or action.dest) if action.metavar != "COMMAND" else "command"
+            raise unknown(str(kind), str(value), action.choices, self._next())
+
+    def _next(self) -> str:
+        return f"`{self.prog} --help` shows what there is."
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command takes."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="a file with more methods (repeatable)",
+    )
+    parser.add_argument(
+        "--plugins-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def add_include_path(parser: argparse.ArgumentParser) -> None:
+    """Declare --include-path."""
+    parser.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")

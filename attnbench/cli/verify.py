@@ -1,0 +1,33 @@
+"""Measure a cell again and compare it with its record."""
+
+from __future__ import annotations
+
+import argparse
+
+from attnbench.cli.parsing import add_include_path, positive
+from attnbench.matrix import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench verify`."""
+    parser.add_argument("record", metavar="RECORD.json", help="a record's file")
+    parser.add_argument("--sample", type=positive, default=100, metavar="N", help="samples to measure (100)")
+    parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the record's was a folder")
+    parser.add_argument("--task", metavar="FILE", help="where the task was a file: its YAML, .csv or .jsonl")
+    parser.add_argument("--calibration", metavar="FILE", help="where samples to fit on came from a file")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run a checkpoint's own Python")
+    add_include_path(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print how a cell measured again compares; 1 where the record does not stand."""
+    console.quiet(options.verbose)
+    from attnbench.matrix import verify as again
+
+    lines, stands = again.verify(
+        options.record, options.sample, model=options.model, task=options.task,
+        include_path=options.include_path, calibration=options.calibration,
+        trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    print("\n".join(lines))
+    return 0 if stands else 1

@@ -1,0 +1,74 @@
+"""How a run measures, checked before anything is loaded. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from attnbench.errors import UserError, unknown
+from attnbench.inputs import tasks
+from attnbench.methods.fields import SEEDS
+
+EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run measures. Only what changes a number enters a record's identity."""
+
+    limit: int | None = None
+    batch_size: int = 32
+    batch_tokens: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    calibration: str | None = None
+    include_path: str | None = None
+    trust_remote_code: bool = False
+    measure: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("seed", self.seed)
+        check_whole("batch_size", self.batch_size, 1)
+        for name in ("limit", "batch_tokens"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        if self.dtype not in EAGER_TOLERANCE:
+            raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
+        check_device(self.device)
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed {self.seed} is no whole number from 0 to {SEEDS - 1}")
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a record keeps: of a file its name, and no folder of this machine."""
+        kept = dataclasses.asdict(self)
+        kept.pop("include_path")
+        return kept | {"calibration": self.calibration and tasks.shown(self.calibration)}
+
+
+def check_device(name: str) -> None:
+    """Raise UserError where torch has no such device on this machine."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise UserError(f"no device '{name}' here. --device takes {', '.join(here)}.") from error
+
+
+def default_device() -> str:
+    """Return cuda where there is one, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_whole(name: str, value: object, least: int | None = None) -> None:
+    """Raise UserError for what is no whole number, or less than the least that makes sense."""
+    if type(value) is not int or (least is not None and value < least):
+        wanted = "a whole number" if least is None else f"a whole number of at least {least}"
+        raise UserError(f"{name}={value!r} is not {wanted}.")

@@ -1,0 +1,46 @@
+"""What is asked of a run, read and checked once: models, tasks, methods, repeats and settings. No weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnbench.errors import UserError
+from attnbench.inputs.settings import Settings, check_whole
+
+REPEATS = 3
+Names = Iterable[str] | str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Models on tasks with methods; what draws is measured `repeats` times. No tasks are the models' own.
+
+    The command line, a part of a suite and a call from Python all make one; `plan.plan` gives its cells.
+    Raises UserError for no model and for a number or a setting that makes no sense.
+    """
+
+    models: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    repeats: int = REPEATS
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        check_whole("repeats", self.repeats, 1)
+        if not self.models:
+            raise UserError("no model: give --models, as in --models bert,roberta")
+
+    @classmethod
+    def of(
+        cls, models: Names, methods: Names = (), tasks: Names = (), repeats: int = REPEATS, **settings: Any
+    ) -> Request:
+        """Read names as people give them: one text or several, comma lists among them."""
+        return cls(split(models), split(methods), split(tasks), repeats, Settings(**settings))
+
+
+def split(values: Names) -> tuple[str, ...]:
+    """Flatten comma lists, several words and repeats, keeping the first of each."""
+    words = [values] if isinstance(values, str) else values
+    return tuple(dict.fromkeys(part.strip() for word in words for part in word.split(",") if part.strip()))
