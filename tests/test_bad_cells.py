@@ -45,8 +45,6 @@ def test_a_cell_says_why_and_harms_no_other(spec, cells):
 def test_cells_beside_bad_ones_are_what_they_are_alone(cells, tiny_folder, tmp_path):
     records = str(tmp_path)
     alone = attnbench.run(tiny_folder, "heads50:gradient", "pocket-sentiment", limit=12, records=records)
-        tiny_folder, "heads50:gradient", "pocket-sentiment", limit=12, records=str(tmp_path)
-    )
     item = {item.cell["method"]: item for item in alone.records}["heads50:gradient"]
     assert item.fitted == cells["heads50:gradient"].fitted
     assert list(item.scores["acc"]) == list(cells["heads50:gradient"].scores["acc"])
