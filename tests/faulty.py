@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass, field
 
 from attnbench import Method, hookimpl
-from attnbench.engine.places import routing
 from attnbench.errors import UserError
 
 SOURCE = "\n\nSource: https://example.org/a-planted-fault."
@@ -561,6 +560,7 @@ class KnowsNoWindow(Method):
 @planted
 class DropsASite(Method):
     def context(self, context, site):
+        from attnbench.engine.places import routing
 
         answering = [module for module in routing._serving if type(module).__name__ == "BertSelfAttention"]
         if site.layer == 0 and len(answering) == 2:

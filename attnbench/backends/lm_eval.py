@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attnbench.backends.encoders import prepared as encoders
 from attnbench.backends.kinds import kind
 from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
@@ -29,11 +30,13 @@ def prepare(
     found = kind(checkpoint.config())
     file = tasks.find(task, include_path, found)
     if file.head == "causal-lm" and found == "causal":
-        from attnbench.backends.causal import prepared
+        from attnbench.backends.causal import prepared as causal
 
-        return prepared.prepare(file, checkpoint, limit, seed, calibration)
+        return causal.prepare(file, checkpoint, limit, seed, calibration)
     if file.head == "seq2seq" and found == "seq2seq":
-        return prepared.prepare(file, checkpoint, limit, seed, calibration)
+        from attnbench.backends.translation import prepared as translation
+
+        return translation.prepare(file, checkpoint, limit, seed, calibration)
     if file.head in ("causal-lm", "seq2seq"):
         architecture = ", ".join(checkpoint.config().architectures or ["model of no named architecture"])
         wanted = {"causal-lm": "a causal language model", "seq2seq": "an encoder-decoder"}[file.head]
@@ -41,4 +44,4 @@ def prepare(
             f"model '{checkpoint.name}' does not fit task '{file.name}': it is a {architecture}, "
             f"the task needs {wanted}."
         )
-    return prepared.prepare(file, checkpoint, limit, seed, calibration)
+    return encoders.prepare(file, checkpoint, limit, seed, calibration)

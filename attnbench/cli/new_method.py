@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+STOPPED = ""  # one of the two files may be there
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench new-method`."""
