@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from closeness import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,7 +111,7 @@ def test_few_levels_in_order_and_near(values, bits, spec):
 def test_gradients_go_straight_through(spec):
     asked = states().requires_grad_()
     found = transform(spec, asked)
-    torch.testing.assert_close(found.detach(), transform(spec, states()))
+    close(found, transform(spec, states()), roundings=2)
     found.sum().backward()
     assert torch.equal(asked.grad, torch.ones_like(asked))
 
