@@ -68,15 +68,18 @@ def sharpness(model: Any, batch: Batch, *methods: Any) -> float:
 
 def jumps(spec: str, tensor: torch.Tensor, visible: torch.Tensor | None = None) -> bool:
     """Say whether rounding could take a value of a stage's input over a jump of the method."""
-    here = transform(spec, tensor, visible)
-    for factor in torch.randint(1, PRIME, (NOISES,), generator=torch.Generator().manual_seed(0)).tolist():
-        # drawn from the bits of a value: equal ones, of which a formula made both, stay equal
-        noise = tensor.float().view(torch.int32).long() * factor % PRIME / PRIME * 2 - 1
-        there = transform(spec, tensor * (1 + NEAR * noise).to(tensor.dtype), visible)
-        # what does not jump goes as far as its input does
-        if ((here == 0) != (there == 0)).any() or ((here - there).abs() > 4 * NEAR * here.abs()).any():
-            return True
-    return False
+    full = tensor if tensor.dim() > 2 else tensor[None]
+    seen = None if visible is None else visible.expand_as(full).repeat(NOISES, *[1] * (full.dim() - 1))
+    factors = torch.randint(1, PRIME, (NOISES,), generator=torch.Generator().manual_seed(0))
+    # drawn from the bits of a value: equal ones, of which a formula made both, stay equal
+    noise = (
+        full.float().view(torch.int32).long() * factors.view(-1, *[1] * full.dim()) % PRIME / PRIME * 2 - 1
+    )
+    many = (full * (1 + NEAR * noise).to(full.dtype)).flatten(0, 1)
+    here = transform(spec, full, visible).repeat(NOISES, *[1] * (full.dim() - 1))
+    there = transform(spec, many, seen)
+    # what does not jump goes as far as its input does
+    return bool(((here == 0) != (there == 0)).any() or ((here - there).abs() > 4 * NEAR * here.abs()).any())
 
 
 @contextlib.contextmanager

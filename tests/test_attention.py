@@ -66,6 +66,7 @@ PADDED = [
 ]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("name", "side"), PADDED)
 def test_identity_is_eager(name, side):
     model = tiny(name)
@@ -89,6 +90,7 @@ def test_sites(name):
     assert all(isinstance(modules[site.path], nn.Module) for site in sites)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
 def test_generation_with_cache_is_generation_without(name):
     model = tiny(name)
@@ -106,6 +108,7 @@ def test_generation_with_cache_is_generation_without(name):
             assert torch.equal(model.generate(**batch, use_cache=False, **settings), cached), spec
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("name", ["bert", "albert", "gpt2", "llama", "t5", "marian"])
 def test_a_sample_alone_is_a_sample_in_a_batch(name, spec):
@@ -127,6 +130,7 @@ def test_a_sample_alone_is_a_sample_in_a_batch(name, spec):
                 close(row, forward(model, alone)[0], layers=len(ZOO[name][2]))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bart"])
 def test_the_future_stays_hidden(name, spec):
@@ -205,6 +209,7 @@ def test_tiles_hold_no_padding_and_all_heads():
     assert all(visible is None for _, visible in shapes)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", ["prune80", "logquant3", "uniform"])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_small_tiles_change_nothing(name, spec, monkeypatch):
@@ -238,6 +243,7 @@ def test_a_method_over_all_rows_gets_all_rows(monkeypatch):
     assert WholeRows.seen == (1, 4, 3, 3)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", ["prune80", "threshold0.05", "logquant3", "uniform", "context"])
 @pytest.mark.parametrize("name", ["bert", "llama", "t5"])
 def test_gradients_are_those_of_the_plain_path(name, spec):
@@ -250,6 +256,7 @@ def test_gradients_are_those_of_the_plain_path(name, spec):
     close(found, without, layers=len(ZOO[name][2]))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "marian"])
 def test_gradients_of_the_identity_are_eager(name):
     model = tiny(name)
@@ -321,6 +328,7 @@ def test_nested_blocks_act_in_order():
         assert torch.equal(forward(model, batch), together)
 
 
+@pytest.mark.numeric
 def test_watching_every_stage_changes_nothing():
     model = tiny("t5")
     batch = padded(model)
@@ -345,6 +353,7 @@ class Halve(Method):
         return hidden * 0.5
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name, expected", [("bert", 3), ("albert", 3), ("gpt2", 2), ("bart", 5), ("t5", 5)])
 def test_hidden_states_change_at_every_layer(name, expected):
     model = tiny(name)
@@ -436,6 +445,7 @@ def test_masks_are_not_kept_nor_mistaken():
     assert len(blocks._blocks) == 0
 
 
+@pytest.mark.numeric
 def test_two_models_do_not_meet():
     one, other = tiny("bert"), tiny("roberta")
     batch = padded(other)
@@ -474,6 +484,7 @@ def test_an_unfitted_method_is_refused():
         pass
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("percent", [0, 10, 50, 80, 97, 100])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_the_global_threshold_is_a_percentile_of_what_is_visible(name, percent):

@@ -40,6 +40,7 @@ def in_parts(model, batch, cache, parts):
     return torch.cat(found, 1)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", POSITIONS)
 @pytest.mark.parametrize("name", ["mistral", "gemma", "llama"])
 def test_a_window_s_cache_changes_no_method(name, spec):
@@ -57,6 +58,7 @@ def test_a_window_s_cache_changes_no_method(name, spec):
         assert (model(**batch, use_cache=False).logits[real] - expected).abs().max() > 0.1
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["gpt-neo", "gpt-j"])
 def test_a_tapped_window_s_cache_changes_no_method(name):
     import test_tap
@@ -73,6 +75,7 @@ def test_a_tapped_window_s_cache_changes_no_method(name):
         close(found, expected, layers=2)
 
 
+@pytest.mark.numeric
 def test_beams_share_a_window_s_cache():
     model = tiny("mistral")
     batch = padded(model, "left", examples=3, tokens=9)
@@ -88,6 +91,7 @@ def test_beams_share_a_window_s_cache():
         assert torch.equal(found, model.generate(**batch, **settings, use_cache=False))
 
 
+@pytest.mark.numeric
 def test_a_tile_of_a_step_is_the_last_row_without_a_cache():
     model, seen = tiny("mistral"), []
     ids = padded(model, examples=1, tokens=3)["input_ids"].repeat(1, 4)
@@ -120,6 +124,7 @@ def test_nothing_is_remembered_of_a_mask_that_is_gone():
     assert len(origins._known) == before
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", ["prune50:random:on=cross", "prune50:random", "mask70"])
 @pytest.mark.parametrize("name", ["t5", "bart", "marian"])
 def test_a_static_cache_changes_no_cross_attention(name, spec):

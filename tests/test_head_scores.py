@@ -108,12 +108,14 @@ def _scores(spec, model, batches):
     return np.stack([scores["encoder", layer].numpy() for layer in range(2)])
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("criterion", REFERENCES)
 def test_a_criterion_is_its_formula(criterion, model, batches, eager):
     found = _scores(f"heads50:{criterion}", model, batches)
     close(found, REFERENCES[criterion](eager), layers=2)
 
 
+@pytest.mark.numeric
 def test_l1_is_the_number_of_queries_and_fails_saying_so(model, batches, eager):
     found = _scores("heads50:l1", model, batches)
     close(found, _l1(eager), layers=2)
@@ -217,6 +219,7 @@ def test_how_many_heads_were_asked_for_and_removed_is_learned(spec, asked, remov
     assert sum(int((alive == 0).sum()) for alive in method.alive_.values()) == removed
 
 
+@pytest.mark.numeric
 def test_l1_tells_heads_apart_where_rows_do_not_sum_to_one(model, batches, eager):
     total = np.zeros((2, HEADS))
     with torch.no_grad(), attnbench.apply(model, "prune80"):
@@ -236,6 +239,7 @@ def test_l1_tells_heads_apart_where_rows_do_not_sum_to_one(model, batches, eager
     assert np.ptp(found) > 0.1
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("criterion", [*REFERENCES, "l1", "gradient"])
 def test_scores_depend_neither_on_batches_nor_on_tiles(criterion, model, batches, monkeypatch):
     spec = f"heads50:{criterion}"
@@ -253,6 +257,7 @@ def test_scores_depend_neither_on_batches_nor_on_tiles(criterion, model, batches
     assert len(offsets) > 2
 
 
+@pytest.mark.numeric
 def test_scores_hold_on_causal_attention():
     causal = tiny("gpt2")
     batch = padded(causal, examples=3, tokens=9)
@@ -301,6 +306,7 @@ def _rows_of_kind(kind, matrix):
     return [row[: q + 1] if kind == "decoder" else row for q, row in enumerate(matrix)]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["distilbert", "gpt2", "llama", "t5", "bart"])
 def test_criteria_are_their_formulas_on_every_kind(name, monkeypatch):
     model = tiny(name)
@@ -341,6 +347,7 @@ def _joined(examples):
     return [{key: filled(key, -100 if key == "labels" else 0) for key in examples[0]}]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["distilbert", "gpt2", "llama", "t5", "marian"])
 def test_the_gradient_is_what_an_output_projection_gets_on_every_kind(name):
     model = copy.deepcopy(tiny(name))
@@ -444,6 +451,7 @@ def _told_apart(labels):
     return [{"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor(labels)}]
 
 
+@pytest.mark.numeric
 def test_the_probe_is_a_logistic_regressions_accuracy_on_a_fifth(model):
     import zlib
 

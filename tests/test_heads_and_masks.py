@@ -47,6 +47,7 @@ def _fitted(spec, model, batches):
     return method
 
 
+@pytest.mark.numeric
 def test_entropy_is_the_mean_normalised_entropy_of_a_query(model, batches):
     rows = {}
     for layers in _attentions(model, batches):
@@ -60,6 +61,7 @@ def test_entropy_is_the_mean_normalised_entropy_of_a_query(model, batches):
         close(scores["encoder", layer][head], -np.mean(values), layers=2)
 
 
+@pytest.mark.numeric
 def test_gradient_is_michels_score_with_the_layers_norm(model, batches):
     # independent of the engine: the context is what an output projection gets, its gradient is backward's
     sums = np.zeros((2, 4))
@@ -89,6 +91,7 @@ def test_gradient_is_michels_score_with_the_layers_norm(model, batches):
         close(scores["encoder", layer], expected, layers=4)
 
 
+@pytest.mark.numeric
 def test_scores_do_not_depend_on_the_batches(model, batches):
     examples = [
         {key: value[k : k + 1] for key, value in batch.items()}
@@ -186,6 +189,7 @@ def _hidden_by_hand(model, batches, percent):
     return hidden
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("percent", [0, 20, 50, 90])
 def test_a_mask_hides_the_smallest_average_entries(percent, model, batches):
     method = _fitted(f"mask{percent}", model, batches)
@@ -224,6 +228,7 @@ def _pattern(model, batch):
     return {key: (sums / np.maximum(count[key], 1), count[key] > 0) for key, sums in total.items()}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("name", "side"),
     [
@@ -324,6 +329,7 @@ def _seen(model, method, batch):
     return seen
 
 
+@pytest.mark.numeric
 def test_a_query_with_nothing_left_attends_uniformly(model, batches):
     method = _fitted("mask100", model, batches)
     seen = []
@@ -344,6 +350,7 @@ def test_the_random_mask_is_as_sparse_and_elsewhere(model, batches):
     assert torch.equal(drawn, again) and not torch.equal(drawn, other) and not torch.equal(drawn, informed)
 
 
+@pytest.mark.numeric
 def test_uniform_weights_every_visible_key_alike(model, batches):
     seen = []
     with (
@@ -385,6 +392,7 @@ def _blocks_by_hand(model, batches, percent, size):
     return hidden
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("percent", [0, 50, 90, 100])
 @pytest.mark.parametrize("size", [1, 2, 4, 32])
 def test_a_block_mask_hides_the_lowest_blocks(percent, size, model, batches):
@@ -398,6 +406,7 @@ def _states(model, batch):
     return model.bert(**inputs).last_hidden_state[batch["attention_mask"].bool()]
 
 
+@pytest.mark.numeric
 def test_a_mask_is_the_same_under_left_padding(model, batches):
     right, left = [], []
     for batch in batches:

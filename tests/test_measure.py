@@ -30,6 +30,7 @@ def test_only_what_quantises_has_bits(name, spec, bits):
     assert bits is None or 0 < found["entropy"] <= bits
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "spec, bits",
     [("binary", 1), ("quantile2", 2), ("quantile3:halving", 3), ("logquant4", 4), ("uniform", 0)],

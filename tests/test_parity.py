@@ -47,6 +47,7 @@ def halved(model):
     return model.bfloat16()
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name, side", SIDES)
 def test_bfloat16_is_eager_bfloat16(name, side):
@@ -62,6 +63,7 @@ def test_bfloat16_is_eager_bfloat16(name, side):
     assert compare_with_eager(model) <= most
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name", test_tap.ZOO)
 def test_bfloat16_through_a_tap(name):
@@ -72,6 +74,7 @@ def test_bfloat16_through_a_tap(name):
     assert worst(found.float(), expected.float()) <= rounded(2, torch.bfloat16)
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("spec", ["prune80", "logquant3", "threshold0.5:row"])
 @pytest.mark.parametrize("name, side", REST)
@@ -88,6 +91,7 @@ def test_a_sample_alone_is_a_sample_in_a_batch(name, side, spec):
             close(row, model(**alone).logits[0], layers=len(ZOO[name][2]))
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
 def test_beams_under_a_method_do_not_depend_on_the_cache(name):

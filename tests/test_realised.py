@@ -57,6 +57,7 @@ def _sizes(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in ZOO if name != "albert"])
 def test_removed_equals_masked(name):
     model = tiny(name)
@@ -71,6 +72,7 @@ def test_removed_equals_masked(name):
     assert difference(before, snapshot(model)) is None
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in (*ONE_GROUP, "albert")])
 @settings(max_examples=4, deadline=None)
 @given(draw=st.data())
@@ -94,6 +96,7 @@ def test_any_heads_may_go(name, draw):
     assert sum(gone.values()) == len(set(spec.split("+")))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama"])
 def test_generation_with_a_cache_is_the_same(name):
     model = tiny(name)
@@ -113,6 +116,7 @@ def test_generation_with_a_cache_is_the_same(name):
         close(a, b, layers=len(ZOO[name][2]))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
 def test_every_kind_can_lose_all_its_heads(name, kind):
@@ -129,6 +133,7 @@ def test_every_kind_can_lose_all_its_heads(name, kind):
 UNEVEN = ("heads:fixed:off=0.0:off=1.1", "heads:fixed:off=0.3:off=1.0:off=1.1:off=1.2", "heads50:gradient")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ONE_GROUP)  # 4 query heads in 2 groups
 @pytest.mark.parametrize("spec", UNEVEN)
 def test_a_group_may_lose_some_of_its_heads(name, spec):
@@ -158,6 +163,7 @@ def test_a_group_may_lose_some_of_its_heads(name, spec):
 COPIES = {"off=0.1": (3, 1), "off=0.0:off=0.1": (1, 2), "off=0.0:off=0.3": (2, 1)}
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("off", "expected"), COPIES.items())
 def test_keys_and_values_are_copied_no_more_than_heads_need(off, expected):
     model = tiny("llama")
@@ -212,6 +218,7 @@ def test_a_layer_without_heads_is_no_site(name):
         assert applied.hit == applied.expected == len(sites)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart"])
 def test_hidden_states_before_a_layer_without_heads_are_changed_all_the_same(name):
     model = tiny(name)
@@ -239,6 +246,7 @@ def test_no_place_to_remove_heads_from_is_not_applicable():
             parse(f"{spec}:on=cross")[0].fit(model, [batch])
 
 
+@pytest.mark.numeric
 def test_kinds_may_have_different_numbers_of_heads():
     torch.manual_seed(0)
     config = transformers.BartConfig(
@@ -257,6 +265,7 @@ def test_kinds_may_have_different_numbers_of_heads():
             pass
 
 
+@pytest.mark.numeric
 def test_layers_that_share_weights_lose_the_same_heads_or_none():
     model = tiny("albert")
     batch = padded(model)
@@ -268,6 +277,7 @@ def test_layers_that_share_weights_lose_the_same_heads_or_none():
         pass
 
 
+@pytest.mark.numeric
 def test_inside_the_block_the_model_is_a_smaller_one():
     model = tiny("bert")
     first = "heads:fixed:off=0.0"

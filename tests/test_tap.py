@@ -78,6 +78,7 @@ def stage(name, function, kind="probs"):
     return type(name, (Method,), {"name": name, kind: lambda self, tensor, site: function(tensor)})()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ZOO)
 def test_identity_is_eager_and_zero_is_felt(name):
     model, batch = tiny(name), padded(name)
@@ -106,6 +107,7 @@ def test_a_model_that_is_another_one_when_eager_is_found_out():
         model.config._attn_implementation = "eager"
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("name", ZOO)
 def test_a_sample_alone_is_a_sample_in_a_batch(name, spec):
@@ -136,6 +138,7 @@ def test_what_a_method_sees(name):
         assert torch.equal((probs > 0).sum(-1)[0, 0], (n - torch.minimum(n // 2, n - 1)).long())
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name][2] == "decoder"])
 def test_generation_with_cache_is_generation_without(name):
     model, batch = tiny(name), padded(name, examples=3)
@@ -150,6 +153,7 @@ def test_generation_with_cache_is_generation_without(name):
             assert torch.equal(model.generate(**batch, use_cache=False, **settings), cached)
 
 
+@pytest.mark.numeric
 def test_gradients_pass_through_a_tap():
     model = tiny("mpnet")
     batch = clear_of_jumps(model, "prune50", lambda seed: padded("mpnet", seed=seed))
@@ -163,6 +167,7 @@ def test_gradients_pass_through_a_tap():
     model.zero_grad()
 
 
+@pytest.mark.numeric
 def test_fits_learn_through_a_tap():
     model, batch = tiny("deberta"), padded("deberta")
     (method,) = parse("prune80:global")

@@ -56,6 +56,7 @@ def forward(model, batch):
     return model(**batch).logits
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["bert", "gpt2", "mistral", "bart"])
 def test_without_gradients_as_with_them(name, case):
@@ -92,6 +93,7 @@ def test_rows_are_divided_evenly():
         assert tiles.evenly(total, most) == size
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", PAIRS)
 def test_cross_attention_sees_no_padded_queries(name):
     model = tiny(name)
@@ -115,6 +117,7 @@ def test_cross_attention_sees_no_padded_queries(name):
                 close(together[example, :length], forward(model, alone)[0], layers=layers)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["gpt2", "mistral"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_rows_of_a_causal_tile_end_where_they_see_nothing(name, side, monkeypatch):

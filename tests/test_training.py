@@ -55,6 +55,7 @@ def _undropped(model):
 # the loop
 
 
+@pytest.mark.numeric
 def test_the_loop_is_adam_with_a_rising_and_falling_rate(batches):
     model, by_hand = _undropped(tiny.build("bert")), _undropped(tiny.build("bert"))
     weights = list(model.classifier.parameters())
@@ -79,6 +80,7 @@ def test_the_loop_is_adam_with_a_rising_and_falling_rate(batches):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["bert", "llama"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_whole_precision_is_trained_by_torchs_adam_to_the_bit(name, dtype):
@@ -293,6 +295,7 @@ def test_weights_of_another_model_are_refused(model, batches):
         pass
 
 
+@pytest.mark.numeric
 def test_heads_and_weights_are_realised_together(model, batches):
     methods = _fit(model, "heads50:entropy+finetune5:lr=0.01", batches)
     before = snapshot(model)
@@ -315,6 +318,7 @@ def _sigmoid(x):
 LOGS = np.linspace(-6, 6, 49)
 
 
+@pytest.mark.numeric
 def test_the_final_gate_and_the_penalty_are_the_papers():
     a = torch.tensor(LOGS)
     np.testing.assert_allclose(gates.final_gate(a), np.clip(_sigmoid(LOGS) * 1.2 - 0.1, 0, 1), atol=1e-12)
@@ -325,6 +329,7 @@ def test_the_final_gate_and_the_penalty_are_the_papers():
     assert gates.openness(torch.tensor(0.0)) == pytest.approx(0.688, abs=5e-4)
 
 
+@pytest.mark.numeric
 def test_sampled_gates_open_as_often_as_the_penalty_says():
     uniform = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for log in (-2.0, -0.7913, 0.0, 1.5):
@@ -340,6 +345,7 @@ def test_sampled_gates_open_as_often_as_the_penalty_says():
         assert abs(more) < 2000 if log == 0 else (log > 0) == (more > 0)
 
 
+@pytest.mark.numeric
 def test_one_sample_serves_a_whole_forward_pass(model, monkeypatch):
     monkeypatch.setitem(attnbench.tiles.TILE_BYTES, "cpu", 1)  # many tiles a pass
     logs = {("encoder", 0): torch.tensor([0.3, -1.0, 2.0, 0.0]), ("encoder", 1): torch.zeros(4)}
@@ -387,6 +393,7 @@ def test_the_penalty_is_a_sum_over_heads(spec, model, batches, monkeypatch):
     assert asked[1].item() == pytest.approx(0.25 * heads * 0.5, rel=1e-4)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", ["logquant3", "linquant3:mid:pruned", "quantile3", "binary"])
 def test_a_quantisers_gradient_is_a_straight_through_models(spec, model):
     def straight_through(module, query, key, value, mask, scaling=None, **_):

@@ -44,6 +44,7 @@ def test_what_a_window_shows(spec, first, width, offset):
             assert (found[0, 0, row, key] == 1) if shown else found[0, 0, row, key].isneginf()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("width", [1, 4, 7])
 def test_a_causal_window_is_mistrals(width):
     from transformers import MistralConfig, MistralForCausalLM
@@ -85,6 +86,7 @@ def by_bisection(row: np.ndarray) -> np.ndarray:
     return half - low
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("keys", [1, 2, 9, 40, 130])
 def test_entmax_solves_its_equation(kind, keys):
@@ -97,6 +99,7 @@ def test_entmax_solves_its_equation(kind, keys):
     assert not found.flatten(0, 2)[torch.from_numpy(roots < -most * EPS)].any()
 
 
+@pytest.mark.numeric
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=50))
 def test_entmax_is_a_distribution_in_order(values):
@@ -106,6 +109,7 @@ def test_entmax_is_a_distribution_in_order(values):
     assert (found.diff() >= 0).all() and found.min() >= 0
 
 
+@pytest.mark.numeric
 def test_entmax_of_hidden_keys_is_entmax_of_the_others():
     scores = scores_of("random", 8, 12)
     lowest = torch.finfo(torch.float32).min / 2
@@ -118,6 +122,7 @@ def test_entmax_of_hidden_keys_is_entmax_of_the_others():
     )
 
 
+@pytest.mark.numeric
 def test_entmax_has_its_gradient():
     scores = scores_of("random", 4, 30).requires_grad_()
     weight = torch.randn(scores.shape, generator=torch.Generator().manual_seed(5))
@@ -138,6 +143,7 @@ def watched(spec, **inputs):
     return seen
 
 
+@pytest.mark.numeric
 def test_uniform_divides_by_the_keys_that_earlier_methods_show():
     for probs in watched("window2+uniform"):
         shown = (torch.arange(probs.shape[2])[:, None] - torch.arange(probs.shape[3])).abs() < 2
@@ -146,6 +152,7 @@ def test_uniform_divides_by_the_keys_that_earlier_methods_show():
         close(probs, torch.full_like(probs, 1 / probs.shape[-1]), roundings=4)
 
 
+@pytest.mark.numeric
 def test_uniform_sees_what_is_visible():
     visible = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
     found = transform("uniform", torch.randn(1, 2, 5, 5), visible)
@@ -160,6 +167,7 @@ def test_a_window_wider_than_any_text_hides_nothing(spec):
     assert torch.equal(transform(spec, scores), scores)
 
 
+@pytest.mark.numeric
 def test_a_query_that_a_mask_leaves_nothing_stays_within_the_window():
     """Whether the window comes later or earlier: it hides of what the query attends to uniformly."""
     from tiny_models import padded, tiny
