@@ -90,7 +90,6 @@ def test_sites(name):
     assert all(isinstance(modules[site.path], nn.Module) for site in sites)
 
 
-@pytest.mark.numeric
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
 def test_generation_with_cache_is_generation_without(name):
     model = tiny(name)
@@ -130,7 +129,6 @@ def test_a_sample_alone_is_a_sample_in_a_batch(name, spec):
                 close(row, forward(model, alone)[0], layers=len(ZOO[name][2]))
 
 
-@pytest.mark.numeric
 @pytest.mark.parametrize("spec", METHODS)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bart"])
 def test_the_future_stays_hidden(name, spec):

@@ -75,7 +75,6 @@ def test_a_tapped_window_s_cache_changes_no_method(name):
         close(found, expected, layers=2)
 
 
-@pytest.mark.numeric
 def test_beams_share_a_window_s_cache():
     model = tiny("mistral")
     batch = padded(model, "left", examples=3, tokens=9)

@@ -91,7 +91,6 @@ def test_a_sample_alone_is_a_sample_in_a_batch(name, side, spec):
             close(row, model(**alone).logits[0], layers=len(ZOO[name][2]))
 
 
-@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
 def test_beams_under_a_method_do_not_depend_on_the_cache(name):

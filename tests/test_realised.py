@@ -72,7 +72,6 @@ def test_removed_equals_masked(name):
     assert difference(before, snapshot(model)) is None
 
 
-@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in (*ONE_GROUP, "albert")])
 @settings(max_examples=4, deadline=None)
 @given(draw=st.data())

@@ -138,7 +138,6 @@ def test_what_a_method_sees(name):
         assert torch.equal((probs > 0).sum(-1)[0, 0], (n - torch.minimum(n // 2, n - 1)).long())
 
 
-@pytest.mark.numeric
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name][2] == "decoder"])
 def test_generation_with_cache_is_generation_without(name):
     model, batch = tiny(name), padded(name, examples=3)

@@ -80,7 +80,6 @@ def test_the_loop_is_adam_with_a_rising_and_falling_rate(batches):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["bert", "llama"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_whole_precision_is_trained_by_torchs_adam_to_the_bit(name, dtype):
@@ -318,7 +317,6 @@ def _sigmoid(x):
 LOGS = np.linspace(-6, 6, 49)
 
 
-@pytest.mark.numeric
 def test_the_final_gate_and_the_penalty_are_the_papers():
     a = torch.tensor(LOGS)
     np.testing.assert_allclose(gates.final_gate(a), np.clip(_sigmoid(LOGS) * 1.2 - 0.1, 0, 1), atol=1e-12)
@@ -329,7 +327,6 @@ def test_the_final_gate_and_the_penalty_are_the_papers():
     assert gates.openness(torch.tensor(0.0)) == pytest.approx(0.688, abs=5e-4)
 
 
-@pytest.mark.numeric
 def test_sampled_gates_open_as_often_as_the_penalty_says():
     uniform = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for log in (-2.0, -0.7913, 0.0, 1.5):
