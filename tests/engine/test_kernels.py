@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from closeness import EPS, close
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from probability_rows import ROWS, rows_of
@@ -90,6 +91,7 @@ QUANTISERS += [("linquant", variant, linear_quantised) for variant in ("", "mid"
 GRADIENT = ("prune80", "prune80:random", "threshold0.01", "threshold0.5:row", "logquant3", "logquant6")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("family, variant, formula", QUANTISERS)
 @settings(max_examples=60, deadline=None)
 @given(rows, st.integers(1, 8))
@@ -97,14 +99,15 @@ def test_quantisers_are_their_formulas(family, variant, formula, shape, bits):
     probs = rows_of(*shape)
     found = transform(f"{family}{bits}" + (f":{variant}" if variant else ""), probs).double().numpy()
     x = probs.double().numpy()
-    # within rounding of a bin's edge either neighbour is right
-    near = [formula(x * factor, variant, bits) for factor in (1 - 3e-6, 1, 1 + 3e-6)]
-    close = [np.isclose(found, value, rtol=2e-5, atol=1e-9) for value in near]
-    assert np.any(close, axis=0).all()
+    # within rounding of a bin's edge either neighbour is right: log2 x, at most 33, and its place are rounded
+    near = [formula(x * (1 + at * 40 * EPS), variant, bits) for at in (-1, 0, 1)]
+    same = [np.isclose(found, value, rtol=4 * EPS, atol=0) for value in near]
+    assert np.any(same, axis=0).all()
     inside = np.isclose(near[0], near[2], rtol=1e-12)
-    assert close[1][inside].all()
+    assert same[1][inside].all()
 
 
+@pytest.mark.numeric
 def test_the_wired_quantiser_at_three_bits():
     levels = [0.001638, 0.004394, 0.011788, 0.031623, 0.084834, 0.227585, 0.610540]
     edges = [0.001, 0.0026827, 0.0071969, 0.019307, 0.051795, 0.13895, 0.37276]
@@ -113,6 +116,7 @@ def test_the_wired_quantiser_at_three_bits():
     assert transform("logquant3", torch.tensor([1e-3])).item() > 0
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("count", [20000, 20007])  # a processor's vectors and a rest that they leave
 def test_levels_of_the_log_quantiser(bits, count):
@@ -158,15 +162,16 @@ def test_thresholds_are_comparisons(shape, tau, dtype):
     np.testing.assert_array_equal((found > 0)[sure], ((share > tau) & (x > 0))[sure])
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", GRADIENT)
 def test_gradients_flow_and_values_agree(spec):
     probs = rows_of("random", 6, 40, 1)
     asked = probs.clone().requires_grad_()
     out = transform(spec, asked)
-    torch.testing.assert_close(out.detach(), transform(spec, probs))
+    close(out, transform(spec, probs), roundings=2)
     out.sum().backward()
     kept = torch.ones_like(probs) if "quant" in spec else (out.detach() != 0).float()
-    torch.testing.assert_close(asked.grad, kept)
+    assert torch.equal(asked.grad, kept)
 
 
 def test_random_draws_depend_on_the_place_alone():

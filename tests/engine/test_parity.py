@@ -7,6 +7,7 @@ import copy
 import pytest
 import tapped_models
 import torch
+from closeness import clear_of_jumps, close, rounded
 from tiny_models import DECODERS, ENCODERS, PAIRS, ZOO, padded, tiny
 
 from attnbench import Method, apply
@@ -46,6 +47,7 @@ def halved(model):
     return model.bfloat16()
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name, side", SIDES)
 def test_bfloat16_is_eager_bfloat16(name, side):
@@ -56,10 +58,12 @@ def test_bfloat16_is_eager_bfloat16(name, side):
     with apply(model, Identity()) as applied:
         found = real(model(**batch).logits, batch)
     assert found.dtype == torch.bfloat16 and applied.hit == len(ZOO[name][2])
-    assert worst(found.float(), expected.float()) <= 2e-2
-    assert compare_with_eager(model) <= 2e-2
+    most = rounded(len(ZOO[name][2]), torch.bfloat16)
+    assert worst(found.float(), expected.float()) <= most
+    assert compare_with_eager(model) <= most
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("name", tapped_models.ZOO)
 def test_bfloat16_through_a_tap(name):
@@ -67,15 +71,16 @@ def test_bfloat16_through_a_tap(name):
     expected = real(model(**batch).logits, batch)
     with apply(model, Identity()):
         found = real(model(**batch).logits, batch)
-    assert worst(found.float(), expected.float()) <= 2e-2
+    assert worst(found.float(), expected.float()) <= rounded(2, torch.bfloat16)
 
 
+@pytest.mark.numeric
 @torch.no_grad()
 @pytest.mark.parametrize("spec", ["prune80", "logquant3", "threshold0.5:row"])
 @pytest.mark.parametrize("name, side", REST)
 def test_a_sample_alone_is_a_sample_in_a_batch(name, side, spec):
     model = tiny(name)
-    batch = padded(model, side)
+    batch = clear_of_jumps(model, spec, lambda seed: padded(model, side, seed=seed))
     with apply(model, spec):
         together = model(**batch).logits
         for example, mask in enumerate(batch["attention_mask"].bool()):
@@ -83,7 +88,7 @@ def test_a_sample_alone_is_a_sample_in_a_batch(name, side, spec):
             for key in ("input_ids", "attention_mask"):
                 alone[key] = alone[key][:, mask]
             row = together[example, mask] if name in DECODERS else together[example]
-            torch.testing.assert_close(row, model(**alone).logits[0], atol=1e-5, rtol=1e-4)
+            close(row, model(**alone).logits[0], layers=len(ZOO[name][2]))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from closeness import close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +57,7 @@ CASES = [
 ]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec, formula, bits", [(s, f, b) for s, f, every in CASES for b in every])
 def test_quantisers_are_their_formulas(spec, formula, bits):
     for seed, spread in ((0, 0.05), (1, 1), (2, 8), (3, 40)):
@@ -107,11 +109,12 @@ def test_few_levels_in_order_and_near(values, bits, spec):
         assert (found - given).abs().max() <= 20 / 2**bits + 1e-5
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", [spec.format(8) for spec in SPECS])
 def test_gradients_go_straight_through(spec):
     asked = states().requires_grad_()
     found = transform(spec, asked)
-    torch.testing.assert_close(found.detach(), transform(spec, states()))
+    close(found, transform(spec, states()), roundings=2)
     found.sum().backward()
     assert torch.equal(asked.grad, torch.ones_like(asked))
 

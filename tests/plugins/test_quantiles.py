@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from closeness import EPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probability_rows import ROWS, rows_of
@@ -57,6 +58,7 @@ def halving(x: np.ndarray, bits: int, pruned: bool) -> np.ndarray:
     return y
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_equal_counts_are_their_function_8_where_that_is_well_defined(bits):
     compared = 0
@@ -71,6 +73,7 @@ def test_equal_counts_are_their_function_8_where_that_is_well_defined(bits):
     assert compared >= 10
 
 
+@pytest.mark.numeric
 def test_equal_counts_are_function_8_on_large_tensors():
     for bits, queries in ((2, 60), (3, 60), (4, 61), (6, 90), (8, 200)):
         probs = example("random", bits, heads=6, queries=queries, keys=71)
@@ -79,6 +82,7 @@ def test_equal_counts_are_function_8_on_large_tensors():
         np.testing.assert_allclose(transform(f"quantile{bits}", probs[None])[0].numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("pruned", [True, False])
@@ -92,6 +96,7 @@ def test_halving_counts_are_their_functions_9_and_10(kind, bits, pruned):
         )
 
 
+@pytest.mark.numeric
 def test_equal_counts_by_hand():
     # n = 6, two bits: R = 3 divides 6, so stride 2 and a last edge at the largest value
     probs = torch.tensor([[[[0.0, 0.0005, 0.1, 0.2], [0.3, 0.4, 0.5, 0.6]]]])
@@ -152,6 +157,7 @@ def test_hidden_keys_do_not_count(spec):
     assert not found[..., 29:].any()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", [*(spec.format(bits) for spec in SPECS for bits in (1, 3, 8)), "binary"])
 def test_degenerate_examples(spec):
     nothing = transform(spec, torch.full((1, 1, 2, 2000), 0.0005))
@@ -167,6 +173,7 @@ def test_degenerate_examples(spec):
         assert not empty.any()
 
 
+@pytest.mark.numeric
 def test_binary_is_one_over_the_count():
     for kind in ROWS:
         x = example(kind, 3).double().numpy()
@@ -175,12 +182,14 @@ def test_binary_is_one_over_the_count():
         np.testing.assert_allclose(found, np.where(x >= np.float32(M), 1 / max(count, 1), 0), rtol=1e-6)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("spec", [*(spec.format(bits) for spec in SPECS for bits in (3, 8)), "binary"])
 def test_gradients_go_straight_through(spec):
     probs = torch.stack([example("random", 1), example("peaked", 2)])
     asked = probs.clone().requires_grad_()
     found = transform(spec, asked)
-    torch.testing.assert_close(found.detach(), transform(spec, probs), rtol=1e-5, atol=1e-7)
+    difference = (found - transform(spec, probs)).abs().max()
+    assert difference <= 2 * EPS * probs.max()  # p + (q - p) is rounded as p is
     found.sum().backward()
     assert torch.equal(asked.grad, torch.ones_like(probs))
 
