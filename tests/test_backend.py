@@ -23,6 +23,7 @@ from attnbench.doors import lm_eval_cli
 from attnbench.doors.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 
 WORDS = [f"w{k}" for k in range(60)]
 DATA = """
@@ -135,7 +136,7 @@ def task(tmp_path):
 
 
 def _prepare(folder, checkpoint, **options):
-    return lm_eval.prepare("made", checkpoint, include_path=folder, **options)
+    return lm_eval.prepare("made", checkpoint, Settings(include_path=folder, **options))
 
 
 def _measure(folder, checkpoint, batch_size=8, **options):
@@ -270,7 +271,7 @@ def test_a_limit_keeps_the_first_documents(checkpoint, task):
     _, _, all_ = _measure(folder, checkpoint())
     assert len(few.outputs) == 5
     np.testing.assert_allclose(np.stack(few.outputs), np.stack(all_.outputs[:5]), atol=2e-5)
-    with pytest.raises(UserError, match="limit 0"):
+    with pytest.raises(UserError, match="limit=0"):
         _prepare(folder, checkpoint(), limit=0)
 
 
@@ -441,7 +442,7 @@ def test_calibration_from_another_dataset(checkpoint, task, monkeypatch):
 def test_an_unknown_task_names_the_near_ones(name, checkpoint):
     near = r"unknown task '.*Did you mean (sst5 or sst2|squad|pocket-qa).*Known: .*pocket-sentiment"
     with pytest.raises(UserError, match=near):
-        lm_eval.prepare(name, checkpoint())
+        lm_eval.prepare(name, checkpoint(), Settings())
 
 
 @pytest.mark.parametrize(
@@ -474,7 +475,7 @@ def test_a_task_that_is_none_of_ours(checkpoint, tmp_path):
         _prepare(str(tmp_path), checkpoint())
     (tmp_path / "made.yaml").write_text("task: made\n")
     with pytest.raises(UserError, match="has no `task:` and `class:`"):
-        lm_eval.prepare(str(tmp_path / "made.yaml"), checkpoint())
+        lm_eval.prepare(str(tmp_path / "made.yaml"), checkpoint(), Settings())
     (tmp_path / "made.yaml").write_text("task: [made\n")
     with pytest.raises(UserError, match="cannot be read"):
         _prepare(str(tmp_path), checkpoint())
@@ -598,7 +599,7 @@ def test_lm_evals_command_line_takes_a_part_of_a_task(checkpoint, task, tmp_path
     model = f"pretrained={checkpoint().path},include_path={folder}"
     arguments = ["--model_args", model, "--include_path", folder, "--tasks", "made_first"]
     found = _by_command_line(tmp_path / "out", *arguments)
-    ours = lm_eval.prepare("made_first", checkpoint(), include_path=folder)
+    ours = lm_eval.prepare("made_first", checkpoint(), Settings(include_path=folder))
     measured = ours.evaluate(checkpoint().load("classification")).metrics
     assert list(found) == ["made_first"]
     for name, metric in measured.items():
