@@ -14,7 +14,6 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.causal.stock_files import quoted
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask
@@ -23,6 +22,7 @@ from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import Misfit, TaskMistake, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
+from attnbench.inputs.task_yaml import quoted
 from attnbench.statistics import inference
 
 ARCHITECTURES = {
@@ -175,7 +175,7 @@ def built(file: tasks.TaskFile) -> EncoderTask:
         (found,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
     except (ImportError, AttributeError, SyntaxError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{tasks.place(file.path, quoted(file, said) or 'class')}: {said}") from error
+        raise UserError(f"{tasks.place(file.path, quoted(file.path, said) or 'class')}: {said}") from error
     if not isinstance(found, EncoderTask):
         raise UserError(
             f"{tasks.place(file.path, 'class')}: task '{file.name}' is not a task for encoders: its class is "
