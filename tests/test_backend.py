@@ -662,11 +662,25 @@ def test_a_batch_size_that_lm_eval_would_find_itself_is_ours(given, size):
 def test_other_command_lines_compare_with_eager_too(monkeypatch):
     from attnbench.doors.causal_server import CausalServer
     from attnbench.doors.lm_eval_model import AttnbenchLM
-    from attnbench.engine.serving import attention
+    from attnbench.engine.serving import soundness
 
-    monkeypatch.setattr(attention, "compare_with_eager", lambda model: 0.5)
+    monkeypatch.setattr(soundness, "compare_with_eager", lambda model: 0.5)
     with pytest.raises(UserError, match="not supported"), AttnbenchLM("bert")._ready("pocket-sentiment"):
         pass
     for method in ("prune80", "heads50:gradient,task=pocket-agreement"):
         with pytest.raises(UserError, match="not supported"):
             CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("prune80:on=cross", "no attention at on=cross"), ("quantile3", "it would see the future")],
+)
+def test_other_command_lines_refuse_what_a_run_refuses(method, message):
+    from attnbench.doors.causal_server import CausalServer
+    from attnbench.doors.lm_eval_model import AttnbenchLM
+
+    with pytest.raises(NotApplicable, match=message), AttnbenchLM("gpt", method)._ready("pocket-agreement"):
+        pass
+    with pytest.raises(UserError, match=message):
+        CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])

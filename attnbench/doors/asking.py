@@ -1,4 +1,4 @@
-"""How the doors to other frameworks ask a model: loaded, fitted and served as `attnbench run` does it."""
+"""How the doors to other frameworks ask a model: loaded and served as `attnbench run` does it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attnbench.engine.learning.fit import fit, placed
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
-from attnbench.methods.protocol import Method, needs_fit
+from attnbench.methods.protocol import Method
 
 
 def loaded(name: str, checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
@@ -19,19 +18,6 @@ def loaded(name: str, checkpoint: Checkpoint, head: str, settings: Settings) -> 
     model = sidecar.loaded(checkpoint, head, settings.device, settings.dtype)
     require_sound(name, model, settings.dtype)
     return model
-
-
-def learn(model: Any, methods: Sequence[Method], prepared: Any, settings: Settings) -> None:
-    """Check that a model fits a task, and fit methods on the task's calibration samples.
-
-    Raises Misfit for another task's head, NotApplicable where there is nothing to learn from.
-    """
-    import torch
-
-    prepared.check(model)
-    torch.manual_seed(settings.seed)
-    if any(map(needs_fit, methods)):
-        fit(model, methods, placed(prepared.calibration(), settings.device))
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench.backends.kinds import kind
-from attnbench.doors.asking import asked, learn, loaded
+from attnbench.doors.asking import asked, loaded
 from attnbench.doors.frameworks import check_names
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
@@ -78,15 +79,17 @@ class CausalServer:
         """Load the model and fit the methods. Returns it and the texts they have learnt from."""
         from attnbench.backends.lm_eval import prepare
 
-        if not any(map(needs_fit, self.methods)):
-            return loaded(self.name, self.checkpoint, "causal-lm", self.settings), set()
+        settings = self.settings
         try:
-            prepared = prepare(self.task, self.checkpoint, self.settings)
-            model = loaded(self.name, self.checkpoint, prepared.head, self.settings)
-            learn(model, self.methods, prepared, self.settings)
+            learns = any(map(needs_fit, self.methods))
+            prepared: Any = prepare(self.task, self.checkpoint, settings) if learns else None
+            model = loaded(self.name, self.checkpoint, prepared.head if learns else "causal-lm", settings)
+            if learns:
+                prepared.check(model)
+            learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
-        return model, {_text(texts) for texts in prepared.calibration_documents()}
+        return model, {_text(texts) for texts in (prepared.calibration_documents() if learns else ())}
 
     def ask(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         """Answer lm-eval's requests with the method applied.

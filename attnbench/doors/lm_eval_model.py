@@ -12,8 +12,9 @@ from lm_eval.api.model import LM
 
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.doors.asking import asked, learn, loaded
+from attnbench.doors.asking import asked, loaded
 from attnbench.doors.frameworks import check_names
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
 from attnbench.methods import spec
@@ -96,7 +97,8 @@ class AttnbenchLM(LM):
         checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)
         prepared = prepare(task, checkpoint, settings)
         model = self._loaded(checkpoint, prepared.head)
-        learn(model, self.methods, prepared, settings)
+        prepared.check(model)
+        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
         with asked(model, self.methods, prepared, settings) as lm:
             yield lm
 
