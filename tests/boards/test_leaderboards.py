@@ -9,7 +9,7 @@ import pytest
 from attnbench.boards import suite
 from attnbench.cli.main import main
 
-FOLDER = Path(__file__).parent.parent / "leaderboards"
+FOLDER = Path(__file__).parents[2] / "leaderboards"
 SUITES = sorted(FOLDER.glob("*.toml"))
 
 

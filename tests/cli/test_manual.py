@@ -7,7 +7,7 @@ from pathlib import Path
 from attnbench.cli import manual
 from attnbench.cli.main import parser
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "commands.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
 def test_the_document_is_up_to_date():

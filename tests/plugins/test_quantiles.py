@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import ROWS, rows_of
+from probability_rows import ROWS, rows_of
 
 from attnbench import Site, parse, transform
 from attnbench.errors import UserError

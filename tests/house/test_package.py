@@ -13,7 +13,7 @@ import pytest
 
 import attnbench
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = {"attnbench": "attnbench", "plugins": "attnbench_plugins", "tasks": "attnbench_tasks"}
 
 

@@ -302,7 +302,7 @@ def test_no_two_families_share_colour_marker_and_line(drawn):
 
 def test_all_that_a_board_draws_is_told_apart_in_black_and_white():
     draw = pytest.importorskip("attnbench.boards.pictures.draw")
-    folder = Path(__file__).parents[1] / "leaderboards"
+    folder = Path(__file__).parents[2] / "leaderboards"
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*/*-*.csv")]
     tables = [list(csv.DictReader(io.StringIO(text))) for text in texts]
     drawn = [{line["family"] for line in lines} for lines in tables if lines and "family" in lines[0]]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "one-run.md").read_text(encoding="utf-8")
 MOST = 12
 SHORT = ["--tasks", "pocket-sentiment", "--limit", "8"]

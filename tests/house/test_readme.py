@@ -12,7 +12,7 @@ import pytest
 
 from attnbench.cli.main import HANDED_OVER, main, parser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -229,7 +229,7 @@ sys.exit(main())
 def test_ctrl_c_before_the_command_line_is_there_is_one_line():
     done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "attnbench: stopped; nothing was written\n")
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["scripts"] == {"attnbench": "attnbench.__main__:main"}
 
 

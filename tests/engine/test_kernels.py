@@ -11,27 +11,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from probability_rows import ROWS, rows_of
 
 from attnbench import transform
 from attnbench.engine.serving import kernels
 from attnbench.methods.fields import SEEDS
-
-ROWS = ("random", "peaked", "one-hot", "constant", "zeros", "ties", "edges")
-
-
-def rows_of(kind: str, queries: int, keys: int, seed: int) -> torch.Tensor:
-    """Make probabilities (queries, keys) of one character."""
-    draw = torch.Generator().manual_seed(seed)
-    scores = torch.randn(queries, keys, generator=draw)
-    if kind == "one-hot":
-        return torch.nn.functional.one_hot(scores.argmax(-1), keys).float()
-    if kind == "constant":
-        return torch.full((queries, keys), 1 / keys)
-    if kind == "ties":
-        return (torch.softmax(3 * scores, -1) * 20).round() / 20
-    if kind == "edges":
-        return 10.0 ** -(torch.randint(0, 22, (queries, keys), generator=draw) / 7)
-    return torch.softmax(scores * {"random": 1, "peaked": 6, "zeros": 60}[kind], -1)
 
 
 def dropped_by_sorting(probs: np.ndarray, percent: int, visible: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from attnbench.methods import catalogue
 from attnbench.methods.spec import parse
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "methods.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_document_is_up_to_date():

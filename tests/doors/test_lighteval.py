@@ -149,7 +149,7 @@ def said(folder):
     commands += [["lighteval", "accelerate", own, *command("", "own", "endings|0,written|0")[4:]]]
     shipped = [
         "--custom-tasks",
-        str(Path(__file__).parent.parent / "docs" / "lighteval_tasks.py"),
+        str(Path(__file__).parents[2] / "docs" / "lighteval_tasks.py"),
         "--output-dir",
         str(folder / "out"),
     ]

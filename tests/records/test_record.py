@@ -21,7 +21,7 @@ from attnbench.methods.code import code_of
 from attnbench.records import record
 from attnbench.records.record import Record
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def _record(method="prune80", value=0.5):

@@ -165,7 +165,7 @@ def test_a_script_may_check_its_own_class(tmp_path):
     (tmp_path / "own.py").write_text(SCRIPT, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
     )  # fmt: skip
     assert done.stdout.count("stateless") == 1 and "Own is no registered plugin's" in done.stdout, done.stderr
 

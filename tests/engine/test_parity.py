@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-import test_tap
+import tapped_models
 import torch
 from tiny_models import DECODERS, ENCODERS, PAIRS, ZOO, padded, tiny
 
@@ -61,9 +61,9 @@ def test_bfloat16_is_eager_bfloat16(name, side):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", test_tap.ZOO)
+@pytest.mark.parametrize("name", tapped_models.ZOO)
 def test_bfloat16_through_a_tap(name):
-    model, batch = halved(test_tap.tiny(name)), test_tap.padded(name)
+    model, batch = halved(tapped_models.tiny(name)), tapped_models.padded(name)
     expected = real(model(**batch).logits, batch)
     with apply(model, Identity()):
         found = real(model(**batch).logits, batch)

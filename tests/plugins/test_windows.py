@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_kernels import ROWS
+from probability_rows import ROWS
 
 import attnbench
 from attnbench import Site, parse, transform
