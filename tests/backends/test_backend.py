@@ -24,6 +24,7 @@ from attnbench.doors import lm_eval_cli
 from attnbench.doors.lm_eval_model import AttnbenchLM
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 
 WORDS = [f"w{k}" for k in range(60)]
 DATA = """
@@ -136,7 +137,7 @@ def task(tmp_path):
 
 
 def _prepare(folder, checkpoint, **options):
-    return lm_eval.prepare("made", checkpoint, include_path=folder, **options)
+    return lm_eval.prepare("made", checkpoint, Settings(include_path=folder, **options))
 
 
 def _measure(folder, checkpoint, batch_size=8, **options):
@@ -271,7 +272,7 @@ def test_a_limit_keeps_the_first_documents(checkpoint, task):
     _, _, all_ = _measure(folder, checkpoint())
     assert len(few.outputs) == 5
     close(np.stack(few.outputs), np.stack(all_.outputs[:5]), layers=2)
-    with pytest.raises(UserError, match="limit 0"):
+    with pytest.raises(UserError, match="limit=0"):
         _prepare(folder, checkpoint(), limit=0)
 
 
@@ -442,7 +443,7 @@ def test_calibration_from_another_dataset(checkpoint, task, monkeypatch):
 def test_an_unknown_task_names_the_near_ones(name, checkpoint):
     near = r"unknown task '.*Did you mean (sst5 or sst2|squad|pocket-qa).*Known: .*pocket-sentiment"
     with pytest.raises(UserError, match=near):
-        lm_eval.prepare(name, checkpoint())
+        lm_eval.prepare(name, checkpoint(), Settings())
 
 
 @pytest.mark.parametrize(
@@ -475,7 +476,7 @@ def test_a_task_that_is_none_of_ours(checkpoint, tmp_path):
         _prepare(str(tmp_path), checkpoint())
     (tmp_path / "made.yaml").write_text("task: made\n")
     with pytest.raises(UserError, match="has no `task:` and `class:`"):
-        lm_eval.prepare(str(tmp_path / "made.yaml"), checkpoint())
+        lm_eval.prepare(str(tmp_path / "made.yaml"), checkpoint(), Settings())
     (tmp_path / "made.yaml").write_text("task: [made\n")
     with pytest.raises(UserError, match="cannot be read"):
         _prepare(str(tmp_path), checkpoint())
@@ -599,7 +600,7 @@ def test_lm_evals_command_line_takes_a_part_of_a_task(checkpoint, task, tmp_path
     model = f"pretrained={checkpoint().path},include_path={folder}"
     arguments = ["--model_args", model, "--include_path", folder, "--tasks", "made_first"]
     found = _by_command_line(tmp_path / "out", *arguments)
-    ours = lm_eval.prepare("made_first", checkpoint(), include_path=folder)
+    ours = lm_eval.prepare("made_first", checkpoint(), Settings(include_path=folder))
     measured = ours.evaluate(checkpoint().load("classification")).metrics
     assert list(found) == ["made_first"]
     for name, metric in measured.items():
@@ -662,11 +663,25 @@ def test_a_batch_size_that_lm_eval_would_find_itself_is_ours(given, size):
 def test_other_command_lines_compare_with_eager_too(monkeypatch):
     from attnbench.doors.causal_server import CausalServer
     from attnbench.doors.lm_eval_model import AttnbenchLM
-    from attnbench.engine.serving import attention
+    from attnbench.engine.serving import soundness
 
-    monkeypatch.setattr(attention, "compare_with_eager", lambda model: 0.5)
+    monkeypatch.setattr(soundness, "compare_with_eager", lambda model: 0.5)
     with pytest.raises(UserError, match="not supported"), AttnbenchLM("bert")._ready("pocket-sentiment"):
         pass
     for method in ("prune80", "heads50:gradient,task=pocket-agreement"):
         with pytest.raises(UserError, match="not supported"):
             CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("prune80:on=cross", "no attention at on=cross"), ("quantile3", "it would see the future")],
+)
+def test_other_command_lines_refuse_what_a_run_refuses(method, message):
+    from attnbench.doors.causal_server import CausalServer
+    from attnbench.doors.lm_eval_model import AttnbenchLM
+
+    with pytest.raises(NotApplicable, match=message), AttnbenchLM("gpt", method)._ready("pocket-agreement"):
+        pass
+    with pytest.raises(UserError, match=message):
+        CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])

@@ -21,6 +21,7 @@ from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -140,7 +141,7 @@ def task(tmp_path):
 
 
 def _prepare(folder, checkpoint, name="made", **options):
-    return lm_eval.prepare(name, checkpoint, include_path=folder, **options)
+    return lm_eval.prepare(name, checkpoint, Settings(include_path=folder, **options))
 
 
 def _by_hflm(folder, checkpoint, limit=None):
@@ -260,7 +261,7 @@ def test_a_group_is_one_cell(checkpoint, task, tmp_path, monkeypatch):
     (tmp_path / "_both.yaml").write_text("group: both\ntask: [first, second]\nmetadata: {version: 1}\n")
     file = tasks.TaskFile("both", str(tmp_path / "_both.yaml"), "causal-lm", "", (), None, "")
     monkeypatch.setattr(tasks, "stock", {"both": file}.get)
-    prepared = lm_eval.prepare("both", chosen, limit=7)
+    prepared = lm_eval.prepare("both", chosen, Settings(limit=7))
     model = chosen.load("causal-lm")
     found = prepared.evaluate(model)
     alone = [_prepare(folder, chosen, name, limit=7).evaluate(model) for name in ("first", "second")]

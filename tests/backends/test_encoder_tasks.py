@@ -18,6 +18,7 @@ from attnbench.backends.encoders.inputs import cuts
 from attnbench.backends.encoders.model import only_at
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
 
 DATA = """
 import random
@@ -91,7 +92,7 @@ def task(tmp_path):
 
 
 def _measure(folder, chosen, **options):
-    prepared = lm_eval.prepare("made", chosen, include_path=folder)
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=folder))
     model = chosen.load(prepared.head)
     prepared.check(model)
     return prepared, model, prepared.evaluate(model, **options)
@@ -249,7 +250,7 @@ def test_inputs_to_look_at_are_few_of_long_pages(checkpoint, task):
 @pytest.mark.parametrize("base", [PAIRS, PAGES], ids=["pairs", "pages"])
 def test_progress_counts_the_documents_whose_copies_are_all_done(base, checkpoint, task):
     chosen, heard = checkpoint("bert", "MaskedLM"), []
-    prepared = lm_eval.prepare("made", chosen, include_path=task(base))
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=task(base)))
     prepared.evaluate(chosen.load("masked-lm"), batch_size=3, progress=heard.append)
     assert heard == sorted(heard) and heard[-1] == prepared.samples
 
@@ -290,7 +291,7 @@ def test_logits_of_one_place_are_those_of_all(name):
 
 def test_calibration_of_a_masked_model_asks_for_what_is_masked(checkpoint, task):
     chosen = checkpoint("bert", "MaskedLM")
-    prepared = lm_eval.prepare("made", chosen, include_path=task(PAGES))
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=task(PAGES)))
     model, words = chosen.load("masked-lm"), chosen.tokenizer()
     for batch in prepared.calibration(batch_size=3):
         asked = batch["labels"] != -100
@@ -303,18 +304,20 @@ def test_calibration_of_a_masked_model_asks_for_what_is_masked(checkpoint, task)
 def test_pairs_are_calibrated_on_the_texts_of_another_dataset(checkpoint, task, monkeypatch):
     chosen = checkpoint("bert", "MaskedLM")
     with pytest.raises(NotApplicable, match="names no calibration split"):
-        lm_eval.prepare("made", chosen, include_path=task(PAIRS)).calibration()
+        lm_eval.prepare("made", chosen, Settings(include_path=task(PAIRS))).calibration()
 
     def load(path, name, split, columns):
         (column,) = columns(["id", "sentence"])
         return [{column: f"w{k} w{k + 1} w3"} for k in range(9)] + [{column: " "}]
 
     monkeypatch.setattr(data, "load", load)
-    prepared = lm_eval.prepare("made", chosen, include_path=task(PAIRS), calibration="some/texts:train")
+    prepared = lm_eval.prepare(
+        "made", chosen, Settings(include_path=task(PAIRS), calibration="some/texts:train")
+    )
     batches = prepared.calibration()
     assert sum(len(batch["input_ids"]) for batch in batches) == 9
     assert prepared.fingerprints["calibration"] == "some/texts:train[512] seed 0"
-    prepared = lm_eval.prepare("made", chosen, include_path=task(PAIRS), calibration="mine.csv")
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=task(PAIRS), calibration="mine.csv"))
     with pytest.raises(UserError, match=r"'mine\.csv' holds labels, task 'made' does not"):
         prepared.calibration()
 
@@ -388,7 +391,7 @@ def clash(split):
         (tmp_path / "made_up.py").write_text(DATA + clash.replace("SHARED", str(shared)))
         task_file = tmp_path / "made.yaml"
         task_file.write_text(task_file.read_text().replace("made_up.texts", "made_up.clash"))
-        prepared = lm_eval.prepare("made", checkpoint(), include_path=folder)
+        prepared = lm_eval.prepare("made", checkpoint(), Settings(include_path=folder))
         evaluated = {instance.doc["first"] for instance in prepared.task.instances}
         if fine:
             docs = prepared.calibration_documents()
@@ -410,7 +413,7 @@ def spaced(split):
     return found if split != "train" else [{**doc, "second": f" {doc['second']} \\n"} for doc in found]
 """
     (tmp_path / "made_up.py").write_text(DATA + spaced)
-    prepared = lm_eval.prepare("made", checkpoint(), include_path=folder)
+    prepared = lm_eval.prepare("made", checkpoint(), Settings(include_path=folder))
     with pytest.raises(UserError, match="40 of 40 calibration samples of task 'made' are evaluated too"):
         prepared.calibration_documents()
 
@@ -430,15 +433,15 @@ def test_configurations_are_measured_one_after_the_other_and_alone(checkpoint, t
         "metadata": "{configurations: [a, made.b]}",
     }
     folder = task(PAIRS, **changes)
-    whole = lm_eval.prepare("made", chosen, include_path=folder)
-    alone = [lm_eval.prepare(f"made_{part}", chosen, include_path=folder) for part in "ab"]
+    whole = lm_eval.prepare("made", chosen, Settings(include_path=folder))
+    alone = [lm_eval.prepare(f"made_{part}", chosen, Settings(include_path=folder)) for part in "ab"]
     assert [len(each.task.instances) for each in (whole, *alone)] == [6, 3, 3]
     docs = [instance.doc for each in alone for instance in each.task.instances]
     assert docs == [instance.doc for instance in whole.task.instances]
     assert [each.task.task_name for each in alone] == ["made_a", "made_b"]
     assert len({each.fingerprints["task"] for each in (whole, *alone)}) == 3
     with pytest.raises(UserError, match="unknown task 'made_c'"):
-        lm_eval.prepare("made_c", chosen, include_path=folder)
+        lm_eval.prepare("made_c", chosen, Settings(include_path=folder))
     other = tiny_tasks.write(tmp_path, DATA, {**PAIRS, "metadata": "{configurations: [a]}"}, "of_mine")
     assert tasks.find("of_mine_a", other).configuration == "a"
 

@@ -14,6 +14,7 @@ import attnbench
 from attnbench.backends import lm_eval, own_data
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import listing, models, tasks
+from attnbench.inputs.settings import Settings
 from attnbench.matrix import plan
 from attnbench.matrix.request import Request
 from attnbench.pocket.text import documents
@@ -92,7 +93,7 @@ def _csv(rows):
 )
 def test_a_mistake_in_a_csv_file_is_named_with_its_line(content, message, file, classifier):
     with pytest.raises(UserError) as caught:
-        lm_eval.prepare(file(content), classifier)
+        lm_eval.prepare(file(content), classifier, Settings())
     assert message in str(caught.value) and str(caught.value).count("mine.csv") == 1
 
 
@@ -114,7 +115,9 @@ def test_a_mistake_in_a_csv_file_is_named_with_its_line(content, message, file, 
 )
 def test_a_mistake_in_a_json_lines_file_is_named_with_its_line(line, message, file, classifier):
     with pytest.raises(UserError) as caught:
-        lm_eval.prepare(file('{"text": "w1", "label": 1}\n\n' + line + "\n", "mine.jsonl"), classifier)
+        lm_eval.prepare(
+            file('{"text": "w1", "label": 1}\n\n' + line + "\n", "mine.jsonl"), classifier, Settings()
+        )
     assert message in str(caught.value)
 
 
@@ -130,7 +133,7 @@ def test_labels_are_names_or_numbers_and_texts_are_kept(file, classifier):
         ("mine.csv", "\ufeff" + _csv(rows)),
         ("mine.jsonl", "\n".join(map(json.dumps, rows))),
     ):
-        prepared = lm_eval.prepare(file(content, name), classifier)
+        prepared = lm_eval.prepare(file(content, name), classifier, Settings())
         docs = [instance.doc for instance in prepared.task.instances]
         assert docs == [{"text": t, "label": k} for t, k in zip(texts, [1, 0, 1, 0], strict=True)]
         assert np.isfinite(prepared.evaluate(classifier.load("classification")).outputs).all()
@@ -155,26 +158,26 @@ def test_a_label_is_the_same_class_in_both_kinds_of_file(labels, given, expected
     model = tiny_tasks.checkpoint(tmp_path / "model", labels=labels)
     rows = {"mine.csv": HEAD + "w1," + given.strip('"'), "mine.jsonl": f'{{"text": "w1", "label": {given}}}'}
     for name, content in rows.items():
-        prepared = lm_eval.prepare(file(content + "\n", name), model)
+        prepared = lm_eval.prepare(file(content + "\n", name), model, Settings())
         assert [prepared.task.doc_to_target(item.doc) for item in prepared.task.instances] == [expected]
 
 
 def test_labels_that_differ_by_case_alone_are_not_guessed(file, tmp_path):
     model = tiny_tasks.checkpoint(tmp_path / "model", labels=("Yes", "YES", "no"))
     with pytest.raises(UserError, match="line 2: label 'yes' is none of Yes, YES, no"):
-        lm_eval.prepare(file(HEAD + "w1,yes\n"), model)
+        lm_eval.prepare(file(HEAD + "w1,yes\n"), model, Settings())
 
 
 def test_splits_and_endings_may_be_in_capitals(file, classifier):
     rows = "text,label,split\nw1,1,Test\nw2,0,TRAIN\nw3,0,Dev\n"
-    prepared = lm_eval.prepare(file(rows, "MINE.CSV"), classifier)
+    prepared = lm_eval.prepare(file(rows, "MINE.CSV"), classifier, Settings())
     assert [item.doc["text"] for item in prepared.task.instances] == ["w1", "w3"]
     assert prepared.file.dataset == "file MINE.CSV"
 
 
 def test_the_first_text_that_is_too_long_is_named_with_its_line(file, classifier):
     rows = "text,label,split\nw1,1,train\nw2,0,test\n" + "w3 " * 99 + ",0,test\n" + "w4 " * 90 + ",0,test\n"
-    prepared = lm_eval.prepare(file(rows), classifier)
+    prepared = lm_eval.prepare(file(rows), classifier, Settings())
     with pytest.raises(
         UserError, match=r"mine\.csv, line 4: 2 of 3 inputs of task 'mine' have over 80 tokens"
     ):
@@ -182,7 +185,7 @@ def test_the_first_text_that_is_too_long_is_named_with_its_line(file, classifier
 
 
 def test_a_pair_stays_a_pair(file, classifier):
-    prepared = lm_eval.prepare(file("label,text,text2\n1,w1 w2,w3\n"), classifier)
+    prepared = lm_eval.prepare(file("label,text,text2\n1,w1 w2,w3\n"), classifier, Settings())
     (batch,) = prepared.batches(1)
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1]]
 
@@ -190,20 +193,20 @@ def test_a_pair_stays_a_pair(file, classifier):
 def test_a_model_with_one_output_is_compared_by_correlation(file, tmp_path):
     number = tiny_tasks.checkpoint(tmp_path / "number", labels=("similarity",))
     rows = [{"text": f"w{k} w{k + 1}", "label": k / 7} for k in range(20)]
-    prepared = lm_eval.prepare(file(_csv(rows)), number)
+    prepared = lm_eval.prepare(file(_csv(rows)), number, Settings())
     found = prepared.evaluate(number.load("classification"))
     assert list(found.metrics) == ["spearman", "pearson"]
     for label in ("high", "nan", "inf", "-Infinity", "1_5", ""):
         with pytest.raises(UserError, match=f"line 3: label '{label}' is no number"):
-            lm_eval.prepare(file(HEAD + f"b,1e3\na,{label}\n"), number)
+            lm_eval.prepare(file(HEAD + f"b,1e3\na,{label}\n"), number, Settings())
     with pytest.raises(UserError, match="line 1: label True is no number"):
-        lm_eval.prepare(file('{"text": "a", "label": true}\n', "mine.jsonl"), number)
+        lm_eval.prepare(file('{"text": "a", "label": true}\n', "mine.jsonl"), number, Settings())
 
 
 def test_a_checkpoint_with_another_head_is_refused(file, tmp_path):
     spans = tiny_tasks.checkpoint(tmp_path / "spans", head="QuestionAnswering")
     with pytest.raises(UserError, match="does not fit task 'mine': it is a BertForQuestionAnswering"):
-        lm_eval.prepare(file(HEAD + "w1,1\n"), spans)
+        lm_eval.prepare(file(HEAD + "w1,1\n"), spans, Settings())
 
 
 # calibration
@@ -211,7 +214,7 @@ def test_a_checkpoint_with_another_head_is_refused(file, tmp_path):
 
 def test_a_split_column_names_what_is_fitted_on(file, classifier):
     rows = [{"text": f"w{k}", "label": k % 2, "split": "train" if k % 3 else "test"} for k in range(30)]
-    prepared = lm_eval.prepare(file(_csv(rows)), classifier)
+    prepared = lm_eval.prepare(file(_csv(rows)), classifier, Settings())
     assert [instance.doc["text"] for instance in prepared.task.instances] == [
         f"w{k}" for k in range(0, 30, 3)
     ]
@@ -223,24 +226,24 @@ def test_a_split_column_names_what_is_fitted_on(file, classifier):
 def test_another_file_may_be_fitted_on_by_any_classifier(file, classifier, tmp_path):
     mine = file(HEAD + "".join(f"w{k},{k % 2}\n" for k in range(10)))
     with pytest.raises(NotApplicable, match=r"names no calibration split: .* FILE\.csv"):
-        lm_eval.prepare(mine, classifier).calibration()
+        lm_eval.prepare(mine, classifier, Settings()).calibration()
     other = file(
         "".join(json.dumps({"text": f"w{k}", "label": "yes"}) + "\n" for k in range(20, 30)), "o.jsonl"
     )
-    prepared = lm_eval.prepare(mine, classifier, calibration=other)
+    prepared = lm_eval.prepare(mine, classifier, Settings(calibration=other))
     assert {doc["text"] for doc in prepared.calibration_documents()} == {f"w{k}" for k in range(20, 30)}
     assert prepared.fingerprints["calibration"] == "o.jsonl[512] seed 0"
     with pytest.raises(UserError, match=r"10 of 10 calibration samples of task 'mine' are evaluated too"):
-        lm_eval.prepare(mine, classifier, calibration=mine).calibration()
+        lm_eval.prepare(mine, classifier, Settings(calibration=mine)).calibration()
     pair = file("text,text2,label\nw1,w2,0\n", "pair.csv")
     with pytest.raises(UserError, match="line 2: 2 texts, task 'mine' has 1"):
-        lm_eval.prepare(mine, classifier, calibration=pair).calibration()
+        lm_eval.prepare(mine, classifier, Settings(calibration=pair)).calibration()
 
 
 @pytest.mark.parametrize("name", ["train", "Calibration"])
 def test_one_split_of_a_file_may_be_fitted_on(name, file, classifier):
     other = file("text,label,split\nw1,1,train\nw2,0,train\nw3,0,test\n", "other.csv")
-    prepared = lm_eval.prepare(file(HEAD + "w9,1\n"), classifier, calibration=f"{other}:{name}")
+    prepared = lm_eval.prepare(file(HEAD + "w9,1\n"), classifier, Settings(calibration=f"{other}:{name}"))
     assert {doc["text"] for doc in prepared.calibration_documents()} == {"w1", "w2"}
 
 
@@ -264,7 +267,9 @@ def test_a_mistake_in_what_is_fitted_on_comes_before_anything_is_measured(
     if content is not None:
         file(content, "other.csv")
     with pytest.raises(UserError, match=message):
-        lm_eval.prepare(file(HEAD + "w9,1\n"), classifier, calibration=f"{tmp_path / 'other.csv'}{split}")
+        lm_eval.prepare(
+            file(HEAD + "w9,1\n"), classifier, Settings(calibration=f"{tmp_path / 'other.csv'}{split}")
+        )
 
 
 def test_no_method_is_fitted_on_nothing(file, tmp_path):
@@ -288,7 +293,9 @@ def test_no_method_is_fitted_on_nothing(file, tmp_path):
 def test_calibration_on_a_file_is_for_classifiers(file):
     from attnbench.inputs import models
 
-    prepared = lm_eval.prepare("pocket-qa", models.find("bert", "pocket-qa"), limit=2, calibration=file(HEAD))
+    prepared = lm_eval.prepare(
+        "pocket-qa", models.find("bert", "pocket-qa"), Settings(limit=2, calibration=file(HEAD))
+    )
     with pytest.raises(UserError, match="holds labels, task 'pocket-qa' does not"):
         prepared.calibration()
 

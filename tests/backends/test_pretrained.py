@@ -14,6 +14,7 @@ import attnbench
 from attnbench.backends import lm_eval
 from attnbench.errors import UserError
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 
 SENTENCES = [
     ("A man is playing a guitar on the stage.", "Someone plays an instrument in front of people."),
@@ -84,7 +85,7 @@ def test_it_has_no_head_that_answers(folder, tmp_path):
     path.write_text("text,label\na film,0\n")
     checkpoint = Checkpoint("minilm", str(folder), "folder")
     with pytest.raises(UserError, match="does not fit task 'mine': it is a BertModel"):
-        lm_eval.prepare(str(path), checkpoint)
+        lm_eval.prepare(str(path), checkpoint, Settings())
     with pytest.raises(UserError, match="has no trained classification head"):
         checkpoint.load("classification")
 
@@ -127,7 +128,9 @@ def documents(split):
     (place / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (place / name).write_text((folder / name).read_text())
-    prepared = lm_eval.prepare("odd", Checkpoint("odd", str(place), "folder"), include_path=str(tmp_path))
+    prepared = lm_eval.prepare(
+        "odd", Checkpoint("odd", str(place), "folder"), Settings(include_path=str(tmp_path))
+    )
     rows = prepared._lm.rows(prepared.task.instances)
     for instance, windows in zip(prepared.task.instances, rows, strict=True):
         context, (answer,) = instance.doc["context"], instance.doc["answers"]["text"]

@@ -16,6 +16,7 @@ from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -94,7 +95,7 @@ def task(tmp_path):
 
 
 def _prepare(folder, checkpoint, **options):
-    return lm_eval.prepare("made", checkpoint, include_path=folder, **options)
+    return lm_eval.prepare("made", checkpoint, Settings(include_path=folder, **options))
 
 
 def _texts(prepared):
@@ -231,7 +232,7 @@ def test_other_tasks_and_models_are_refused(checkpoint, task, tiny_folder):
         _prepare(task(), Checkpoint("tiny", tiny_folder, "folder"))
     for name in ("pocket-sentiment", "pocket-perplexity"):
         with pytest.raises(UserError, match=f"does not fit task '{name}'"):
-            lm_eval.prepare(name, checkpoint())
+            lm_eval.prepare(name, checkpoint(), Settings())
     model = checkpoint().load("seq2seq")
     with pytest.raises(RuntimeError, match="training mode"):
         _prepare(task(), checkpoint()).evaluate(model.train())

@@ -11,7 +11,7 @@ from sample_records import board, missing, record, right
 from attnbench.boards.tables import footnotes
 from attnbench.boards.tables.leaderboard import render, to_json
 from attnbench.errors import UserError
-from attnbench.statistics import compare
+from attnbench.statistics import against_dense
 
 GOLDEN = Path(__file__).with_name("board.txt")
 
@@ -73,7 +73,7 @@ def test_markdown_has_heading_table_verdict_and_footnotes():
     ],
 )
 def test_a_class_stands_before_a_reason_only_where_it_says_something(error, shown):
-    (row,) = compare.rows([missing("prune80", "failed", error)])
+    (row,) = against_dense.rows([missing("prune80", "failed", error)])
     assert footnotes.reason(row) == shown and row.error == error
 
 

@@ -22,6 +22,7 @@ from attnbench.engine.learning.fit import fit
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.models import find
+from attnbench.inputs.settings import Settings
 from attnbench.methods import spec
 from attnbench.pocket.text import documents
 
@@ -181,13 +182,17 @@ def gpt():
     checkpoint = find("gpt", "pocket-agreement")
     model = checkpoint.load("causal-lm")
     made = {method: spec.parse(method) for method in METHODS}
-    fit(model, made["heads50:gradient"], lm_eval.prepare("pocket-agreement", checkpoint).calibration())
+    fit(
+        model,
+        made["heads50:gradient"],
+        lm_eval.prepare("pocket-agreement", checkpoint, Settings()).calibration(),
+    )
     return checkpoint, model, made
 
 
 def _by_lm_eval(folder, gpt, method, task):
     checkpoint, model, methods = gpt
-    prepared = lm_eval.prepare(task, checkpoint, include_path=str(folder))
+    prepared = lm_eval.prepare(task, checkpoint, Settings(include_path=str(folder)))
     with apply(model, *methods[method]):
         found = prepared.evaluate(model)
     (metric,) = found.metrics.values()

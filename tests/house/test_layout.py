@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -63,9 +64,16 @@ def problems(root: Path) -> list[str]:
         if mine not in (*WINGS, GROUND, *FACES, *PACKAGES.values()):
             lines.append(f"{name} stands in no wing")
         if mine in WINGS and path.stem == "__init__":
-            body = ast.parse(text).body
-            if len(body) > 1 or not (body and ast.get_docstring(ast.parse(text))):
+            body, said = ast.parse(text).body, ast.get_docstring(ast.parse(text)) or ""
+            if len(body) > 1 or not said:
                 lines.append(f"{name} is more, or less, than a docstring")
+            if not re.search(r"^May import .*\bBegin\s+with\s+`", said, re.MULTILINE | re.DOTALL):
+                lines.append(f"{name} does not say what it may import and where to begin")
+            lines += [
+                f"{name} names {file}, which is not there"
+                for file in re.findall(r"`([\w/]+\.py)`", said)
+                if not (path.parent / file).is_file()
+            ]
         if len(text.splitlines()) > LONGEST:
             lines.append(f"{name} has more than {LONGEST} lines")
         lines += [
@@ -168,6 +176,15 @@ def test_what_is_planted_is_found(name, copy):
     file, line, told = PLANTED[name]
     _append(copy / file, line)
     assert any(told in each for each in problems(copy))
+
+
+def test_a_room_that_says_nothing_or_what_is_not_there_is_found(copy):
+    (copy / "attnbench" / "records" / "__init__.py").write_text('"""Records."""\n', encoding="utf-8")
+    place = copy / "attnbench" / "engine" / "places" / "__init__.py"
+    place.write_text(place.read_text(encoding="utf-8").replace("sites.py", "gone.py"), encoding="utf-8")
+    found = problems(copy)
+    assert "attnbench.records does not say what it may import and where to begin" in found
+    assert "attnbench.engine.places names gone.py, which is not there" in found
 
 
 def test_a_crowded_room_a_long_file_and_a_stray_module_are_found(copy):

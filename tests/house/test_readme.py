@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -45,9 +46,44 @@ def test_contributing_shows_every_step_as_a_command():
     order = ["new-method", "check", "run", "run", "run", "leaderboard", "leaderboard", "verify"]
     assert [each.command for each in commands] == order
     assert "--plugin my_method.py" in ten.partition("\n## ")[0]
+    assert "(docs/one-run.md)" in CONTRIBUTING
     assert "pull request" in five.partition("\n## ")[0]
     for suite in (path for each in commands for path in getattr(each, "suites", [])):
         assert (ROOT / suite).is_file(), suite
+
+
+FOLDERS = "attnbench|plugins|tasks|tests|benchmarks|docs|leaderboards"
+TEXTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+FENCED = r"```\w*\n(.*?)```"
+
+
+def absent(text: str) -> list[str]:
+    """List the paths, files and modules that a text names and that are not there.
+
+    A word in capitals stands for any name. What begins with `my`, and a file that a code block names without
+    its folder, is the reader's own.
+    """
+    paths = re.findall(rf"(?<![\w./-])((?:{FOLDERS})/[\w./*-]*[\w/])", text)
+    paths = [path for path in paths if not path.rpartition("/")[2].startswith("my-")]
+    found = [path for path in paths if not any(ROOT.glob(re.sub("[A-Z]{4,}(?!\\.md)", "*", path)))]
+    blocks = "\n".join(re.findall(FENCED, text, re.DOTALL))
+    names = {path.name for folder in FOLDERS.split("|") for path in (ROOT / folder).rglob("*.py")}
+    bare = re.findall(r"`(\w+\.py)`", re.sub(FENCED, "", text, flags=re.DOTALL))
+    found += [name for name in bare if name not in names and name not in blocks]
+    modules = re.findall(r"python -m (attnbench[\w.]*)", text)
+    return found + [name for name in modules if importlib.util.find_spec(name) is None]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_a_text_names_is_there(name):
+    assert absent((ROOT / name).read_text(encoding="utf-8")) == []
+
+
+def test_what_is_not_there_is_told():
+    gone = ["attnbench/gone.py", "plugins/GONE/NAME.py", "tile.py"]
+    text = "`attnbench/gone.py` plugins/GONE/NAME.py `tile.py` `mine.py` plugins/FAMILY.py tasks/my-task"
+    assert absent(f"{text}\n```bash\nedit mine.py\n```\n") == gone
+    assert absent("python -m attnbench.cli.gone > docs/commands.md") == ["attnbench.cli.gone"]
 
 
 def test_the_method_in_ten_lines_is_what_check_asks_for(tmp_path, fresh_registry):

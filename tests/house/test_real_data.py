@@ -15,10 +15,11 @@ CODE = """
 import json, sys, torch
 from attnbench.backends import lm_eval
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 torch.set_num_threads(1)
 name, task, limit, calibration = json.loads(sys.argv[1])
 checkpoint = Checkpoint(name.rsplit("/", 1)[-1], name, "folder")
-prepared = lm_eval.prepare(task, checkpoint, limit=limit, calibration=calibration)
+prepared = lm_eval.prepare(task, checkpoint, Settings(limit=limit, calibration=calibration))
 model = checkpoint.load(prepared.head)
 prepared.check(model)
 found = prepared.evaluate(model)
@@ -70,6 +71,7 @@ import json, sys
 from pathlib import Path
 from attnbench.backends import lm_eval
 from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
 base, folder, architectures, rename = sys.argv[1:3] + [json.loads(sys.argv[3]), json.loads(sys.argv[4])]
 found = {}
 for head, named in architectures.items():
@@ -87,7 +89,8 @@ for head, named in architectures.items():
             path.parent.mkdir(exist_ok=True)
             path.write_text(Path(tasks.find(name).path).read_text().replace(*rename[name]))
             yaml = str(path.parent)
-        prepared = lm_eval.prepare(name, Checkpoint("minilm", str(place), "folder"), include_path=yaml)
+        chosen = Checkpoint("minilm", str(place), "folder")
+        prepared = lm_eval.prepare(name, chosen, Settings(include_path=yaml))
         task = prepared.task
         targets = [task.doc_to_target(instance.doc) for instance in task.instances]
         rows = [row for rows in prepared._lm.rows(task.instances) for row in rows]

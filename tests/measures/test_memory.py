@@ -12,6 +12,7 @@ import torch
 from attnbench import apply
 from attnbench.backends import lm_eval
 from attnbench.inputs import models
+from attnbench.inputs.settings import Settings
 
 SAMPLES, BATCH = 120, 8
 ANSWER = 400  # bytes a sample at most: a few numbers, and what Python and numpy need to hold them
@@ -32,7 +33,7 @@ def _held() -> int:
 )
 def test_memory_stays_flat_over_batches_and_methods(model, task):
     checkpoint = models.find(model, task)
-    prepared = lm_eval.prepare(task, checkpoint, limit=SAMPLES)
+    prepared = lm_eval.prepare(task, checkpoint, Settings(limit=SAMPLES))
     loaded = checkpoint.load(prepared.head)
     tracemalloc.start()
     try:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_records import board, missing, record, right
 
-from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.boards.tables import cells, footnotes, leaderboard
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import compare
-from attnbench.statistics.compare import rows, to_frame
+from attnbench.statistics import against_dense
+from attnbench.statistics.against_dense import rows, to_frame
 from attnbench.statistics.inference import holm, tango
 from attnbench.statistics.row import Row
 
@@ -144,7 +144,7 @@ def test_a_cell_of_other_samples_fails_alone():
         row = found[name]
         assert row.status == "failed" and row.difference is None and words in row.error
         assert words in leaderboard.render(cells.values(), "text").replace("\n", " ")
-        assert any(f"tiny sst2 {name}: {words}" in line for line in compare.mismatches(cells.values()))
+        assert any(f"tiny sst2 {name}: {words}" in line for line in against_dense.mismatches(cells.values()))
 
 
 def test_contradicting_twins_are_refused_and_equal_ones_are_one():
@@ -281,11 +281,11 @@ def test_every_cost_column_has_a_word_in_the_legend():
         "latency": {"ratio": 0.8}, "memory": {"ratio": 0.9}, "flops": {"simulated": 0.9, "realised": 0.8},
     }  # fmt: skip
     told = " ".join(footnotes.footnotes(rows(items), items, str))
-    for word in leaderboard.COSTS:
+    for word in cells.COSTS:
         assert re.search(rf"\b{re.escape(word)}\b", told), word
     assert "total variation" in told and "seconds: to fit" in told
     terminal = leaderboard.render(items, "text")
-    for word in leaderboard.COSTS:
+    for word in cells.COSTS:
         assert bool(re.search(rf"\b{re.escape(word)}\b", terminal)) == (word not in leaderboard.WIDE), word
 
 
@@ -311,7 +311,7 @@ def test_rows_do_not_depend_on_the_order_of_the_records(mistakes):
 def test_the_margin_is_an_option():
     strict, loose = (by_method(rows(board(), margin=margin))["prune50"] for margin in (0.005, 0.05))
     assert (strict.within, loose.within) == (False, True)
-    assert compare.MARGIN == 0.01
+    assert against_dense.MARGIN == 0.01
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from scipy import stats
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
-from attnbench.statistics import compare, pairs
+from attnbench.statistics import against_dense, pairs
 from attnbench.statistics.aggregates import by_sample
 
 
@@ -67,7 +67,9 @@ def test_a_comparison_with_dense_has_the_tables_interval(drawn):
         dense = record("dense", acc=right(300, 30) * 0.5)
     others = [record("prune95", acc=rng.random(300)), record("mask90", acc=right(300, 33))]
     for beside in ([], others):
-        (row,) = (row for row in compare.rows([dense, *ours, *beside]) if row.method.startswith("prune80"))
+        (row,) = (
+            row for row in against_dense.rows([dense, *ours, *beside]) if row.method.startswith("prune80")
+        )
         found, turned = pairs.difference(ours, [dense]), pairs.difference([dense], ours)
         assert (found.low, found.high) == pytest.approx((row.low, row.high), abs=1e-12)
         assert (-turned.high, -turned.low) == pytest.approx((row.low, row.high), abs=1e-12)
@@ -177,7 +179,7 @@ def test_perplexities_of_seeds_are_averaged_as_on_the_board():
     ]
     dense = record("dense", kind="perplexity", ppl=np.stack([-counts, counts], 1))
     found = pairs.difference(drawn, [dense])
-    row = next(row for row in compare.rows([dense, *drawn]) if row.method == "prune80:random")
+    row = next(row for row in against_dense.rows([dense, *drawn]) if row.method == "prune80:random")
     assert found.a == row.score == pytest.approx(np.exp(2)) and found.b == pytest.approx(np.e)
 
 

@@ -90,7 +90,7 @@ def test_correlations_are_spearmans(done):
 def test_the_effect_of_a_head_is_what_the_task_loses_without_it(done):
     folder, _, shown = done
     checkpoint = models.find("bert", TASK)
-    prepared = lm_eval.prepare(TASK, checkpoint, limit=24)
+    prepared = lm_eval.prepare(TASK, checkpoint, Settings(limit=24))
     model = checkpoint.load(prepared.head)
     batches = prepared.batches(24, batch_size=24)
     dense = prepared.evaluate(model).metrics["acc"]["value"]

@@ -13,7 +13,7 @@ from attnbench.errors import UserError
 from attnbench.methods import controls
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import inference, pairing
+from attnbench.statistics import inference, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, working
 from attnbench.statistics.row import LEVEL, Row
 
@@ -73,7 +73,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
     """Make the rows of one model on one task."""
     problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
-    problems |= pairing.others(measured)
+    problems |= same_samples.others(measured)
     measured = {method: item for method, item in measured.items() if problems[method] is None}
     groups: dict[str, list[Record]] = {}
     for method, item in measured.items():
@@ -121,7 +121,7 @@ def mismatches(records: Iterable[Record]) -> Iterator[str]:
     """Yield a line for every cell that was measured on other samples than its model's dense on that task."""
     for (model, task), cells in _columns(records).items():
         measured = {method: item for method, item in cells.items() if problem(item) is None}
-        for method, told in pairing.others(measured).items():
+        for method, told in same_samples.others(measured).items():
             yield f"{model} {task} {method}: {told}"
 
 
