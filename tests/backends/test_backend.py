@@ -536,7 +536,7 @@ def test_bundled_tasks_are_listed_without_heavy_imports():
     code = """
 import json, sys
 from dataclasses import asdict
-from attnbench import tasks
+from attnbench.inputs import tasks
 listed = {name: asdict(task) for name, task in tasks.available().items()}
 print(json.dumps([listed, [name for name in ("torch", "numpy", "lm_eval") if name in sys.modules]]))
 """

@@ -65,7 +65,7 @@ def test_models_and_tasks_are_listed(capsys):
 def test_listing_imports_nothing_heavy():
     code = """
 import sys
-from attnbench import listing
+from attnbench.inputs import listing
 print(len([*listing.task_lines(), *listing.model_lines()]) > 20)
 print([name for name in ("torch", "numpy", "lm_eval", "transformers") if name in sys.modules])
 """
