@@ -23,6 +23,8 @@ from attnbench.methods import declared
 from attnbench.methods.declared import place
 from attnbench.methods.protocol import Method
 
+__all__ = ["load", "registry"]
+
 PROJECT = "attnbench"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
