@@ -96,7 +96,7 @@ def _block(thing: Any) -> str:
 
 def signature(thing: Any) -> str:
     """Write a function's or a class's signature with its annotations as the code has them."""
-    if not inspect.isroutine(thing) and not inspect.isclass(thing) or _is_error(thing):
+    if not (inspect.isroutine(thing) or inspect.isclass(thing)) or _is_error(thing):
         return ""
     found = inspect.signature(thing)
     known = [

@@ -331,8 +331,7 @@ def test_what_fits_are_made_of_counts_however_it_is_imported(use, fresh_registry
     from attnbench.engine.learning import training
     from attnbench.methods import code
 
-    for name, value in (("train", training.train), ("training", training)):
-        monkeypatch.setattr(attnbench, name, value, raising=False)
+    monkeypatch.setattr(attnbench, "training", training, raising=False)
     path = tmp_path / "learns.py"
     path.write_text(
         f"from attnbench import Method, hookimpl\n{USES[use]}\n\n\nclass Learns(Method):\n"
@@ -380,16 +379,11 @@ def test_identity_is_the_same_wherever_code_lies(tmp_path):
     for file in tmp_path.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         for name in ("gates", "training"):
-            text = text.replace(
-                f"from attnbench.engine.learning.{name} import", f"from attnbench.deeper.{name} import"
-            )
+            text = text.replace(f"attnbench.engine.learning.{name}", f"attnbench.deeper.{name}")
         file.write_text(text, encoding="utf-8")
-    roof = tmp_path / "attnbench" / "__init__.py"
-    lazy = '_LAZY = {\n    "train": "attnbench.deeper.training",'
-    roof.write_text(roof.read_text(encoding="utf-8").replace("_LAZY = {", lazy), encoding="utf-8")
     user = tmp_path / "attnbench_plugins" / "finetune.py"
     text = user.read_text(encoding="utf-8")
-    both = "from attnbench.deeper.training import own_weights, train"
+    both = "from attnbench import own_weights, train"
     apart = f"from attnbench import train\n{' ' * 8}from attnbench.deeper.training import own_weights"
     assert both in text
     user.write_text(text.replace(both, apart), encoding="utf-8")

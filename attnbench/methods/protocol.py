@@ -89,7 +89,7 @@ class Method:
         return context
 
     def fit(self, model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
-        """Learn from calibration batches, and store what is learned in attributes that end in an underscore."""
+        """Learn from calibration batches; what is learned goes to attributes that end in an underscore."""
         return None
 
     def installed(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
