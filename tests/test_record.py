@@ -216,6 +216,35 @@ def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
     assert code_of(parse("some-c")) == first
 
 
+def test_code_beside_what_type_checkers_read_counts(fresh_registry, tmp_path):
+    codes = []
+    for scale in (2, 4):
+        (tmp_path / str(scale)).mkdir()
+        path = Path(_method_file(tmp_path / str(scale), "e", "probs * SCALE"))
+        block = f"if TYPE_CHECKING:\n    from torch import Tensor\nelse:\n    SCALE = {scale}\n"
+        text = path.read_text().replace("SCALE = 2\n", block)
+        path.write_text(f"from typing import TYPE_CHECKING\n{text}")
+        fresh_registry._registry = None
+        fresh_registry.load([str(path)])
+        codes.append(code_of(parse("some-e")))
+    assert codes[0] != codes[1]
+
+
+def test_what_the_roof_hands_out_is_found_without_importing_it():
+    program = (
+        "import sys; from attnbench.methods.code import _definer\n"
+        "print(*[_definer('attnbench', name) for name in ('train', 'HardConcrete', 'kernels', 'Method')])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "attnbench.engine.learning.training",
+        "attnbench.engine.learning.gates",
+        "attnbench.engine.serving.kernels",
+        "attnbench.methods.protocol",
+    ]
+
+
 PACKAGE = {
     "helpers.py": "SCALE = 2\n\ndef scaled(x):\n    return x * SCALE\n",
     "methods.py": """

@@ -117,9 +117,9 @@ def _definer(module: str, name: str) -> str:
     seen = set[tuple[str, str]]()
     while (module, name) not in seen:
         seen.add((module, name))
-        if _is_module(f"{module}.{name}"):
-            return f"{module}.{name}"
         node = _bound(_source(module)).get(name)
+        if node is None and _is_module(f"{module}.{name}"):
+            return f"{module}.{name}"
         if isinstance(node, ast.ImportFrom):
             original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
             module, name = _absolute(module, node), original

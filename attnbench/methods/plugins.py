@@ -179,11 +179,9 @@ def _reason(error: BaseException) -> str:
     """Write an error as one line; of a name that attnbench does not have, with the near one."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     missing = re.search(rf"cannot import name '(\w+)' from '{PROJECT}'", text)
-    return (
-        f"{missing.string[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}"
-        if missing
-        else text
-    )
+    if missing:
+        text = f"{text[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}"
+    return text
 
 
 def import_file(path: Path) -> ModuleType:
