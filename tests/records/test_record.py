@@ -216,6 +216,35 @@ def test_code_hash_ignores_words_and_sees_code(fresh_registry, tmp_path):
     assert code_of(parse("some-c")) == first
 
 
+def test_code_beside_what_type_checkers_read_counts(fresh_registry, tmp_path):
+    codes = []
+    for scale in (2, 4):
+        (tmp_path / str(scale)).mkdir()
+        path = Path(_method_file(tmp_path / str(scale), "e", "probs * SCALE"))
+        block = f"if TYPE_CHECKING:\n    from torch import Tensor\nelse:\n    SCALE = {scale}\n"
+        text = path.read_text().replace("SCALE = 2\n", block)
+        path.write_text(f"from typing import TYPE_CHECKING\n{text}")
+        fresh_registry._registry = None
+        fresh_registry.load([str(path)])
+        codes.append(code_of(parse("some-e")))
+    assert codes[0] != codes[1]
+
+
+def test_what_the_roof_hands_out_is_found_without_importing_it():
+    program = (
+        "import sys; from attnbench.methods.code import _definer\n"
+        "print(*[_definer('attnbench', name) for name in ('train', 'HardConcrete', 'kernels', 'Method')])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "attnbench.engine.learning.training",
+        "attnbench.engine.learning.gates",
+        "attnbench.engine.serving.kernels",
+        "attnbench.methods.protocol",
+    ]
+
+
 PACKAGE = {
     "helpers.py": "SCALE = 2\n\ndef scaled(x):\n    return x * SCALE\n",
     "methods.py": """
@@ -331,8 +360,7 @@ def test_what_fits_are_made_of_counts_however_it_is_imported(use, fresh_registry
     from attnbench.engine.learning import training
     from attnbench.methods import code
 
-    for name, value in (("train", training.train), ("training", training)):
-        monkeypatch.setattr(attnbench, name, value, raising=False)
+    monkeypatch.setattr(attnbench, "training", training, raising=False)
     path = tmp_path / "learns.py"
     path.write_text(
         f"from attnbench import Method, hookimpl\n{USES[use]}\n\n\nclass Learns(Method):\n"
@@ -380,16 +408,11 @@ def test_identity_is_the_same_wherever_code_lies(tmp_path):
     for file in tmp_path.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         for name in ("gates", "training"):
-            text = text.replace(
-                f"from attnbench.engine.learning.{name} import", f"from attnbench.deeper.{name} import"
-            )
+            text = text.replace(f"attnbench.engine.learning.{name}", f"attnbench.deeper.{name}")
         file.write_text(text, encoding="utf-8")
-    roof = tmp_path / "attnbench" / "__init__.py"
-    lazy = '_LAZY = {\n    "train": "attnbench.deeper.training",'
-    roof.write_text(roof.read_text(encoding="utf-8").replace("_LAZY = {", lazy), encoding="utf-8")
     user = tmp_path / "attnbench_plugins" / "finetune.py"
     text = user.read_text(encoding="utf-8")
-    both = "from attnbench.deeper.training import own_weights, train"
+    both = "from attnbench import own_weights, train"
     apart = f"from attnbench import train\n{' ' * 8}from attnbench.deeper.training import own_weights"
     assert both in text
     user.write_text(text.replace(both, apart), encoding="utf-8")
