@@ -143,7 +143,7 @@ def test_every_kind_is_there_and_imports_attnbench_alone():
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     used = set()
     for kind in KINDS:
-        assert f"(../tests/outside/{kind}.py)" in text
+        assert f"(../tests/plugins/outside/{kind}.py)" in text
         for node in ast.walk(ast.parse((OUTSIDE / f"{kind}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert node.module in ours and not node.level
