@@ -18,7 +18,7 @@ from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console, estimate
 from attnbench.matrix.plan import check_tasks, plan
-from attnbench.matrix.request import REPEATS, Request, split
+from attnbench.matrix.request import REPEATS, Request, split_models
 from attnbench.records.record import RECORDS
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _suites(options: argparse.Namespace) -> int:
     """Measure the parts of suites, all of them unless the first that fails stops the rest."""
     suites = [suite.load(path) for path in options.suites]
     _refuse_overruling(options, suites)
-    given = split(options.models)
+    given = split_models(options.models)
     if options.dry_run:
         for each in suites:
             _print_cells(options, each, given)
@@ -159,7 +159,8 @@ def _suites(options: argparse.Namespace) -> int:
     records: list[Record] = []
     mistake = None
     for each, part in parts:
-        found, missing = list[Record](), None
+        found: list[Record] = []
+        missing: UserError | None = None
         try:
             asked = each.request(
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
