@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
-from attnbench.cli.parsing import MANY, add_include_path, positive
+from attnbench.cli import stdout
+from attnbench.cli.parsing import MANY, Once, add_include_path, positive, seconds
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
     )
     parser.add_argument(
-        "--models", **MANY, metavar="NAME", help="bert, roberta, a Hub id, or a folder; comma lists work"
+        "--models",
+        **MANY,
+        metavar="NAME",
+        help="bert, roberta, a Hub id, or a folder; comma lists work; MINE=./FOLDER gives it a name",
     )
     parser.add_argument(
         "--methods",
@@ -79,10 +83,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--records",
+        action=Once,
         metavar="DIR",
         help=f"where records are kept ({RECORDS}; a suite's: records/NAME beside it)",
     )
     parser.add_argument("--force", action="store_true", help="measure again what is recorded")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let measurements of other settings, or of another checkpoint of that name, give way",
+    )
+    parser.add_argument(
+        "--cell-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="end the run where a cell takes longer; the same command goes on with the others",
+    )
     parser.add_argument(
         "--measure",
         action="store_true",
@@ -218,11 +234,12 @@ def _measure(
     cells, settings = plan(asked), asked.settings
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
-    with _listening() as listener:
+    with stdout.aside(), _listening() as listener:
         try:
             return runner.run(
                 cells, settings, folder,
-                force=options.force, fail_fast=options.fail_fast, debug=options.debug, listener=listener,
+                force=options.force, replace=options.replace, cell_timeout=options.cell_timeout,
+                fail_fast=options.fail_fast, debug=options.debug, listener=listener,
             ), None  # fmt: skip
         except runner.Incomplete as mistake:
             return mistake.records, mistake

@@ -40,7 +40,9 @@ def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
     own, place = names.named(name)
     if is_folder(place) and not Path(place).expanduser().is_dir():
-        several = " A word with NAME= is not parted at commas: give several words." if own and "," in place else ""
+        several = (
+            " A word with NAME= is not parted at commas: give several words." if own and "," in place else ""
+        )
         raise UserError(
             f"model '{name}': no such folder.{near_file(place)}{several} Give one saved by `save_pretrained`."
         )

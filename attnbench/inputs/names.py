@@ -33,9 +33,9 @@ def label(name: str) -> str:
     NAME=./FOLDER is NAME. Raises UserError for a name that is none, and for a folder whose last part is the
     name of another model.
     """
-    own, place = named(name)
+    own, where = named(name)
     if own is not None:
-        return _own(own, place)
+        return _own(own, where)
     short = name.removeprefix("pocket-")
     if short in pocket_families():
         return f"pocket-{short}"
@@ -45,7 +45,8 @@ def label(name: str) -> str:
         last = Path(name).expanduser().resolve().name
         if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
             raise UserError(
-                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder, or name it: OTHER={name}"
+                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder, "
+                f"or give it a name: OTHER={name}"
             )
         return last
     if HUB_ID.fullmatch(name):

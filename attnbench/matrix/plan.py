@@ -61,9 +61,10 @@ def refuse_twins(kind: str, labels: Mapping[str, str], apart: str = "--records")
         file = record.file_name(label)
         twin = found.setdefault(file, name)
         if twin != name:
+            way = "Name one: NAME=PATH" if kind == "models" else "Rename one"
             raise UserError(
                 f"{kind} '{twin}' and '{name}' would share the name '{file}' in records. "
-                f"{'Name one, NAME=PATH' if kind == 'models' else 'Rename one'}, or give each its own {apart}."
+                f"{way}, or give each its own {apart}."
             )
 
 

@@ -67,5 +67,7 @@ def split_tasks(values: Names) -> tuple[str, ...]:
     """Split names of tasks. Raises UserError for a file whose own name has a comma."""
     for word in [values] if isinstance(values, str) else values:
         if "," in word and Path(word).expanduser().is_file():
-            raise UserError(f"task '{word}': commas part names, and a file here has one in its own: rename it")
+            raise UserError(
+                f"task '{word}': commas part names, and a file here has one in its own: rename it"
+            )
     return split(values)

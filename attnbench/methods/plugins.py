@@ -18,7 +18,7 @@ from typing import Any
 
 import pluggy
 
-from attnbench.errors import UserError, near, near_file
+from attnbench.errors import UserError, described, near, near_file, said
 from attnbench.methods import declared
 from attnbench.methods.declared import place
 from attnbench.methods.protocol import Method
@@ -136,12 +136,14 @@ class Registry:
             self.add(module)
             if new and self._taken == taken:
                 self._idle(source, module, asked)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if asked and isinstance(error, UserError):
                 raise
             self.methods, self.backends, self.contested = before
             told = isinstance(error, UserError | Misnamed)
-            reason = str(error) if told else " ".join(f"{type(error).__name__}: {error}".split())
+            reason = said(error) if told else described(error)
             self._leave_out(f"plugin {source} is left out: {reason}")
 
     def _idle(self, source: str, module: Any, asked: bool) -> None:
