@@ -120,7 +120,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _ending_alike() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does; where somebody handles or ignores them they stay."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, unless somebody handles or ignores them."""
 
     def stop(number: int, frame: object) -> NoReturn:
         for each in known:

@@ -40,7 +40,7 @@ class Once(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if vars(namespace).setdefault("once", {}).setdefault(self.dest, values) is not values:
             raise UserError(
-                f"{option_string} is given twice: one folder. `attnbench merge A B --into C` makes one of two."
+                f"{option_string} is given twice: give one. `attnbench merge A B --into C` makes one of two."
             )
         setattr(namespace, self.dest, values)
 

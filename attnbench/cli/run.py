@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="let measurements of other settings, or of another checkpoint of that name, give way",
+        help="let what was measured otherwise, or of another model, give way",
     )
     parser.add_argument(
         "--cell-timeout",
@@ -124,7 +124,8 @@ def execute(options: argparse.Namespace) -> int:
         limit=options.limit, seed=options.seed or 0, calibration=options.calibration,
         measure=options.measure, **_machine(options),
     )  # fmt: skip
-    cells = plan(asked)
+    with stdout.aside():
+        cells = plan(asked)
     if options.dry_run:
         for cell in cells:
             print(f"{models.label(cell.model)} {cell.task} {cell.method}")
@@ -234,7 +235,7 @@ def _measure(
     cells, settings = plan(asked), asked.settings
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
-    with stdout.aside(), _listening() as listener:
+    with stdout.aside(), contextlib.closing(console.Console()) as listener:
         try:
             return runner.run(
                 cells, settings, folder,
@@ -245,15 +246,6 @@ def _measure(
             return mistake.records, mistake
         except UserError as mistake:
             return [], mistake
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[console.Console]:
-    listener = console.Console()
-    try:
-        yield listener
-    finally:
-        listener.close()
 
 
 def _show_json(records: Sequence[Record]) -> None:

@@ -18,7 +18,7 @@ from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener, beside_card
-from attnbench.matrix.ledger import Ledger
+from attnbench.matrix.ledger import Ledger, settled
 from attnbench.measures.finite import origin, require_finite
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
@@ -59,7 +59,7 @@ class Column:
         """Return a cell's record and whether it was there already."""
         item = self._item(methods)
         old = self.ledger.existing(item.cell)
-        ended = self.ledger.ended(item)
+        ended = self.ledger.ended(item, old)
         if old and not force and self._holds(old, item, methods):
             self.dense_outputs = self.dense_outputs if methods else old.scores.get("outputs")
             return old, True
@@ -136,7 +136,7 @@ class Column:
             return (old.status, old.error, old.settings) == (item.status, item.error, item.settings)
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
         contested = any(method.name in registry().contested for method in methods)
-        usable = old.status != "failed" and not unmeasured and not contested
+        usable = settled(old) and not unmeasured and not contested
         return usable and provenance.holds(old.provenance, item.provenance)
 
     @functools.cached_property

@@ -19,7 +19,8 @@ from attnbench.records import provenance, record, whereabouts
 from attnbench.records.difference import ANOTHER, changes, conflict, same_place
 from attnbench.records.record import Record
 
-ENDED = "ended its process"  # in the provenance of a cell that did
+ENDED = "ended its process"  # in the provenance of a cell that did: how often
+TIMES = 2  # after which it is not tried again: a kill from outside comes but once
 
 
 class Ledger:
@@ -76,19 +77,32 @@ class Ledger:
                 stack.callback(self.watchdog.stop)
             yield
 
-    def ended(self, item: Record) -> bool:
+    def ended(self, item: Record, old: Record | None) -> bool:
         """Tell whether measuring this cell ended a process; then its record says that it failed, and how."""
         how = started.left(record.path_of(self.folder, item.cell), item.provenance.get("identity"))
-        if how is not None:
-            item.status = "failed"
-            item.error = f"{item.cell['method']}: {how}; the next run tries it again, after all others"
-            item.provenance[ENDED] = True
-        return how is not None
+        if how is None:
+            return False
+        again = old is not None and bool(_ends(old)) and provenance.holds(old.provenance, item.provenance)
+        times = TIMES if again or how != started.UNKNOWN else 1
+        way = "--force tries it again" if times == TIMES else "the next run tries it again, after all others"
+        item.status, item.error = "failed", f"{item.cell['method']}: {how}; {way}"
+        item.provenance[ENDED] = times
+        return True
 
-    def postponed(self, cell: dict[str, str]) -> bool:
-        """Tell whether a cell is one that ended a process."""
+    def postponed(self, cell: dict[str, str]) -> int:
+        """Return how often a cell has ended its process, TIMES where that is for good."""
         old = self.existing(cell)
-        return old is not None and old.status == "failed" and bool(old.provenance.get(ENDED))
+        return _ends(old) if old is not None else 0
+
+
+def settled(old: Record) -> bool:
+    """Tell whether a record need not be tried again: what failed is, but not what always ends a process."""
+    return old.status != "failed" or _ends(old) >= TIMES
+
+
+def _ends(old: Record) -> int:
+    times = old.provenance.get(ENDED) if old.status == "failed" else 0
+    return times if isinstance(times, int) else 0
 
 
 def recorded(cells: Sequence[Cell], settings: Settings) -> dict[Cell, dict[str, str]]:

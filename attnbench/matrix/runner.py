@@ -49,7 +49,7 @@ def run(
     only, unless `fail_fast`. Of several columns one whose model is for other tasks is not applicable.
 
     A cell that ends the process, as one of more than `cell_timeout` seconds does, has failed for the next
-    run; the one after it tries such cells again, after all others.
+    run. One that may have been killed from outside is tried once more, after all others.
     """
     heard = listener or Silent()
     for cell in cells:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 
 class Watchdog:
@@ -50,7 +51,7 @@ def watch(owner: int) -> None:
     """Read what to count from stdin until it is closed, and kill the owner when a count is over."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a terminal sends them to both
         signal.signal(number, signal.SIG_IGN)
-    content: dict[str, object] = {}
+    content: dict[str, Any] = {}
     end, held = None, b""
     while True:
         left = None if end is None else max(0.0, end - time.monotonic())
@@ -61,11 +62,11 @@ def watch(owner: int) -> None:
         *lines, held = (held + read).split(b"\n")
         for line in lines:
             content = json.loads(line)
-            end = time.monotonic() + float(str(content["seconds"])) if content else None
+            end = time.monotonic() + content["seconds"] if content else None
     if os.getppid() != owner:
         return
-    reason = f"took longer than --cell-timeout {content['seconds']}"
-    with contextlib.suppress(OSError), open(str(content["note"]), "a", encoding="utf-8") as file:
+    reason = f"took longer than --cell-timeout {content['seconds']:g}"
+    with contextlib.suppress(OSError), open(content["note"], "a", encoding="utf-8") as file:
         file.write(reason + "\n")
     print(
         f"attnbench: stopped: {content['cell']} {reason}; the same command goes on with the others",
