@@ -94,11 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let what was measured otherwise, or of another model, give way",
     )
     parser.add_argument(
-        "--cell-timeout",
-        type=seconds,
-        metavar="SECONDS",
+        "--cell-timeout", type=seconds, metavar="SECONDS",
         help="end the run where a cell takes longer; the same command goes on with the others",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--measure",
         action="store_true",
@@ -174,10 +172,10 @@ def _suites(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
     records: list[Record] = []
+    found: list[Record]
     mistake = None
     for each, part in parts:
-        found: list[Record] = []
-        missing: UserError | None = None
+        found, missing = [], None
         try:
             asked = each.request(
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine

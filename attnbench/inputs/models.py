@@ -40,9 +40,7 @@ def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
     own, place = names.named(name)
     if is_folder(place) and not Path(place).expanduser().is_dir():
-        several = (
-            " A word with NAME= is not parted at commas: give several words." if own and "," in place else ""
-        )
+        several = " NAME=PATH is not parted at commas: give several words." if own and "," in place else ""
         raise UserError(
             f"model '{name}': no such folder.{near_file(place)}{several} Give one saved by `save_pretrained`."
         )
@@ -161,7 +159,7 @@ def _has_sdpa(config: Any) -> bool:
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
     """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
-    shown = label(name)
+    shown, given = label(name), name
     name = names.named(name)[1]
     pocket = pocket_families().get(name.removeprefix("pocket-"), {})
     if tasks.is_own(task):
@@ -184,7 +182,7 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
             )
         return Checkpoint(name, found[0], "published", trust_remote_code)
     if is_folder(name):
-        check_folder(name)
+        check_folder(given)
         return Checkpoint(shown, os.path.expanduser(name), "folder", trust_remote_code)
     return Checkpoint(shown, name, "hub", trust_remote_code)
 

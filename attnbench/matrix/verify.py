@@ -98,7 +98,8 @@ def _require_plugins(old: Record) -> None:
 def _model(old: Record) -> str:
     name, source = old.cell["model"], old.provenance.get("source")
     if source != "folder":
-        return name
+        own = str(old.provenance.get("model"))  # of a Hub model that the run gave another name
+        return f"{name}={own}" if source == "hub" and own != name and names.HUB_ID.fullmatch(own) else name
     if there := names.placed(name):
         return there
     raise UserError(
