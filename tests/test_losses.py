@@ -136,21 +136,21 @@ def test_what_a_method_raises_moves_or_prints_harms_no_other_cell(command, tmp_p
 ENDS = {
     "leaves": (3, "leaves: ended its process: by a kill from outside, for want of memory or by os._exit"),
     "crashes": (-signal.SIGSEGV, "crashes: crashed its process: Segmentation fault; --force tries it again"),
-    "hangs": (-signal.SIGKILL, "hangs: took longer than --cell-timeout 8; --force tries it again"),
+    "hangs": (-signal.SIGKILL, "hangs: took longer than --cell-timeout 15; --force tries it again"),
 }
 
 
 @pytest.mark.parametrize("method", ENDS)
 def test_a_cell_that_ends_its_process_has_failed_for_the_next_run(method, command, tmp_path):
     status, words = ENDS[method]
-    asked = (f"{method},prune80", "--cell-timeout", "8")
+    asked = (f"{method},prune80", "--cell-timeout", "15")
     first, _, err = _ended(command(*asked))
     assert first == status and set(_statuses(tmp_path / "r")) == {"dense", "uniform"}
     assert len(_notes(tmp_path / "r")) == 1
     if method == "hangs":
         last = err.splitlines()[-1]
         assert re.fullmatch(
-            r"attnbench: stopped: tiny · \S+ · hangs took longer than --cell-timeout 8; .*", last
+            r"attnbench: stopped: tiny · \S+ · hangs took longer than --cell-timeout 15; .*", last
         )
     assert _ended(command(*asked))[0] == 1
     found = _statuses(tmp_path / "r")

@@ -100,7 +100,7 @@ class Column:
         cell = {"model": models.label(self.name), "task": self.label, "method": spec.format(methods)}
         settings = self.settings.recorded() | ({"notes": self.notes} if self.notes else {})
         if self.absent is not None:
-            return Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
+            return Record(cell, "not applicable", self.absent, settings=settings)
         learned_from = any(map(needs_fit, methods)) and self._learned_from
         prints = {**self.bench.prepared.fingerprints, **(learned_from or {})}
         source = provenance.of(cell, methods, self.bench.checkpoint, prints, self.settings, self.places)

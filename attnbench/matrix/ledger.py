@@ -38,6 +38,7 @@ class Ledger:
 
         What no JSON holds makes a failed cell of it.
         """
+        item.date = item.date or provenance.now()
         old = None if self.replace else self.existing(item.cell)
         if old is not None and (why := conflict(old, item)) is not None:
             name = " · ".join(item.cell.values())
