@@ -129,8 +129,8 @@ def test_a_wrong_value_is_named_and_passed_over(good, tmp_path, capsys, field, v
 
 def fields(table, path=()):
     for key, kind in table.items():
-        name = {"metrics": "acc", "fitted": "heads50:l1", "versions": "torch", "fingerprints": "task", "places": "task",
-                "seconds": "fit"}[path[-1]] if key == schema.EACH else key  # fmt: skip
+        name = {"metrics": "acc", "fitted": "heads50:l1", "versions": "torch", "fingerprints": "task",
+                "places": "task", "seconds": "fit"}[path[-1]] if key == schema.EACH else key  # fmt: skip
         yield (*path, name)
         if isinstance(kind, dict):
             yield from fields(kind, (*path, name))
