@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+LONGEST = 2000  # of what an exception says
+
 
 class UserError(Exception):
     """A mistake in what was asked for: one line that names the token and says the next command."""
@@ -62,6 +64,27 @@ def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError
     return UserError(f"unknown {kind} '{token}'.{near(token, known)} {hint}")
 
 
+def described(error: BaseException) -> str:
+    """Return an exception's kind, words and notes on one line."""
+    notes = "; ".join(filter(None, dict.fromkeys(map(said, getattr(error, "__notes__", [])))))
+    return _line(f"{type(error).__name__}: {said(error)}" + (f" ({notes})" if notes else ""))
+
+
+def said(value: object) -> str:
+    """Return what an exception says, on one line that can be written, whatever its `__str__` does."""
+    try:
+        return _line(str(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:
+        return f"its __str__ raises {_line(type(fault).__name__)}"
+
+
+def _line(text: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
 @contextlib.contextmanager
 def own_fault(methods: Sequence[object]) -> Iterator[None]:
     """Take a UserError for the fault of methods, which fails their cell; without any it ends the command."""
@@ -70,7 +93,7 @@ def own_fault(methods: Sequence[object]) -> Iterator[None]:
     except UserError as error:
         if not methods:
             raise
-        failure = RuntimeError(str(error))
+        failure = RuntimeError(said(error))
         for note in getattr(error, "__notes__", []):
             failure.add_note(note)
         raise failure from error

@@ -45,6 +45,7 @@ def run(
     repeats: int = REPEATS,
     records: str = RECORDS,
     force: bool = False,
+    replace: bool = False,
     fail_fast: bool = False,
     debug: bool = False,
     listener: Listener | None = None,
@@ -55,7 +56,10 @@ def run(
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
-    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly: a model or a task
+    include_path, trust_remote_code, measure. A model may be named: "run1=./run1/checkpoint-500". What was
+    measured with other settings or of another checkpoint gives way only with `replace`.
+
+    Raises UserError for anything asked wrongly: a model or a task
     that cannot be had after the others are measured (runner.Incomplete, which holds their records); a method
     that fails fails its cell only, unless `fail_fast`. Of several columns one whose model is for other tasks
     is not applicable.
@@ -63,6 +67,6 @@ def run(
     asked = Request.of(models, methods, tasks, repeats, **settings)
     measured = runner.run(
         plan(asked), asked.settings, records,
-        force=force, fail_fast=fail_fast, debug=debug, listener=listener,
+        force=force, replace=replace, fail_fast=fail_fast, debug=debug, listener=listener,
     )  # fmt: skip
     return Run(measured)

@@ -201,7 +201,7 @@ def shown(name: str) -> str:
 
 def is_folder_name(name: str) -> bool:
     """Tell whether a model is named by its folder alone: where that is, is said when the suite is run."""
-    if "/" in name or name.startswith((".", "~")):
+    if "/" in name or name.startswith((".", "~")) or names.named(name)[0] is not None:
         return False
     return name not in models.PUBLISHED and name.removeprefix("pocket-") not in models.pocket_families()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from attnbench.cli.parsing import Once
 from attnbench.methods import spec
 from attnbench.records.record import RECORDS
 
@@ -12,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench compare`."""
     parser.add_argument("a", metavar="A", help="a recorded method, as in prune80")
     parser.add_argument("b", metavar="B", help="another")
-    parser.add_argument("--records", default=RECORDS, metavar="DIR", help=f"where they are ({RECORDS})")
+    parser.add_argument(
+        "--records", action=Once, default=RECORDS, metavar="DIR", help=f"where they are ({RECORDS})"
+    )
     parser.add_argument("--model", metavar="NAME", help="of this model only")
     parser.add_argument("--task", metavar="TASK", help="on this task only")
 

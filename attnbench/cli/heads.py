@@ -10,8 +10,8 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import check_device, default_device
 from attnbench.matrix import console
-from attnbench.matrix.plan import check_tasks
-from attnbench.matrix.request import split
+from attnbench.matrix.plan import check_tasks, refuse_twins
+from attnbench.matrix.request import split_models, split_tasks
 from attnbench.methods.plugins import option
 
 STOPPED = "; the tables that were said to be written stay"
@@ -46,13 +46,14 @@ def execute(options: argparse.Namespace) -> int:
     from attnbench.cli import head_tables
     from attnbench.studies import importance as importance
 
-    by, names = importance.chosen(options.by), split(options.models)
+    by, names = importance.chosen(options.by), split_models(options.models)
     if not names:
         raise UserError("no model: give --models, as in attnbench heads --models bert")
-    check_tasks(split(options.tasks), options.include_path)
-    wanted = {name: split(options.tasks) or models.tasks_of(name) for name in names}
+    named = split_tasks(options.tasks)
+    check_tasks(named, options.include_path)
+    refuse_twins("models", {name: models.label(name) for name in names}, "--output")
+    wanted = {name: named or models.tasks_of(name) for name in names}
     for name, tasks in wanted.items():
-        models.label(name)
         if not tasks:
             raise UserError(
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."

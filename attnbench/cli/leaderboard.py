@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from attnbench.cli.parsing import Once
 from attnbench.errors import UserError, require_folder
 from attnbench.records.record import RECORDS
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suites", nargs="*", metavar="SUITE.toml", help="what to show of the records beside it"
     )
-    parser.add_argument("--records", metavar="DIR", help=f"what to render ({RECORDS})")
+    parser.add_argument("--records", action=Once, metavar="DIR", help=f"what to render ({RECORDS})")
     parser.add_argument(
         "--format",
         metavar="LIST",

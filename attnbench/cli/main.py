@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from types import ModuleType
+from typing import NoReturn
 
 from attnbench.cli import (
     check,
@@ -15,6 +19,7 @@ from attnbench.cli import (
     export,
     heads,
     leaderboard,
+    merge,
     methods,
     models,
     new_method,
@@ -26,6 +31,7 @@ from attnbench.cli import (
 from attnbench.cli.parsing import Parser, add_shared
 from attnbench.errors import UserError
 from attnbench.methods import plugins
+from attnbench.methods.staying import staying
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80
@@ -40,6 +46,7 @@ COMMANDS: dict[str, ModuleType] = {
     "leaderboard": leaderboard,
     "compare": compare,
     "verify": verify,
+    "merge": merge,
     "methods": methods,
     "heads": heads,
     "export": export,
@@ -79,13 +86,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 where a cell failed, 2 for a mistake in the request, 130 for Ctrl-C."""
+    """Run one command.
+
+    Returns 0; 1 where a cell failed, 2 for a mistake in the request, 130 for Ctrl-C, 143 for SIGTERM, 129 for
+    SIGHUP.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # a thread that spins long while it waits takes the core that another one waits for
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        with stdout.guarded():
+        with _ending_alike(), stdout.guarded():
             return _dispatch(arguments)
         return 0  # the reader of our stdout has left
     except UserError as error:
@@ -93,9 +104,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"attnbench: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"attnbench: stopped{_left(arguments)}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        with contextlib.suppress(OSError):  # a terminal that has been closed
+            print(f"attnbench: stopped{_left(arguments)}", file=sys.stderr)
+        return 128 + getattr(stopped, "signal", signal.SIGINT)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
+
+
+@contextlib.contextmanager
+def _ending_alike() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, unless somebody handles or ignores them."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        for each in known:
+            signal.signal(each, signal.SIG_IGN)  # a second one would cut short what the first has begun
+        raise Stopped(number)
+
+    mine = threading.current_thread() is threading.main_thread()
+    known = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    known = known if mine else []
+    for each in known:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in known:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _left(arguments: list[str]) -> str:
@@ -113,7 +154,8 @@ def _backends() -> dict[str, str]:
 
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
-        plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
+        with staying(), stdout.aside():
+            plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
         if arguments[0] in _backends():
             return int(plugins.registry().backend(arguments[0])(arguments[1:]))
     options = parser().parse_args(arguments)
@@ -123,5 +165,6 @@ def _dispatch(arguments: list[str]) -> int:
     if options.command is None:
         parser().print_help()
         return 0
-    plugins.load(options.plugin, options.plugins_dir)
+    with staying(), stdout.aside():
+        plugins.load(options.plugin, options.plugins_dir)
     return int(COMMANDS[options.command].execute(options))

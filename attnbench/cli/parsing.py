@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
@@ -33,11 +34,33 @@ class Parser(argparse.ArgumentParser):
         return f"`{self.prog} --help` shows what there is."
 
 
+class Once(argparse.Action):
+    """Takes a folder of records; a second one is a mistake, not the one that counts."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if vars(namespace).setdefault("once", {}).setdefault(self.dest, values) is not values:
+            raise UserError(
+                f"{option_string} is given twice: give one. `attnbench merge A B --into C` makes one of two."
+            )
+        setattr(namespace, self.dest, values)
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
 
 
 def add_shared(parser: argparse.ArgumentParser) -> None:

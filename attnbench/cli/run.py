@@ -7,18 +7,19 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
-from attnbench.cli.parsing import MANY, add_include_path, positive
+from attnbench.cli import stdout
+from attnbench.cli.parsing import MANY, Once, add_include_path, positive, seconds
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console, estimate
 from attnbench.matrix.plan import check_tasks, plan
-from attnbench.matrix.request import REPEATS, Request, split
+from attnbench.matrix.request import REPEATS, Request, split_models
 from attnbench.records.record import RECORDS
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
     )
     parser.add_argument(
-        "--models", **MANY, metavar="NAME", help="bert, roberta, a Hub id, or a folder; comma lists work"
+        "--models",
+        **MANY,
+        metavar="NAME",
+        help="bert, roberta, a Hub id, or a folder; comma lists work; MINE=./FOLDER gives it a name",
     )
     parser.add_argument(
         "--methods",
@@ -79,10 +83,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--records",
+        action=Once,
         metavar="DIR",
         help=f"where records are kept ({RECORDS}; a suite's: records/NAME beside it)",
     )
     parser.add_argument("--force", action="store_true", help="measure again what is recorded")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let what was measured otherwise, or of another model, give way",
+    )
+    parser.add_argument(
+        "--cell-timeout", type=seconds, metavar="SECONDS",
+        help="end the run where a cell takes longer; the same command goes on with the others",
+    )  # fmt: skip
     parser.add_argument(
         "--measure",
         action="store_true",
@@ -108,7 +122,8 @@ def execute(options: argparse.Namespace) -> int:
         limit=options.limit, seed=options.seed or 0, calibration=options.calibration,
         measure=options.measure, **_machine(options),
     )  # fmt: skip
-    cells = plan(asked)
+    with stdout.aside():
+        cells = plan(asked)
     if options.dry_run:
         for cell in cells:
             print(f"{models.label(cell.model)} {cell.task} {cell.method}")
@@ -148,7 +163,7 @@ def _suites(options: argparse.Namespace) -> int:
     """Measure the parts of suites, all of them unless the first that fails stops the rest."""
     suites = [suite.load(path) for path in options.suites]
     _refuse_overruling(options, suites)
-    given = split(options.models)
+    given = split_models(options.models)
     if options.dry_run:
         for each in suites:
             _print_cells(options, each, given)
@@ -218,25 +233,17 @@ def _measure(
     cells, settings = plan(asked), asked.settings
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
-    with _listening() as listener:
+    with stdout.aside(), contextlib.closing(console.Console()) as listener:
         try:
             return runner.run(
                 cells, settings, folder,
-                force=options.force, fail_fast=options.fail_fast, debug=options.debug, listener=listener,
+                force=options.force, replace=options.replace, cell_timeout=options.cell_timeout,
+                fail_fast=options.fail_fast, debug=options.debug, listener=listener,
             ), None  # fmt: skip
         except runner.Incomplete as mistake:
             return mistake.records, mistake
         except UserError as mistake:
             return [], mistake
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[console.Console]:
-    listener = console.Console()
-    try:
-        yield listener
-    finally:
-        listener.close()
 
 
 def _show_json(records: Sequence[Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -69,3 +70,36 @@ def guarded() -> Iterator[None]:
 def _drop(stream: IO[str]) -> None:
     """Let what is still held go nowhere, else the interpreter would complain of it on leaving."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Send to stderr what the block, or code in C that it calls, writes to stdout: methods may print."""
+    _flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # stdout is closed
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        os.dup2(2, 1)
+    except OSError:  # stderr is
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush() -> None:
+    """Write out what Python and the C library hold of stdout."""
+    for stream in (sys.stdout, sys.__stdout__):
+        with contextlib.suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)

@@ -127,7 +127,9 @@ def _outcome(name: str, where: str, check: Callable[[], str]) -> Outcome:
         return Outcome(name, where, "ok", check())
     except NotApplicable as reason:
         return Outcome(name, where, "n/a", str(reason))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         from attnbench.conformance.subject import Fault, told
 
         return Outcome(name, where, "FAILED", str(error) if isinstance(error, Fault) else told(error))

@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from attnbench.conformance import seeds, tiny
 from attnbench.engine.learning import fit
 from attnbench.engine.serving.attention import apply
+from attnbench.errors import described
 from attnbench.methods.protocol import Method
 
 TOLERANCE = 1e-5
@@ -115,6 +116,4 @@ def named(dtype: torch.dtype) -> str:
 
 def told(error: BaseException) -> str:
     """Return an error in one line, with the site that a guard noted."""
-    notes = "; ".join(dict.fromkeys(getattr(error, "__notes__", [])))
-    line = " ".join(str(error).split())
-    return f"{type(error).__name__}: {line}" + (f" ({notes})" if notes else "")
+    return described(error)

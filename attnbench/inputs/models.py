@@ -38,9 +38,11 @@ FETCHED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")  # of a Hub model, 
 
 def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder and there is none."""
-    if is_folder(name) and not Path(name).expanduser().is_dir():
+    own, place = names.named(name)
+    if is_folder(place) and not Path(place).expanduser().is_dir():
+        several = " NAME=PATH is not parted at commas: give several words." if own and "," in place else ""
         raise UserError(
-            f"model '{name}': no such folder.{near_file(name)} Give one saved by `save_pretrained`."
+            f"model '{name}': no such folder.{near_file(place)}{several} Give one saved by `save_pretrained`."
         )
 
 
@@ -157,7 +159,8 @@ def _has_sdpa(config: Any) -> bool:
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
     """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
-    shown = label(name)
+    shown, given = label(name), name
+    name = names.named(name)[1]
     pocket = pocket_families().get(name.removeprefix("pocket-"), {})
     if tasks.is_own(task):
         trained = pocket or (PUBLISHED[name].tasks if name in PUBLISHED else {})
@@ -179,9 +182,9 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
             )
         return Checkpoint(name, found[0], "published", trust_remote_code)
     if is_folder(name):
-        check_folder(name)
+        check_folder(given)
         return Checkpoint(shown, os.path.expanduser(name), "folder", trust_remote_code)
-    return Checkpoint(name, name, "hub", trust_remote_code)
+    return Checkpoint(shown, name, "hub", trust_remote_code)
 
 
 def expected_scores(name: str, task: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from attnbench.inputs.published import PUBLISHED
 PLACES = "ATTNBENCH_MODELS"  # a folder with models that suites and records name by folder name
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
 @functools.cache
@@ -29,8 +30,12 @@ def pocket_families() -> dict[str, dict[str, Path]]:
 def label(name: str) -> str:
     """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part.
 
-    Raises UserError for a name that is none, and for a folder whose last part is the name of another model.
+    NAME=./FOLDER is NAME. Raises UserError for a name that is none, and for a folder whose last part is the
+    name of another model.
     """
+    own, where = named(name)
+    if own is not None:
+        return _own(own, where)
     short = name.removeprefix("pocket-")
     if short in pocket_families():
         return f"pocket-{short}"
@@ -40,7 +45,8 @@ def label(name: str) -> str:
         last = Path(name).expanduser().resolve().name
         if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
             raise UserError(
-                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder."
+                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder, "
+                f"or give it a name: OTHER={name}"
             )
         return last
     if HUB_ID.fullmatch(name):
@@ -57,6 +63,20 @@ def label(name: str) -> str:
     raise unknown(
         "model", name, known, f"Known: {', '.join(known)}; a name with a slash is a Hub id, ./NAME a folder."
     )
+
+
+def named(text: str) -> tuple[str | None, str]:
+    """Part NAME=PLACE into the name that records are to have and the place; without one it is all place."""
+    found = None if is_folder(text) else NAMED.fullmatch(text)
+    return (found[1], found[2]) if found else (None, text)
+
+
+def _own(name: str, place: str) -> str:
+    if name.startswith("pocket-") or name in (*pocket_families(), *PUBLISHED):
+        raise UserError(f"model '{name}={place}': '{name}' is a model of ours. Give it another name.")
+    if not (is_folder(place) or HUB_ID.fullmatch(place)):
+        raise UserError(f"model '{name}={place}': a name is for a folder or a Hub id: {name}=./FOLDER")
+    return name
 
 
 def is_folder(name: str) -> bool:

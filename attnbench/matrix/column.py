@@ -12,16 +12,17 @@ from typing import Any
 
 from attnbench.engine.learning.fit import learn
 from attnbench.engine.serving.soundness import require_hits
-from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
+from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fault, said
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
-from attnbench.matrix.console import Listener
+from attnbench.matrix.console import Listener, beside_card
+from attnbench.matrix.ledger import Ledger, settled
 from attnbench.measures.finite import origin, require_finite
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
-from attnbench.records import provenance, record
+from attnbench.records import provenance, whereabouts
 from attnbench.records.record import Record
 
 
@@ -32,16 +33,17 @@ class Column:
     """
 
     def __init__(
-        self, name: str, task: str, settings: Settings, records: str, listener: Listener, alone: bool = True
+        self, name: str, task: str, settings: Settings, ledger: Ledger, listener: Listener, alone: bool = True
     ) -> None:
         self.name, self.task, self.settings, self.alone = name, task, settings, alone
-        self.records, self.listener = records, listener
+        self.ledger, self.listener = ledger, listener
         self.label = tasks.find(task, settings.include_path).name
         self.absent: str | None = None
         self.dense_outputs: Any = None
         self._before: Any = None  # what torch and the model are before methods come
         try:
             self.bench = Bench(name, task, settings)
+            self.places = whereabouts.of(self.bench.checkpoint, task, settings)
         except NotApplicable as reason:
             self.absent = str(reason)
         except Misfit as misfit:
@@ -54,29 +56,18 @@ class Column:
 
     def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
         """Return a cell's record and whether it was there already."""
-        text = spec.format(methods)
-        cell = {"model": models.label(self.name), "task": self.label, "method": text}
-        settings = self.settings.recorded() | ({"notes": self.notes} if self.notes else {})
-        old = None if force else record.existing(self.records, cell)
-        if self.absent is not None:
-            if old and (old.status, old.error, old.settings) == ("not applicable", self.absent, settings):
-                return old, True
-            item = Record(cell, "not applicable", self.absent, settings=settings, date=provenance.now())
-            record.write(self.records, item)
-            return item, False
-        learned_from = self._learned_from if any(map(needs_fit, methods)) else {}
-        fingerprints = {**self.bench.prepared.fingerprints, **(learned_from or {})}
-        source = provenance.of(cell, methods, self.bench.checkpoint, fingerprints, self.settings)
-        contested = any(method.name in registry().contested for method in methods)
-        if old and not contested and self._holds(old, source):
-            if not methods:
-                self.dense_outputs = old.scores.get("outputs")
+        item = self._item(methods)
+        old = self.ledger.existing(item.cell)
+        ended = self.ledger.ended(item, old)
+        if old and not force and self._holds(old, item, methods):
+            self.dense_outputs = self.dense_outputs if methods else old.scores.get("outputs")
             return old, True
-        item = Record(
-            cell, "measured", settings=settings, provenance=source, environment=provenance.environment()
-        )
+        if self.absent is not None:
+            self.ledger.write(item)
+            return item, False
         try:
-            self._try(item, methods, strict)
+            if not ended:
+                self._try(item, methods, strict)
         except Misfit as misfit:
             if self.alone:
                 raise
@@ -85,34 +76,49 @@ class Column:
         finally:
             left = self._left_behind()
         if left:
-            item.status = "failed"
-            item.error = (f"{item.error}; " if item.error else f"{text}: ") + f"not restored: {left}"
+            told = f"{item.error}; " if item.error else f"{item.cell['method']}: "
+            item.status, item.error = "failed", f"{told}not restored: {left}"
         if item.status != "measured":
             item.metrics, item.scores = {}, {}
         item.date = provenance.now()
-        if learned_from is None and old and old.status == "measured":
+        if any(map(needs_fit, methods)) and self._learned_from is None and old and old.status == "measured":
             return item, False  # what it learned from is not to be had today: what it measured then stays
-        record.write(self.records, item)
+        self.ledger.write(item)
         if not methods:
-            self._compare_with_card(item)
+            for line in beside_card(self.name, self.task, item):
+                self.listener.line(line)
         return item, False
+
+    def announce(self, cells: Sequence[Sequence[Method]]) -> None:
+        """Say in a line how many measured records will give way to what, and why."""
+        if told := self.ledger.replaced([self._item(methods) for methods in cells]):
+            self.listener.line(f"{models.label(self.name)} · {self.label}: {told}")
+
+    def _item(self, methods: Sequence[Method]) -> Record:
+        """Return a cell's record before it is measured."""
+        cell = {"model": models.label(self.name), "task": self.label, "method": spec.format(methods)}
+        settings = self.settings.recorded() | ({"notes": self.notes} if self.notes else {})
+        if self.absent is not None:
+            return Record(cell, "not applicable", self.absent, settings=settings)
+        learned_from = any(map(needs_fit, methods)) and self._learned_from
+        prints = {**self.bench.prepared.fingerprints, **(learned_from or {})}
+        source = provenance.of(cell, methods, self.bench.checkpoint, prints, self.settings, self.places)
+        here = provenance.environment()
+        return Record(cell, "measured", settings=settings, provenance=source, environment=here)
 
     def _try(self, item: Record, methods: Sequence[Method], strict: bool) -> None:
         """Fill a record, or say in it why not. Raises UserError where no method is at fault."""
         try:
-            self._fill(item, methods)
+            with self.ledger.measuring(item):
+                self._fill(item, methods)
         except NotApplicable as reason:
-            item.status, item.error = "not applicable", str(reason)
-        except UserError:
+            item.status, item.error = "not applicable", said(reason)
+        except (UserError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             if strict:
                 traceback.print_exc()
-            notes = "; ".join(filter(None, getattr(error, "__notes__", [])))
-            item.status, item.error = (
-                "failed",
-                f"{item.cell['method']}: {type(error).__name__}: {error}" + (f" ({notes})" if notes else ""),
-            )
+            item.status, item.error = "failed", f"{item.cell['method']}: {described(error)}"
 
     def _left_behind(self) -> str | None:
         """Say what methods changed for good; put torch back, and drop the model, to be loaded again."""
@@ -124,9 +130,13 @@ class Column:
             self._before = None
         return changed
 
-    def _holds(self, old: Record, source: dict[str, Any]) -> bool:
+    def _holds(self, old: Record, item: Record, methods: Sequence[Method]) -> bool:
+        if self.absent is not None:
+            return (old.status, old.error, old.settings) == (item.status, item.error, item.settings)
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
-        return old.status != "failed" and provenance.holds(old.provenance, source) and not unmeasured
+        contested = any(method.name in registry().contested for method in methods)
+        usable = settled(old) and not unmeasured and not contested
+        return usable and provenance.holds(old.provenance, item.provenance)
 
     @functools.cached_property
     def _costs(self) -> Any:
@@ -146,19 +156,11 @@ class Column:
         except UserError:
             return None
 
-    def _compare_with_card(self, item: Record) -> None:
-        stated = models.expected_scores(self.name, self.task) if self.settings.limit is None else {}
-        for name, score in stated.items():
-            metric = item.metrics.get(name)
-            if metric and metric["stderr"] and abs(metric["value"] - score) > 3 * metric["stderr"]:
-                self.listener.line(
-                    f"warning: {self.name} on {self.task} has {name} {metric['value']:.4f}, "
-                    f"its card states {score:.4f}: more than 3 standard errors apart"
-                )
-
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
         from attnbench.engine.whole import Whole
 
+        if methods and self.ledger.postponed({**item.cell, "method": "dense"}):
+            raise RuntimeError("the dense cell has to be measured first: it ended its process")
         model = self.bench.model
         if methods and self._before is None:
             self._before = Whole(model)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -80,6 +81,20 @@ def describe(record: Record, reused: bool = False) -> str:
     if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
         text += ", no effect"
     return text
+
+
+def beside_card(name: str, task: str, record: Record) -> Iterator[str]:
+    """Warn of dense scores on all samples that are not those of a checkpoint's card."""
+    from attnbench.inputs import models
+
+    stated = models.expected_scores(name, task) if record.settings.get("limit") is None else {}
+    for metric, score in stated.items():
+        found = record.metrics.get(metric)
+        if found and found["stderr"] and abs(found["value"] - score) > 3 * found["stderr"]:
+            yield (
+                f"warning: {name} on {task} has {metric} {found['value']:.4f}, "
+                f"its card states {score:.4f}: more than 3 standard errors apart"
+            )
 
 
 def _number(value: float) -> str:

@@ -51,19 +51,20 @@ def _draws(method: Method, term: str) -> bool:
 
 def check_tasks(names: Iterable[str], include_path: str | None = None) -> None:
     """Raise UserError for a task that does not exist, before anything is loaded, and for two of one name."""
-    _refuse_twins("tasks", {task: task_files.find(task, include_path).name for task in names})
+    refuse_twins("tasks", {task: task_files.find(task, include_path).name for task in names})
 
 
-def _refuse_twins(kind: str, labels: Mapping[str, str]) -> None:
+def refuse_twins(kind: str, labels: Mapping[str, str], apart: str = "--records") -> None:
     """Raise UserError where two would be written to one file; `labels`: as given -> as records name it."""
     found: dict[str, str] = {}
     for name, label in labels.items():
         file = record.file_name(label)
         twin = found.setdefault(file, name)
         if twin != name:
+            way = "Name one: NAME=PATH" if kind == "models" else "Rename one"
             raise UserError(
-                f"{kind} '{twin}' and '{name}' would share the name '{file}' in records. Rename one, "
-                "or give each its own --records."
+                f"{kind} '{twin}' and '{name}' would share the name '{file}' in records. "
+                f"{way}, or give each its own {apart}."
             )
 
 
@@ -76,8 +77,8 @@ def plan(request: Request) -> list[Cell]:
         for method in (*CONTROLS, *request.methods)
         for text in seeded(method, request.repeats, settings.seed)
     ]
-    _refuse_twins("models", {name: models.label(name) for name in request.models})
-    _refuse_twins("methods", {text: text for text in specs})
+    refuse_twins("models", {name: models.label(name) for name in request.models})
+    refuse_twins("methods", {text: text for text in specs})
     cells = []
     for name in request.models:
         for task in request.tasks or models.tasks_of(name):

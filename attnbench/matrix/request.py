@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs.names import is_folder, named
 from attnbench.inputs.settings import Settings, check_whole
 
 REPEATS = 3
@@ -37,10 +39,35 @@ class Request:
         cls, models: Names, methods: Names = (), tasks: Names = (), repeats: int = REPEATS, **settings: Any
     ) -> Request:
         """Read names as people give them: one text or several, comma lists among them."""
-        return cls(split(models), split(methods), split(tasks), repeats, Settings(**settings))
+        return cls(split_models(models), split(methods), split_tasks(tasks), repeats, Settings(**settings))
 
 
 def split(values: Names) -> tuple[str, ...]:
     """Flatten comma lists, several words and repeats, keeping the first of each."""
     words = [values] if isinstance(values, str) else values
     return tuple(dict.fromkeys(part.strip() for word in words for part in word.split(",") if part.strip()))
+
+
+def split_models(values: Names) -> tuple[str, ...]:
+    """Split names of models, of which a word NAME=PLACE is one, commas and all.
+
+    Raises UserError for a folder whose own name has a comma.
+    """
+    found: list[str] = []
+    for word in map(str.strip, [values] if isinstance(values, str) else values):
+        if "," in word and is_folder(word) and Path(word).expanduser().exists():
+            raise UserError(
+                f"model '{word}': commas part names, and a folder here has one in its own: write NAME={word}"
+            )
+        found += [word] if named(word)[0] is not None else split(word)
+    return tuple(dict.fromkeys(found))
+
+
+def split_tasks(values: Names) -> tuple[str, ...]:
+    """Split names of tasks. Raises UserError for a file whose own name has a comma."""
+    for word in [values] if isinstance(values, str) else values:
+        if "," in word and Path(word).expanduser().is_file():
+            raise UserError(
+                f"task '{word}': commas part names, and a file here has one in its own: rename it"
+            )
+    return split(values)

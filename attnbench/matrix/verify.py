@@ -14,6 +14,7 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.column import Column
 from attnbench.matrix.console import Silent
+from attnbench.matrix.ledger import Ledger
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 from attnbench.records import provenance, record
@@ -97,7 +98,8 @@ def _require_plugins(old: Record) -> None:
 def _model(old: Record) -> str:
     name, source = old.cell["model"], old.provenance.get("source")
     if source != "folder":
-        return name
+        own = str(old.provenance.get("model"))  # of a Hub model that the run gave another name
+        return f"{name}={own}" if source == "hub" and own != name and names.HUB_ID.fullmatch(own) else name
     if there := names.placed(name):
         return there
     raise UserError(
@@ -147,7 +149,7 @@ def _again(old: Record, sample: int, model: str, task: str, settings: Settings) 
     chosen = dataclasses.replace(settings, limit=min(sample, count))
     methods = spec.parse(old.cell["method"])
     with tempfile.TemporaryDirectory() as folder:
-        column = Column(model, task, chosen, folder, Silent())
+        column = Column(model, task, chosen, Ledger(folder), Silent())
         dense, _ = column.measure((), True, False)
         return column.measure(methods, True, False)[0] if methods else dense
 

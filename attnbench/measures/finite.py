@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,10 +13,14 @@ def origin(model: Any, methods: Sequence[Method], batches: Iterable[dict[str, An
     """Say which stage at which site makes the first such value on these batches; nothing where none does."""
     from attnbench.engine.serving.spies import blame
 
-    with contextlib.suppress(Exception, SystemExit):  # the method may be what raised
+    try:
         for batch in batches:
             if found := blame(model, methods, batch):
                 return found
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the method may be what raised
+        return ""
     return ""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pluggy
 
-from attnbench.errors import UserError, near, near_file
+from attnbench.errors import UserError, described, near, near_file, said
 from attnbench.methods import declared
 from attnbench.methods.declared import place
 from attnbench.methods.protocol import Method
@@ -138,12 +138,14 @@ class Registry:
             self.add(module)
             if new and self._taken == taken:
                 self._idle(source, module, asked)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if asked and isinstance(error, UserError):
                 raise
             self.methods, self.backends, self.contested = before
             told = isinstance(error, UserError | Misnamed)
-            reason = str(error) if told else _reason(error)
+            reason = said(error) if told else _reason(error)
             self._leave_out(f"plugin {source} is left out: {reason}")
 
     def _idle(self, source: str, module: Any, asked: bool) -> None:
@@ -177,7 +179,7 @@ class Registry:
 
 def _reason(error: BaseException) -> str:
     """Write an error as one line; of a name that attnbench does not have, with the near one."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = described(error)
     missing = re.search(rf"cannot import name '(\w+)' from '{PROJECT}'", text)
     if missing:
         text = f"{text[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}"

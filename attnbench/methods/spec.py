@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from attnbench.errors import UserError, near, unknown
+from attnbench.errors import UserError, described, near, said, unknown
 from attnbench.methods.declared import WORD
 from attnbench.methods.fields import amount_field, kind_of, required
 from attnbench.methods.plugins import option, registry
@@ -109,10 +109,13 @@ def _term(term: str) -> Method:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"'{term}': {error}. {_shown(cls)}") from None
-    except (Exception, SystemExit) as error:
-        told = f"{cls.__name__} cannot be made: {type(error).__name__}: {error}"
-        raise UserError(f"'{term}': {' '.join(told.split())}. {_shown(cls)}") from error
+        raise UserError(f"'{term}': {said(error)}. {_shown(cls)}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UserError(
+            f"'{term}': {cls.__name__} cannot be made: {described(error)}. {_shown(cls)}"
+        ) from error
     for kind in method.on:
         if kind not in KINDS:
             raise unknown("kind of attention", kind, KINDS, f"'{term}' takes on={'|'.join(KINDS)}.")

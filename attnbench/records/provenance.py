@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnbench.inputs.names import named
 from attnbench.methods.code import code_of
 from attnbench.methods.protocol import Method
 from attnbench.records import record
@@ -42,8 +43,9 @@ def of(
     checkpoint: Checkpoint,
     documents: dict[str, Any],
     settings: Settings,
+    places: dict[str, str],
 ) -> dict[str, Any]:
-    """Return a record's provenance. Its identity covers what changes the number, not machine or date."""
+    """Return a record's provenance. Its identity covers what changes the number, not where or when."""
     code = code_of(methods)
     fingerprints = {
         "checkpoint": checkpoint.fingerprint,
@@ -52,8 +54,8 @@ def of(
         **files(methods),
     }
     return {
-        "model": checkpoint.path if checkpoint.source in ("published", "hub") else checkpoint.name,
-        "source": checkpoint.source,
+        **origin(checkpoint),
+        "places": places,
         "weights": checkpoint.weight_format,
         "fingerprints": fingerprints,
         "trust_remote_code": settings.trust_remote_code,
@@ -62,6 +64,12 @@ def of(
         "command": command(),
         "identity": identity(cell, fingerprints, settings.recorded(), code),
     }
+
+
+def origin(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a record says of where a checkpoint is from: no folder."""
+    hub = checkpoint.source in ("published", "hub")
+    return {"model": checkpoint.path if hub else checkpoint.name, "source": checkpoint.source}
 
 
 def files(methods: Sequence[Method]) -> dict[str, str]:
@@ -116,6 +124,9 @@ def written(command: str) -> str:
 
 
 def _without_folders(argument: str) -> str:
+    name, place = named(argument)
+    if name is not None and "=" not in place and place.startswith(("/", "~")):
+        return f"{name}=./{Path(place).name}"  # a model with a name, commas and all
     option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     return option + equals + ",".join(map(_without_folder, value.split(",")))
 

@@ -75,10 +75,11 @@ def path_of(folder: str | Path, cell: dict[str, str]) -> Path:
 
 
 def write(folder: str | Path, record: Record) -> Path:
-    """Write a record: arrays first, then the JSON naming their hash, each by temporary file and rename.
+    """Write a record: both files whole beside their places, then arrays and the JSON naming their hash moved.
 
-    A kill leaves the old record or the new one, or between the renames the old JSON beside new arrays: their
-    hash tells, and the cell is measured again.
+    A full disk or Ctrl-C leaves the old record or the new one; so does a kill, but for one between the two
+    moves, which leaves the old JSON beside new arrays: their hash tells, and the cell is measured again.
+    Raises UserError where it cannot be written, ValueError for what JSON cannot hold.
     """
     path = path_of(folder, record.cell)
     arrays = _archive(record.scores)
@@ -87,12 +88,16 @@ def write(folder: str | Path, record: Record) -> Path:
     body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(arrays).hexdigest()}
     text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path.with_suffix(".npz"), arrays)
-        _replace(path, text.encode())
+        put(path, arrays, text.encode())
     except OSError as error:
         raise UserError(f"--records {folder}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def put(path: Path, arrays: bytes, text: bytes) -> None:
+    """Write the two files of a record, arrays first, so that neither is there in part. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace({path.with_suffix(".npz"): arrays, path: text})
 
 
 def _archive(arrays: dict[str, np.ndarray]) -> bytes:
@@ -107,22 +112,38 @@ def _archive(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _replace(path: Path, data: bytes, tries: int = 3) -> None:
-    # the temporary's name has no .json at its end: a reader never takes it for a record
-    temporary = path.with_name(f".{path.stem[:40]}-{os.getpid()}{path.suffix}.part")
+def _replace(contents: dict[Path, bytes], tries: int = 3) -> None:
+    # a temporary's name has no .json at its end: a reader never takes it for a record
+    parts = {path: path.with_name(f".{path.stem[:40]}-{os.getpid()}{path.suffix}.part") for path in contents}
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, data in contents.items():
+            with parts[path].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _move(parts)
     except FileNotFoundError:
         # another run that began meanwhile took it for a killed run's: see clear_partial
         if tries == 1:
             raise
-        _replace(path, data, tries - 1)
+        _replace(contents, tries - 1)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _move(parts: dict[Path, Path]) -> None:
+    try:
+        for path, part in parts.items():
+            os.replace(part, path)
+    except OSError:
+        raise
+    except BaseException:  # Ctrl-C: where the first is in its place the others follow
+        left = {path: part for path, part in parts.items() if part.exists()}
+        if len(left) < len(parts):
+            for path, part in left.items():
+                os.replace(part, path)
         raise
 
 

@@ -107,6 +107,7 @@ TABLE: Table = {
     "environment": {"versions": {EACH: TEXT}},
     "provenance": {
         "model": TEXT, "source": TEXT, "weights": TEXT, "fingerprints": {EACH: TEXT.or_null()},
+        "places": {EACH: TEXT},
         "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "command": TEXT,
         "identity": TEXT.or_null(), "arrays": TEXT.needed(),
     },

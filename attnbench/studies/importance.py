@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.applicable import require_sites
-from attnbench.errors import NotApplicable, unknown
+from attnbench.errors import NotApplicable, described, said, unknown
 from attnbench.inputs import models, tasks
 from attnbench.matrix.request import split
 from attnbench.methods.fields import amount_field
@@ -94,9 +94,10 @@ def study(
             scores = _scores(criteria()[criterion], model, batches)
         except NotApplicable as reason:
             found.absent[criterion] = str(reason)
-        except (Exception, SystemExit) as error:
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            found.failed[criterion] = f"{kind}{error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            found.failed[criterion] = said(error) if isinstance(error, ValueError) else described(error)
         else:
             found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
     if ablate:

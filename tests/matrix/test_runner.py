@@ -74,7 +74,13 @@ def test_the_same_run_again_measures_nothing(tiny_folder, tmp_path, evaluations)
     assert len(evaluations) == len(CELLS)
 
 
-@pytest.mark.parametrize("change", [{"limit": 10}, {"seed": 1}, {"dtype": "float64"}, {"force": True}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limit": 14}, {"force": True}, {"limit": 10, "replace": True}, {"seed": 1, "replace": True},
+        {"dtype": "float64", "replace": True},
+    ],
+)  # fmt: skip
 def test_what_changes_a_number_is_measured_again(change, tiny_folder, tmp_path, evaluations):
     _run(tiny_folder, tmp_path)
     _run(tiny_folder, tmp_path, **change)
@@ -299,10 +305,12 @@ def test_a_refused_calibration_fails_what_calibrates_alone(refused, tiny_folder,
 def test_a_refused_calibration_overwrites_nothing_that_was_measured(refused):
     run, mine, other = refused
     measured = run(other)["mask50"]
-    assert measured.status == "measured" and run(mine)["mask50"].status == "failed"
-    assert run(other)["mask50"].date == measured.date
-    run(mine, force=True)
-    assert run(mine)["mask50"].status == "failed"
+    with pytest.raises(UserError, match="calibration other.csv, not mine.csv"):
+        run(mine)
+    assert measured.status == "measured" and run(mine, replace=True)["mask50"].status == "failed"
+    assert run(other, replace=True)["mask50"].date == measured.date
+    run(mine, force=True, replace=True)
+    assert run(mine, replace=True)["mask50"].status == "failed"
 
 
 def test_fitted_methods_learn_once_and_say_what(tiny_folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import shutil
@@ -85,7 +86,7 @@ def test_a_damaged_record_is_set_aside(damage, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("stop_at", range(1, 3))
-def test_a_write_cut_short_leaves_the_old_record(stop_at, tmp_path, monkeypatch):
+def test_a_write_that_ctrl_c_cuts_short_leaves_the_old_record_or_the_new_one(stop_at, tmp_path, monkeypatch):
     path = record.write(tmp_path, _record(value=0.1))
     replace, calls = os.replace, []
 
@@ -102,11 +103,72 @@ def test_a_write_cut_short_leaves_the_old_record(stop_at, tmp_path, monkeypatch)
         record.write(tmp_path, changed)
     monkeypatch.undo()
     assert [file.suffix for file in sorted(path.parent.iterdir())] == [".json", ".npz"]
-    if stop_at == 1:
-        assert record.read(path).metrics["acc"]["value"] == 0.1
-    else:
-        # the arrays are new and the JSON old: their hash tells, and the cell is measured again
-        assert record.existing(tmp_path, changed.cell) is None
+    found = record.read(path)
+    assert found.metrics["acc"]["value"] == (0.1 if stop_at == 1 else 0.2)
+    assert found.scores["acc"].tolist() == ([1, 0, 1, 1] if stop_at == 1 else [0, 0, 0, 0])
+
+
+def _fill_disk(monkeypatch, step):
+    """Let the n-th of what writes a record fail: open, write out to disk, of the arrays and of the JSON."""
+    calls = []
+
+    def failing(real):
+        def call(*arguments, **options):
+            calls.append(real.__name__)
+            if len(calls) == step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Path, "open", failing(Path.open))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(os, "replace", failing(os.replace))
+    return calls
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_full_disk_leaves_the_old_record_whole(step, tmp_path, monkeypatch):
+    path = record.write(tmp_path, _record(value=0.1))
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    changed = _record(value=0.2)
+    changed.scores["acc"] = np.zeros(4)
+    with monkeypatch.context() as patch:
+        calls = _fill_disk(patch, step)
+        with pytest.raises(UserError, match="cannot be written: No space left"):
+            record.write(tmp_path, changed)
+    assert calls == ["open", "fsync", "open", "fsync", "replace", "replace"][:step]
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_a_limit_on_the_size_of_files_leaves_the_old_record_whole(tmp_path):
+    """The kernel itself refuses the JSON, which is longer than the arrays."""
+    path = record.write(tmp_path, _record(value=0.1))
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    program = f"""
+import resource, signal
+import numpy as np
+from attnbench.records import record
+item = record.read({str(path)!r})
+item.scores["acc"] = np.zeros(4)
+item.fitted = {{"prune80": "x" * 20000}}
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+record.write({str(tmp_path)!r}, item)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_who_reads_between_the_two_renames_is_told(tmp_path, capsys):
+    path = record.write(tmp_path, _record(value=0.1))
+    changed = _record(value=0.2)
+    changed.scores["acc"] = np.zeros(4)
+    new = record.write(tmp_path / "new", changed)
+    path.with_suffix(".npz").write_bytes(new.with_suffix(".npz").read_bytes())
+    assert list(record.read_all(tmp_path)) == []
+    assert "not the arrays that the JSON was written with" in capsys.readouterr().err
 
 
 def test_a_record_that_another_run_is_writing_is_read_when_it_is_whole(tmp_path, monkeypatch, capsys):

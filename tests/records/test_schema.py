@@ -99,6 +99,7 @@ WRONG = {
     "environment versions": [[], {"torch": 2}],
     "provenance": [[], None],
     "provenance fingerprints": [[], {"task": 3}],
+    "provenance places": [[], {"checkpoint": 3}],
     "provenance arrays": [None, 3],
     "seconds": [[], {"fit": "x"}, {"evaluate": -5}],
     "date": [20261120, None],
@@ -129,7 +130,7 @@ def test_a_wrong_value_is_named_and_passed_over(good, tmp_path, capsys, field, v
 def fields(table, path=()):
     for key, kind in table.items():
         name = {"metrics": "acc", "fitted": "heads50:l1", "versions": "torch", "fingerprints": "task",
-                "seconds": "fit"}[path[-1]] if key == schema.EACH else key  # fmt: skip
+                "places": "task", "seconds": "fit"}[path[-1]] if key == schema.EACH else key  # fmt: skip
         yield (*path, name)
         if isinstance(kind, dict):
             yield from fields(kind, (*path, name))

@@ -44,7 +44,7 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
             with apply(model, *methods[:position]) if position else contextlib.nullcontext():
                 try:
                     method.fit(model, list(batches))
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
                     error.add_note(f"{method.name}.fit")
                     raise
             if not fitted(method):

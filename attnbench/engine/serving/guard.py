@@ -40,7 +40,7 @@ class Guard:
             self.lent.add(tensor)
         try:
             result = self.call(tensor, site)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             error.add_note(self.at(site))
             raise
         if not isinstance(result, Tensor):

@@ -1,0 +1,164 @@
+"""The records of a run: what is there, what may give way, and which cell is being measured."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import models, tasks
+from attnbench.inputs.settings import Settings
+from attnbench.matrix import started
+from attnbench.matrix.plan import Cell
+from attnbench.matrix.watchdog import Watchdog
+from attnbench.records import provenance, record, whereabouts
+from attnbench.records.difference import ANOTHER, changes, conflict, same_place
+from attnbench.records.record import Record
+
+ENDED = "ended its process"  # in the provenance of a cell that did: how often
+TIMES = 2  # after which it is not tried again: a kill from outside comes but once
+
+
+class Ledger:
+    """A folder of records that a run adds to; what measures something else gives way only with `replace`."""
+
+    def __init__(self, folder: str | Path, replace: bool = False, watchdog: Watchdog | None = None) -> None:
+        self.folder, self.replace, self.watchdog = Path(folder).absolute(), replace, watchdog
+
+    def existing(self, cell: dict[str, str]) -> Record | None:
+        """Return a cell's record, or None."""
+        return record.existing(self.folder, cell)
+
+    def write(self, item: Record) -> None:
+        """Write a record. Raises UserError where another run has meanwhile recorded something else there.
+
+        What no JSON holds makes a failed cell of it.
+        """
+        item.date = item.date or provenance.now()
+        old = None if self.replace else self.existing(item.cell)
+        if old is not None and (why := conflict(old, item)) is not None:
+            name = " · ".join(item.cell.values())
+            raise UserError(f"{name}: another run has recorded it meanwhile: {why}. {_ways()}")
+        try:
+            record.write(self.folder, item)
+        except (ValueError, TypeError, RecursionError) as error:
+            item.status, item.error = "failed", f"{item.cell['method']}: no record can hold it: {error}"
+            item.metrics, item.measured, item.fitted, item.receipt, item.scores = {}, {}, {}, {}, {}
+            record.write(self.folder, item)
+
+    def replaced(self, items: Sequence[Record]) -> str:
+        """Say in a line how many measured records will give way to these, and why; nothing for none."""
+        pairs = [
+            (old, item) for item in items if (old := self.existing(item.cell)) and old.status == "measured"
+        ]
+        found = [told for old, item in pairs if (told := changes(old, item))]
+        if not found:
+            return ""
+        reasons = Counter(reason for each in found for reason in each)
+        told = [reason if n == len(found) else f"{reason} ({n})" for reason, n in reasons.items()]
+        records = "1 record is" if len(found) == 1 else f"{len(found)} records are"
+        return f"{records} replaced: {'; '.join(told)}"
+
+    @contextlib.contextmanager
+    def measuring(self, item: Record) -> Iterator[None]:
+        """Note which cell is measured while the block runs, and watch its time where that is limited."""
+        path = record.path_of(self.folder, item.cell)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(started.noted(path, item.provenance["identity"]))
+            except OSError as error:
+                told = f"--records {self.folder}: cannot be written: {error.strerror or error}"
+                raise UserError(told) from error
+            if self.watchdog is not None:
+                self.watchdog.start(" · ".join(item.cell.values()), str(started.place(path)))
+                stack.callback(self.watchdog.stop)
+            yield
+
+    def ended(self, item: Record, old: Record | None) -> bool:
+        """Tell whether measuring this cell ended a process; then its record says that it failed, and how."""
+        how = started.left(record.path_of(self.folder, item.cell), item.provenance.get("identity"))
+        if how is None:
+            return False
+        again = old is not None and bool(_ends(old)) and provenance.holds(old.provenance, item.provenance)
+        times = TIMES if again or how != started.UNKNOWN else 1
+        way = "--force tries it again" if times == TIMES else "the next run tries it again, after all others"
+        item.status, item.error = "failed", f"{item.cell['method']}: {how}; {way}"
+        item.provenance[ENDED] = times
+        return True
+
+    def postponed(self, cell: dict[str, str]) -> int:
+        """Return how often a cell has ended its process, TIMES where that is for good."""
+        old = self.existing(cell)
+        return _ends(old) if old is not None else 0
+
+
+def settled(old: Record) -> bool:
+    """Tell whether a record need not be tried again: what failed is, but not what always ends a process."""
+    return old.status != "failed" or _ends(old) >= TIMES
+
+
+def _ends(old: Record) -> int:
+    times = old.provenance.get(ENDED) if old.status == "failed" else 0
+    return times if isinstance(times, int) else 0
+
+
+def recorded(cells: Sequence[Cell], settings: Settings) -> dict[Cell, dict[str, str]]:
+    """Return each cell by the names that records have."""
+    labels = {name: models.label(name) for name in {cell.model for cell in cells}}
+    names = {task: tasks.find(task, settings.include_path).name for task in {cell.task for cell in cells}}
+    return {
+        cell: {"model": labels[cell.model], "task": names[cell.task], "method": cell.method} for cell in cells
+    }
+
+
+def refuse(cells: Sequence[Cell], settings: Settings, folder: str) -> None:
+    """Raise UserError where cells would replace measurements of other settings or another checkpoint."""
+    found: list[str] = []
+    columns: dict[tuple[str, str], _Source] = {}
+    for cell, named in recorded(cells, settings).items():
+        old = record.existing(folder, named)
+        if old is None or old.status != "measured":
+            continue
+        column = (cell.model, cell.task)
+        source = columns[column] = columns.get(column) or _Source(*column, settings)
+        new = Record(named, "measured", settings=settings.recorded(), provenance=source.told)
+        if same_place(old, new, "checkpoint") is not True:
+            new.provenance = {**source.told, "fingerprints": source.prints}
+        if (why := conflict(old, new)) is not None:
+            found.append(f"{' · '.join(named.values())} is of {why}")
+    if found:
+        weights = any(ANOTHER["checkpoint"] in each for each in found)
+        raise UserError(
+            f"{len(found)} of {len(cells)} cells are recorded otherwise in {folder}: there {found[0]}. "
+            f"{_ways(weights)}"
+        )
+
+
+class _Source:
+    """What a column is measured of, known without its data: nothing where the column will say why not."""
+
+    def __init__(self, model: str, task: str, settings: Settings) -> None:
+        self.told: dict[str, Any] = {}
+        self._checkpoint: models.Checkpoint | None = None
+        with contextlib.suppress(UserError, NotApplicable):
+            self._checkpoint = models.find(model, task, settings.trust_remote_code)
+            places = whereabouts.of(self._checkpoint, task, settings)
+            self.told = {**provenance.origin(self._checkpoint), "places": places}
+
+    @functools.cached_property
+    def prints(self) -> dict[str, str]:
+        """Hash what is loaded of the checkpoint: minutes for large ones."""
+        with contextlib.suppress(UserError):
+            if self._checkpoint is not None:
+                checkpoint = self._checkpoint
+                return {"checkpoint": checkpoint.fingerprint, provenance.COMPANIONS: checkpoint.companions}
+        return {}
+
+
+def _ways(weights: bool = False) -> str:
+    own = "--models NAME=PATH gives this model a name of its own, " if weights else ""
+    return f"{own}--records DIR keeps both, --replace replaces what is there."
