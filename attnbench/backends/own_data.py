@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnbench.backends.data import SAMPLES
 from attnbench.errors import UserError, near, unknown
+from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
 FITTED, EVALUATED = "calibration", "evaluation"
@@ -21,6 +23,8 @@ SPLITS = {
     **dict.fromkeys(("train", FITTED), FITTED),
     **dict.fromkeys(("validation", "valid", "dev", "test", EVALUATED), EVALUATED),
 }
+FLAGS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}  # of a label that is there or not
+LONGEST = 80  # characters of a value in a message
 
 
 class Item(NamedTuple):
@@ -33,8 +37,12 @@ class Item(NamedTuple):
     split: str
 
 
-def read(path: str) -> list[Item]:
-    """Read a file's rows. Raises UserError with the line."""
+def read(path: str, each: Sequence[str] = ()) -> list[Item]:
+    """Read a file's rows. Raises UserError with the line.
+
+    `each` are labels that may have a column of their own, instead of one column `label`: a row's label is
+    then the list of what they hold.
+    """
     try:
         content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -44,14 +52,15 @@ def read(path: str) -> list[Item]:
         raise UserError(
             f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}. Save it as UTF-8."
         ) from error
-    rows = _json_lines(path, content) if path.lower().endswith(".jsonl") else _csv(path, content)
+    read_rows = _json_lines if path.lower().endswith(".jsonl") else _csv
+    rows = read_rows(path, content, each)
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
         raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
     return found
 
 
-def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(path: str, content: str, each: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     header: list[str] = []
     start = 1
@@ -59,11 +68,11 @@ def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for fields in reader:
             if not header and fields:
                 header = [field.strip() for field in fields]
-                _check_header(f"{path}, line {start}", header)
+                _check_header(f"{path}, line {start}", header, each)
             elif fields:
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {start}: {_miscounted(fields, header)}")
-                yield start, dict(zip(header, fields, strict=True))
+                yield start, _gathered(dict(zip(header, fields, strict=True)), each)
             start = reader.line_num + 1
     except csv.Error as error:
         what = "a quote is never closed" if "unexpected end" in str(error) else error
@@ -87,9 +96,15 @@ def _renamed(name: str, found: Iterable[str]) -> str:
     return f" Rename {alike[near[0]]} to {name}." if near else ""
 
 
-def _check_header(place: str, header: list[str]) -> None:
+def _gathered(row: dict[str, Any], each: Sequence[str]) -> dict[str, Any]:
+    """Make the label of a row that has a column for each label."""
+    whole = each and "label" not in row and all(name in row for name in each)
+    return {**row, "label": [row[name] for name in each]} if whole else row
+
+
+def _check_header(place: str, header: list[str], each: Sequence[str]) -> None:
     for name in ("text", "label"):
-        if name not in header:
+        if name not in _gathered(dict.fromkeys(header), each):
             hint = " It has to be separated by commas." if len(header) == 1 else ""
             raise UserError(
                 f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}{_renamed(name, header)}"
@@ -99,7 +114,7 @@ def _check_header(place: str, header: list[str]) -> None:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
 
 
-def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(path: str, content: str, each: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -109,6 +124,7 @@ def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
+        row = _gathered(row, each)
         for name in ("text", "label"):
             if name not in row:
                 raise UserError(
@@ -153,10 +169,11 @@ def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
         alike = [number for number, label in enumerate(labels) if label.casefold() == name.casefold()]
         if len(alike) == 1:
             return alike[0]
-    if re.fullmatch("[0-9]+", whole) and int(whole) < len(labels):
+    if re.fullmatch("[0-9]{1,9}", whole) and int(whole) < len(labels):
         return int(whole)
     raise UserError(
-        f"{item.place}: label {item.label!r} is none of {', '.join(labels)}, nor a number below {len(labels)}"
+        f"{item.place}: label {shown(item.label)} is none of {', '.join(labels)}, nor a number below "
+        f"{len(labels)}"
         f"{near(text, labels) and '.' + near(text, labels)}"
     )
 
@@ -168,8 +185,43 @@ def value_of(item: Item) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(item.label, bool) or not math.isfinite(number):
-        raise UserError(f"{item.place}: label {item.label!r} is no number, which the model gives")
+        raise UserError(f"{item.place}: label {shown(item.label)} is no number, which the model gives")
     return number
+
+
+def several_of(item: Item, labels: Sequence[str]) -> list[int]:
+    """Return 1 for each label that an item has, else 0: (labels,). Raises UserError for anything else.
+
+    They are given as a list of names, in a CSV as JSON, or as 0 or 1 for each label, in a list or in
+    columns.
+    """
+    given = item.label
+    if isinstance(given, str) and given.startswith("["):
+        with contextlib.suppress(ValueError):
+            given = json.loads(given)
+    if not isinstance(given, list):
+        raise UserError(
+            f"{item.place}: label {shown(item.label)} is no list: the model is multi-label (config.json: "
+            f"problem_type). Give a list of names, as [{json.dumps(labels[0])}], or a column of 0 and 1 for "
+            f"each of {shown(', '.join(labels))}."
+        )
+    said = [FLAGS.get(str(each).strip().lower()) for each in given]
+    if given and None not in said:
+        if len(given) != len(labels):
+            raise UserError(f"{item.place}: {len(given)} labels of 0 and 1, the model has {len(labels)}")
+        return [int(bool(each)) for each in said]
+    for each in given:
+        if each not in labels:
+            raise UserError(
+                f"{item.place}: label {shown(each)} is none of {', '.join(labels)}, nor 0 or 1 for each"
+                f"{near(str(each), labels) and '.' + near(str(each), labels)}"
+            )
+    return [int(label in given) for label in labels]
+
+
+def shown(value: Any) -> str:
+    """Write a value as it stands, cut where it is long."""
+    return clean(repr(value), LONGEST)
 
 
 def definition(name: str, items: list[Item], labels: list[str]) -> dict[str, Any]:

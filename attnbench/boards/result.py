@@ -55,10 +55,10 @@ def run(
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
-    include_path, trust_remote_code, measure. Raises UserError for anything asked wrongly: a model or a task
-    that cannot be had after the others are measured (runner.Incomplete, which holds their records); a method
-    that fails fails its cell only, unless `fail_fast`. Of several columns one whose model is for other tasks
-    is not applicable.
+    include_path, trust_remote_code, measure, max_length. Raises UserError for anything asked wrongly: a
+    model or a task that cannot be had after the others are measured (runner.Incomplete, which holds their
+    records); a method that fails fails its cell only, unless `fail_fast`. Of several columns one whose model
+    is for other tasks is not applicable.
     """
     asked = Request.of(models, methods, tasks, repeats, **settings)
     measured = runner.run(

@@ -30,6 +30,7 @@ class Bench:
             seed=settings.seed,
             calibration=settings.calibration,
             include_path=settings.include_path,
+            max_length=settings.max_length,
         )
 
     @functools.cached_property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.causal.stock_files import quoted
-from attnbench.backends.classification import Classify, Regress, Texts, own_task
+from attnbench.backends.classification import Classify, MultiLabel, Regress, Texts, own_task
+from attnbench.backends.encoders import checks
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
@@ -24,11 +26,6 @@ from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
 from attnbench.inputs import tasks
 from attnbench.statistics import inference
 
-ARCHITECTURES = {
-    "classification": "ForSequenceClassification",
-    "qa": "ForQuestionAnswering",
-    "masked-lm": "ForMaskedLM",
-}
 MOST = 4
 NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what changes no number
 
@@ -54,11 +51,17 @@ class Prepared:
         self.seed = seed
         self._checkpoint = checkpoint
         self._asked = calibration
+        self._model: Callable[[], nn.Module | None] = lambda: None  # the one that was checked, while it lives
         if isinstance(task, Texts) and calibration is not None:
             chosen = calibration_.source(task, calibration)
             if chosen.dataset and tasks.is_own(chosen.dataset[0]):
                 calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
+        config = checkpoint.config()
+        if self.head == "classification" and getattr(config, "is_encoder_decoder", False):
+            self._lm.end = config.eos_token_id
+        if isinstance(task, Texts):
+            checks.require_room(self._lm.tokenizer, task)
         task.build_all_requests(limit=limit)
         cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
         self.samples = len(task.instances)
@@ -72,9 +75,10 @@ class Prepared:
 
     def check(self, model: nn.Module) -> None:
         """Raise Misfit where the model's head or labels do not fit the task, UserError where texts do not."""
-        _check_head(self._checkpoint.name, model.config, self.head, self.file.name, type(model).__name__)
+        name, kind = self._checkpoint.name, type(model).__name__
+        checks.check_head(name, model.config, self.head, self.file.name, kind)
         try:
-            if isinstance(self.task, Classify):
+            if isinstance(self.task, Classify | MultiLabel):
                 label_order(model.config, self.task.labels)
             if isinstance(self.task, Regress):
                 one_output(model.config)
@@ -83,7 +87,10 @@ class Prepared:
                 raise
             raise Misfit(f"{tasks.place(self.file.path, 'doc_to_choice')}: {misfit}") from misfit
         with self.serving(model) as lm:
-            lm.check(self.task.instances, self.task.settings.get("places", ()))
+            places = self.task.settings.get("places", ())
+            lm.check(self.task.instances, places)
+            lm.check_tokens(self.task.instances, places)
+        self._model = weakref.ref(model)
 
     @contextlib.contextmanager
     def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:
@@ -129,9 +136,21 @@ class Prepared:
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
         task = self.task
-        order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
+        named = isinstance(task, Classify | MultiLabel)
+        order = label_order(self._checkpoint.config(), task.labels) if named else []
         docs = self.calibration_documents()
-        return calibration_.batches(task, docs, self._lm.tokenizer, order, self.seed, batch_size)
+        self._require_learnable(docs)
+        return calibration_.batches(task, docs, self._lm, order, self.seed, batch_size)
+
+    def _require_learnable(self, docs: Sequence[Document]) -> None:
+        """Raise UserError for a calibration text that the model, where it is known, does not take."""
+        model = self._model()
+        if model is not None:
+            requests = calibration_.requests_of(self.task, docs)
+            texts = [f"calibration text {self.task.text(doc)[0][:40]!r}" for doc in docs]
+            with self.serving(model) as lm:
+                lm.check(requests, texts)
+                lm.check_tokens(requests, texts)
 
     def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
@@ -162,17 +181,27 @@ class Prepared:
 
 
 def prepare(
-    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
+    file: tasks.TaskFile,
+    checkpoint: Any,
+    limit: int | None,
+    seed: int,
+    calibration: str | None,
+    max_length: int | None = None,
 ) -> Prepared:
     """Load a task of ours and build its requests. Raises Misfit where the head is for other tasks."""
     config = checkpoint.config()
     with placed(file):
         if file.head:
-            _check_head(checkpoint.name, config, file.head, file.name)
+            checks.check_head(checkpoint.name, config, file.head, file.name)
         task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else built(file)
         if file.configuration:
             task.narrow(file.name, file.configuration)
-        _check_head(checkpoint.name, config, task.head, file.name)
+        checks.check_head(checkpoint.name, config, task.head, file.name)
+        checks.check_labels(checkpoint.name, config, task)
+        if max_length is not None:
+            if not isinstance(task, Texts):
+                raise checks.not_cut(file)
+            task.longest = max_length
         return Prepared(file, task, checkpoint, limit, seed, calibration)
 
 
@@ -198,19 +227,6 @@ def built(file: tasks.TaskFile) -> EncoderTask:
             f"{type(found).__name__}. Use {' or '.join(tasks.HEADS)}."
         )
     return found
-
-
-def _check_head(name: str, config: Any, head: str, task: str, loaded: str | None = None) -> None:
-    found = [
-        str(architecture)
-        for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
-    ]
-    wanted = ARCHITECTURES[head]
-    if found and not any(architecture.endswith(wanted) for architecture in found):
-        raise Misfit(
-            f"model '{name}' does not fit task '{task}': it is a {', '.join(found)}, "
-            f"the task needs a …{wanted}."
-        )
 
 
 def definition(file: tasks.TaskFile, task: EncoderTask) -> str:
