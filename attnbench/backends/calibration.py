@@ -110,7 +110,8 @@ def batches(
     requests = requests_of(task, docs)
     pairs: list[tuple[Row, dict[str, Any]]] = []
     for doc, rows in zip(docs, inputs.rows(requests), strict=True):
-        pairs += task.examples(doc, rows, learner)
+        if task.doc_to_target(doc) != []:  # a question without an answer teaches nothing here
+            pairs += task.examples(doc, rows, learner)
     if not pairs:
         raise UserError(
             f"calibration of task '{task.task_name}': none of {len(docs)} documents gives an example. "

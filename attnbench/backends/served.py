@@ -9,6 +9,11 @@ from typing import Any, Self, TypedDict, Unpack
 from lm_eval.api.model import LM
 
 BATCH_SIZE = 32
+# of `generate`, whatever a checkpoint's generation_config.json says: one text an input, and nothing else
+ONE_TEXT = {
+    "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False, "max_time": None,
+    "output_logits": False, "output_attentions": False, "output_hidden_states": False,
+}  # fmt: skip
 
 
 class Serving(TypedDict, total=False):

@@ -13,7 +13,7 @@ from lm_eval.api.model import LM
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit, placed
+from attnbench.engine.learning.fit import available, fit, placed
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.inputs import models
@@ -111,7 +111,8 @@ class AttnbenchLM(LM):
         prepared.check(model)
         torch.manual_seed(settings.seed)
         if any(map(needs_fit, self.methods)):
-            fit(model, self.methods, placed(prepared.calibration(), settings.device))
+            batches = available(lambda: placed(prepared.calibration(), settings.device))
+            fit(model, self.methods, batches)
         options = {"batch_size": settings.batch_size, "device": settings.device}
         with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
             yield lm

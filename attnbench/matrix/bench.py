@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from attnbench.engine.learning.fit import Batch, placed
+from attnbench.engine.learning.fit import Batch, available, placed
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_sound
 from attnbench.inputs import models
@@ -54,8 +54,13 @@ class Bench:
         return placed(self.prepared.batches(n), self.settings.device)
 
     def calibration(self) -> list[Batch]:
-        """Return what methods are fitted on, a copy each time. Raises NotApplicable where there is none."""
-        return [{key: value.clone() for key, value in batch.items()} for batch in self._calibration]
+        """Return what methods are fitted on, a copy each time.
+
+        Where there is none, who reads it raises NotApplicable: a method that looks at weights alone does not.
+        """
+        return available(
+            lambda: [{key: value.clone() for key, value in batch.items()} for batch in self._calibration]
+        )
 
     @functools.cached_property
     def _calibration(self) -> list[Batch]:

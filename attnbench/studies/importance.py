@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.applicable import require_sites
+from attnbench.engine.learning.fit import Absent
 from attnbench.errors import NotApplicable, unknown
 from attnbench.inputs import models, tasks
 from attnbench.matrix.request import split
@@ -99,6 +100,8 @@ def study(
             found.failed[criterion] = f"{kind}{error}"
         else:
             found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
+    if isinstance(batches, Absent) and not (found.tables or found.failed or ablate):
+        raise batches.reason
     if ablate:
         found.tables[EFFECT] = _ablate(found, bench)
     return found

@@ -134,7 +134,7 @@ class Inputs:
         """Raise UserError for a tokenizer that does not say where in a text its tokens stand."""
         if not getattr(self.tokenizer, "is_fast", False):
             raise UserError(
-                f"the model's tokenizer, a {type(self.tokenizer).__name__}, is written in Python: it does not say "
+                f"the model's tokenizer, a {type(self.tokenizer).__name__}, is in Python: it does not say "
                 "where in a text a token stands, which windows of long texts need. Take a model with a "
                 "tokenizer.json, or a task of short texts."
             )

@@ -67,7 +67,9 @@ class Prepared:
         self.samples = len(task.instances)
         self.notes = [f"{cut} of {self.samples} inputs of {file.name} are cut to fit"] if cut else []
         self.fingerprints: dict[str, str | None] = {
-            "dataset": self._hash_of(instance.doc for instance in task.instances),
+            "dataset": hash_of(
+                self.said(instance.doc, f"document {instance.doc_id}") for instance in task.instances
+            ),
             "task": definition(file, task),
             "source": "attnbench",
             "calibration": self._recipe(),
@@ -144,6 +146,8 @@ class Prepared:
 
     def _require_learnable(self, docs: Sequence[Document]) -> None:
         """Raise UserError for a calibration text that the model, where it is known, does not take."""
+        for _ in self._learnt_from(docs):
+            pass
         model = self._model()
         if model is not None:
             requests = calibration_.requests_of(self.task, docs)
@@ -164,7 +168,7 @@ class Prepared:
 
     def calibration_fingerprint(self) -> str:
         """Hash the calibration documents. Raises as `calibration` does."""
-        return self._hash_of(self.calibration_documents())
+        return hash_of(self._learnt_from(self.calibration_documents()))
 
     def _recipe(self) -> str | None:
         try:
@@ -176,8 +180,27 @@ class Prepared:
         split = f":{chosen.split}" if chosen.split else ""
         return f"{dataset}{split}[{chosen.samples}] seed {self.seed}"
 
-    def _hash_of(self, docs: Iterable[Document]) -> str:
-        return hash_of([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
+    def said(self, doc: Document, place: str, evaluated: bool = True) -> list[Any]:
+        """Return a document's texts and target. Raises UserError, with its place, where a target is none."""
+        try:
+            target = self.task.doc_to_target(doc)
+        except UserError as mistake:
+            raise UserError(f"{place}: {mistake}") from mistake
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{place} of task '{self.task.task_name}': its target cannot be read "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        if evaluated and target == []:
+            raise UserError(
+                f"{place} of task '{self.task.task_name}' has no right answer, which the metrics compare "
+                "with. Leave such rows out: process_docs in its YAML, or a split without them."
+            )
+        return [*self.task.text(doc), target]
+
+    def _learnt_from(self, docs: Iterable[Document]) -> Iterator[list[Any]]:
+        for doc in docs:
+            yield self.said(doc, f"calibration text {self.task.text(doc)[0][:40]!r}", evaluated=False)
 
 
 def prepare(

@@ -9,16 +9,9 @@ import torch
 from torch import Tensor
 
 from attnbench.backends.encoders.inputs import cuts, padded
-from attnbench.backends.served import ServedLM
+from attnbench.backends.served import ONE_TEXT, ServedLM
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
-
-# whatever a checkpoint's generation_config.json says: one text a source, the same each time
-PLAIN = {
-    "max_length": None, "do_sample": False, "use_cache": True, "num_return_sequences": 1, "max_time": None,
-    "return_dict_in_generate": False, "output_scores": False, "output_logits": False,
-    "output_attentions": False, "output_hidden_states": False,
-}  # fmt: skip
 
 
 class Seq2SeqLM(ServedLM):
@@ -44,9 +37,8 @@ class Seq2SeqLM(ServedLM):
                 with torch.no_grad():
                     made = self.model.generate(
                         **{name: value.to(self._device) for name, value in batch.items()},
-                        **dict(settings),
-                        **PLAIN,
-                    )
+                        **dict(settings), max_length=None, do_sample=False, use_cache=True, **ONE_TEXT,
+                    )  # fmt: skip
                 texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
                 for place, text in zip(places, texts, strict=True):
                     found[place] = text.strip()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
 Batch = dict[str, Any]
@@ -17,7 +18,31 @@ def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
     return [{key: value.to(device) for key, value in batch.items()} for batch in batches]
 
 
-def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
+class Absent(list[Batch]):
+    """Batches that there are none of: who reads them learns why. Methods that learn from weights do not."""
+
+    def __init__(self, reason: NotApplicable) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def _refuse(self, *_: Any) -> Any:
+        raise self.reason
+
+    __iter__ = __len__ = __getitem__ = __bool__ = __reversed__ = __add__ = _refuse
+
+    def __copy__(self) -> Absent:
+        return self
+
+
+def available(batches: Callable[[], list[Batch]]) -> list[Batch]:
+    """Return batches to learn from, or where there are none what says so to a method that reads them."""
+    try:
+        return batches()
+    except NotApplicable as reason:
+        return Absent(reason)
+
+
+def fit(model: Any, methods: Sequence[Method], batches: list[Batch]) -> None:
     """Let each method that learns do so with the methods before it applied.
 
     Raises UserError where what it learned is nowhere to be found.
@@ -29,7 +54,7 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
             before = set(vars(method))
             with apply(model, *methods[:position]) if position else contextlib.nullcontext():
                 try:
-                    method.fit(model, list(batches))
+                    method.fit(model, copy.copy(batches))
                 except (Exception, SystemExit) as error:
                     error.add_note(f"{method.name}.fit")
                     raise
