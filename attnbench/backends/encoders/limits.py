@@ -75,7 +75,7 @@ def of(model: nn.Module) -> Limits:
         _known[model] = Limits(
             min([*found.get(lengths["input_ids"], ()), *named], default=None),
             min(found.get(lengths["decoder_input_ids"], ()), default=None),
-            getattr(words, "num_embeddings", None),
+            None if words is None else len(words.weight),  # type: ignore[arg-type]
         )
     return _known[model]
 
