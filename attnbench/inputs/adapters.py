@@ -77,8 +77,10 @@ class Adapter:
                     side = "it lacks" if min(strange) in wanted else "the model has no"
                     raise UserError(f"{told}: {side} {min(strange)}")
                 return whole.merge_and_unload(safe_merge=True)
-        except (ValueError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
-            raise UserError(f"{told}: {' '.join(str(error).split())[:200]}") from error
+        except (LookupError, ValueError, AttributeError, RuntimeError, TypeError) as error:
+            raise UserError(
+                f"{told}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
 
 
 def find(folder: str) -> Adapter | None:
