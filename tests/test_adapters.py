@@ -6,12 +6,12 @@ import importlib.util
 import json
 
 import pytest
+import tiny_tasks
 import torch
 from safetensors.torch import load_file, save_file
 
 from attnbench.errors import UserError
 from attnbench.inputs.models import Checkpoint
-from tests import tiny_tasks
 
 QUERY = "bert.encoder.layer.{}.attention.self.query"
 RANK, ALPHA = 4, 8

@@ -110,7 +110,9 @@ def batches(
     requests = requests_of(task, docs)
     pairs: list[tuple[Row, dict[str, Any]]] = []
     for doc, rows in zip(docs, inputs.rows(requests), strict=True):
-        if task.doc_to_target(doc) != []:  # a question without an answer teaches nothing here
+        if unlabelled(task, doc):
+            pairs += [(row, {}) for row in rows]
+        elif task.doc_to_target(doc) != []:  # a question without an answer teaches nothing here
             pairs += task.examples(doc, rows, learner)
     if not pairs:
         raise UserError(
@@ -125,6 +127,11 @@ def batches(
             made.append({**inputs.collate([row for row, _ in chosen]), **labels})
     random.Random(f"{seed} batches").shuffle(made)
     return made
+
+
+def unlabelled(task: EncoderTask, doc: Document) -> bool:
+    """Tell whether a document of the user's has a text alone: some methods learn from that."""
+    return doc.get(str(task.config.doc_to_target), "") is None
 
 
 def requests_of(task: EncoderTask, docs: Sequence[Document]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from attnbench.backends import own_data
+from attnbench.backends import own_data, several
 from attnbench.backends.encoders.inputs import Row
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
@@ -179,8 +179,8 @@ class MultiLabel(Texts):
         items = own_data.read(source[0], self.labels)
         return [self.document(item) for item in items if split in ("", item.split)]
 
-    def own(self, item: own_data.Item) -> list[int]:
-        return own_data.several_of(item, self.labels)
+    def own(self, item: own_data.Item) -> list[int] | None:
+        return several.several_of(item, self.labels)
 
     def doc_to_target(self, doc: Document) -> list[int]:
         return list(doc[str(self._config.doc_to_target)])
@@ -197,8 +197,8 @@ class MultiLabel(Texts):
 def own_task(name: str, path: str, config: Any) -> Texts:
     """Make a task of the user's file, for the labels of a model's config. Raises UserError with the line."""
     labels = [str(config.id2label[k]) for k in sorted(config.id2label)]
-    several = getattr(config, "problem_type", None) == MULTI
-    items = own_data.read(path, labels if several else ())
+    many = getattr(config, "problem_type", None) == MULTI
+    items = own_data.read(path, labels if many else (), labelled=True)
     if all(item.split == own_data.FITTED for item in items):
         raise UserError(
             f"{path}: every row's split is one to learn from: no row to evaluate. Write validation or test "
@@ -208,9 +208,9 @@ def own_task(name: str, path: str, config: Any) -> Texts:
     def documents(split: str) -> list[Document]:
         return [built.document(item) for item in items if item.split == split]
 
-    kind: type[Texts] = MultiLabel if several else Classify if len(labels) > 1 else Regress
+    kind: type[Texts] = MultiLabel if many else Classify if len(labels) > 1 else Regress
     content = own_data.definition(name, items, labels)
-    if several:
+    if many:
         content |= {"doc_to_choice": labels, "metric_list": [{"metric": metric} for metric in kind.known]}
     built = kind({**content, "custom_dataset": documents})
     built.settings["places"] = [item.place for item in items if item.split == own_data.EVALUATED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import difflib
 import io
@@ -23,7 +22,7 @@ SPLITS = {
     **dict.fromkeys(("train", FITTED), FITTED),
     **dict.fromkeys(("validation", "valid", "dev", "test", EVALUATED), EVALUATED),
 }
-FLAGS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}  # of a label that is there or not
+UNLABELLED = object()  # the label of a row that has none
 LONGEST = 80  # characters of a value in a message
 
 
@@ -37,11 +36,12 @@ class Item(NamedTuple):
     split: str
 
 
-def read(path: str, each: Sequence[str] = ()) -> list[Item]:
+def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[Item]:
     """Read a file's rows. Raises UserError with the line.
 
     `each` are labels that may have a column of their own, instead of one column `label`: a row's label is
-    then the list of what they hold.
+    then the list of what they hold. Without labels in any row the label is UNLABELLED: enough to learn from
+    for what reads texts alone, an error where they are to be `labelled`.
     """
     try:
         content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
@@ -53,14 +53,19 @@ def read(path: str, each: Sequence[str] = ()) -> list[Item]:
             f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}. Save it as UTF-8."
         ) from error
     read_rows = _json_lines if path.lower().endswith(".jsonl") else _csv
-    rows = read_rows(path, content, each)
+    rows = read_rows(path, content, each, ("text", "label") if labelled else ("text",))
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
         raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
+    bare = [item for item in found if item.label is UNLABELLED]
+    if bare and len(bare) < len(found):
+        raise UserError(f"{bare[0].place}: no 'label', which other rows have")
     return found
 
 
-def _csv(path: str, content: str, each: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(
+    path: str, content: str, each: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     header: list[str] = []
     start = 1
@@ -68,7 +73,7 @@ def _csv(path: str, content: str, each: Sequence[str] = ()) -> Iterator[tuple[in
         for fields in reader:
             if not header and fields:
                 header = [field.strip() for field in fields]
-                _check_header(f"{path}, line {start}", header, each)
+                _check_header(f"{path}, line {start}", header, each, needed)
             elif fields:
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {start}: {_miscounted(fields, header)}")
@@ -102,8 +107,8 @@ def _gathered(row: dict[str, Any], each: Sequence[str]) -> dict[str, Any]:
     return {**row, "label": [row[name] for name in each]} if whole else row
 
 
-def _check_header(place: str, header: list[str], each: Sequence[str]) -> None:
-    for name in ("text", "label"):
+def _check_header(place: str, header: list[str], each: Sequence[str], needed: Sequence[str]) -> None:
+    for name in needed:
         if name not in _gathered(dict.fromkeys(header), each):
             hint = " It has to be separated by commas." if len(header) == 1 else ""
             raise UserError(
@@ -114,7 +119,9 @@ def _check_header(place: str, header: list[str], each: Sequence[str]) -> None:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
 
 
-def _json_lines(path: str, content: str, each: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(
+    path: str, content: str, each: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -125,7 +132,7 @@ def _json_lines(path: str, content: str, each: Sequence[str] = ()) -> Iterator[t
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
         row = _gathered(row, each)
-        for name in ("text", "label"):
+        for name in needed:
             if name not in row:
                 raise UserError(
                     f"{path}, line {number}: no '{name}'. It has {', '.join(row)}.{_renamed(name, row)}"
@@ -145,7 +152,8 @@ def _item(place: str, row: dict[str, Any]) -> Item:
     split = row.get("split", EVALUATED)
     if not isinstance(split, str) or split.lower() not in SPLITS:
         raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.{near(str(split), SPLITS)}")
-    label = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    given = row.get("label", UNLABELLED)
+    label = given.strip() if isinstance(given, str) else given
     return Item(place, row["text"], row.get("text2"), label, SPLITS[split.lower()])
 
 
@@ -156,11 +164,14 @@ def split_of(name: str) -> str:
     return SPLITS[name.lower()]
 
 
-def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
+def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> Any:
     """Return the number of an item's label, given by name, in any case where that is one label, or by number.
 
-    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other.
+    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other, returns
+    None where there is none to be had.
     """
+    if item.label is UNLABELLED:
+        return None
     text = str(item.label)
     whole = re.sub(r"(?<=\d)\.0+$", "", text)  # as pandas writes a column with gaps
     for name in (text, whole) if isinstance(item.label, str | int | float) else ():
@@ -178,8 +189,10 @@ def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
     )
 
 
-def value_of(item: Item) -> float:
+def value_of(item: Item) -> Any:
     """Return an item's label as a number. Raises UserError for what is none."""
+    if item.label is UNLABELLED:
+        return None
     try:
         number = math.nan if "_" in str(item.label) else float(item.label)  # Python's 1_5 is no one's 15
     except (TypeError, ValueError, OverflowError):
@@ -187,36 +200,6 @@ def value_of(item: Item) -> float:
     if isinstance(item.label, bool) or not math.isfinite(number):
         raise UserError(f"{item.place}: label {shown(item.label)} is no number, which the model gives")
     return number
-
-
-def several_of(item: Item, labels: Sequence[str]) -> list[int]:
-    """Return 1 for each label that an item has, else 0: (labels,). Raises UserError for anything else.
-
-    They are given as a list of names, in a CSV as JSON, or as 0 or 1 for each label, in a list or in
-    columns.
-    """
-    given = item.label
-    if isinstance(given, str) and given.startswith("["):
-        with contextlib.suppress(ValueError):
-            given = json.loads(given)
-    if not isinstance(given, list):
-        raise UserError(
-            f"{item.place}: label {shown(item.label)} is no list: the model is multi-label (config.json: "
-            f"problem_type). Give a list of names, as [{json.dumps(labels[0])}], or a column of 0 and 1 for "
-            f"each of {shown(', '.join(labels))}."
-        )
-    said = [FLAGS.get(str(each).strip().lower()) for each in given]
-    if given and None not in said:
-        if len(given) != len(labels):
-            raise UserError(f"{item.place}: {len(given)} labels of 0 and 1, the model has {len(labels)}")
-        return [int(bool(each)) for each in said]
-    for each in given:
-        if each not in labels:
-            raise UserError(
-                f"{item.place}: label {shown(each)} is none of {', '.join(labels)}, nor 0 or 1 for each"
-                f"{near(str(each), labels) and '.' + near(str(each), labels)}"
-            )
-    return [int(label in given) for label in labels]
 
 
 def shown(value: Any) -> str:

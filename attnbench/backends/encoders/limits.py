@@ -57,8 +57,15 @@ def of(model: nn.Module) -> Limits:
     """
     if model not in _known:
         batch = probing.probe_batch(model)
-        with Watch() as watch:
-            probing.run(model, batch)
+        try:
+            with Watch() as watch:
+                probing.run(model, batch)
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"{type(model).__name__} does not run on {batch['input_ids'].shape[1]} tokens ({said}): this "
+                "model is not supported."
+            ) from error
         words = probing.word_embeddings(model)
         lengths = {"input_ids": 0, "decoder_input_ids": 0}
         lengths |= {name: batch[name].shape[1] for name in lengths if name in batch}
@@ -145,4 +152,11 @@ def beyond(tokenizer: Any, token: int, size: int) -> str:
 
 
 def _where(request: Any, places: Sequence[str]) -> str:
-    return places[request.doc_id] if places else f"document {request.doc_id} of task '{request.task_name}'"
+    return places[request.doc_id] if places else where(request)
+
+
+def where(request: Any) -> str:
+    """Name the document that a request is of."""
+    if getattr(request, "doc_id", None) is None:
+        return f"calibration text {str(request.args[0])[:40]!r}"
+    return f"document {request.doc_id} of task '{request.task_name}'"

@@ -146,8 +146,7 @@ class Prepared:
 
     def _require_learnable(self, docs: Sequence[Document]) -> None:
         """Raise UserError for a calibration text that the model, where it is known, does not take."""
-        for _ in self._learnt_from(docs):
-            pass
+        self.calibration_fingerprint()  # which names a target that is none
         model = self._model()
         if model is not None:
             requests = calibration_.requests_of(self.task, docs)
@@ -183,7 +182,8 @@ class Prepared:
     def said(self, doc: Document, place: str, evaluated: bool = True) -> list[Any]:
         """Return a document's texts and target. Raises UserError, with its place, where a target is none."""
         try:
-            target = self.task.doc_to_target(doc)
+            bare = not evaluated and calibration_.unlabelled(self.task, doc)
+            target = None if bare else self.task.doc_to_target(doc)
         except UserError as mistake:
             raise UserError(f"{place}: {mistake}") from mistake
         except (KeyError, TypeError) as error:
