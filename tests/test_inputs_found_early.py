@@ -372,7 +372,7 @@ def test_what_reads_texts_alone_learns_from_a_file_without_labels(ending, bert, 
     assert found["heads50:l2"].fitted == with_labels.fitted
     assert found["heads50:gradient"].status == "not applicable"
     assert "needs labels" in found["heads50:gradient"].error
-    with pytest.raises(UserError, match="line 1: no (column )?'label'"):
+    with pytest.raises(UserError, match=r"line 1: no (column )?'label'"):
         records(bert, str(bare))
 
 
@@ -394,6 +394,92 @@ def test_a_long_calibration_text_is_named(bert, tmp_path, records):
     )
     assert "--max-length 24" in found["heads50:gradient"].error
     assert records(bert, task, "heads50:gradient", max_length=20)["heads50:gradient"].status == "measured"
+
+
+LABELS = """
+def texts(split):
+    return [{"text": f"w{k} w3", "label": k % 2 if k != BAD else VALUE} for k in range(8)]
+
+def learnt(split):
+    if split == "validation":
+        return [{"text": f"w{k}", "label": k % 2} for k in range(8)]
+    return texts(split)
+"""
+CLASSIFY = {
+    "class": "!function attnbench.backends.classification.Classify",
+    "custom_dataset": "!function made_up.texts", "validation_split": "validation",
+    "doc_to_text": "text", "doc_to_target": "label",
+    "doc_to_choice": "['no', 'yes']", "metric_list": "[{metric: acc}]",
+    "metadata": "{calibration: {split: train, samples: 8}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["-1", "2", "'maybe'", "None", "1.5", "[1]", "True"])
+def test_a_label_that_the_task_does_not_have_is_named_with_its_row(value, bert, tmp_path, records):
+    data = LABELS.replace("BAD", "5").replace("VALUE", value)
+    checkpoint = Checkpoint("bert", bert, "folder")
+    folder = tiny_tasks.write(tmp_path, data, CLASSIFY)
+    with pytest.raises(UserError, match=r"document 5: task 'made' has labels no, yes; a document has"):
+        lm_eval.prepare("made", checkpoint, include_path=folder)
+    tiny_tasks.write(tmp_path, data, CLASSIFY | {"custom_dataset": "!function made_up.learnt"})
+    found = records(bert, str(tmp_path / "made.yaml"), "heads50:gradient")
+    assert found["dense"].status == "measured"
+    if value != "None":  # a text without a label is one to learn from for others
+        assert "calibration text 'w5 w3': task 'made' has labels" in found["heads50:gradient"].error
+
+
+@pytest.mark.parametrize("label", ["9" * 5000, "x" * 100_000, "²", "1_0"])
+def test_a_label_of_any_length_is_refused_in_a_short_line(label, bert, tmp_path, records):
+    task = _csv(tmp_path / "own.csv", [("w1", 0), ("w2", label)])
+    with pytest.raises(
+        UserError, match=r"own\.csv, line 3: label .* is none of no, yes, nor a number"
+    ) as told:
+        records(bert, task)
+    assert len(str(told.value)) < 400 + len(str(tmp_path))
+
+
+QUESTIONS = """
+def questions(split):
+    for k in range(8) if split == "validation" else range(8, 16):
+        context = " ".join(f"w{(3 * k + j) % 40}" for j in range(9))
+        empty = k in (dict(EMPTY)).get(split, ())
+        found = {"text": [], "answer_start": []} if empty else {"text": [context[:2]], "answer_start": [0]}
+        yield {"question": f"w{k} w2", "context": context, "answers": found}
+"""
+SPAN = {
+    "class": "!function attnbench.backends.spans.Span", "custom_dataset": "!function made_up.questions",
+    "validation_split": "validation", "metric_list": "[{metric: em}, {metric: f1}]",
+    "metadata": "{window: {max_seq_length: 20, doc_stride: 4, max_answer_length: 5},"
+    " calibration: {split: train, samples: 8}}",
+}  # fmt: skip
+
+
+def test_a_question_without_an_answer_is_named_or_not_learnt_from(tmp_path):
+    checkpoint = tiny_tasks.checkpoint(tmp_path / "m", head="QuestionAnswering")
+    data = QUESTIONS.replace("EMPTY", "{'validation': (3, 5)}")
+    folder = tiny_tasks.write(tmp_path, data, SPAN)
+    with pytest.raises(UserError, match=r"document 3 of task 'made' has no right answer, .* process_docs"):
+        lm_eval.prepare("made", checkpoint, include_path=folder)
+    tiny_tasks.write(tmp_path, QUESTIONS.replace("EMPTY", "{'train': (8, 9, 14)}"), SPAN)
+    prepared = lm_eval.prepare("made", checkpoint, include_path=folder)
+    learnt = sum(len(batch["input_ids"]) for batch in prepared.calibration())
+    assert learnt == 5 and len(prepared.calibration_documents()) == 8
+
+
+def test_a_tokenizer_that_does_not_say_where_its_tokens_stand_is_named(tmp_path):
+    checkpoint = tiny_tasks.checkpoint(tmp_path / "m", head="QuestionAnswering")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "w", *"0123456789"])
+    )
+    slow = transformers.BertJapaneseTokenizer(
+        str(tmp_path / "vocab.txt"), word_tokenizer_type="basic", subword_tokenizer_type="character"
+    )
+    for file in (tmp_path / "m").glob("tokenizer*"):
+        file.unlink()
+    slow.save_pretrained(tmp_path / "m")
+    folder = tiny_tasks.write(tmp_path, QUESTIONS.replace("EMPTY", "{}"), SPAN)
+    with pytest.raises(UserError, match="a BertJapaneseTokenizer, is in Python: it does not say where"):
+        lm_eval.prepare("made", checkpoint, include_path=folder)
 
 
 def test_checkpoints_pruned_under_transformers_4_are_named(tmp_path):

@@ -147,8 +147,7 @@ class Prepared:
     def _require_learnable(self, docs: Sequence[Document]) -> None:
         """Raise UserError for a calibration text that the model, where it is known, does not take."""
         self.calibration_fingerprint()  # which names a target that is none
-        model = self._model()
-        if model is not None:
+        if (model := self._model()) is not None:
             requests = calibration_.requests_of(self.task, docs)
             texts = [f"calibration text {self.task.text(doc)[0][:40]!r}" for doc in docs]
             with self.serving(model) as lm:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import Row, cuts, padded
-from attnbench.backends.served import ONE_TEXT, ServedLM
+from attnbench.backends.served import ServedLM, one_text
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
 
@@ -36,10 +36,10 @@ class Seq2SeqLM(ServedLM):
             for chosen in self.batches([requests[k].args[0] for k in asked]):
                 places = [asked[k] for k in chosen]
                 batch = self.collate([requests[k].args[0] for k in places])
-                with torch.no_grad():
+                with torch.no_grad(), one_text(self.model):
                     made = self.model.generate(
                         **{name: value.to(self._device) for name, value in batch.items()},
-                        **dict(settings), max_length=None, do_sample=False, use_cache=True, **ONE_TEXT,
+                        **dict(settings), max_length=None, do_sample=False, use_cache=True,
                     )  # fmt: skip
                 texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
                 for place, text in zip(places, texts, strict=True):
