@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from attnbench.engine.learning.fit import Batch, available, placed
+from attnbench.engine.learning.fit import Batch, placed
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_sound
 from attnbench.inputs import models
@@ -23,15 +23,7 @@ class Bench:
 
         self.name, self.settings = name, settings
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
-        self.prepared = lm_eval.prepare(
-            task,
-            self.checkpoint,
-            limit=settings.limit,
-            seed=settings.seed,
-            calibration=settings.calibration,
-            include_path=settings.include_path,
-            max_length=settings.max_length,
-        )
+        self.prepared = lm_eval.prepare(task, self.checkpoint, settings)
 
     @functools.cached_property
     def model(self) -> Any:
@@ -54,13 +46,8 @@ class Bench:
         return placed(self.prepared.batches(n), self.settings.device)
 
     def calibration(self) -> list[Batch]:
-        """Return what methods are fitted on, a copy each time.
-
-        Where there is none, who reads it raises NotApplicable: a method that looks at weights alone does not.
-        """
-        return available(
-            lambda: [{key: value.clone() for key, value in batch.items()} for batch in self._calibration]
-        )
+        """Return what methods are fitted on, a copy each time. Raises NotApplicable where there is none."""
+        return [{key: value.clone() for key, value in batch.items()} for batch in self._calibration]
 
     @functools.cached_property
     def _calibration(self) -> list[Batch]:

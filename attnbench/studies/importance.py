@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.applicable import require_sites
-from attnbench.engine.learning.fit import Absent
+from attnbench.engine.learning.fit import Absent, available
 from attnbench.errors import NotApplicable, unknown
 from attnbench.inputs import models, tasks
 from attnbench.matrix.request import split
@@ -88,7 +88,7 @@ def study(
     bench = Bench(name, task, chosen)
     model = bench.model
     torch.manual_seed(chosen.seed)
-    batches = bench.calibration()
+    batches = available(bench.calibration)
     found = Study(models.label(name), tasks.find(task, chosen.include_path).name)
     for criterion in by:
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attnbench.engine.applicable import require_sites
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
@@ -30,19 +30,29 @@ class Absent(list[Batch]):
 
     __iter__ = __len__ = __getitem__ = __bool__ = __reversed__ = __add__ = _refuse
 
-    def __copy__(self) -> Absent:
-        return self
 
-
-def available(batches: Callable[[], list[Batch]]) -> list[Batch]:
+def available(samples: Callable[[], Sequence[Batch]]) -> list[Batch]:
     """Return batches to learn from, or where there are none what says so to a method that reads them."""
     try:
-        return batches()
+        return [*samples()]
     except NotApplicable as reason:
         return Absent(reason)
 
 
-def fit(model: Any, methods: Sequence[Method], batches: list[Batch]) -> None:
+def learn(model: Any, methods: Sequence[Method], seed: int, samples: Callable[[], Sequence[Batch]]) -> None:
+    """Let methods learn as a run lets them: where they act, by its seed, from samples if one of them learns.
+
+    Raises NotApplicable where a method has no place in the model, or reads samples and there are none, and
+    what `fit` raises.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    require_sites(model, methods)
+    fit(model, methods, available(samples) if any(map(needs_fit, methods)) else [])
+
+
+def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
     """Let each method that learns do so with the methods before it applied.
 
     Raises UserError where what it learned is nowhere to be found.
@@ -54,7 +64,7 @@ def fit(model: Any, methods: Sequence[Method], batches: list[Batch]) -> None:
             before = set(vars(method))
             with apply(model, *methods[:position]) if position else contextlib.nullcontext():
                 try:
-                    method.fit(model, copy.copy(batches))
+                    method.fit(model, batches if isinstance(batches, Absent) else list(batches))
                 except (Exception, SystemExit) as error:
                     error.add_note(f"{method.name}.fit")
                     raise
