@@ -142,12 +142,13 @@ class Checkpoint:
             return own
         parts = [own, self._hash_of(adapters.CONFIG, *adapters.WEIGHTS)]
         parts += [self.base.fingerprint] if self.base is not self else []
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        return _joined(*parts)
 
     @functools.cached_property
     def companions(self) -> str:
         """Hash what is read beside them: the tokenizer, generation settings, a checkpoint's own code."""
-        return self._hash_of(*BESIDE)
+        own = self._hash_of(*BESIDE)
+        return own if self.base is self else _joined(own, self.base.companions)
 
     def _hash_of(self, *patterns: str) -> str:
         digest = hashlib.sha256()
@@ -182,6 +183,10 @@ class Checkpoint:
             if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
                 first = 'its tokenizer needs sentencepiece. Next: pip install "attnbench[sentencepiece]"'
             raise UserError(f"model '{self.path}' cannot be read: {first}") from error
+
+
+def _joined(*digests: str) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:

@@ -510,3 +510,49 @@ def test_queries_and_one_shared_key_in_one_map_are_not_cut(tmp_path):
         attnbench.realize(model, "heads:fixed:off=0.1"),
     ):
         pass
+
+
+PAGES = {
+    "output_type": "loglikelihood_rolling", "custom_dataset": "!function made_up.pages", "num_fewshot": 0,
+    "validation_split": "validation", "doc_to_text": '""', "doc_to_target": "page",
+    "metric_list": "[{metric: word_perplexity}]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [14, 40])
+def test_a_decoder_with_fewer_positions_than_its_config_says_is_refused_or_fits(length, tmp_path):
+    config = {"is_decoder": True, "max_position_embeddings": 20, "pad_token_id": 1, **LAYERS}
+    folder = _saved(tmp_path / "m", "RobertaForCausalLM", frame="$A", **config)
+    page = " ".join(WORDS[:length])
+    data = (
+        "from datasets import Dataset, DatasetDict\n"
+        f"PAGE = {page!r}\n"
+        "def pages(**ignored):\n    return DatasetDict({'validation': Dataset.from_list([{'page': PAGE}])})\n"
+    )
+    bench = Bench(folder, tiny_tasks.write(tmp_path, data, PAGES) + "/made.yaml", Settings())
+    if length == 14:
+        assert bench.prepared.evaluate(bench.model).metrics
+        return
+    with pytest.raises(UserError, match=r"document 0 of task 'made': .* over 18 tokens, what the"):
+        _ = bench.model
+
+
+def test_a_setting_that_cuts_is_kept_apart_and_given_again(bert, tmp_path, records):
+    from attnbench.boards.page.document import reproduce
+    from attnbench.statistics.same_samples import other_samples
+
+    task = _csv(tmp_path / "own.csv", zip(TEXTS, [0, 1] * 3, strict=True))
+    whole, cut = records(bert, task)["dense"], records(bert, task, max_length=4)["dense"]
+    assert "has texts cut to 4 tokens, dense to none" in (other_samples(cut, whole) or "")
+    assert other_samples(cut, cut) is None
+    body = {"cell": cut.cell, "settings": cut.settings, "provenance": cut.provenance}
+    assert "--max-length 4" in reproduce(body)
+
+
+def test_a_suite_holds_whole_texts(tmp_path, capsys):
+    from attnbench.cli.main import main
+
+    text = "title = 't'\nmethods = ['prune80']\n[[part]]\nmodels = ['pocket-bert']\n"
+    (tmp_path / "s.toml").write_text(text)
+    assert main(["run", str(tmp_path / "s.toml"), "--max-length", "9"]) == 2
+    assert "--max-length: a suite holds whole texts unless --records keeps" in capsys.readouterr().err

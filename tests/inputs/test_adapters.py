@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attnbench.errors import UserError
+from attnbench.inputs import hub
 from attnbench.inputs.models import Checkpoint
 
 QUERY = "bert.encoder.layer.{}.attention.self.query"
@@ -173,3 +174,17 @@ def test_an_adapter_without_its_weights_is_named(folders):
     (folders / "tuned" / "adapter_model.safetensors").unlink()
     with pytest.raises(UserError, match=r"without its weights, adapter_model\.safetensors"):
         Checkpoint("tuned", str(folders / "tuned"), "folder").config()
+
+
+def test_a_repository_of_an_adapter_alone_is_whole(folders):
+    assert hub.whole(folders / "tuned")
+    (folders / "tuned" / "adapter_model.safetensors").unlink()
+    assert not hub.whole(folders / "tuned")
+
+
+@with_peft
+def test_the_tokenizer_of_what_an_adapter_changes_is_noted_too(folders):
+    before = Checkpoint("tuned", str(folders / "tuned"), "folder").companions
+    path = folders / "base" / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    assert Checkpoint("tuned", str(folders / "tuned"), "folder").companions != before

@@ -20,6 +20,10 @@ CUT = (
 )
 WAYS = {
     "span": "Lower max_seq_length in its YAML's metadata.window.",
+    **dict.fromkeys(
+        ("loglikelihood", "loglikelihood_rolling", "generate_until"),
+        "Its config promises more. Leave them out, or choose a model that takes more.",
+    ),
     "pseudo_loglikelihood": "Leave them out, or choose a model that takes more.",
 }
 _known: WeakKeyDictionary[nn.Module, Limits] = WeakKeyDictionary()

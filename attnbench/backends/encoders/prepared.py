@@ -55,7 +55,7 @@ class Prepared:
         self._lm: Any = self.answering(checkpoint.tokenizer())
         config = checkpoint.config()
         if self.head == "classification" and getattr(config, "is_encoder_decoder", False):
-            self._lm.end = config.eos_token_id
+            self._lm.end = config.eos_token_id  # it reads a text's last one
         if isinstance(task, Texts):
             checks.require_room(self._lm.tokenizer, task)
         task.build_all_requests(limit=settings.limit)
