@@ -338,11 +338,11 @@ def test_a_head_is_not_measured_as_what_its_config_says_it_is_not(several, bert,
         records(folder, _csv(tmp_path / "own.csv", [("w1", 0), ("w2", 1)]))
 
 
-@pytest.mark.parametrize("values", ["", ",", ["prune80", ""], [" , "]])
+@pytest.mark.parametrize("values", [[""], ",", ["prune80", ""], [" , "]])
 def test_an_empty_name_is_a_mistake(values):
     with pytest.raises(UserError, match="holds no name: give one, or leave its option out"):
         Request.of("bert", values)
-    assert split(["a,b,", "c"]) == ("a", "b", "c") and split([]) == ()
+    assert split("") == () and split(["a,b,", "c"]) == ("a", "b", "c") and split([]) == ()
 
 
 def test_heads_are_removed_at_random_where_there_is_nothing_to_learn_from(bert, tmp_path, records):
@@ -556,3 +556,14 @@ def test_a_suite_holds_whole_texts(tmp_path, capsys):
     (tmp_path / "s.toml").write_text(text)
     assert main(["run", str(tmp_path / "s.toml"), "--max-length", "9"]) == 2
     assert "--max-length: a suite holds whole texts unless --records keeps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--models", "--methods", "--tasks"])
+def test_an_option_without_a_name_is_a_mistake_on_the_command_line(option, tmp_path, capsys):
+    from attnbench.cli.main import main
+
+    asked = {"--models": "bert", "--methods": "prune80", "--tasks": "pocket-sentiment", option: ""}
+    words = [word for pair in asked.items() for word in pair]
+    assert main(["run", *words, "--records", str(tmp_path / "records"), "--limit", "2"]) == 2
+    assert capsys.readouterr().err == "attnbench: '' holds no name: give one, or leave its option out.\n"
+    assert not (tmp_path / "records").exists()
