@@ -112,34 +112,44 @@ def plain(texts: Iterable[object]) -> tuple[str, ...]:
 
 
 def batches(
-    task: EncoderTask, docs: Sequence[Document], tokenizer: Any, order: Sequence[int], seed: int, size: int
+    task: EncoderTask, docs: Sequence[Document], inputs: Inputs, order: Sequence[int], seed: int, size: int
 ) -> list[dict[str, Tensor]]:
     """Make model inputs with labels, or start and end positions: batches of like length in a seeded order.
 
     `order` is the model's column of each label. A document that gives no example, as a question whose answer
     no window holds whole, is left out.
     """
-    inputs = Inputs(tokenizer)
-    learner = Learner(order, tokenizer.mask_token_id, random.Random(f"{seed} examples"))
-    requests = [
-        task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)
-    ]
+    learner = Learner(order, inputs.tokenizer.mask_token_id, random.Random(f"{seed} examples"))
+    requests = requests_of(task, docs)
     pairs: list[tuple[Row, dict[str, Any]]] = []
     for doc, rows in zip(docs, inputs.rows(requests), strict=True):
-        pairs += task.examples(doc, rows, learner)
+        if unlabelled(task, doc):
+            pairs += [(row, {}) for row in rows]
+        elif task.doc_to_target(doc) != []:  # a question without an answer teaches nothing here
+            pairs += task.examples(doc, rows, learner)
     if not pairs:
         raise UserError(
             f"calibration of task '{task.task_name}': none of {len(docs)} documents gives an example. "
             "Give --calibration DATASET:SPLIT."
         )
-    pairs.sort(key=lambda item: -len(item[0].ids))
     made = []
-    for start in range(0, len(pairs), size):
-        chosen = pairs[start : start + size]
-        labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
-        made.append({**inputs.collate([row for row, _ in chosen]), **labels})
+    for alike in inputs.alike(pairs, lambda item: item[0]):
+        for start in range(0, len(alike), size):
+            chosen = alike[start : start + size]
+            labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
+            made.append({**inputs.collate([row for row, _ in chosen]), **labels})
     random.Random(f"{seed} batches").shuffle(made)
     return made
+
+
+def unlabelled(task: EncoderTask, doc: Document) -> bool:
+    """Tell whether a document of the user's has a text alone: some methods learn from that."""
+    return doc.get(str(task.config.doc_to_target), "") is None
+
+
+def requests_of(task: EncoderTask, docs: Sequence[Document]) -> list[Any]:
+    """Make a request of each calibration document."""
+    return [task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)]
 
 
 def _stacked(targets: Sequence[Any]) -> Tensor:

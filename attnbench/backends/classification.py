@@ -8,17 +8,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from attnbench.backends import own_data
+from attnbench.backends import own_data, several
 from attnbench.backends.encoders.inputs import Row
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner, Metric
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
+
+# what a config's problem_type says of a head
+MULTI, NUMBERS = "multi_label_classification", "regression"
 
 
 def counts(label: int, logits: np.ndarray) -> tuple[float, ...]:
     """Return (tp, fp, fn, tn) of one document; label 1 is the positive one."""
     said = int(np.argmax(logits))
     return tuple(float(pair == (said, label)) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
+
+
+def decisions(labels: Sequence[int], logits: np.ndarray) -> tuple[float, ...]:
+    """Return (tp, fp, fn, tn) of one document's labels, each a decision of its own."""
+    said, meant = logits > 0, np.array(labels) > 0
+    return tuple(float(np.sum(pair)) for pair in (said & meant, said & ~meant, ~said & meant, ~said & ~meant))
 
 
 class Texts(EncoderTask):
@@ -144,20 +153,65 @@ class Regress(Texts):
         return [(rows[0], {"labels": self.doc_to_target(doc)})]
 
 
+class MultiLabel(Texts):
+    """A text, or a pair of texts, and any number of labels, each said where its logit is above 0.
+
+    acc: all labels of a text right; f1: of all labels of all texts, 2 tp / (2 tp + fp + fn).
+    """
+
+    request = "classify"
+    known: ClassVar = {
+        "acc": Metric(lambda labels, logits: float(np.array_equal(logits > 0, np.array(labels) > 0))),
+        "f1": Metric(decisions, "f1"),
+    }
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.labels = tuple(map(str, self._config.doc_to_choice or ()))
+
+    def _asked(self) -> tuple[str, ...]:
+        return self.labels
+
+    def documents(self, split: str, source: tuple[str, str | None] | None = None) -> list[Document]:
+        """Load a split of the user's file, or another file of the user's."""
+        if source is None or not tasks.is_own(source[0]):
+            return super().documents(split, source)
+        items = own_data.read(source[0], self.labels)
+        return [self.document(item) for item in items if split in ("", item.split)]
+
+    def own(self, item: own_data.Item) -> list[int] | None:
+        return several.several_of(item, self.labels)
+
+    def doc_to_target(self, doc: Document) -> list[int]:
+        return list(doc[str(self._config.doc_to_target)])
+
+    def examples(
+        self, doc: Document, rows: Sequence[Row], learner: Learner
+    ) -> list[tuple[Row, dict[str, Any]]]:
+        labels = [0.0] * len(self.labels)
+        for place, label in zip(learner.order, self.doc_to_target(doc), strict=True):
+            labels[place] = float(label)
+        return [(rows[0], {"labels": labels})]
+
+
 def own_task(name: str, path: str, config: Any) -> Texts:
     """Make a task of the user's file, for the labels of a model's config. Raises UserError with the line."""
-    items = own_data.read(path)
+    labels = [str(config.id2label[k]) for k in sorted(config.id2label)]
+    many = getattr(config, "problem_type", None) == MULTI
+    items = own_data.read(path, labels if many else (), labelled=True)
     if all(item.split == own_data.FITTED for item in items):
         raise UserError(
             f"{path}: every row's split is one to learn from: no row to evaluate. Write validation or test "
             "in the column split of some."
         )
-    labels = [str(config.id2label[k]) for k in sorted(config.id2label)]
 
     def documents(split: str) -> list[Document]:
         return [built.document(item) for item in items if item.split == split]
 
-    kind = Classify if len(labels) > 1 else Regress
-    built = kind({**own_data.definition(name, items, labels), "custom_dataset": documents})
+    kind: type[Texts] = MultiLabel if many else Classify if len(labels) > 1 else Regress
+    content = own_data.definition(name, items, labels)
+    if many:
+        content |= {"doc_to_choice": labels, "metric_list": [{"metric": metric} for metric in kind.known]}
+    built = kind({**content, "custom_dataset": documents})
     built.settings["places"] = [item.place for item in items if item.split == own_data.EVALUATED]
     return built

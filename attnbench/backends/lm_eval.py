@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attnbench.backends.encoders import checks
 from attnbench.backends.encoders import prepared as encoders
 from attnbench.backends.kinds import kind
 from attnbench.errors import Misfit
@@ -16,11 +17,13 @@ def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
 
     Of the settings `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is
     a folder with more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the
-    task's own split. Raises UserError for an unknown task and data that cannot be had, Misfit for a head for
-    another task.
+    task's own split, `max_length` the tokens that a classifier's longer texts are cut to. Raises UserError
+    for an unknown task and data that cannot be had, Misfit for a head for another task.
     """
     found = kind(checkpoint.config())
     file = tasks.find(task, settings.include_path, found)
+    if settings.max_length is not None and file.head not in (None, "classification"):
+        raise checks.not_cut(file)
     if file.head == "causal-lm" and found == "causal":
         from attnbench.backends.causal import prepared as causal
 

@@ -8,12 +8,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnbench.backends.data import SAMPLES
 from attnbench.errors import UserError, near, unknown
+from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
 FITTED, EVALUATED = "calibration", "evaluation"
@@ -21,6 +22,8 @@ SPLITS = {
     **dict.fromkeys(("train", FITTED), FITTED),
     **dict.fromkeys(("validation", "valid", "dev", "test", EVALUATED), EVALUATED),
 }
+UNLABELLED = object()  # the label of a row that has none
+LONGEST = 80  # characters of a value in a message
 
 
 class Item(NamedTuple):
@@ -33,8 +36,13 @@ class Item(NamedTuple):
     split: str
 
 
-def read(path: str) -> list[Item]:
-    """Read a file's rows. Raises UserError with the line."""
+def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[Item]:
+    """Read a file's rows. Raises UserError with the line.
+
+    `each` are labels that may have a column of their own, instead of one column `label`: a row's label is
+    then the list of what they hold. Without labels in any row the label is UNLABELLED: enough to learn from
+    for what reads texts alone, an error where they are to be `labelled`.
+    """
     try:
         content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -44,14 +52,20 @@ def read(path: str) -> list[Item]:
         raise UserError(
             f"{path}, line {line}: not UTF-8: byte {error.object[error.start]:#04x}. Save it as UTF-8."
         ) from error
-    rows = _json_lines(path, content) if path.lower().endswith(".jsonl") else _csv(path, content)
+    read_rows = _json_lines if path.lower().endswith(".jsonl") else _csv
+    rows = read_rows(path, content, each, ("text", "label") if labelled else ("text",))
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
         raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
+    bare = [item for item in found if item.label is UNLABELLED]
+    if bare and len(bare) < len(found):
+        raise UserError(f"{bare[0].place}: no 'label', which other rows have")
     return found
 
 
-def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv(
+    path: str, content: str, each: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     header: list[str] = []
     start = 1
@@ -59,11 +73,11 @@ def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for fields in reader:
             if not header and fields:
                 header = [field.strip() for field in fields]
-                _check_header(f"{path}, line {start}", header)
+                _check_header(f"{path}, line {start}", header, each, needed)
             elif fields:
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {start}: {_miscounted(fields, header)}")
-                yield start, dict(zip(header, fields, strict=True))
+                yield start, _gathered(dict(zip(header, fields, strict=True)), each)
             start = reader.line_num + 1
     except csv.Error as error:
         what = "a quote is never closed" if "unexpected end" in str(error) else error
@@ -87,9 +101,15 @@ def _renamed(name: str, found: Iterable[str]) -> str:
     return f" Rename {alike[near[0]]} to {name}." if near else ""
 
 
-def _check_header(place: str, header: list[str]) -> None:
-    for name in ("text", "label"):
-        if name not in header:
+def _gathered(row: dict[str, Any], each: Sequence[str]) -> dict[str, Any]:
+    """Make the label of a row that has a column for each label."""
+    whole = each and "label" not in row and all(name in row for name in each)
+    return {**row, "label": [row[name] for name in each]} if whole else row
+
+
+def _check_header(place: str, header: list[str], each: Sequence[str], needed: Sequence[str]) -> None:
+    for name in needed:
+        if name not in _gathered(dict.fromkeys(header), each):
             hint = " It has to be separated by commas." if len(header) == 1 else ""
             raise UserError(
                 f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}{_renamed(name, header)}"
@@ -99,7 +119,9 @@ def _check_header(place: str, header: list[str]) -> None:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
 
 
-def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_lines(
+    path: str, content: str, each: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -109,7 +131,8 @@ def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
-        for name in ("text", "label"):
+        row = _gathered(row, each)
+        for name in needed:
             if name not in row:
                 raise UserError(
                     f"{path}, line {number}: no '{name}'. It has {', '.join(row)}.{_renamed(name, row)}"
@@ -129,7 +152,8 @@ def _item(place: str, row: dict[str, Any]) -> Item:
     split = row.get("split", EVALUATED)
     if not isinstance(split, str) or split.lower() not in SPLITS:
         raise UserError(f"{place}: split is {split!r}. Known: {', '.join(SPLITS)}.{near(str(split), SPLITS)}")
-    label = row["label"].strip() if isinstance(row["label"], str) else row["label"]
+    given = row.get("label", UNLABELLED)
+    label = given.strip() if isinstance(given, str) else given
     return Item(place, row["text"], row.get("text2"), label, SPLITS[split.lower()])
 
 
@@ -140,11 +164,14 @@ def split_of(name: str) -> str:
     return SPLITS[name.lower()]
 
 
-def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
+def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> Any:
     """Return the number of an item's label, given by name, in any case where that is one label, or by number.
 
-    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other.
+    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other, returns
+    None where there is none to be had.
     """
+    if item.label is UNLABELLED:
+        return None
     text = str(item.label)
     whole = re.sub(r"(?<=\d)\.0+$", "", text)  # as pandas writes a column with gaps
     for name in (text, whole) if isinstance(item.label, str | int | float) else ():
@@ -153,23 +180,31 @@ def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> int:
         alike = [number for number, label in enumerate(labels) if label.casefold() == name.casefold()]
         if len(alike) == 1:
             return alike[0]
-    if re.fullmatch("[0-9]+", whole) and int(whole) < len(labels):
+    if re.fullmatch("[0-9]{1,9}", whole) and int(whole) < len(labels):
         return int(whole)
     raise UserError(
-        f"{item.place}: label {item.label!r} is none of {', '.join(labels)}, nor a number below {len(labels)}"
+        f"{item.place}: label {shown(item.label)} is none of {', '.join(labels)}, nor a number below "
+        f"{len(labels)}"
         f"{near(text, labels) and '.' + near(text, labels)}"
     )
 
 
-def value_of(item: Item) -> float:
+def value_of(item: Item) -> Any:
     """Return an item's label as a number. Raises UserError for what is none."""
+    if item.label is UNLABELLED:
+        return None
     try:
         number = math.nan if "_" in str(item.label) else float(item.label)  # Python's 1_5 is no one's 15
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(item.label, bool) or not math.isfinite(number):
-        raise UserError(f"{item.place}: label {item.label!r} is no number, which the model gives")
+        raise UserError(f"{item.place}: label {shown(item.label)} is no number, which the model gives")
     return number
+
+
+def shown(value: Any) -> str:
+    """Write a value as it stands, cut where it is long."""
+    return clean(repr(value), LONGEST)
 
 
 def definition(name: str, items: list[Item], labels: list[str]) -> dict[str, Any]:

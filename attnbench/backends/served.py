@@ -9,6 +9,23 @@ from typing import Any, Self, TypedDict, Unpack
 from lm_eval.api.model import LM
 
 BATCH_SIZE = 32
+# of a checkpoint's generation_config.json: what would make of a text something else, or several
+FORM = {
+    "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False, "max_time": None,
+    "output_logits": False, "output_attentions": False, "output_hidden_states": False,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_text(model: Any) -> Iterator[None]:
+    """Let `generate` return one text an input, whatever a checkpoint's generation settings say."""
+    config = model.generation_config
+    before = {name: getattr(config, name) for name in FORM}
+    try:
+        vars(config).update(FORM)
+        yield
+    finally:
+        vars(config).update(before)
 
 
 class Serving(TypedDict, total=False):

@@ -56,13 +56,12 @@ def run(
     >>> run("bert", "logquant3,prune80", limit=100).table()  # doctest: +SKIP
 
     `settings` are the fields of Settings: limit, batch_size, batch_tokens, seed, device, dtype, calibration,
-    include_path, trust_remote_code, measure. A model may be named: "run1=./run1/checkpoint-500". What was
-    measured with other settings or of another checkpoint gives way only with `replace`.
+    include_path, trust_remote_code, measure, max_length. A model may be named: "run1=./run1/checkpoint-500".
+    What was measured with other settings or of another checkpoint gives way only with `replace`.
 
-    Raises UserError for anything asked wrongly: a model or a task
-    that cannot be had after the others are measured (runner.Incomplete, which holds their records); a method
-    that fails fails its cell only, unless `fail_fast`. Of several columns one whose model is for other tasks
-    is not applicable.
+    Raises UserError for anything asked wrongly: a model or a task that cannot be had after the others are
+    measured (runner.Incomplete, which holds their records); a method that fails fails its cell only, unless
+    `fail_fast`. Of several columns one whose model is for other tasks is not applicable.
     """
     asked = Request.of(models, methods, tasks, repeats, **settings)
     measured = runner.run(

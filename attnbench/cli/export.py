@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench.cli.parsing import add_include_path
+from attnbench.cli.parsing import add_include_path, add_max_length
 from attnbench.inputs.settings import check_device
 from attnbench.matrix import console
 
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
     parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to fit on, as in a run")
+    add_max_length(parser)
     add_include_path(parser)
 
 
@@ -36,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
     content = export(
         options.model, options.task, options.method, options.folder,
         seed=options.seed, device=options.device, calibration=options.calibration,
-        include_path=options.include_path,
+        include_path=options.include_path, max_length=options.max_length,
     )  # fmt: skip
     for layer, heads in content["heads"].items():
         print(

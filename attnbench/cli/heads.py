@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench.cli.parsing import MANY, add_include_path, positive
+from attnbench.cli.parsing import MANY, add_include_path, add_max_length, positive
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import check_device, default_device
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
     parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
     parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to score on, as in a run")
+    add_max_length(parser)
     add_include_path(parser)
 
 
@@ -70,6 +71,7 @@ def execute(options: argparse.Namespace) -> int:
                     name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
                     seed=options.seed, device=options.device or default_device(),
                     calibration=options.calibration, include_path=options.include_path,
+                    max_length=options.max_length,
                 )  # fmt: skip
             except NotApplicable as reason:
                 print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)

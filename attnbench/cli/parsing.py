@@ -83,6 +83,13 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
+def add_max_length(parser: argparse.ArgumentParser) -> None:
+    """Declare --max-length."""
+    parser.add_argument(
+        "--max-length", type=positive, metavar="N", help="cut a classifier's longer texts to N tokens"
+    )
+
+
 def add_include_path(parser: argparse.ArgumentParser) -> None:
     """Declare --include-path."""
     parser.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")

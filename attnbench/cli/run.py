@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
 from attnbench.cli import stdout
-from attnbench.cli.parsing import MANY, Once, add_include_path, positive, seconds
+from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive, seconds
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples of each task only")
+    add_max_length(parser)
     parser.add_argument(
         "--batch-size",
         type=positive,
@@ -156,6 +157,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
         "dtype": options.dtype or "float32",
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,
+        "max_length": options.max_length,
     }
 
 
@@ -203,13 +205,13 @@ def _suites(options: argparse.Namespace) -> int:
 def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
     """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
-    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype"):
-        trial = name in ("limit", "repeats", "dtype")
+    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype", "max_length"):
+        trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
-            own = "its own, float32," if name == "dtype" else "its own"
+            own = {"dtype": "its own, float32,", "max_length": "whole texts"}.get(name, "its own")
             also = " unless --records keeps the trial apart" if trial else ""
-            change = "" if name == "dtype" else f" Change {options.suites[0]}."
-            raise UserError(f"--{name}: a suite holds {own}{also}.{change}")
+            change = "" if name in ("dtype", "max_length") else f" Change {options.suites[0]}."
+            raise UserError(f"--{name.replace('_', '-')}: a suite holds {own}{also}.{change}")
 
 
 def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from attnbench.errors import UserError
+from attnbench.inputs import adapters
 
 
 def download(
@@ -56,6 +57,8 @@ def whole(folder: Path, own_code: bool = False) -> bool:
     that cannot be read is not whole.
     """
     names = {file.name for file in folder.iterdir()}
+    if adapters.CONFIG in names and names & set(adapters.WEIGHTS):
+        return True
     try:
         sharded = [json.loads(index.read_text(encoding="utf-8")) for index in folder.glob("*.index.json")]
         if sharded:

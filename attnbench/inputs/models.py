@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
-from attnbench.inputs import hub, names, tasks
+from attnbench.inputs import adapters, hub, names, tasks, weights
 from attnbench.inputs.names import is_folder, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
 
@@ -33,7 +33,14 @@ BESIDE = (
     "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
     "generation_config.json", "*.py",
 )  # fmt: skip
-FETCHED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja")  # of a Hub model, beside weights and own code
+FETCHED = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.spm",
+    "*.jinja",
+    adapters.WEIGHTS[1],
+)  # of a Hub model, beside weights and own code
 
 
 def check_folder(name: str) -> None:
@@ -59,7 +66,7 @@ class Checkpoint:
     def folder(self) -> str:
         """Return the local folder, downloading a Hub model first. Raises UserError where it cannot be had."""
         if self.source in ("pocket", "folder"):
-            if not (Path(self.path) / "config.json").is_file():
+            if not any((Path(self.path) / name).is_file() for name in ("config.json", adapters.CONFIG)):
                 raise UserError(
                     f"model '{self.path}': no config.json there. Give a folder saved by `save_pretrained`."
                 )
@@ -71,15 +78,37 @@ class Checkpoint:
             self.path, FETCHED, instead, weights=[*WEIGHTS.values()], own_code=self.trust_remote_code
         )
 
+    @functools.cached_property
+    def adapter(self) -> adapters.Adapter | None:
+        """Return the adapter in its folder. Raises UserError for one that cannot be merged."""
+        return adapters.find(self.folder)
+
+    @functools.cached_property
+    def base(self) -> Checkpoint:
+        """Return whose weights are loaded: an adapter alone changes those of another checkpoint."""
+        if self.adapter is None or self._own_weights:
+            return self
+        named = self.adapter.base
+        if (place := self.adapter.place()) is not None:
+            return Checkpoint(self.name, place, "folder", self.trust_remote_code)
+        return Checkpoint(named, named, "hub", self.trust_remote_code)
+
     def config(self) -> Any:
         from transformers import AutoConfig
 
+        if self.adapter is not None and not (Path(self.folder) / "config.json").is_file():
+            config, outputs = self.base.config(), self.adapter.labels()
+            if outputs not in (None, config.num_labels):
+                config.num_labels = outputs
+            return config
         with self.readable():
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
+        if self.base is not self and not any(Path(self.folder).glob("tokenizer*")):
+            return self.base.tokenizer()
         with self.readable():
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
@@ -88,38 +117,40 @@ class Checkpoint:
         return tokenizer
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
-        """Load the weights with one of HEADS, in eval mode. Raises Misfit where that head is missing."""
-        import torch
-        import transformers
+        """Load the weights with one of HEADS, an adapter merged into them, in eval mode.
 
-        factory = getattr(transformers, HEADS[head])
-        with self.readable():
-            model, report = factory.from_pretrained(
-                self.folder,
-                dtype=getattr(torch, dtype),
-                attn_implementation="sdpa" if _has_sdpa(self.config()) else "eager",
-                trust_remote_code=self.trust_remote_code,
-                weights_only=True,
-                output_loading_info=True,
-            )
-        missing = sorted(report["missing_keys"])
+        Raises Misfit where that head is missing.
+        """
+        model, missing, others = weights.read(self, HEADS[head], dtype)
+        if others:
+            reason = weights.misshapen(Path(self.base.folder), others)
+            raise UserError(f"model '{self.path}' cannot be read: {reason}")
         if missing:
             found = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed architecture"])
             raise Misfit(
-                f"model '{self.name}' ({found}) has no trained {head} head: {missing[0]} is missing. "
+                f"model '{self.name}' ({found}) has no trained {head} head: {min(missing)} is missing. "
                 "Choose a task that fits it."
             )
         return model.to(device).eval()
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash the config and the weights that are loaded: sha256 over the files' contents."""
-        return self._hash_of("config.json", SIDECAR, WEIGHTS[self.weight_format])
+        """Hash the config and the weights that are loaded: sha256 over the files' contents.
+
+        Of an adapter also what it says of itself and what it changes.
+        """
+        own = self._hash_of("config.json", SIDECAR, WEIGHTS[self.weight_format])
+        if self.adapter is None:
+            return own
+        parts = [own, self._hash_of(adapters.CONFIG, *adapters.WEIGHTS)]
+        parts += [self.base.fingerprint] if self.base is not self else []
+        return _joined(*parts)
 
     @functools.cached_property
     def companions(self) -> str:
         """Hash what is read beside them: the tokenizer, generation settings, a checkpoint's own code."""
-        return self._hash_of(*BESIDE)
+        own = self._hash_of(*BESIDE)
+        return own if self.base is self else _joined(own, self.base.companions)
 
     def _hash_of(self, *patterns: str) -> str:
         digest = hashlib.sha256()
@@ -133,7 +164,14 @@ class Checkpoint:
 
     @functools.cached_property
     def weight_format(self) -> str:
-        return "safetensors" if any(Path(self.folder).glob(WEIGHTS["safetensors"])) else "bin"
+        if self.base is not self:
+            return self.base.weight_format
+        return "safetensors" if any(name.endswith(".safetensors") for name in self._own_weights) else "bin"
+
+    @property
+    def _own_weights(self) -> set[str]:
+        found = {file.name for pattern in WEIGHTS.values() for file in Path(self.folder).glob(pattern)}
+        return found - set(adapters.WEIGHTS)
 
     @contextlib.contextmanager
     def readable(self) -> Iterator[None]:
@@ -149,12 +187,8 @@ class Checkpoint:
             raise UserError(f"model '{self.path}' cannot be read: {first}") from error
 
 
-def _has_sdpa(config: Any) -> bool:
-    import transformers
-
-    names = getattr(config, "architectures", None) or []
-    classes = [getattr(transformers, name, None) for name in names]
-    return all(getattr(cls, "_supports_sdpa", False) for cls in classes if cls is not None)
+def _joined(*digests: str) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:

@@ -27,11 +27,12 @@ class Settings:
     include_path: str | None = None
     trust_remote_code: bool = False
     measure: bool = False
+    max_length: int | None = None  # tokens that longer texts are cut to
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
         check_whole("batch_size", self.batch_size, 1)
-        for name in ("limit", "batch_tokens"):
+        for name in ("limit", "batch_tokens", "max_length"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         if self.dtype not in EAGER_TOLERANCE:
@@ -44,6 +45,8 @@ class Settings:
         """Return what a record keeps: of a file its name, and no folder of this machine."""
         kept = dataclasses.asdict(self)
         kept.pop("include_path")
+        if self.max_length is None:
+            kept.pop("max_length")  # as in records from before it could be set
         return kept | {"calibration": self.calibration and tasks.shown(self.calibration)}
 
 

@@ -43,8 +43,14 @@ class Request:
 
 
 def split(values: Names) -> tuple[str, ...]:
-    """Flatten comma lists, several words and repeats, keeping the first of each."""
-    words = [values] if isinstance(values, str) else values
+    """Flatten comma lists, several words and repeats, keeping the first of each.
+
+    Raises UserError for a word of several that holds no name: a shell's empty variable, as a rule.
+    """
+    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    for word in words:
+        if not word.strip(" ,"):
+            raise UserError(f"{word!r} holds no name: give one, or leave its option out.")
     return tuple(dict.fromkeys(part.strip() for word in words for part in word.split(",") if part.strip()))
 
 

@@ -23,7 +23,7 @@ from attnbench.statistics import pairs
 from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
-SAME = ("limit", "batch_size", "seed", "dtype")
+SAME = ("limit", "batch_size", "seed", "dtype", "max_length")
 
 
 def verify(

@@ -29,6 +29,7 @@ PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokeni
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json
 MAIN = "__main__.py"
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
+CHANGES_WHERE_SET = ("max_length",)  # came later: records without them stay what they are
 FILE = "file "  # begins the fingerprint of a file that a method's field names
 COMPANIONS = "beside the weights"  # a fingerprint that came later: no part of the identity, see `holds`
 
@@ -92,6 +93,7 @@ def identity(
     """Hash what a record says of all that changes its number."""
     prints = {name: value for name, value in fingerprints.items() if name != COMPANIONS}
     chosen = {name: settings.get(name) for name in CHANGES_NUMBERS}
+    chosen |= {name: settings[name] for name in CHANGES_WHERE_SET if settings.get(name) is not None}
     return record.identity({"cell": cell, "fingerprints": prints, "settings": chosen, "code": code})
 
 

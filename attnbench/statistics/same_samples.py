@@ -37,6 +37,9 @@ def other_samples(item: Record, reference: Record) -> str | None:
         ours, theirs = (each.provenance.get("fingerprints", {}).get(key) for each in (item, reference))
         if ours != theirs:
             return f"is of another version of the {key} than {name}: measure them again"
+    ours, theirs = (each.settings.get("max_length") for each in (item, reference))
+    if ours != theirs:
+        return f"has texts cut to {ours or 'no'} tokens, {name} to {theirs or 'none'}: measure them again"
     return None
 
 

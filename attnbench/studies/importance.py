@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.applicable import require_sites
+from attnbench.engine.learning.fit import Absent, available
 from attnbench.errors import NotApplicable, described, said, unknown
 from attnbench.inputs import models, tasks
 from attnbench.matrix.request import split
@@ -87,7 +88,7 @@ def study(
     bench = Bench(name, task, chosen)
     model = bench.model
     torch.manual_seed(chosen.seed)
-    batches = bench.calibration()
+    batches = available(bench.calibration)
     found = Study(models.label(name), tasks.find(task, chosen.include_path).name)
     for criterion in by:
         try:
@@ -100,6 +101,8 @@ def study(
             found.failed[criterion] = said(error) if isinstance(error, ValueError) else described(error)
         else:
             found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
+    if isinstance(batches, Absent) and not (found.tables or found.failed or ablate):
+        raise batches.reason
     if ablate:
         found.tables[EFFECT] = _ablate(found, bench)
     return found

@@ -421,9 +421,18 @@ def test_an_empty_prompt_is_the_beginning_of_a_text(checkpoint, task):
 @pytest.mark.parametrize(
     ("form", "options", "message"),
     [
-        ("pairs", {"positions": 5}, r"a text to score has \d+ tokens: the model scores 1 to 5 at a time"),
+        (
+            "pairs",
+            {"positions": 5},
+            r"document \d+ of task 'made': a text to score has \d+ tokens: .* 1 to 5 at a time",
+        ),
         ("pairs", {"special": ("pad",)}, "neither a bos nor an eos token"),
-        ("pairs", {"vocabulary": 20}, r"the tokenizer gives token \d+, the model knows 20"),
+        (
+            "pairs",
+            {"vocabulary": 20},
+            r"document \d+ of .*: the tokenizer gives 'w\d+' the id .* embeddings for 20",
+        ),
+        ("written", {"vocabulary": 20}, r"document \d+ of task 'made': the tokenizer gives 'w\d+'"),
         ("written", {"positions": 6}, "asks for 6 new tokens, the model takes 6 in all"),
         ("written", {"special": ("pad", "bos")}, "no eos token"),
     ],
@@ -433,6 +442,17 @@ def test_models_that_do_not_fit_are_refused(form, options, message, checkpoint, 
     with pytest.raises(UserError, match=message):
         prepared = _prepare(task(form), chosen)
         prepared.evaluate(chosen.load("causal-lm"))
+
+
+def test_what_a_checkpoint_says_of_the_form_of_generation_changes_nothing(checkpoint, task):
+    chosen = checkpoint()
+    prepared, model = _prepare(task("written"), chosen), chosen.load("causal-lm")
+    prepared.evaluate(model)
+    expected = [instance.resps[0] for instance in prepared.task.instances]
+    model.generation_config.return_dict_in_generate = model.generation_config.output_scores = True
+    model.generation_config.num_return_sequences = 2
+    prepared.evaluate(model)
+    assert [instance.resps[0] for instance in prepared.task.instances] == expected
 
 
 def test_padding_needs_no_token_of_its_own(checkpoint, task):

@@ -212,7 +212,10 @@ def test_a_run_measures_methods_and_lm_evals_command_line_agrees(checkpoint, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"positions": 8}, r"\d+ of 14 sources of task 'made' have over 8 tokens, what the model takes"),
+        (
+            {"positions": 8},
+            r"document \d+ of .*: \d+ of 14 sources of task 'made' have over 8 tokens, what",
+        ),
         ({"positions": 15}, "asks for up to 15 new tokens, the model has 15 positions"),
         ({"special": ("eos",)}, "no pad token: batches cannot be made"),
         ({"special": ("pad",)}, "no eos token: what it writes would have no end"),
@@ -223,6 +226,35 @@ def test_models_that_do_not_fit_are_refused(options, message, checkpoint, task):
     prepared = _prepare(task(), chosen)
     with pytest.raises(UserError, match=message):
         prepared.check(chosen.load("seq2seq"))
+
+
+def test_a_source_that_the_model_has_no_embeddings_for_is_named(checkpoint, task):
+    prepared = _prepare(task(), checkpoint())
+    prepared._lm.tokenizer.add_tokens(["<url>"])
+    prepared._lm._ids.clear()
+    prepared.task.instances[3].arguments = ("w1 <url>", *prepared.task.instances[3].args[1:])
+    with pytest.raises(UserError, match=r"document 3 of task 'made': the tokenizer gives '<url>' the id 43"):
+        prepared.check(checkpoint().load("seq2seq"))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_a_checkpoint_says_of_the_form_of_generation_changes_nothing(beams, checkpoint, task):
+    chosen = checkpoint()
+    prepared, model = _prepare(task(metadata=_beams(beams)), chosen), chosen.load("seq2seq")
+    prepared.evaluate(model)
+    expected = _texts(prepared)
+    model.generation_config.return_dict_in_generate = model.generation_config.output_scores = True
+    model.generation_config.num_return_sequences = beams
+    prepared.evaluate(model)
+    assert _texts(prepared) == expected
+
+
+def test_a_translation_that_is_no_text_is_named(checkpoint, task, tmp_path):
+    folder = task(custom_dataset="!function made.gaps")
+    gaps = "def gaps(split):\n    return [{**doc, 'target': None} for doc in made(split)]\n"
+    (tmp_path / "made.py").write_text(f"{DATA}\n{gaps}")
+    with pytest.raises(UserError, match="document 0 of task 'made' has None for a translation"):
+        _prepare(folder, checkpoint())
 
 
 def test_other_tasks_and_models_are_refused(checkpoint, task, tiny_folder):

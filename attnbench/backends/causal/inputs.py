@@ -10,6 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 
 from attnbench.backends.encoders.inputs import padded
+from attnbench.backends.encoders.limits import beyond, where
 from attnbench.errors import UserError
 
 GENERATED = 256  # tokens at most where a task says nothing: HFLM's own
@@ -45,17 +46,19 @@ class Inputs:
         """Return each request's inputs: one, or the windows of a text. Raises UserError."""
         for request in requests:
             self.check_room(request)
+        named = {_key(request): request for request in reversed(requests)}
         new = [key for key in dict.fromkeys(map(_key, requests)) if key not in self._rows]
         pairs = [key for key in new if key[0] == "loglikelihood"]
         texts = [key for key in new if key[0] != "loglikelihood"]
         for key, (context, continuation) in zip(pairs, self._pairs([key[1:] for key in pairs]), strict=True):
-            self._rows[key] = [self.row(context, continuation)]
+            self._rows[key] = [self.row(context, continuation, named[key])]
         for key, ids in zip(texts, self._encode([key[1] for key in texts]), strict=True):
             if key[0] == "loglikelihood_rolling":
-                self._rows[key] = self._windows(ids)
+                self._rows[key] = self._windows(ids, named[key])
             else:
                 room = self.longest - key[2]
                 self.cut += len(ids) > room
+                self._require_known(ids, named[key])
                 self._rows[key] = [Row(tuple(self._prompt(ids, room)), ())]
         return [self._rows[_key(request)] for request in requests]
 
@@ -67,18 +70,15 @@ class Inputs:
                 f"{self.longest} in all. Choose a model that takes more."
             )
 
-    def row(self, context: list[int], continuation: list[int]) -> Row:
+    def row(self, context: list[int], continuation: list[int], request: Any) -> Row:
         """Return the input that predicts a continuation, cut on the left to what the model takes."""
         if not 1 <= len(continuation) <= self.longest:
             raise UserError(
-                f"a text to score has {len(continuation)} tokens: the model scores 1 to {self.longest} at a "
-                "time. Choose a model that takes more, or leave the sample out."
+                f"{where(request)}: a text to score has {len(continuation)} tokens: the model scores 1 to "
+                f"{self.longest} at a time. Choose a model that takes more, or leave the sample out."
             )
         ids = (*context, *continuation)
-        if max(ids) >= self.vocabulary:
-            raise UserError(
-                f"the tokenizer gives token {max(ids)}, the model knows {self.vocabulary}: they do not fit"
-            )
+        self._require_known(ids, request)
         self.cut += len(ids) > self.longest + 1
         return Row(ids[-(self.longest + 1) : -1], tuple(continuation))
 
@@ -96,9 +96,15 @@ class Inputs:
         ids, mask = padded(inputs, self.tokenizer.pad_token_id)
         return {"input_ids": ids, "attention_mask": mask}
 
-    def _windows(self, ids: list[int]) -> list[Row]:
+    def _require_known(self, ids: Sequence[int], request: Any) -> None:
+        highest = max(ids, default=0)
+        if highest >= self.vocabulary:
+            raise UserError(f"{where(request)}: {beyond(self.tokenizer, highest, self.vocabulary)}")
+
+    def _windows(self, ids: list[int], request: Any) -> list[Row]:
         windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)
-        return [self.row(*make_disjoint_window(window)) for window in windows]
+        pairs = (make_disjoint_window(window) for window in windows)
+        return [self.row(list(before), list(wanted), request) for before, wanted in pairs]
 
     def _pairs(self, arguments: list[tuple[str, str]]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield the tokens of contexts and continuations; spaces between them belong to the continuation."""

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from attnbench.backends.causal.inputs import Inputs, Row
-from attnbench.backends.served import BATCH_SIZE, Serving
+from attnbench.backends.served import BATCH_SIZE, Serving, one_text
 from attnbench.errors import UserError
 
 LOGITS = 1 << 28  # in one batch at most: 1 GB
@@ -87,7 +87,8 @@ class CausalLM(HFLM):
         return batch["input_ids"], batch["attention_mask"]
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
-        found = super()._model_generate(context, max_length, stop, **options)
+        with one_text(self._model):
+            found = super()._model_generate(context, max_length, stop, **options)
         self._advance(len(context))
         return found
 

@@ -17,6 +17,7 @@ from attnbench.backends import data, kinds
 from attnbench.backends.causal.inputs import Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
+from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import padded
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
@@ -67,6 +68,10 @@ class PreparedCausal:
                 f"model '{self._checkpoint.name}' ({type(model).__name__}) is no causal language model: on "
                 f"task '{self.file.name}' it would see what it has to predict."
             )
+        limit, said = limits.of(model).positions, self._lm.inputs.longest
+        if limit is not None and limit < said:
+            requests = self.task.instances
+            limits.require_short(limit, requests, self._lm.inputs.rows(requests), ())
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attnbench.errors import UserError
 
+T = TypeVar("T")
 CHUNK = 1000  # documents tokenised at a time: the tokenizer's own output is far larger than what is kept
 
 
@@ -31,8 +32,9 @@ class Row(NamedTuple):
 class Inputs:
     """What a tokenizer makes of requests, kept for the methods that follow."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, end: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.end = end  # the token that the rows of a batch need equally often, where there is one
         self._rows: dict[tuple[Any, ...], list[Row]] = {}
 
     def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
@@ -69,6 +71,7 @@ class Inputs:
             ]
 
     def _windows(self, arguments: list[tuple[Any, ...]]) -> Iterator[list[Row]]:
+        self._require_offsets()
         size, stride, _ = arguments[0][2]
         questions = [args[0] for args in arguments]
         # the tokenizer itself panics, with a stack trace, where a window would not move on
@@ -107,6 +110,8 @@ class Inputs:
         texts = [text for args in arguments for text in args[0]]
         size, share, seed = arguments[0][1] or (None, 1.0, 0)
         windows = {"truncation": True, "max_length": size, "return_overflowing_tokens": True} if size else {}
+        if windows:
+            self._require_offsets()
         encoded = self.tokenizer(texts, return_special_tokens_mask=True, verbose=False, **windows)
         types = self._types(encoded)
         of = encoded["overflow_to_sample_mapping"] if windows else range(len(texts))
@@ -125,6 +130,15 @@ class Inputs:
         for args in arguments:
             yield [row for _ in args[0] for row in next(rows)]
 
+    def _require_offsets(self) -> None:
+        """Raise UserError for a tokenizer that does not say where in a text its tokens stand."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise UserError(
+                f"the model's tokenizer, a {type(self.tokenizer).__name__}, is in Python: it does not say "
+                "where in a text a token stands, which windows of long texts need. Take a model with a "
+                "tokenizer.json, or a task of short texts."
+            )
+
     def _types(self, encoded: Any) -> Any:
         return encoded.get("token_type_ids") if "token_type_ids" in self.tokenizer.model_input_names else None
 
@@ -133,9 +147,20 @@ class Inputs:
     ) -> Iterator[tuple[list[int], list[Row]]]:
         """Yield (document numbers, rows), the longest rows first: `size` rows, or `tokens` with padding."""
         flat = [(document, row) for document, rows in enumerate(self.rows(requests)) for row in rows]
-        flat.sort(key=lambda item: -len(item[1].ids))
-        for start, stop in cuts([len(row.ids) for _, row in flat], size, tokens):
-            yield [document for document, _ in flat[start:stop]], [row for _, row in flat[start:stop]]
+        for alike in self.alike(flat, lambda item: item[1]):
+            for start, stop in cuts([len(row.ids) for _, row in alike], size, tokens):
+                yield [document for document, _ in alike[start:stop]], [row for _, row in alike[start:stop]]
+
+    def alike(self, items: Sequence[T], row: Callable[[T], Row]) -> list[list[T]]:
+        """Sort items by their rows, the longest first: one list, or one for each number of `end` in a row.
+
+        A classifier of BART's kind reads a text's last end, and takes no batch of unequally many.
+        """
+        found: dict[int, list[T]] = {}
+        for item in sorted(items, key=lambda item: -len(row(item).ids)):
+            ends = 0 if self.end is None else int((row(item).ids == self.end).sum())
+            found.setdefault(ends, []).append(item)
+        return [found[ends] for ends in sorted(found)]
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Pad rows on the right to one batch: each tensor is (rows, tokens)."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import Inputs, Row, cuts
 from attnbench.backends.served import ServedLM
 from attnbench.errors import Misfit, UserError
@@ -127,17 +128,13 @@ class EncoderLM(Inputs, ServedLM):
         """
         if self.tokenizer.pad_token_id is None:
             raise UserError("the model's tokenizer has no padding token: batches cannot be made")
-        limit = positions(self._model(), self.tokenizer)
-        longest = [max((len(row.ids) for row in rows), default=0) for rows in self.rows(requests)]
-        lengths = [len(row.ids) for rows in self.rows(requests) for row in rows]
-        over = sum(length > limit for length in lengths)
-        if over:
-            first = next(k for k, length in enumerate(longest) if length > limit)
-            where = f"{places[requests[first].doc_id]}: " if places else ""
-            raise UserError(
-                f"{where}{over} of {len(lengths)} inputs of task '{requests[0].task_name}' have over {limit} "
-                f"tokens, what the model takes (the longest: {max(lengths)}). Choose one with more."
-            )
+        limits.require_short(
+            limits.longest(self._model(), self.tokenizer), requests, self.rows(requests), places
+        )
+
+    def check_tokens(self, requests: Sequence[Any], places: Sequence[str] = ()) -> None:
+        """Raise UserError for a token that the model does not know, and for a text without its end."""
+        limits.require_tokens(self._model(), self.tokenizer, self.end, requests, self.rows(requests), places)
 
     def _forward(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], Any, list[Row]]]:
         model = self._model_in_eval()
@@ -215,17 +212,6 @@ def one_output(config: Any) -> None:
     if len(config.id2label) != 1:
         named = ", ".join(str(config.id2label[k]) for k in sorted(config.id2label))
         raise Misfit(f"the labels do not fit: the task needs one number; the model has {named}")
-
-
-def positions(model: nn.Module, tokenizer: Any) -> int:
-    """Return how many tokens a model takes: its positions (RoBERTa keeps some back) or its tokenizer's."""
-    limits = [int(tokenizer.model_max_length)]
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            limits.append(
-                module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-            )
-    return min(limits)
 
 
 def _finite(found: list[np.ndarray]) -> list[np.ndarray]:

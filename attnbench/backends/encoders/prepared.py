@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -14,7 +15,8 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.classification import Classify, Regress, Texts, own_task
+from attnbench.backends.classification import Classify, MultiLabel, Regress, Texts, own_task
+from attnbench.backends.encoders import checks
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
@@ -25,11 +27,6 @@ from attnbench.inputs.settings import Settings
 from attnbench.inputs.task_yaml import quoted
 from attnbench.statistics import inference
 
-ARCHITECTURES = {
-    "classification": "ForSequenceClassification",
-    "qa": "ForQuestionAnswering",
-    "masked-lm": "ForMaskedLM",
-}
 MOST = 4
 NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what changes no number
 
@@ -50,17 +47,25 @@ class Prepared:
         self.task = task
         self.head = task.head
         self._checkpoint, self._settings = checkpoint, settings
+        self._model: Callable[[], nn.Module | None] = lambda: None  # the one that was checked, while it lives
         if isinstance(task, Texts) and settings.calibration is not None:
             chosen = calibration_.source(task, settings.calibration)
             if chosen.dataset and tasks.is_own(chosen.dataset[0]):
                 calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
+        config = checkpoint.config()
+        if self.head == "classification" and getattr(config, "is_encoder_decoder", False):
+            self._lm.end = config.eos_token_id  # it reads a text's last one
+        if isinstance(task, Texts):
+            checks.require_room(self._lm.tokenizer, task)
         task.build_all_requests(limit=settings.limit)
         cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
         self.samples = len(task.instances)
         self.notes = [f"{cut} of {self.samples} inputs of {file.name} are cut to fit"] if cut else []
         self.fingerprints: dict[str, str | None] = {
-            "dataset": self._hash_of(instance.doc for instance in task.instances),
+            "dataset": hash_of(
+                self.said(instance.doc, f"document {instance.doc_id}") for instance in task.instances
+            ),
             "task": definition(file, task),
             "source": "attnbench",
             "calibration": calibration_.recipe(task, file, settings),
@@ -68,9 +73,10 @@ class Prepared:
 
     def check(self, model: nn.Module) -> None:
         """Raise Misfit where the model's head or labels do not fit the task, UserError where texts do not."""
-        _check_head(self._checkpoint.name, model.config, self.head, self.file.name, type(model).__name__)
+        name, kind = self._checkpoint.name, type(model).__name__
+        checks.check_head(name, model.config, self.head, self.file.name, kind)
         try:
-            if isinstance(self.task, Classify):
+            if isinstance(self.task, Classify | MultiLabel):
                 label_order(model.config, self.task.labels)
             if isinstance(self.task, Regress):
                 one_output(model.config)
@@ -79,7 +85,10 @@ class Prepared:
                 raise
             raise Misfit(f"{tasks.place(self.file.path, 'doc_to_choice')}: {misfit}") from misfit
         with self.serving(model) as lm:
-            lm.check(self.task.instances, self.task.settings.get("places", ()))
+            places = self.task.settings.get("places", ())
+            lm.check(self.task.instances, places)
+            lm.check_tokens(self.task.instances, places)
+        self._model = weakref.ref(model)
 
     @contextlib.contextmanager
     def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:
@@ -125,9 +134,21 @@ class Prepared:
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
         task = self.task
-        order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
+        named = isinstance(task, Classify | MultiLabel)
+        order = label_order(self._checkpoint.config(), task.labels) if named else []
         docs = self.calibration_documents()
-        return calibration_.batches(task, docs, self._lm.tokenizer, order, self._settings.seed, batch_size)
+        self._require_learnable(docs)
+        return calibration_.batches(task, docs, self._lm, order, self._settings.seed, batch_size)
+
+    def _require_learnable(self, docs: Sequence[Document]) -> None:
+        """Raise UserError for a calibration text that the model, where it is known, does not take."""
+        self.calibration_fingerprint()  # which names a target that is none
+        if (model := self._model()) is not None:
+            requests = calibration_.requests_of(self.task, docs)
+            texts = [f"calibration text {self.task.text(doc)[0][:40]!r}" for doc in docs]
+            with self.serving(model) as lm:
+                lm.check(requests, texts)
+                lm.check_tokens(requests, texts)
 
     def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
@@ -141,10 +162,30 @@ class Prepared:
 
     def calibration_fingerprint(self) -> str:
         """Hash the calibration documents. Raises as `calibration` does."""
-        return self._hash_of(self.calibration_documents())
+        return hash_of(self._learnt_from(self.calibration_documents()))
 
-    def _hash_of(self, docs: Iterable[Document]) -> str:
-        return hash_of([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
+    def said(self, doc: Document, place: str, evaluated: bool = True) -> list[Any]:
+        """Return a document's texts and target. Raises UserError, with its place, where a target is none."""
+        try:
+            bare = not evaluated and calibration_.unlabelled(self.task, doc)
+            target = None if bare else self.task.doc_to_target(doc)
+        except UserError as mistake:
+            raise UserError(f"{place}: {mistake}") from mistake
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{place} of task '{self.task.task_name}': its target cannot be read "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        if evaluated and target == []:
+            raise UserError(
+                f"{place} of task '{self.task.task_name}' has no right answer, which the metrics compare "
+                "with. Leave such rows out: process_docs in its YAML, or a split without them."
+            )
+        return [*self.task.text(doc), target]
+
+    def _learnt_from(self, docs: Iterable[Document]) -> Iterator[list[Any]]:
+        for doc in docs:
+            yield self.said(doc, f"calibration text {self.task.text(doc)[0][:40]!r}", evaluated=False)
 
 
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepared:
@@ -152,11 +193,16 @@ def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepar
     config = checkpoint.config()
     with placed(file):
         if file.head:
-            _check_head(checkpoint.name, config, file.head, file.name)
+            checks.check_head(checkpoint.name, config, file.head, file.name)
         task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else built(file)
         if file.configuration:
             task.narrow(file.name, file.configuration)
-        _check_head(checkpoint.name, config, task.head, file.name)
+        checks.check_head(checkpoint.name, config, task.head, file.name)
+        checks.check_labels(checkpoint.name, config, task)
+        if settings.max_length is not None:
+            if not isinstance(task, Texts):
+                raise checks.not_cut(file)
+            task.longest = settings.max_length
         return Prepared(file, task, checkpoint, settings)
 
 
@@ -182,19 +228,6 @@ def built(file: tasks.TaskFile) -> EncoderTask:
             f"{type(found).__name__}. Use {' or '.join(tasks.HEADS)}."
         )
     return found
-
-
-def _check_head(name: str, config: Any, head: str, task: str, loaded: str | None = None) -> None:
-    found = [
-        str(architecture)
-        for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
-    ]
-    wanted = ARCHITECTURES[head]
-    if found and not any(architecture.endswith(wanted) for architecture in found):
-        raise Misfit(
-            f"model '{name}' does not fit task '{task}': it is a {', '.join(found)}, "
-            f"the task needs a …{wanted}."
-        )
 
 
 def definition(file: tasks.TaskFile, task: EncoderTask) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.backends.encoders.inputs import cuts, padded
-from attnbench.backends.served import ServedLM
+from attnbench.backends.encoders import limits
+from attnbench.backends.encoders.inputs import Row, cuts, padded
+from attnbench.backends.served import ServedLM, one_text
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
 
@@ -34,7 +36,7 @@ class Seq2SeqLM(ServedLM):
             for chosen in self.batches([requests[k].args[0] for k in asked]):
                 places = [asked[k] for k in chosen]
                 batch = self.collate([requests[k].args[0] for k in places])
-                with torch.no_grad():
+                with torch.no_grad(), one_text(self.model):
                     made = self.model.generate(
                         **{name: value.to(self._device) for name, value in batch.items()},
                         **dict(settings), max_length=None, do_sample=False, use_cache=True,
@@ -60,19 +62,24 @@ class Seq2SeqLM(ServedLM):
         for name, use in (("pad", "batches cannot be made"), ("eos", "what it writes would have no end")):
             if getattr(self.tokenizer, f"{name}_token_id") is None:
                 raise UserError(f"the model's tokenizer has no {name} token: {use}")
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        limit = min(int(self.tokenizer.model_max_length), positions or int(1e30))
-        lengths = [len(ids) for ids in self.rows(requests)]
-        over, task = sum(length > limit for length in lengths), requests[0].task_name
+        found = limits.of(self.model)
+        rows = self.rows(requests)
+        short = limits.longest(self.model, self.tokenizer)
+        lengths, task = [len(ids) for ids in rows], requests[0].task_name
+        over = [k for k, length in enumerate(lengths) if length > short]
         if over:
             raise UserError(
-                f"{over} of {len(lengths)} sources of task '{task}' have over {limit} tokens, what the model "
-                f"takes (the longest: {max(lengths)}). Choose one with more."
+                f"{limits.where(requests[over[0]])}: {len(over)} of {len(lengths)} sources of task "
+                f"'{task}' have over {short} tokens, what the model takes (the longest: {max(lengths)}). "
+                "Leave them out, or choose a model that takes more."
             )
+        limits.require_tokens(
+            self.model, self.tokenizer, None, requests, [[Row(np.asarray(ids))] for ids in rows], ()
+        )
         wanted = max(dict(request.args[1])["max_new_tokens"] for request in requests)
-        if positions is not None and wanted >= positions:
+        if found.decoder is not None and wanted >= found.decoder:
             raise UserError(
-                f"task '{task}' asks for up to {wanted} new tokens, the model has {positions} positions. "
+                f"task '{task}' asks for up to {wanted} new tokens, the model has {found.decoder} positions. "
                 "Lower max_new_tokens in its YAML's metadata.generation."
             )
 

@@ -14,7 +14,7 @@ from attnbench.backends.encoders.tasks import Document
 from attnbench.backends.measurement import Measurement, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.translation.model import Seq2SeqLM
-from attnbench.errors import Misfit
+from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
 
@@ -33,6 +33,13 @@ class PreparedSeq2Seq(prepared.Prepared):
             )
         with self.serving(model) as lm:
             lm.check(self.task.instances)
+
+    def said(self, doc: Document, place: str, evaluated: bool = True) -> list[Any]:
+        """Return a document's source and translation. Raises UserError for one that is no text."""
+        found = super().said(doc, place, evaluated)
+        if not isinstance(found[-1], str):
+            raise UserError(f"{place} of task '{self.task.task_name}' has {found[-1]!r} for a translation.")
+        return found
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. `outputs` stand for the translations."""

@@ -86,10 +86,10 @@ def reproduce(body: dict[str, Any]) -> str:
     words = ["attnbench", "run", "--models", model, "--tasks", cell["task"], "--methods", cell["method"]]
     if settings.get("measure"):
         words.append("--measure")
-    standard = {"limit": None, "seed": 0, "dtype": "float32", "calibration": None}
+    standard = {"limit": None, "seed": 0, "dtype": "float32", "calibration": None, "max_length": None}
     for name, value in standard.items():
         if settings.get(name, value) != value:
-            words += [f"--{name}", str(settings[name])]
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join(clean(word, 1000) for word in words)
 
 

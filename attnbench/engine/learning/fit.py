@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnbench.engine.applicable import require_sites
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
 Batch = dict[str, Any]
@@ -18,17 +18,38 @@ def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
     return [{key: value.to(device) for key, value in batch.items()} for batch in batches]
 
 
+class Absent(list[Batch]):
+    """Batches that there are none of: who reads them learns why. Methods that learn from weights do not."""
+
+    def __init__(self, reason: NotApplicable) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def _refuse(self, *_: Any) -> Any:
+        raise self.reason
+
+    __iter__ = __len__ = __getitem__ = __bool__ = __reversed__ = __add__ = _refuse
+
+
+def available(samples: Callable[[], Sequence[Batch]]) -> list[Batch]:
+    """Return batches to learn from, or where there are none what says so to a method that reads them."""
+    try:
+        return [*samples()]
+    except NotApplicable as reason:
+        return Absent(reason)
+
+
 def learn(model: Any, methods: Sequence[Method], seed: int, samples: Callable[[], Sequence[Batch]]) -> None:
     """Let methods learn as a run lets them: where they act, by its seed, from samples if one of them learns.
 
-    Raises NotApplicable where a method has no place in the model or there is nothing to learn from, and what
-    `fit` raises.
+    Raises NotApplicable where a method has no place in the model, or reads samples and there are none, and
+    what `fit` raises.
     """
     import torch
 
     torch.manual_seed(seed)
     require_sites(model, methods)
-    fit(model, methods, samples() if any(map(needs_fit, methods)) else [])
+    fit(model, methods, available(samples) if any(map(needs_fit, methods)) else [])
 
 
 def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
@@ -43,7 +64,7 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
             before = set(vars(method))
             with apply(model, *methods[:position]) if position else contextlib.nullcontext():
                 try:
-                    method.fit(model, list(batches))
+                    method.fit(model, batches if isinstance(batches, Absent) else list(batches))
                 except BaseException as error:
                     error.add_note(f"{method.name}.fit")
                     raise

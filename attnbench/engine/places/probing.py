@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Literal
 
@@ -39,7 +40,7 @@ def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[s
         getattr(config, name, None)
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id")
     }
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    vocabulary = int(getattr(word_embeddings(model), "num_embeddings", getattr(config, "vocab_size", 40)))
     plain = [token for token in range(min(vocabulary, 40)) if token not in special] or [0]
     tokens = torch.tensor(
         [plain[(7 * place) % len(plain)] for place in range(6 * examples)], device=device
@@ -53,6 +54,13 @@ def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[s
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         batch["decoder_input_ids"] = tokens[:1, :4].expand(examples, -1).contiguous()
     return batch
+
+
+def word_embeddings(model: nn.Module) -> nn.Module | None:
+    """Return a model's table of tokens, None where it has none or keeps it to itself."""
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        return model.get_input_embeddings()  # type: ignore[operator]
+    return None
 
 
 def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

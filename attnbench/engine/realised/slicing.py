@@ -77,6 +77,12 @@ def cut(edits: Edits, model: nn.Module, path: str, heads: int, head_dim: int, ke
     values are copied until every copy serves equally many query heads.
     """
     module, parts = model.get_submodule(path), find(model, path)
+    rows_there = parts.inputs[0].weight.shape[_axis(parts.inputs[0])]
+    if parts.fused and rows_there != 3 * heads * head_dim:
+        raise NotApplicable(
+            f"{path} makes queries, keys and values in one map of unequal parts (multi-query attention): no "
+            "head can be cut out of it"
+        )
     if not kept:
         _empty(edits, module, parts, head_dim)
     else:

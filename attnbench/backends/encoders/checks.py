@@ -1,0 +1,64 @@
+"""Whether a task and a checkpoint fit each other: its head, its labels, the room for a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attnbench.backends.classification import MULTI, NUMBERS, Classify, Regress, Texts
+from attnbench.backends.encoders.tasks import EncoderTask
+from attnbench.errors import Misfit, UserError
+from attnbench.inputs import tasks
+
+ARCHITECTURES = {
+    "classification": "ForSequenceClassification",
+    "qa": "ForQuestionAnswering",
+    "masked-lm": "ForMaskedLM",
+}
+
+
+def not_cut(file: tasks.TaskFile) -> UserError:
+    """Build the error for a length that is asked of a task whose texts are not cut."""
+    return UserError(
+        f"--max-length cuts the texts of a classifier's task, which '{file.name}' is not: leave it out. A "
+        "likelihood's context is cut to fit by itself, a window's max_seq_length stands in its YAML."
+    )
+
+
+def require_room(tokenizer: Any, task: Texts) -> None:
+    """Raise UserError where texts are cut to so few tokens that nothing of them is left."""
+    added = tokenizer.num_special_tokens_to_add(pair=len(task.texts) > 1)
+    if task.longest is not None and task.longest < added + len(task.texts):
+        raise UserError(
+            f"task '{task.task_name}': cut to {task.longest} tokens, of which the tokenizer adds {added}, "
+            f"nothing of a text is left. Give at least {added + len(task.texts)}."
+        )
+
+
+def check_labels(name: str, config: Any, task: EncoderTask) -> None:
+    """Raise Misfit where `problem_type` says that a head's outputs are no labels of which one is chosen."""
+    said, outputs = getattr(config, "problem_type", None), len(config.id2label)
+    if isinstance(task, Classify) and said == NUMBERS:
+        raise Misfit(
+            f"model '{name}' gives {outputs} numbers (config.json: problem_type: {NUMBERS}), no labels to "
+            "choose among: such a head is not measured. Where it is none, write problem_type: "
+            "single_label_classification."
+        )
+    if isinstance(task, Classify | Regress) and said == MULTI:
+        raise Misfit(
+            f"model '{name}' is a multi-label one (config.json: problem_type: {MULTI}), task "
+            f"'{task.task_name}' has one label a text. Give a FILE.jsonl with lists of labels, or write "
+            "problem_type: single_label_classification where it is one."
+        )
+
+
+def check_head(name: str, config: Any, head: str, task: str, loaded: str | None = None) -> None:
+    found = [
+        str(architecture)
+        for architecture in getattr(config, "architectures", None) or ([loaded] if loaded else [])
+    ]
+    wanted = ARCHITECTURES[head]
+    if found and not any(architecture.endswith(wanted) for architecture in found):
+        raise Misfit(
+            f"model '{name}' does not fit task '{task}': it is a {', '.join(found)}, "
+            f"the task needs a …{wanted}."
+        )

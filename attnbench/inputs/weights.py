@@ -1,0 +1,68 @@
+"""Read the weights of a checkpoint, of an adapter's folder those of both, and say which do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # of a weight: the file's, the config's
+NOWHERE = "no adapter"  # a folder that is not there
+SHOWN = 6
+
+
+def read(checkpoint: Any, factory: str, dtype: str, config: Any = None) -> tuple[Any, set[str], Shapes]:
+    """Return the model, the weights that were not found, and those of another shape than its config says.
+
+    `factory` is transformers' AutoModelFor...; an adapter is merged into the weights. Raises UserError.
+    """
+    import torch
+    import transformers
+
+    base, adapter = checkpoint.base, checkpoint.adapter
+    if base is not checkpoint:
+        model, missing, others = read(base, factory, dtype, config or checkpoint.config())
+    else:
+        with checkpoint.readable():
+            model, report = getattr(transformers, factory).from_pretrained(
+                checkpoint.folder,
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa" if _has_sdpa(config or checkpoint.config()) else "eager",
+                trust_remote_code=checkpoint.trust_remote_code,
+                weights_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # the caller names them
+                adapter_kwargs={"subfolder": NOWHERE},  # where peft is, transformers would load it unmerged
+                **({} if config is None else {"config": config}),
+            )
+        missing = set(report["missing_keys"])
+        others = {name: (tuple(found), tuple(wanted)) for name, found, wanted in report["mismatched_keys"]}
+    if adapter is not None:
+        held = adapter.shapes()
+        model = adapter.merge(model)
+        missing, others = missing - held.keys(), {k: v for k, v in others.items() if k not in held}
+    return model, missing, others
+
+
+def misshapen(folder: Path, others: Shapes) -> str:
+    """Say why a weight is of another shape than the config says, and the way on."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    pruned = config.get("pruned_heads") or {}
+    heads = [f"off={layer}.{head}" for layer, gone in pruned.items() for head in gone]
+    if heads:
+        shown = ":".join(heads[:SHOWN]) + (f":… ({len(heads)} heads)" if len(heads) > SHOWN else "")
+        return (
+            "heads were pruned from it under transformers 4 (config.json: pruned_heads), which transformers "
+            f"5 does not load. Take the whole model and remove them here: --methods heads:fixed:{shown}"
+        )
+    name = min(others)
+    found, wanted = others[name]
+    return f"{name} is of shape {found} in its weights, {wanted} by its config.json"
+
+
+def _has_sdpa(config: Any) -> bool:
+    import transformers
+
+    names = getattr(config, "architectures", None) or []
+    classes = [getattr(transformers, name, None) for name in names]
+    return all(getattr(cls, "_supports_sdpa", False) for cls in classes if cls is not None)
