@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from attnbench.cli.parsing import add_include_path, positive
+from attnbench.errors import message
 from attnbench.matrix import console
 
 
@@ -29,5 +30,5 @@ def execute(options: argparse.Namespace) -> int:
         include_path=options.include_path, calibration=options.calibration,
         trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
-    print("\n".join(lines))
+    print("\n".join(map(message, lines)))
     return 0 if stands else 1

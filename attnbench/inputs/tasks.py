@@ -6,14 +6,13 @@ import functools
 import glob
 import importlib.util
 import re
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attnbench.errors import UserError, near_file, unknown
+from attnbench.errors import UserError, near_file, tell, unknown
 from attnbench.inputs import task_yaml
 
 # the head a checkpoint needs, by the class that a task's YAML names
@@ -89,7 +88,7 @@ def available(include_path: str | None = None, wanted: str | None = None) -> dic
 
 @functools.cache
 def _leave_out(mistake: str) -> None:
-    print(f"attnbench: left out: {mistake}", file=sys.stderr)
+    tell(f"left out: {mistake}")
 
 
 def find(name: str, include_path: str | None = None, kind: str | None = None) -> TaskFile:

@@ -9,6 +9,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Protocol
 
+from attnbench.errors import message
+
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
@@ -51,7 +53,7 @@ class Console:
     def line(self, text: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(message(text), file=sys.stderr)
 
     def advance(self, cells: float) -> None:
         self._within += cells

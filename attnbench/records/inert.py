@@ -7,6 +7,8 @@ import re
 import textwrap
 from collections.abc import Callable
 
+from attnbench.errors import one_line
+
 Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
 
 WIDTH = 118
@@ -20,7 +22,7 @@ def wrap(line: str) -> str:
 
 def clean(text: str, longest: int = LONGEST) -> str:
     """Put any text on one line without control characters, cut at `longest`."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = one_line(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import tempfile
 import time
 import zipfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attnbench.errors import UserError, near_file, require_folder
+from attnbench.errors import UserError, near_file, require_folder, tell
 from attnbench.records import schema
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ def read_all(folder: str | Path) -> Iterator[Record]:
         try:
             yield read(path)
         except ValueError as error:
-            print(f"attnbench: record passed over: {error}", file=sys.stderr)
+            tell(f"record passed over: {error}")
 
 
 def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
@@ -215,7 +214,7 @@ def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
         aside = path.with_suffix(".json.damaged")
         with contextlib.suppress(FileNotFoundError):  # another run has set it aside
             os.replace(path, aside)
-            print(f"attnbench: damaged record set aside as {aside.name}: {error}", file=sys.stderr)
+            tell(f"damaged record set aside as {aside.name}: {error}")
         return None
 
 
