@@ -1,4 +1,4 @@
-"""What a command writes to: characters a terminal has not, a full disk, a reader that left, a closed stream."""
+"""What a command writes to: what is missing there, disk, reader or character, is no traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnbench.errors import UserError
 
 PLAIN = {
     "Δ": "d", "≈": "~", "▼": "v", "▲": "^", "±": "+-", "–": "-", "−": "-", "…": "...", "·": "-", "×": "x",
-    "→": "->", "└": "`", "─": "-", "█": "#", "²": "^2", "∞": "inf", "‖": "||", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "→": "->", "└": "`", "─": "-", "█": "#", "²": "^2", "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
 SIDE = "± "  # is as wide as what stands for it: columns stay in line
 HANDLER = "attnbench-plain"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from attnbench.errors import message, one_line
 from attnbench.inputs import models, tasks
@@ -34,9 +35,9 @@ MISSING = (
 def model_lines() -> Iterator[str]:
     """Describe every model that has a short name, then what it runs, with the dense score of its card."""
     for family, folders in models.pocket_families().items():
-        cards = {task: json.loads((folder / "card.json").read_text(encoding="utf-8")) for task, folder in folders.items()}
+        cards = {task: _read(folder / "card.json") for task, folder in folders.items()}
         sizes = {card["parameters"] / 1e6 for card in cards.values() if "parameters" in card}
-        config = json.loads((next(iter(folders.values())) / "config.json").read_text(encoding="utf-8"))
+        config = _read(next(iter(folders.values())) / "config.json")
         size = f"{max(sizes):.1f}M parameters, " if sizes else ""
         yield f"pocket-{family} (short: {family})  {size}{_heads(config)} heads, Apache-2.0, generated text"
         for task, card in cards.items():
@@ -51,6 +52,10 @@ def model_lines() -> Iterator[str]:
             said = ", ".join(f"{METRICS[metric]} {value:.3f}" for metric, value in scores.items())
             yield f"  {task:20} {identifier:62} {said}".rstrip()
     yield from MISSING
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stated(metric: str, value: float) -> str:
