@@ -105,7 +105,7 @@ def _json_lines(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
