@@ -120,7 +120,6 @@ def faults():
 
 def test_the_table_has_every_faulty_method(faults):
     from attnbench.conformance.kit import expand
-from attnbench.testing import 
 
     named = {name for name in faults.methods if name.startswith("faulty-")}
     examples = {example for name in named for example in expand(name)}
