@@ -31,7 +31,9 @@ def content(path: str | Path, largest: int = LARGEST, follow: bool = True) -> by
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)
-        raise Unreadable("no regular file")
+        raise Unreadable(
+            "cannot be read: Is a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        )
     with os.fdopen(handle, "rb") as file:
         size = found.st_size
         if size > largest:

@@ -84,7 +84,9 @@ def describe(record: Record, reused: bool = False) -> str:
     return text
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "– (not defined on these samples)"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 

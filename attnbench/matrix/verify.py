@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def verify(
     lines, stands = _differences(old, new)
     before, now = _first(old, new)
     for metric in before.metrics:
+        undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
+        if any(undefined):
+            told = "now as then" if all(undefined) else "but is then or now: DISAGREES"
+            lines.append(f"{name}: {metric} is not defined on these samples, {told}")
+            stands &= all(undefined)
+            continue
         found = pairs.difference([now], [before], metric)
         close = np.isclose(now.scores[metric], before.scores[metric], rtol=1e-3, atol=1e-6)
         differ = int((~close).reshape(found.samples, -1).any(1).sum())
@@ -191,5 +198,5 @@ def _first(old: Record, new: Record) -> tuple[Record, Record]:
     for item in (before, now):
         for name, metric in metrics.items():
             value = aggregate(metric.get("aggregate", "mean"), item.scores[name])
-            item.metrics[name] = {**metric, "value": value}
+            item.metrics[name] = {**metric, "value": None if math.isnan(value) else value}
     return before, now

@@ -7,7 +7,7 @@ what is measured or set later needs no other schema.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     "mean": (), "mcc": (4,), "f1": (4,), "pearson": (2,), "spearman": (2,), "perplexity": (2,), "bleu": (10,),
     "chrf": (18,),
 }  # fmt: skip
+NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
 ABSENT = object()
 LONGEST = 40
 
@@ -80,7 +81,7 @@ TABLE: Table = {
     "error": TEXT.or_null(),
     "metrics": {
         EACH: {
-            "value": NUMBER.needed(), "stderr": AMOUNT.or_null(), "higher_is_better": FLAG,
+            "value": NUMBER.or_null().needed(), "stderr": AMOUNT.or_null(), "higher_is_better": FLAG,
             "aggregate": _one_of(*COLUMNS),
         }
     },
@@ -117,7 +118,7 @@ TABLE: Table = {
 
 def problem(body: dict[str, Any]) -> str | None:
     """Name the first field that is not what the table says, or return None."""
-    told = _problem("", body, TABLE)
+    told = _problem("", body, TABLE) or next(_undefined(body["metrics"]), None)
     extra = sorted(set(body["cell"]) - {"model", "task", "method"}) if told is None else []
     return f"cell has the unknown {', '.join(extra)}" if extra else told
 
@@ -138,6 +139,13 @@ def _problem(path: str, values: Any, table: Table) -> str | None:
             elif not kind.fits(value):
                 return f"{path}{name} is {_shown(value)}, not {kind.words}"
     return None
+
+
+def _undefined(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each metric that has no value and is computed as one that always has one."""
+    for name, metric in metrics.items():
+        if metric["value"] is None and metric.get("aggregate", "mean") not in NOT_ALWAYS:
+            yield f"metrics {name} value is None, not {NUMBER.words}"
 
 
 def _shown(value: Any) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import special
 
 from attnbench.statistics import freedom, unseen
-from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, working
+from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, spare, working
 from attnbench.statistics.flips import mcnemar, score_statistic, tango
 from attnbench.statistics.resampling import RESAMPLES, resampled, resampled_each
 
@@ -59,9 +59,12 @@ class Paired:
 
 
 def standard_error(name: str, seeds: Sequence[Array]) -> float:
-    """Return the jackknife standard error of a metric averaged over seeds, in the metric's own unit."""
+    """Return the jackknife standard error of a metric averaged over seeds, in the metric's own unit.
+
+    NaN where there is none: of one sample, and where the metric is not defined without one of them.
+    """
     n = len(seeds[0])
-    if n < 2:
+    if n < 2 or any(spare(name, scores) < 1 for scores in seeds):
         return math.nan
     each = np.stack([influence(name, scores) for scores in seeds])
     error = math.sqrt(each.mean(0).var(ddof=1) / n + _seed_variance([working(name, s) for s in seeds], each))

@@ -17,12 +17,13 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends.causal.stock_files import quoted
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
-from attnbench.backends.encoders.tasks import Document, EncoderTask
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
 from attnbench.inputs import tasks
-from attnbench.statistics import inference
+from attnbench.statistics import aggregates, inference
+from attnbench.statistics.aggregates import Array
 
 ARCHITECTURES = {
     "classification": "ForSequenceClassification",
@@ -103,7 +104,7 @@ class Prepared:
         return Measurement(
             metrics={
                 metric: {
-                    "value": float(results["results"][name][f"{metric},none"]),
+                    "value": _value(results["results"][name], metric, kind, scores[metric]),
                     "stderr": inference.standard_error(kind.aggregate, [scores[metric]]),
                     "higher_is_better": kind.higher_is_better,
                     "aggregate": kind.aggregate,
@@ -159,6 +160,13 @@ class Prepared:
 
     def _hash_of(self, docs: Iterable[Document]) -> str:
         return hash_of([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
+
+
+def _value(results: dict[str, Any], metric: str, kind: Metric, scores: Array) -> float | None:
+    """Return what lm-eval made of a metric, None where it is not defined on these samples."""
+    if np.isfinite(scores).all() and not aggregates.defined(kind.aggregate, scores):
+        return None
+    return float(results[f"{metric},none"])
 
 
 def prepare(

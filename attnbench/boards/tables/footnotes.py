@@ -12,6 +12,7 @@ from attnbench.boards.tables.legend import legend, margins
 from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
 from attnbench.records.inert import Show
+from attnbench.statistics import compare
 from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
@@ -133,6 +134,10 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
         if row.method == "uniform" and row.low is not None and not row.worse:
             told = "uniform attention is not worse than dense, so this says nothing about attention"
             out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {told}.")
+    for row in rows:
+        if row.status == "measured" and row.score is None:
+            told = f"{show(row.metric)} is not defined {compare.UNDEFINED}"
+            out.append(f"{show(row.model)} {show(row.task)} {show(row.method)}: {told}.")
     sources: dict[str, set[str]] = {}
     for item in records:
         source = item.provenance.get("fingerprints", {}).get("task")
