@@ -42,6 +42,8 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     claims = [row for row in found if row.p_margin is not None]
     for row, corrected in zip(claims, inference.holm([row.p_margin or 0.0 for row in claims]), strict=True):
         row.p_holm = corrected
+    for row, corrected in zip(claims, inference.holm([row.p_better or 0.0 for row in claims]), strict=True):
+        row.p_better = corrected
     for row in claims:
         if row.verdict == "undecided":
             row.needed = _needed(row, LEVEL / len(claims))
@@ -165,7 +167,8 @@ def _compared(
         row = found[name]
         row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
         row.mcnemar, row.flips = result.mcnemar, result.flips
-        row.p_margin = None if name in CONTROLS else result.p_margin
+        if name not in CONTROLS:
+            row.p_margin, row.p_better = result.p_margin, result.p_better(higher)
         if row.seeds > 1 and kind == "perplexity":
             row.score = over_seeds(kind, scores)
     _fill_kept(found, kind, dense, usable)

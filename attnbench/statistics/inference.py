@@ -52,6 +52,11 @@ class Paired:
     mcnemar: float | None = None
     flips: tuple[int, int] | None = None
 
+    def p_better(self, higher_is_better: bool) -> float:
+        """Return the one-sided p value of the method not being better than dense."""
+        gain = self.estimate if higher_is_better else -self.estimate
+        return self.p_zero / 2 if gain > 0 else 1 - self.p_zero / 2
+
     @property
     def error(self) -> float:
         """The standard error that an interval of this width stands for."""

@@ -46,6 +46,7 @@ class Row:
     margin: float | None = None
     p_margin: float | None = None
     p_holm: float | None = None
+    p_better: float | None = None  # one-sided, of not being better than dense; Holm over the table
     mcnemar: float | None = None
     flips: tuple[int, int] | None = None
     kept: float | None = None
@@ -96,6 +97,16 @@ class Row:
         return self.low > 0 if self.higher_is_better else self.high < 0
 
     @property
+    def least_gain(self) -> float:
+        """Return the least that it is better than dense, by the interval, on the scale that is compared."""
+        return (self.low or 0.0) if self.higher_is_better else -(self.high or 0.0)
+
+    @property
+    def suspicious(self) -> bool:
+        """Tell whether it is better than dense beyond chance, corrected over the table: few changes are."""
+        return self.p_better is not None and self.p_better <= LEVEL
+
+    @property
     def within(self) -> bool:
         """Tell whether it is shown not to be worse by the margin or more: one-sided, Holm over the table."""
         return self.p_holm is not None and self.p_holm <= LEVEL
@@ -104,6 +115,8 @@ class Row:
     def mark(self) -> str:
         if self.low is None:
             return ""
+        if self.suspicious:
+            return ("≈" if self.within else "") + "▲!"
         return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
 
     @property

@@ -18,6 +18,7 @@ from attnbench.statistics.row import Row, inside
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
+LISTED = 6
 CUT = 24  # of a failure's reason in the table; the whole stands below
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
@@ -132,8 +133,8 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
             out.append(f"{show(model)} {show(task)}: no dense cell, so nothing is compared.")
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
-            told = "uniform attention is not worse than dense, so this says nothing about attention"
-            out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {told}.")
+            out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
+    out += _suspicious(rows, show)
     for row in rows:
         if row.status == "measured" and row.score is None:
             told = f"{show(row.metric)} is not defined {compare.UNDEFINED}"
@@ -153,6 +154,32 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
             what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
             out.append(f"{what}: {show(reason(row), 2000)}")
     return out
+
+
+def _of_uniform(row: Row) -> str:
+    """Say what is known where uniform attention is not shown to be worse than dense, and what is not."""
+    if row.better:
+        return f"uniform attention is better than dense ({row.interval}): what attention adds harms here"
+    if row.least_gain > -(row.margin or 0.0):
+        told = f"uniform attention is not worse than dense by {margins([row])} or more ({row.interval})"
+        return f"{told}, so this says nothing about attention"
+    told = f"whether uniform attention is worse than dense is undecided ({row.interval})"
+    return f"{told}, and so is whether this says anything about attention"
+
+
+def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
+    """Name the methods that are better than dense beyond chance, and what to check first."""
+    found = [row for row in rows if row.suspicious]
+    if not found:
+        return []
+    names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
+    listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
+    return [
+        f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. A change to attention "
+        "seldom is, and of a model that suits its task hardly ever: check first that what it learned from is "
+        "not what is evaluated and is not more than dense had, that dense has the score its card states, that "
+        "the texts are not cut, and that other samples say the same."
+    ]
 
 
 def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
