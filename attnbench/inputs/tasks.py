@@ -138,6 +138,11 @@ def is_own(name: str) -> bool:
     return name.lower().endswith(OWN)
 
 
+def is_file_name(name: str) -> bool:
+    """Tell whether a task, or what to calibrate on, is named by a path or by a file's ending."""
+    return is_own(name.partition(":")[0]) or name.endswith(YAML) or name.startswith((".", "/", "~"))
+
+
 def _own(name: str, known: Collection[str]) -> TaskFile:
     place = Path(name).expanduser()
     if not place.is_file():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from attnbench.matrix.bench import Bench
 from attnbench.matrix.column import Column
 from attnbench.matrix.console import Silent
 from attnbench.methods import spec
+from attnbench.methods.fields import texts
 from attnbench.methods.protocol import needs_fit
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
@@ -24,6 +28,7 @@ from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
 SAME = ("limit", "batch_size", "seed", "dtype")
+HUB_SPLIT = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?(?::[\w.-]+){1,2}")  # as in glue:sst2:train, owner/data:train
 
 
 def verify(
@@ -34,6 +39,7 @@ def verify(
     task: str | None = None,
     include_path: str | None = None,
     calibration: str | None = None,
+    files: Sequence[str] = (),
     trust_remote_code: bool = False,
 ) -> tuple[list[str], bool]:
     """Return what was found, as lines, and whether the record stands.
@@ -41,7 +47,8 @@ def verify(
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
     flips few), and the checkpoint, the task, what was learned from and the sites reached are the same.
-    `model`, `task` and `calibration` say where the files are that a record only knows by name. Raises
+    `model`, `task` and `calibration` say where the files are that a record only knows by name, `files` which
+    of those that its method names may be read: nothing that only a record names is opened or run. Raises
     UserError where one cannot be had, or holds other samples.
     """
     try:
@@ -50,6 +57,7 @@ def verify(
         hint = "" if Path(path).is_file() else ". Give the file of a record: RECORDS/MODEL/TASK/METHOD.json"
         raise UserError(f"{error}{hint}") from None
     _require_plugins(old)
+    _require_named(old, path, files)
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
         calibration=calibration or _calibration(path, old),
@@ -101,11 +109,23 @@ def _require_plugins(old: Record) -> None:
         ) from None
 
 
+def _require_named(old: Record, path: str | Path, given: Sequence[str]) -> None:
+    """Raise UserError for a file that only the record's method names: a stranger's record opens none."""
+    for method in spec.parse(old.cell["method"]):
+        for text in texts(method):
+            is_path = "/" in text or "\\" in text or text.startswith("~") or os.path.lexists(text)
+            if is_path and text not in given:
+                raise UserError(
+                    f"'{old.cell['method']}' names the file '{text}', and no file is read because a record "
+                    f"names it. If you know it: attnbench verify {path} --file {text}"
+                )
+
+
 def _model(old: Record) -> str:
     name, source = old.cell["model"], old.provenance.get("source")
-    if source != "folder":
+    if source != "folder" and not names.is_folder(name):
         return name
-    if there := names.placed(name):
+    if "/" not in name and (there := names.placed(name)):
         return there
     raise UserError(
         f"model '{name}' was a folder: say where it is: --model PATH/{name}, or {names.PLACES}=PATH."
@@ -116,6 +136,8 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
     name = old.cell["task"]
     tasks.available(include_path)  # a folder that is none is another mistake
     try:
+        if tasks.is_file_name(name):
+            raise UserError(f"task '{name}' is a file")
         tasks.find(name, include_path)
     except UserError:
         raise UserError(
@@ -128,12 +150,14 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
 def _calibration(path: str | Path, old: Record) -> str | None:
     name = old.settings.get("calibration")
     learns = any(map(needs_fit, spec.parse(old.cell["method"])))
-    if name and learns and tasks.is_own(name) and not Path(name).is_file():
+    if name and learns and (
+        tasks.is_file_name(name) or not HUB_SPLIT.fullmatch(name) or os.path.lexists(name.partition(":")[0])
+    ):
         raise UserError(
             f"calibration '{name}' was a file: say where it is: attnbench verify {path} "
-            f"--calibration PATH/{name}"
+            f"--calibration PATH/{Path(name).name}"
         )
-    return name
+    return name if learns else None
 
 
 def _require_same_samples(old: Record, model: str, task: str, settings: Settings) -> None:
