@@ -160,7 +160,7 @@ def _suites(options: argparse.Namespace) -> int:
     mistake = None
     for each, part in parts:
         found: list[Record] = []
-        missing = None
+        missing: UserError | None = None
         try:
             asked = each.request(
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine

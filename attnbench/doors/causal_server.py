@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnbench.backends.kinds import kind
+from attnbench.doors.asking import asked, loaded
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit
-from attnbench.engine.realised import sidecar
-from attnbench.engine.serving.soundness import require_hits, require_sound
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
-from attnbench.matrix.bench import Bench
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -79,20 +77,19 @@ class CausalServer:
     @functools.cached_property
     def _fitted(self) -> tuple[Any, set[str]]:
         """Load the model and fit the methods. Returns it and the texts they have learnt from."""
-        import torch
+        from attnbench.backends.lm_eval import prepare
 
         settings = self.settings
-        torch.manual_seed(settings.seed)
-        if not any(map(needs_fit, self.methods)):
-            model = sidecar.loaded(self.checkpoint, "causal-lm", settings.device, settings.dtype)
-            require_sound(self.name, model, settings.dtype)
-            return model, set()
         try:
-            bench = Bench(self.name, self.task, settings)
-            fit(bench.model, self.methods, bench.calibration())
+            learns = any(map(needs_fit, self.methods))
+            prepared: Any = prepare(self.task, self.checkpoint, settings) if learns else None
+            model = loaded(self.name, self.checkpoint, prepared.head if learns else "causal-lm", settings)
+            if learns:
+                prepared.check(model)
+            learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
-        return bench.model, {_text(texts) for texts in bench.prepared.calibration_documents()}
+        return model, {_text(texts) for texts in (prepared.calibration_documents() if learns else ())}
 
     def ask(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         """Answer lm-eval's requests with the method applied.
@@ -100,8 +97,6 @@ class CausalServer:
         Raises UserError where one is what the method was fitted on, RuntimeError where the method missed a
         place of the model.
         """
-        from attnbench.engine.serving.attention import apply
-
         model, learnt = self._fitted
         shared = [request for request in requests if _text(request.args) in learnt]
         if shared:
@@ -109,11 +104,8 @@ class CausalServer:
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
-        options = {"batch_size": self.settings.batch_size, "device": self.settings.device}
-        with apply(model, *self.methods) as applied, self.lm.serving(model, **options) as lm:
-            found = getattr(lm, verb)(requests)
-        require_hits(applied)
-        return list(found)
+        with asked(model, self.methods, self.lm, self.settings) as lm:
+            return list(getattr(lm, verb)(requests))
 
 
 def _number(name: str, text: str) -> int:

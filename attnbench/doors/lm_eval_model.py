@@ -12,14 +12,12 @@ from lm_eval.api.model import LM
 
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
+from attnbench.doors.asking import asked, loaded
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit, placed
-from attnbench.engine.realised import sidecar
-from attnbench.engine.serving.soundness import require_hits, require_sound
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
 from attnbench.methods import spec
-from attnbench.methods.protocol import needs_fit
 
 ARGUMENTS = (
     "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",
@@ -95,34 +93,19 @@ class AttnbenchLM(LM):
 
     @contextlib.contextmanager
     def _ready(self, task: str) -> Iterator[Any]:
-        from attnbench.engine.serving.attention import apply
-
         settings = self.settings
         checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)
-        prepared = prepare(
-            task,
-            checkpoint,
-            limit=settings.limit,
-            seed=settings.seed,
-            include_path=settings.include_path,
-            calibration=settings.calibration,
-        )
+        prepared = prepare(task, checkpoint, settings)
         model = self._loaded(checkpoint, prepared.head)
         prepared.check(model)
-        torch.manual_seed(settings.seed)
-        if any(map(needs_fit, self.methods)):
-            fit(model, self.methods, placed(prepared.calibration(), settings.device))
-        options = {"batch_size": settings.batch_size, "device": settings.device}
-        with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
+        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
+        with asked(model, self.methods, prepared, settings) as lm:
             yield lm
-        require_hits(applied)
 
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
-            model = sidecar.loaded(checkpoint, head, self.settings.device, self.settings.dtype)
-            require_sound(self.pretrained, model, self.settings.dtype)
-            self._model = (key, model)
+            self._model = (key, loaded(self.pretrained, checkpoint, head, self.settings))
         return self._model[1]
 
 

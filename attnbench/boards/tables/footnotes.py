@@ -12,7 +12,7 @@ from attnbench.boards.tables.legend import legend, margins
 from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
 from attnbench.records.inert import Show
-from attnbench.statistics import compare
+from attnbench.statistics import against_dense
 from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
     out += _suspicious(rows, show)
     for row in rows:
         if row.status == "measured" and row.score is None:
-            told = f"{show(row.metric)} is not defined {compare.UNDEFINED}"
+            told = f"{show(row.metric)} is not defined {against_dense.UNDEFINED}"
             out.append(f"{show(row.model)} {show(row.task)} {show(row.method)}: {told}.")
     sources: dict[str, set[str]] = {}
     for item in records:
