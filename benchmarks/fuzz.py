@@ -55,7 +55,19 @@ NASTY = (
     *NASTY_TEXTS, None, True, False, 0, -1, 1, 0.5, -0.0, 1e308, -1e308, 1e-320, 2**63, 10**300, [], {}, [[]], [None],
     {"": None}, {"a": {"b": 1}}, float("nan"), float("inf"),
 )  # fmt: skip
-BYTES = (b"\x00", b"\xff\xfe", b"\xc3\x28", b"[" * 3000, b"{" * 3000, b'"', b"'", b"\n", b"\r", b",", b"9" * 5000)
+BYTES = (
+    b"\x00",
+    b"\xff\xfe",
+    b"\xc3\x28",
+    b"[" * 3000,
+    b"{" * 3000,
+    b'"',
+    b"'",
+    b"\n",
+    b"\r",
+    b",",
+    b"9" * 5000,
+)
 YAML = """task: mine
 class: !function attnbench.backends.classification.Classify
 custom_dataset: !function attnbench.pocket.text.documents
@@ -90,7 +102,7 @@ TOML_PARTS = (
     "models = ['~nobody/x']", "models = ['\\u0000']", 'title = "\\u001b[31m"', "models = ['../..']", "part = []",
     "methods = ['mask50:file=/etc/passwd']", "claims = ['a within " + "9" * 400 + " of dense']", "\"a\\nb\" = 1",
 )  # fmt: skip
-CSV = "text,label,split\nA good film.,1,test\nA bad one.,negative,test\n\"Well, so so\",0,train\nFine.,positive,dev\n"
+CSV = 'text,label,split\nA good film.,1,test\nA bad one.,negative,test\n"Well, so so",0,train\nFine.,positive,dev\n'
 JSONL = "".join(json.dumps({"text": f"text {k}", "label": k % 2, "split": "test"}) + "\n" for k in range(4))
 CONFIG = json.dumps({"weight_map": {"a": "model.safetensors"}, "auto_map": {"AutoModel": "own.Model"}})
 
@@ -155,7 +167,9 @@ class Fuzz:
                 f":on={rng.choice(('encoder', 'cross', 'x', ''))}", f":layers={rng.choice(('0', '0-', '9' * 5000, '1-3'))}",
                 f":{rng.choice(words)}={rng.choice(('true', '1', '0.5', 'x', '/etc/passwd'))}",
             ))  # fmt: skip
-            text = rng.choice((text[:place] + part + text[place:], text[:place] + part, text + part, f"{text}+{part}"))
+            text = rng.choice(
+                (text[:place] + part + text[place:], text[:place] + part, text + part, f"{text}+{part}")
+            )
         return text[:MOST]
 
     # records
@@ -271,17 +285,34 @@ class Fuzz:
 
     def _toml(self) -> None:
         path = self._file("mine.toml", data := self._text(TOML, TOML_PARTS))
-        self.attempt("toml", data, lambda: command(["run", str(path), "--dry-run", "--records", str(self.folder / "none")]))
+        self.attempt(
+            "toml",
+            data,
+            lambda: command(["run", str(path), "--dry-run", "--records", str(self.folder / "none")]),
+        )
         self.attempt("toml", data, lambda: _suite(path))
 
     def _csv(self) -> None:
-        path = self._file("mine.csv", data := self._text(CSV, ("\"", "1,2,3", "text,text", "label", ",")))
+        path = self._file("mine.csv", data := self._text(CSV, ('"', "1,2,3", "text,text", "label", ",")))
         self._own("csv", path, data)
 
     def _jsonl(self) -> None:
-        parts = ("[" * 3000, '{"a":' * 2000, "{}", '{"text": 1}', '{"text": "a", "label": ' + "9" * 5000 + "}", "[]", "1")
+        parts = (
+            "[" * 3000,
+            '{"a":' * 2000,
+            "{}",
+            '{"text": 1}',
+            '{"text": "a", "label": ' + "9" * 5000 + "}",
+            "[]",
+            "1",
+        )
         more = tuple('{"text": "a", "label": ' + json.dumps(value) + "}" for value in NASTY)
-        path = self._file("mine.jsonl", data := self._text(JSONL, (*parts, *more, '{"text": "a", "label": ' + "[" * 900 + "]" * 900 + "}")))
+        path = self._file(
+            "mine.jsonl",
+            data := self._text(
+                JSONL, (*parts, *more, '{"text": "a", "label": ' + "[" * 900 + "]" * 900 + "}")
+            ),
+        )
         self._own("jsonl", path, data)
 
     def _own(self, kind: str, path: Path, data: bytes) -> None:
@@ -297,7 +328,11 @@ class Fuzz:
         self.attempt(kind, data, read)
 
     def _json(self) -> None:
-        data = self._broken(CONFIG.encode()) if self.rng.random() < 0.5 else json.dumps(self.rng.choice(NASTY)).encode()
+        data = (
+            self._broken(CONFIG.encode())
+            if self.rng.random() < 0.5
+            else json.dumps(self.rng.choice(NASTY)).encode()
+        )
         folder = self._file("checkpoint/config.json", data).parent if self._folder() else self.folder
         (folder / "model.safetensors.index.json").write_bytes(self._broken(CONFIG.encode()))
         self.attempt("json", data, lambda: hub.whole(folder, own_code=True) and None)

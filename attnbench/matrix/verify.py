@@ -79,8 +79,8 @@ def verify(
     for metric in before.metrics:
         undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
         if any(undefined):
-            told = "now as then" if all(undefined) else "but is then or now: DISAGREES"
-            lines.append(f"{name}: {metric} is not defined on these samples, {told}")
+            state = "now as then" if all(undefined) else "but is then or now: DISAGREES"
+            lines.append(f"{name}: {metric} is not defined on these samples, {state}")
             stands &= all(undefined)
             continue
         found = pairs.difference([now], [before], metric)
@@ -150,8 +150,14 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
 def _calibration(path: str | Path, old: Record) -> str | None:
     name = old.settings.get("calibration")
     learns = any(map(needs_fit, spec.parse(old.cell["method"])))
-    if name and learns and (
-        tasks.is_file_name(name) or not HUB_SPLIT.fullmatch(name) or os.path.lexists(name.partition(":")[0])
+    if (
+        name
+        and learns
+        and (
+            tasks.is_file_name(name)
+            or not HUB_SPLIT.fullmatch(name)
+            or os.path.lexists(name.partition(":")[0])
+        )
     ):
         raise UserError(
             f"calibration '{name}' was a file: say where it is: attnbench verify {path} "

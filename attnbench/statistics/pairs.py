@@ -90,7 +90,9 @@ def difference(
     ours, theirs = ([np.asarray(item.scores[name], float) for item in items] for items in (a, b))
     for item, scores in zip((*a, *b), (*ours, *theirs), strict=True):
         if not against_dense.comparable(kind, scores):
-            raise Undefined(f"{' '.join(item.cell.values())}: {name} is not defined {against_dense.UNDEFINED}")
+            raise Undefined(
+                f"{' '.join(item.cell.values())}: {name} is not defined {against_dense.UNDEFINED}"
+            )
     found = _paired(kind, ours, theirs, margin, higher)
     samples = len(ours[0])
     one, other = (by_sample(kind, arrays[0]) for arrays in (ours, theirs))
