@@ -47,9 +47,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _require_plain(content: Any) -> None:
-    """Raise ValueError for what is nested deeply or, by aliases, in itself or beyond any size when written out.
+    """Raise ValueError for what is nested deeply or, by aliases, in itself or beyond any size written out.
 
-    RecursionError is the interpreter's own limit: here a lower one holds, as others read the content too.
+    It is lower than the interpreter's own limit, as others read the content too.
     """
     left, waiting = MOST, [(content, 0)]
     while waiting:

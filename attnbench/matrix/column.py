@@ -18,7 +18,7 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener
 from attnbench.measures.finite import origin, require_finite
-from attnbench.methods import spec
+from attnbench.methods import spec, verdicts
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
 from attnbench.records import provenance, record
@@ -71,6 +71,9 @@ class Column:
         if old and not contested and self._holds(old, source):
             if not methods:
                 self.dense_outputs = old.scores.get("outputs")
+            if old.provenance.get("check", verdicts.SHIPPED) != source["check"]:
+                old.provenance["check"] = source["check"]  # its code was checked since
+                record.write(self.records, old)
             return old, True
         item = Record(
             cell, "measured", settings=settings, provenance=source, environment=provenance.environment()

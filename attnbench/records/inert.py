@@ -13,6 +13,7 @@ Show = Callable[..., str]  # (text, longest) -> the text made safe for its surro
 
 WIDTH = 118
 LONGEST = 60
+FORMULA = tuple("=+-@＝＋－＠")
 
 
 def wrap(line: str) -> str:
@@ -24,6 +25,12 @@ def clean(text: str, longest: int = LONGEST) -> str:
     """Put any text on one line without control characters, cut at `longest`."""
     line = one_line(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def spreadsheet(text: str, longest: int = 200) -> str:
+    """Make any text inert in a cell of a spreadsheet, which would take some for a formula."""
+    line = clean(text, longest)
+    return "'" + line if line.startswith(FORMULA) else line
 
 
 def escape(text: str, longest: int = LONGEST) -> str:

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnbench.methods import verdicts
 from attnbench.methods.code import code_of
 from attnbench.methods.protocol import Method
 from attnbench.records import record
@@ -59,6 +60,7 @@ def of(
         "trust_remote_code": settings.trust_remote_code,
         "plugins": sorted({_plugin(type(method)) for method in methods}),
         "code": code,
+        "check": verdicts.of(methods),
         "command": command(),
         "identity": identity(cell, fingerprints, settings.recorded(), code),
     }

@@ -108,7 +108,8 @@ TABLE: Table = {
     "environment": {"versions": {EACH: TEXT}},
     "provenance": {
         "model": TEXT, "source": TEXT, "weights": TEXT, "fingerprints": {EACH: TEXT.or_null()},
-        "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "command": TEXT,
+        "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "check": TEXT,
+        "command": TEXT,
         "identity": TEXT.or_null(), "arrays": TEXT.needed(),
     },
     "seconds": {EACH: AMOUNT},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench.errors import UserError
-from attnbench.methods import controls
+from attnbench.methods import controls, verdicts
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
 from attnbench.statistics import inference, same_samples
@@ -116,9 +116,9 @@ def problem(item: Record) -> str | None:
             continue  # it is not defined on these samples
         if not isinstance(metric.get("value"), (int, float)) or not math.isfinite(metric["value"]):
             return f"{name} is {metric.get('value')}"
-        if own is not None:
-            if not abs(own - metric["value"]) <= SCORES_MATCH * max(abs(own), abs(metric["value"]), 1e-3):
-                return f"{name} is {metric['value']:.6g} in the record but {_shown(own)} by its samples"
+        near = SCORES_MATCH * max(abs(own or 0.0), abs(metric["value"]), 1e-3)
+        if own is not None and not abs(own - metric["value"]) <= near:
+            return f"{name} is {metric['value']:.6g} in the record but {_shown(own)} by its samples"
     return None if item.metrics else "no metric was recorded"
 
 
@@ -203,7 +203,13 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         seconds=_seconds(members),
         effect=_effect(effects) if name != "dense" else None,
+        check=_check(members),
     ).with_costs(members)  # fmt: skip
+
+
+def _check(members: Sequence[Record]) -> str | None:
+    said = [str(item.provenance.get("check")).partition(":")[0] for item in members]
+    return next((word for word in (verdicts.FAILED, verdicts.UNCHECKED) if word in said), None)
 
 
 def _effect(effects: Sequence[str | None]) -> str | None:

@@ -66,6 +66,7 @@ class Row:
     latency_high: float | None = None
     memory: float | None = None
     control_of: str | None = None
+    check: str | None = None  # "failed" or "unchecked", of a method's code by `attnbench check`
 
     def with_costs(self, members: Sequence[Record]) -> Row:
         """Fill in what was measured beside the score, the mean over seeds. Returns the row itself.

@@ -134,7 +134,7 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
             out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
-    out += _suspicious(rows, show)
+    out += [*_suspicious(rows, show), *_unproven(records, show)]
     for row in rows:
         if row.status == "measured" and row.score is None:
             told = f"{show(row.metric)} is not defined {against_dense.UNDEFINED}"
@@ -177,9 +177,25 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     return [
         f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. A change to attention "
         "seldom is, and of a model that suits its task hardly ever: check first that what it learned from is "
-        "not what is evaluated and is not more than dense had, that dense has the score its card states, that "
-        "the texts are not cut, and that other samples say the same."
+        "not what is evaluated nor more than dense had, that dense has the score its card states, that the "
+        "texts are not cut, and that other samples say the same."
     ]
+
+
+def _unproven(records: Sequence[Record], show: Show) -> list[str]:
+    """Name the methods whose code fails `attnbench check`, or never went through it."""
+    found: dict[str, dict[str, None]] = {}
+    for item in records:
+        found.setdefault(str(item.provenance.get("check")), {})[show(item.cell["method"])] = None
+    out = []
+    for verdict, names in found.items():
+        word, _, checks = verdict.partition(": ")
+        listed = ", ".join([*names][:LISTED]) + (", …" if len(names) > LISTED else "")
+        if word == "failed":
+            out.append(f"{listed}: fails `attnbench check` ({show(checks, 200)}): not to be relied upon.")
+        elif word == "unchecked":
+            out.append(f"{listed}: never went through `attnbench check`, which says what a method keeps to.")
+    return out
 
 
 def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
