@@ -1,3 +1,4 @@
+# ruff: noqa: E501, tables of what to try
 """Draw specs, records and files that nobody would write, and see that each is read or refused in one line.
 
     python benchmarks/fuzz.py --specs 100000 --records 20000 --files 5000
@@ -225,14 +226,14 @@ class Fuzz:
         if what < 0.1:
             place.pop(key, None)
         elif what < 0.2:
-            place[str(rng.choice(NASTY_TEXTS))] = rng.choice(NASTY)
+            place[str(rng.choice(NASTY_TEXTS))] = copy.deepcopy(rng.choice(NASTY))
         elif what < 0.22:
             deep: Any = 1
             for _ in range(rng.choice((20, 200, 900))):
                 deep = {"a": deep}
             place[key] = deep
         else:
-            place[key] = rng.choice(NASTY)
+            place[key] = copy.deepcopy(rng.choice(NASTY))
 
     def _shown(self, root: Path, path: Path) -> None:
         found = list(record.read_all(root))
