@@ -116,9 +116,8 @@ class Row:
     def mark(self) -> str:
         if self.low is None:
             return ""
-        if self.suspicious:
-            return ("≈" if self.within else "") + "▲!"
-        return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
+        side = "▼" if self.worse else "!" if self.suspicious else "▲" if self.better else ""
+        return ("≈" if self.within else "") + side or "?"
 
     @property
     def verdict(self) -> str:
