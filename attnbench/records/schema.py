@@ -23,6 +23,7 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     "chrf": (18,),
 }  # fmt: skip
 NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
+LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats
 ABSENT = object()
 LONGEST = 40
 
@@ -164,6 +165,8 @@ def array_problem(metrics: dict[str, Any], scores: dict[str, np.ndarray]) -> str
             continue
         if array.dtype.kind not in "biuf" or array.ndim < 1:
             return f"{name} is no list of numbers"
+        if (abs(array) > LARGEST).any():
+            return f"{name} holds a number beyond {LARGEST:.0e}"
         kind = metric.get("aggregate", "mean")
         if array.shape[1:] != COLUMNS[kind]:
             return f"{name} is of shape {array.shape}, which is not what '{kind}' is computed from"
