@@ -160,9 +160,17 @@ def test_no_two_labels_share_a_column(named, labels, order):
 @pytest.mark.parametrize(
     ("label", "labels", "number"),
     [
-        ("us", ["us", "US"], 0), ("US", ["us", "US"], 1), (1, ["us", "US"], 1), ("1", ["us", "US"], 1), ("Us", ["us", "US"], None),
-        ("a", ["a", "a"], None), (1, ["a", "a"], 1), ("MASSE", ["Maße", "Masse"], None), ("0001", ["a", "b"], 1),
-        ("9" * 5000, ["a", "b"], None), ("10000000001", ["a", "b"], None),
+        ("us", ["us", "US"], 0),
+        ("US", ["us", "US"], 1),
+        (1, ["us", "US"], 1),
+        ("1", ["us", "US"], 1),
+        ("Us", ["us", "US"], None),
+        ("a", ["a", "a"], None),
+        (1, ["a", "a"], 1),
+        ("MASSE", ["Maße", "Masse"], None),
+        ("0001", ["a", "b"], 1),
+        ("9" * 5000, ["a", "b"], None),
+        ("10000000001", ["a", "b"], None),
     ],
 )  # fmt: skip
 def test_a_label_is_one_of_the_models_or_refused(label, labels, number):
