@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 LONGEST = 2000  # of what an exception says
+MESSAGE, END = 380, 160  # characters of a line that tells something, and of its end, which says the way on
+MORE = "…"
 
 
-class UserError(Exception):
+def one_line(text: object) -> str:
+    """Put any text on one line: control characters and line breaks are spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def message(text: object) -> str:
+    """Put what is told on one line, one that is too long without its middle."""
+    line = one_line(text)
+    return line if len(line) <= MESSAGE else f"{line[: MESSAGE - END - 3]} {MORE} {line[-END:]}"
+
+
+def tell(text: object) -> None:
+    """Say on stderr, in one line, what is not as it was asked for and stops nothing."""
+    if sys.stderr is not None:  # where it is closed print would take stdout
+        print(f"attnbench: {message(text)}", file=sys.stderr)
+
+
+class Told(Exception):
+    """What is told in one line, whatever the names and texts in it hold."""
+
+    def __init__(self, text: object = "") -> None:
+        super().__init__(message(text))
+
+
+class UserError(Told):
     """A mistake in what was asked for: one line that names the token and says the next command."""
 
 
@@ -26,7 +53,7 @@ class Misfit(UserError):
     """A model whose head or labels are for other tasks: among several a cell that is not applicable."""
 
 
-class NotApplicable(Exception):
+class NotApplicable(Told):
     """A (model, task, method) cell that has no meaning, with the reason."""
 
 
@@ -81,8 +108,8 @@ def said(value: object) -> str:
 
 
 def _line(text: str) -> str:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    line = one_line(text)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + MORE
 
 
 @contextlib.contextmanager

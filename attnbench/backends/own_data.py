@@ -127,7 +127,7 @@ def _json_lines(
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
@@ -167,21 +167,27 @@ def split_of(name: str) -> str:
 def number_of(item: Item, labels: tuple[str, ...] | list[str]) -> Any:
     """Return the number of an item's label, given by name, in any case where that is one label, or by number.
 
-    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other, returns
-    None where there is none to be had.
+    A name wins: where the labels are called 1 and 2, 1 is the first. Raises UserError for any other, and for
+    a name that two labels have; returns None where there is none to be had.
     """
     if item.label is UNLABELLED:
         return None
     text = str(item.label)
     whole = re.sub(r"(?<=\d)\.0+$", "", text)  # as pandas writes a column with gaps
     for name in (text, whole) if isinstance(item.label, str | int | float) else ():
-        if name in labels:
-            return labels.index(name)
+        same = [number for number, label in enumerate(labels) if label == name]
+        if len(same) > 1:
+            raise UserError(
+                f"{item.place}: label {item.label!r} is the name of {len(same)} labels of the model, numbers "
+                f"{', '.join(map(str, same))}: write its number"
+            )
+        if same:
+            return same[0]
         alike = [number for number, label in enumerate(labels) if label.casefold() == name.casefold()]
         if len(alike) == 1:
             return alike[0]
-    if re.fullmatch("[0-9]{1,9}", whole) and int(whole) < len(labels):
-        return int(whole)
+    if re.fullmatch("0*[0-9]{1,9}", whole) and int(whole[-9:]) < len(labels):
+        return int(whole[-9:])
     raise UserError(
         f"{item.place}: label {shown(item.label)} is none of {', '.join(labels)}, nor a number below "
         f"{len(labels)}"
@@ -222,5 +228,9 @@ def definition(name: str, items: list[Item], labels: list[str]) -> dict[str, Any
         "doc_to_target": "label",
         "doc_to_choice": labels if len(labels) > 1 else None,
         "metric_list": [{"metric": metric} for metric in metrics],
-        "metadata": {"calibration": {"split": FITTED, "samples": SAMPLES}} if fitted else {},
+        # the labels are the model's, of which two may have one name: numbers tell them apart
+        "metadata": {
+            "labels_by_number": True,
+            **({"calibration": {"split": FITTED, "samples": SAMPLES}} if fitted else {}),
+        },
     }

@@ -76,7 +76,10 @@ def _decide(
             against_dense.problem(item) or same_samples.other_samples(item, records[0]) for item in records
         ):
             return Outcome(claim, model, task, "not measured", pocket=section.pocket)
-        found.append(pairs.difference(sides[0], sides[1]))
+        try:
+            found.append(pairs.difference(sides[0], sides[1]))
+        except pairs.Undefined:
+            return Outcome(claim, model, task, "undecided", pocket=section.pocket)
     limits = [-_margin(claim.within, each.scale) for each in found]
     holds = [each.gain[0] > limit for each, limit in zip(found, limits, strict=True)]
     fails = [each.gain[2] < limit for each, limit in zip(found, limits, strict=True)]

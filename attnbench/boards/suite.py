@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,17 @@ from typing import Any
 
 from attnbench.boards import claims
 from attnbench.errors import UserError, near, unknown
-from attnbench.inputs import models, names, tasks
+from attnbench.inputs import files, models, names, tasks
 from attnbench.inputs.names import PLACES
 from attnbench.matrix import plan
 from attnbench.matrix.request import Request
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import family, name_without_seed
+from attnbench.methods.fields import SEEDS
 
 REPEATS = 5
+MANY = 1000  # repeats, each a cell a method
+LARGEST = 1 << 20  # bytes of a file
 ALIKE = 0.8  # of a folder's name and a short one: more is taken for a slip
 TEXTS = ("title", "about", "calibration")
 LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
@@ -108,10 +111,12 @@ def load(path: str | Path) -> Suite:
     """Read a suite. Raises UserError naming the key that is wrong."""
     path = Path(path)
     try:
-        body = tomllib.loads(path.read_text(encoding="utf-8"))
+        body = tomllib.loads(files.content(path, LARGEST).decode("utf-8"))
     except OSError as error:
         raise UserError(f"suite {path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except files.Unreadable as error:
+        raise UserError(f"suite {path}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"suite {path}: not TOML: {error}") from None
     where = f"suite {path}"
     _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
@@ -130,9 +135,9 @@ def load(path: str | Path) -> Suite:
         body[key] = _list(where, key, body.get(key, []))
     if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
-    for key, kind in (("repeats", int), ("seed", int), ("margin", float)):
+    for key, kind, most in (("repeats", int, MANY), ("seed", int, SEEDS - 1), ("margin", float, 1e9)):
         value = body.get(key, 1)
-        right = type(value) in (int, kind) and math.isfinite(value) and value >= (key == "repeats")
+        right = type(value) in (int, kind) and (key == "repeats") <= value <= most
         if not right:
             raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
     found = tuple(_part(where, part) for part in parts)
@@ -162,7 +167,7 @@ def _part(where: str, body: Any) -> Part:
         raise UserError(f"{where}: names no model: models = [...]")
     tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
     part = Part(names, tasks_, body.get("limit"), methods)
-    if part.limit is not None and (type(part.limit) is not int or part.limit < 1):
+    if part.limit is not None and (type(part.limit) is not int or not 1 <= part.limit <= sys.maxsize):
         raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
     for name in names:
         try:

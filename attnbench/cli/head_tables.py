@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,9 +64,13 @@ def _rows(table: Table, form: str) -> list[list[str]]:
     ]
 
 
-def _matrix(found: Study, form: str) -> list[list[str]]:
+def _matrix(found: Study, form: str, empty: str = "–") -> list[list[str]]:
     names, values = list(found.tables), found.correlations()
-    return [["", *names], *([a, *(form.format(values[a, b]) for b in names)] for a in names)]
+    return [["", *names], *([a, *(_number(values[a, b], form, empty) for b in names)] for a in names)]
+
+
+def _number(value: float, form: str, empty: str) -> str:
+    return form.format(value) if math.isfinite(value) else empty
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -95,7 +100,7 @@ def write(found: Study, folder: str | Path) -> Path:
                 table, f"{found.model}, {found.task}\n{title(found, name)}", diverging=name == EFFECT
             )
             (target / f"{name}.png").write_bytes(picture)
-        _write_csv(target / "correlations.csv", _matrix(found, "{:.6f}"))
+        _write_csv(target / "correlations.csv", _matrix(found, "{:.6f}", ""))
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
     return target
@@ -106,7 +111,10 @@ def _header(table: Table) -> list[str]:
 
 
 def _lines(table: Table) -> list[list[str]]:
-    return [[kind, str(layer), *map(repr, values)] for (kind, layer), values in table.items()]
+    return [
+        [kind, str(layer), *(_number(value, "{!r}", "") for value in values)]
+        for (kind, layer), values in table.items()
+    ]
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from attnbench.cli.parsing import MANY, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError
+from attnbench.errors import NotApplicable, UserError, message
 from attnbench.inputs import models
 from attnbench.inputs.settings import check_device, default_device
 from attnbench.matrix import console
@@ -74,10 +74,10 @@ def execute(options: argparse.Namespace) -> int:
                     max_length=options.max_length,
                 )  # fmt: skip
             except NotApplicable as reason:
-                print(f"{models.label(name)} · {task}: not applicable: {reason}", file=sys.stderr)
+                print(message(f"{models.label(name)} · {task}: not applicable: {reason}"), file=sys.stderr)
                 continue
             except ArithmeticError as reason:
-                print(f"{models.label(name)} · {task}: failed: {reason}", file=sys.stderr)
+                print(message(f"{models.label(name)} · {task}: failed: {reason}"), file=sys.stderr)
                 failed += 1
                 continue
             print(("\n" if shown else "") + head_tables.describe(found), flush=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from attnbench.cli.parsing import Once
-from attnbench.errors import UserError, require_folder
+from attnbench.errors import UserError, message, require_folder
 from attnbench.records.record import RECORDS
 
 NAMED = 4  # files written that are listed one by one
@@ -42,7 +42,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.check:
         folder = options.records or (None if options.suites else RECORDS)
         found = [line for path in paths for line in publish.problems(path, folder)]
-        print("\n".join(found) or "nothing wrong")
+        print("\n".join(map(message, found)) or "nothing wrong")
         return 1 if found else 0
     target = Path(options.output) if options.output else None
     into_folder = target is not None and (target.is_dir() or not target.suffix)
@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace) -> int:
         folder = options.records or (suite.load(path).records if path else RECORDS)
         board = publish.load(path, folder)
         if target is None:
-            sys.stdout.write(publish.text(board, formats[0]))
+            print(publish.text(board, formats[0]), end="")
         elif into_folder:
             files = publish.files(board, formats, Path(path).stem if path else "leaderboard")
             publish.write(files, target)

@@ -29,7 +29,7 @@ from attnbench.cli import (
     verify,
 )
 from attnbench.cli.parsing import Parser, add_shared
-from attnbench.errors import UserError
+from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
 
@@ -97,16 +97,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         with _ending_alike(), stdout.guarded():
-            return _dispatch(arguments)
+            return _told(arguments)
         return 0  # the reader of our stdout has left
+    except stdout.Unwritten as error:
+        tell(error)
+        return 2
+
+
+def _told(arguments: list[str]) -> int:
+    """Run one command; a mistake is one line on stderr."""
+    try:
+        return _dispatch(arguments)
+    except stdout.Unwritten:
+        raise
     except UserError as error:
         if "--debug" in arguments:
             raise
-        print(f"attnbench: {error}", file=sys.stderr)
+        tell(error)
         return 2
     except KeyboardInterrupt as stopped:
         with contextlib.suppress(OSError):  # a terminal that has been closed
-            print(f"attnbench: stopped{_left(arguments)}", file=sys.stderr)
+            tell(f"stopped{_left(arguments)}")
         return 128 + getattr(stopped, "signal", signal.SIGINT)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.boards import suite
 from attnbench.cli import stdout
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive, seconds
-from attnbench.errors import UserError, require_folder
+from attnbench.errors import UserError, require_folder, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console, estimate
@@ -189,7 +189,7 @@ def _suites(options: argparse.Namespace) -> int:
         stop = options.fail_fast and (missing is not None or any(item.status == "failed" for item in found))
         mistake = mistake or missing
         if missing is not None and len(parts) > 1 and not stop:
-            print(f"attnbench: {missing}", file=sys.stderr)
+            tell(missing)
         if not options.json and (found or missing is None):
             board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
             _show_table(found, board, margin=each.margin)

@@ -1,7 +1,8 @@
-"""Stdout of a command: what cannot be written there is one line, what its reader left is nothing."""
+"""What a command writes to: what is missing there, disk, reader or character, is no traceback."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import os
@@ -10,6 +11,13 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from attnbench.errors import UserError
+
+PLAIN = {
+    "Δ": "d", "≈": "~", "▼": "v", "▲": "^", "±": "+-", "–": "-", "−": "-", "…": "...", "·": "-", "×": "x",
+    "→": "->", "└": "`", "─": "-", "█": "#", "²": "^2", "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+SIDE = "± "  # is as wide as what stands for it: columns stay in line
+HANDLER = "attnbench-plain"
 
 
 class Unwritten(UserError):
@@ -48,23 +56,55 @@ def _telling() -> Iterator[None]:
 def guarded() -> Iterator[None]:
     """Write out what stdout holds at the end. Raises Unwritten where it cannot be written.
 
-    Nothing is raised where its reader has left, as in `| head`.
+    Nothing is raised where its reader has left, as in `| head`, where a stream is closed, as by `>&-`, and
+    for a character that the terminal has not: what is like it stands for it, else its number.
     """
-    whole = sys.stdout
-    if whole is None:  # closed: print says nothing either
+    with contextlib.ExitStack() as stack:
+        for name, redirect in (
+            ("stdout", contextlib.redirect_stdout),
+            ("stderr", contextlib.redirect_stderr),
+        ):
+            if getattr(sys, name) is None:
+                nothing = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect(nothing))
+            stack.enter_context(_plain(getattr(sys, name)))
+        whole = sys.stdout
+        try:
+            with contextlib.redirect_stdout(_Told(whole)):
+                try:
+                    yield
+                finally:
+                    sys.stdout.flush()
+        except BrokenPipeError:
+            _drop(whole)
+        except Unwritten:
+            _drop(whole)
+            raise
+
+
+@contextlib.contextmanager
+def _plain(stream: Any) -> Iterator[None]:
+    """Let a stream write what is like a character in the place of one that its encoding has not."""
+    before = getattr(stream, "errors", None)
+    if before is None or not hasattr(stream, "reconfigure"):
         yield
         return
+    codecs.register_error(HANDLER, _alike)
+    stream.reconfigure(errors=HANDLER)
     try:
-        with contextlib.redirect_stdout(_Told(whole)):
-            try:
-                yield
-            finally:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        _drop(whole)
-    except Unwritten:
-        _drop(whole)
-        raise
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # it cannot be written, or is closed
+            stream.reconfigure(errors=before)
+
+
+def _alike(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    if error.object.startswith(SIDE, error.start):
+        return PLAIN[SIDE[0]], error.start + len(SIDE)
+    character = error.object[error.start]
+    return PLAIN.get(character) or ascii(character)[1:-1], error.start + 1
 
 
 def _drop(stream: IO[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from attnbench.cli.parsing import add_include_path, positive
+from attnbench.errors import message
 from attnbench.matrix import console
 
 
@@ -15,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the record's was a folder")
     parser.add_argument("--task", metavar="FILE", help="where the task was a file: its YAML, .csv or .jsonl")
     parser.add_argument("--calibration", metavar="FILE", help="where samples to fit on came from a file")
+    parser.add_argument(
+        "--file", action="append", default=[], metavar="PATH",
+        help="a file that the method of the record names and that may be read (repeatable)",
+    )  # fmt: skip
     parser.add_argument("--trust-remote-code", action="store_true", help="run a checkpoint's own Python")
     add_include_path(parser)
 
@@ -26,8 +31,8 @@ def execute(options: argparse.Namespace) -> int:
 
     lines, stands = again.verify(
         options.record, options.sample, model=options.model, task=options.task,
-        include_path=options.include_path, calibration=options.calibration,
+        include_path=options.include_path, calibration=options.calibration, files=options.file,
         trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
-    print("\n".join(lines))
+    print("\n".join(map(message, lines)))
     return 0 if stands else 1

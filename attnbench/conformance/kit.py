@@ -55,6 +55,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
     places = []
     with torch.random.fork_rng():
         for family in families or tiny.FAMILIES:
+            report.kinds[family] = tiny.FAMILIES[family].kind
             subject = Subject(family, terms, device)
 
             def prepare(subject: Subject = subject) -> str:

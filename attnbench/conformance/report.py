@@ -10,6 +10,7 @@ from typing import Literal
 Status = Literal["ok", "FAILED", "n/a"]
 
 
+NOWHERE = "not applicable to"
 SEEN_ONCE = ("effect", "seeds")  # at one architecture is enough: one head in ten of eight is none
 
 
@@ -29,6 +30,18 @@ class Report:
 
     spec: str
     outcomes: list[Outcome] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)  # architecture -> encoders, decoders, ...
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is ok, on which kinds of model, and to which it is not applicable."""
+        if not self.ok:
+            return f"FAILED {', '.join(self.failed)}"
+        runs = {each.where: each.status != "n/a" for each in self.outcomes if each.check == "runs"}
+        good = [kind for place, kind in self.kinds.items() if runs.get(place)]
+        other = [kind for place, kind in self.kinds.items() if place in runs and kind not in good]
+        said = [f"{words} {_listed(kinds)}" for words, kinds in (("ok on", good), (NOWHERE, other)) if kinds]
+        return ", ".join(said) or "ok"
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -52,7 +65,7 @@ class Report:
         return "ok" if good else "n/a"
 
     def __str__(self) -> str:
-        lines = [f"{self.spec}: {'ok' if self.ok else 'FAILED ' + ', '.join(self.failed)}"]
+        lines = [f"{self.spec}: {self.verdict}"]
         for check in self._checks():
             status = self._status(check)
             told = _grouped(self._of(check, status))
@@ -60,6 +73,11 @@ class Report:
                 told += [f"n/a: {text}" for text in _grouped(self._of(check, "n/a"))]
             lines.append(f"  {status:6}  {check:13}  {'; '.join(told)}")
         return "\n".join(lines)
+
+
+def _listed(kinds: Iterable[str]) -> str:
+    *first, last = dict.fromkeys(kinds)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _grouped(outcomes: Iterable[Outcome]) -> list[str]:

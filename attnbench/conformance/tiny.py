@@ -37,6 +37,10 @@ class Family:
     seq2seq: bool
     sides: tuple[Side, ...]
 
+    @property
+    def kind(self) -> str:
+        return "encoder-decoders" if self.seq2seq else "decoders" if self.causal else "encoders"
+
 
 def _bert() -> Any:
     from transformers import BertConfig, BertForSequenceClassification

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from attnbench.errors import message, one_line
 from attnbench.inputs import models, tasks
 from attnbench.inputs.published import PUBLISHED
 
@@ -33,9 +35,9 @@ MISSING = (
 def model_lines() -> Iterator[str]:
     """Describe every model that has a short name, then what it runs, with the dense score of its card."""
     for family, folders in models.pocket_families().items():
-        cards = {task: json.loads((folder / "card.json").read_text()) for task, folder in folders.items()}
+        cards = {task: _read(folder / "card.json") for task, folder in folders.items()}
         sizes = {card["parameters"] / 1e6 for card in cards.values() if "parameters" in card}
-        config = json.loads((next(iter(folders.values())) / "config.json").read_text())
+        config = _read(next(iter(folders.values())) / "config.json")
         size = f"{max(sizes):.1f}M parameters, " if sizes else ""
         yield f"pocket-{family} (short: {family})  {size}{_heads(config)} heads, Apache-2.0, generated text"
         for task, card in cards.items():
@@ -50,6 +52,10 @@ def model_lines() -> Iterator[str]:
             said = ", ".join(f"{METRICS[metric]} {value:.3f}" for metric, value in scores.items())
             yield f"  {task:20} {identifier:62} {said}".rstrip()
     yield from MISSING
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stated(metric: str, value: float) -> str:
@@ -69,11 +75,12 @@ def task_lines(include_path: str | None = None) -> Iterator[str]:
     for task in tasks.available(include_path).values():
         named = models_for(task.name)
         needs = FITS.get(task.head or "", "an encoder")
-        yield f"{task.name:20} {task.description or task.dataset}"
+        yield f"{one_line(task.name):20} {message(task.description or task.dataset)}"
         yield f"{'':20} for {needs}: {', '.join(named) if named else 'give a Hub id or a folder'}"
         if task.configurations:
             first, *_, last = task.parts()
-            yield f"{'':20} its {len(task.configurations)} parts by themselves: {first}, …, {last}"
+            told = message(f"its {len(task.configurations)} parts by themselves: {first}, …, {last}")
+            yield f"{'':20} {told}"
     yield f"{'FILE.csv, FILE.jsonl':20} your own data: columns text, label, and where wanted text2 and split"
     yield f"{'':20} for a classifier: a Hub id or a folder"
     yield f"{'any other name':20} lm-eval's own task"

@@ -9,35 +9,67 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs import files
 
+LARGEST = 1 << 20
+DEEPEST, MOST = 50, 100_000  # levels, and values with what aliases stand for written out
 DECLARED = r"""^task:\s*["']?([\w.+ -]+?)["']?\s*$"""
 
 
+class Function(str):
+    """The name of a function, as `!function` marks it."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a task's YAML with `!function` left as text. Raises UserError."""
+    """Read a task's YAML with `!function` left as its text. Raises UserError, whatever the file holds."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+    Loader.add_constructor("!function", lambda loader, node: Function(loader.construct_scalar(node)))
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        content = yaml.load(files.content(path, LARGEST).decode("utf-8"), Loader)
+        _require_plain(content)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        said = " ".join(str(error.problem or error.context).split())
-        raise UserError(f"task file '{path}'{where}: cannot be read: {said}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"task file '{path}' cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"task file '{path}'{where}: cannot be read: {error.problem or error.context}"
+        ) from error
+    except files.Unreadable as error:
+        raise UserError(f"task file '{path}': {error}") from error
+    except RecursionError:
+        raise UserError(f"task file '{path}' cannot be read: it is nested too deeply") from None
+    except Exception as error:  # whatever YAML's parts make of a date, a number or a mark that is none
+        raise UserError(f"task file '{path}' cannot be read: {type(error).__name__}: {error}") from error
     return content if isinstance(content, dict) else {}
+
+
+def _require_plain(content: Any) -> None:
+    """Raise ValueError for what is nested deeply or, by aliases, in itself or beyond any size written out.
+
+    It is lower than the interpreter's own limit, as others read the content too.
+    """
+    left, waiting = MOST, [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        left -= 1
+        if not left or depth > DEEPEST:
+            raise ValueError("it is nested too deeply, or its aliases stand for too much")
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        if isinstance(inner, list | tuple | set):
+            waiting += [(each, depth + 1) for each in inner]
 
 
 def place(path: str, key: str) -> str:
     """Name a task's YAML and the line of one of its keys, else of a value, or without either the file."""
     import yaml
 
-    node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.SafeLoader)
+    try:
+        node = yaml.compose(files.content(path, LARGEST).decode("utf-8"), yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):  # changed meanwhile: no line is known
+        return f"task file '{path}'"
     keys = [(name.value, name.start_mark.line + 1) for name, _ in getattr(node, "value", None) or []]
     lines = dict(reversed([*keys, *_values(node)]))
     return f"task file '{path}'" + (f", line {lines[key]}" if key in lines else "")
@@ -73,8 +105,9 @@ def _values(node: Any) -> Iterator[tuple[str, int]]:
 def declared(file: Path) -> str:
     """Return the name that a task's file gives, whatever else it holds."""
     said = None
-    with contextlib.suppress(OSError):
-        said = re.search(DECLARED, file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    with contextlib.suppress(OSError, files.Unreadable):
+        text = files.content(file, LARGEST).decode("utf-8", errors="replace")
+        said = re.search(DECLARED, text, re.MULTILINE)
     return said[1] if said else file.stem
 
 
@@ -84,13 +117,21 @@ def check_shape(path: Path, content: dict[str, Any]) -> None:
     inner = metadata if isinstance(metadata, dict) else {}
     calibration, configurations = inner.get("calibration") or {}, inner.get("configurations") or []
     for right, key, wanted in (
-        (_texts(content, "class"), "class", "class is a text"),
+        (
+            isinstance(content.get("class"), Function | None),
+            "class",
+            "class is a !function, such as !function attnbench.backends.classification.Classify",
+        ),
+        (
+            isinstance(content.get("custom_dataset"), Function | None),
+            "custom_dataset",
+            "custom_dataset is a !function, such as !function my_task.documents",
+        ),
         (_texts(content, "dataset_path"), "dataset_path", "dataset_path is a text"),
         (_texts(content, "dataset_name"), "dataset_name", "dataset_name is a text: write it in quotes"),
-        (_texts(content, "custom_dataset"), "custom_dataset", "custom_dataset is a !function"),
         (
             isinstance(metrics, list)
-            and all(isinstance(each, dict) and "metric" in each for each in metrics),
+            and all(isinstance(each, dict) and isinstance(each.get("metric"), str) for each in metrics),
             "metric_list",
             "metric_list is a list such as [{metric: acc}]",
         ),

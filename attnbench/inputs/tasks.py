@@ -6,14 +6,13 @@ import functools
 import glob
 import importlib.util
 import re
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attnbench.errors import UserError, near_file, unknown
+from attnbench.errors import UserError, near_file, tell, unknown
 from attnbench.inputs import task_yaml
 
 # the head a checkpoint needs, by the class that a task's YAML names
@@ -89,7 +88,7 @@ def available(include_path: str | None = None, wanted: str | None = None) -> dic
 
 @functools.cache
 def _leave_out(mistake: str) -> None:
-    print(f"attnbench: left out: {mistake}", file=sys.stderr)
+    tell(f"left out: {mistake}")
 
 
 def find(name: str, include_path: str | None = None, kind: str | None = None) -> TaskFile:
@@ -137,6 +136,11 @@ def _here(name: str) -> str:
 def is_own(name: str) -> bool:
     """Tell whether a task, or what to calibrate on, is a file of the user's texts and labels."""
     return name.lower().endswith(OWN)
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a task, or what to calibrate on, is named by a path or by a file's ending."""
+    return is_own(name.partition(":")[0]) or name.endswith(YAML) or name.startswith((".", "/", "~"))
 
 
 def _own(name: str, known: Collection[str]) -> TaskFile:

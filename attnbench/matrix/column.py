@@ -19,7 +19,7 @@ from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener, beside_card
 from attnbench.matrix.ledger import Ledger, settled
 from attnbench.measures.finite import origin, require_finite
-from attnbench.methods import spec
+from attnbench.methods import spec, verdicts
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
 from attnbench.records import provenance, whereabouts
@@ -61,6 +61,10 @@ class Column:
         ended = self.ledger.ended(item, old)
         if old and not force and self._holds(old, item, methods):
             self.dense_outputs = self.dense_outputs if methods else old.scores.get("outputs")
+            check = item.provenance.get("check")
+            if check is not None and old.provenance.get("check", verdicts.SHIPPED) != check:
+                old.provenance["check"] = check  # its code was checked since
+                self.ledger.write(old)
             return old, True
         if self.absent is not None:
             self.ledger.write(item)

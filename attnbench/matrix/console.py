@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from attnbench.errors import message
+
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
@@ -52,7 +54,7 @@ class Console:
     def line(self, text: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(message(text), file=sys.stderr)
 
     def advance(self, cells: float) -> None:
         self._within += cells
@@ -97,7 +99,9 @@ def beside_card(name: str, task: str, record: Record) -> Iterator[str]:
             )
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "– (not defined on these samples)"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 

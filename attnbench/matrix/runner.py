@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from attnbench.errors import UserError
@@ -14,11 +14,31 @@ from attnbench.matrix.console import Listener, Silent
 from attnbench.matrix.ledger import Ledger, recorded, refuse
 from attnbench.matrix.plan import Cell
 from attnbench.matrix.watchdog import Watchdog
-from attnbench.methods import spec
+from attnbench.methods import spec, verdicts
 from attnbench.methods.code import code_of
+from attnbench.methods.plugins import option
 from attnbench.methods.staying import staying
 from attnbench.records import record
 from attnbench.records.record import RECORDS, Record
+
+NAMED = 4  # methods that a warning lists
+
+
+def unproven(specs: Iterable[str]) -> Iterator[str]:
+    """Yield a warning for the methods that fail `attnbench check`, and one for those never checked."""
+    found: dict[str, list[str]] = {}
+    for text in specs:
+        verdict = verdicts.of(spec.parse(text))
+        found.setdefault(verdict, []).append(text)
+    for verdict, texts in found.items():
+        named = ", ".join(texts[:NAMED]) + (", …" if len(texts) > NAMED else "")
+        if verdict.startswith(verdicts.FAILED):
+            checks = verdict.partition(": ")[2]
+            yield f"warning: {named}: fails `attnbench check` ({checks}): its rows are marked"
+        elif verdict == verdicts.UNCHECKED:
+            own = next((option(type(each)) for each in spec.parse(texts[0]) if option(type(each))), "")
+            told = f"`attnbench check {texts[0]}{own}` does it, until then its rows are marked"
+            yield f"warning: {named}: its code was never checked: {told}"
 
 
 class Incomplete(UserError):
@@ -66,6 +86,8 @@ def run(
         names = recorded(cells, settings)
         last = sorted(cells, key=lambda cell: ledger.postponed(names[cell]))
         heard.start(len(cells))
+        for line in unproven(dict.fromkeys(cell.method for cell in cells)):
+            heard.line(line)
         for (model, task), group in groupby(last, key=lambda cell: (cell.model, cell.task)):
             try:
                 with staying():

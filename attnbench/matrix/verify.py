@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from attnbench.matrix.column import Column
 from attnbench.matrix.console import Silent
 from attnbench.matrix.ledger import Ledger
 from attnbench.methods import spec
+from attnbench.methods.fields import texts
 from attnbench.methods.protocol import needs_fit
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
@@ -24,6 +29,7 @@ from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
 SAME = ("limit", "batch_size", "seed", "dtype", "max_length")
+HUB_SPLIT = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?(?::[\w.-]+){1,2}")  # as in glue:sst2:train, owner/data:train
 
 
 def verify(
@@ -34,6 +40,7 @@ def verify(
     task: str | None = None,
     include_path: str | None = None,
     calibration: str | None = None,
+    files: Sequence[str] = (),
     trust_remote_code: bool = False,
 ) -> tuple[list[str], bool]:
     """Return what was found, as lines, and whether the record stands.
@@ -41,7 +48,8 @@ def verify(
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
     flips few), and the checkpoint, the task, what was learned from and the sites reached are the same.
-    `model`, `task` and `calibration` say where the files are that a record only knows by name. Raises
+    `model`, `task` and `calibration` say where the files are that a record only knows by name, `files` which
+    of those that its method names may be read: nothing that only a record names is opened or run. Raises
     UserError where one cannot be had, or holds other samples.
     """
     try:
@@ -50,6 +58,7 @@ def verify(
         hint = "" if Path(path).is_file() else ". Give the file of a record: RECORDS/MODEL/TASK/METHOD.json"
         raise UserError(f"{error}{hint}") from None
     _require_plugins(old)
+    _require_named(old, path, files)
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
         calibration=calibration or _calibration(path, old),
@@ -69,6 +78,12 @@ def verify(
     lines, stands = _differences(old, new)
     before, now = _first(old, new)
     for metric in before.metrics:
+        undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
+        if any(undefined):
+            state = "now as then" if all(undefined) else "but is then or now: DISAGREES"
+            lines.append(f"{name}: {metric} is not defined on these samples, {state}")
+            stands &= all(undefined)
+            continue
         found = pairs.difference([now], [before], metric)
         close = np.isclose(now.scores[metric], before.scores[metric], rtol=1e-3, atol=1e-6)
         differ = int((~close).reshape(found.samples, -1).any(1).sum())
@@ -95,12 +110,24 @@ def _require_plugins(old: Record) -> None:
         ) from None
 
 
+def _require_named(old: Record, path: str | Path, given: Sequence[str]) -> None:
+    """Raise UserError for a file that only the record's method names: a stranger's record opens none."""
+    for method in spec.parse(old.cell["method"]):
+        for text in texts(method):
+            is_path = "/" in text or "\\" in text or text.startswith("~") or os.path.lexists(text)
+            if is_path and text not in given:
+                raise UserError(
+                    f"'{old.cell['method']}' names the file '{text}', and no file is read because a record "
+                    f"names it. If you know it: attnbench verify {path} --file {text}"
+                )
+
+
 def _model(old: Record) -> str:
     name, source = old.cell["model"], old.provenance.get("source")
-    if source != "folder":
+    if source != "folder" and not names.is_folder(name):
         own = str(old.provenance.get("model"))  # of a Hub model that the run gave another name
         return f"{name}={own}" if source == "hub" and own != name and names.HUB_ID.fullmatch(own) else name
-    if there := names.placed(name):
+    if "/" not in name and (there := names.placed(name)):
         return there
     raise UserError(
         f"model '{name}' was a folder: say where it is: --model PATH/{name}, or {names.PLACES}=PATH."
@@ -111,6 +138,8 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
     name = old.cell["task"]
     tasks.available(include_path)  # a folder that is none is another mistake
     try:
+        if tasks.is_file_name(name):
+            raise UserError(f"task '{name}' is a file")
         tasks.find(name, include_path)
     except UserError:
         raise UserError(
@@ -123,12 +152,20 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
 def _calibration(path: str | Path, old: Record) -> str | None:
     name = old.settings.get("calibration")
     learns = any(map(needs_fit, spec.parse(old.cell["method"])))
-    if name and learns and tasks.is_own(name) and not Path(name).is_file():
+    if (
+        name
+        and learns
+        and (
+            tasks.is_file_name(name)
+            or not HUB_SPLIT.fullmatch(name)
+            or os.path.lexists(name.partition(":")[0])
+        )
+    ):
         raise UserError(
             f"calibration '{name}' was a file: say where it is: attnbench verify {path} "
-            f"--calibration PATH/{name}"
+            f"--calibration PATH/{Path(name).name}"
         )
-    return name
+    return name if learns else None
 
 
 def _require_same_samples(old: Record, model: str, task: str, settings: Settings) -> None:
@@ -193,5 +230,5 @@ def _first(old: Record, new: Record) -> tuple[Record, Record]:
     for item in (before, now):
         for name, metric in metrics.items():
             value = aggregate(metric.get("aggregate", "mean"), item.scores[name])
-            item.metrics[name] = {**metric, "value": value}
+            item.metrics[name] = {**metric, "value": None if math.isnan(value) else value}
     return before, now

@@ -93,6 +93,16 @@ def amount_field(cls: type) -> dataclasses.Field[Any] | None:
     return next((field for field in dataclasses.fields(cls) if field.init and not field.kw_only), None)
 
 
+def texts(method: Any) -> list[str]:
+    """List the values of a method that may be any text, as the path of a file is; one of a choice is none."""
+    found = []
+    for field in dataclasses.fields(method):
+        if field.init and field.name not in ("on", "layers") and str in kind_of(type(method), field).scalars:
+            value = getattr(method, field.name)
+            found += [each for each in (value if isinstance(value, tuple) else (value,)) if each]
+    return found
+
+
 def required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 

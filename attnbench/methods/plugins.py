@@ -18,7 +18,7 @@ from typing import Any
 
 import pluggy
 
-from attnbench.errors import UserError, described, near, near_file, said
+from attnbench.errors import UserError, described, near, near_file, said, tell
 from attnbench.methods import declared
 from attnbench.methods.declared import place
 from attnbench.methods.protocol import Method
@@ -105,7 +105,7 @@ class Registry:
                 f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
             )
             self.contested[name] = text
-            print(f"attnbench: {text}", file=sys.stderr)
+            tell(text)
             return
         self.methods[name] = cls
 
@@ -174,7 +174,7 @@ class Registry:
     def _leave_out(self, line: str) -> None:
         if line not in self.broken:
             self.broken.append(line)
-            print(f"attnbench: {line}", file=sys.stderr)
+            tell(line)
 
 
 def _reason(error: BaseException) -> str:

@@ -7,10 +7,13 @@ import re
 import textwrap
 from collections.abc import Callable
 
+from attnbench.errors import one_line
+
 Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
 
 WIDTH = 118
 LONGEST = 60
+FORMULA = tuple("=+-@＝＋－＠")
 
 
 def wrap(line: str) -> str:
@@ -20,8 +23,14 @@ def wrap(line: str) -> str:
 
 def clean(text: str, longest: int = LONGEST) -> str:
     """Put any text on one line without control characters, cut at `longest`."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = one_line(text)
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def spreadsheet(text: str, longest: int = 200) -> str:
+    """Make any text inert in a cell of a spreadsheet, which would take some for a formula."""
+    line = clean(text, longest)
+    return "'" + line if line.startswith(FORMULA) else line
 
 
 def escape(text: str, longest: int = LONGEST) -> str:

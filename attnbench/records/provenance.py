@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.inputs.names import named
+from attnbench.methods import verdicts
 from attnbench.methods.code import code_of
 from attnbench.methods.protocol import Method
 from attnbench.records import record
@@ -62,6 +63,7 @@ def of(
         "trust_remote_code": settings.trust_remote_code,
         "plugins": sorted({_plugin(type(method)) for method in methods}),
         "code": code,
+        "check": verdicts.of(methods),
         "command": command(),
         "identity": identity(cell, fingerprints, settings.recorded(), code),
     }

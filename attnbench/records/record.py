@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import os
-import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attnbench.errors import UserError, near_file, require_folder
-from attnbench.records import schema
+from attnbench.errors import UserError, near_file, require_folder, tell
+from attnbench.inputs import files
+from attnbench.records import arrays, schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +26,8 @@ SCHEMA = 1
 NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100
 MEANWHILE_S = 0.5  # more than another run takes between its two renames
+LARGEST, DIGITS = 16 << 20, 1000  # bytes of a JSON, digits of a whole number in it
+ALWAYS = ("doc_id", "outputs")  # arrays that no metric names
 APART = ("scores", "file")  # fields of a Record that are not in its JSON
 
 
@@ -82,34 +82,22 @@ def write(folder: str | Path, record: Record) -> Path:
     Raises UserError where it cannot be written, ValueError for what JSON cannot hold.
     """
     path = path_of(folder, record.cell)
-    arrays = _archive(record.scores)
+    packed = arrays.pack(record.scores)
     body = record.body()
     body = {"schema": body.pop("schema"), **body}
-    body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(arrays).hexdigest()}
+    body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(packed).hexdigest()}
     text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        put(path, arrays, text.encode())
+        put(path, packed, text.encode())
     except OSError as error:
         raise UserError(f"--records {folder}: cannot be written: {error.strerror or error}") from error
     return path
 
 
-def put(path: Path, arrays: bytes, text: bytes) -> None:
+def put(path: Path, packed: bytes, text: bytes) -> None:
     """Write the two files of a record, arrays first, so that neither is there in part. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace({path.with_suffix(".npz"): arrays, path: text})
-
-
-def _archive(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return what np.savez_compressed writes, which takes no array of the name of its own `file`."""
-    import numpy as np
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    _replace({path.with_suffix(".npz"): packed, path: text})
 
 
 def _replace(contents: dict[Path, bytes], tries: int = 3) -> None:
@@ -168,20 +156,27 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
 
 
 def read(path: str | Path) -> Record:
-    """Read one record with its arrays. Raises ValueError naming the file and what is wrong with it."""
-    import numpy as np
+    """Read one record with the arrays that its metrics name and those of every record.
 
+    Raises ValueError naming the file and what is wrong with it, whoever made it and whatever it holds.
+    """
     path = Path(path)
     try:
-        body = _DECODER.decode(path.read_text(encoding="utf-8"))
+        body = _DECODER.decode(files.content(path, LARGEST, follow=False).decode("utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except files.Unreadable as error:
+        raise ValueError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
@@ -194,11 +189,10 @@ def read(path: str | Path) -> Record:
     if told is not None:
         raise ValueError(f"{path}: {told}")
     try:
-        arrays = path.with_suffix(".npz").read_bytes()
-        if hashlib.sha256(arrays).hexdigest() != body["provenance"]["arrays"]:
+        packed = files.content(path.with_suffix(".npz"), arrays.LARGEST, follow=False)
+        if hashlib.sha256(packed).hexdigest() != body["provenance"]["arrays"]:
             raise ValueError("not the arrays that the JSON was written with")
-        with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
-            scores = {key: loaded[key] for key in loaded.files}
+        scores = arrays.unpack(packed, [*ALWAYS, *body["metrics"]])
     except Exception as error:  # whatever numpy and zipfile make of what is no archive
         raise ValueError(f"{path.with_suffix('.npz')}: {error}") from None
     told = schema.array_problem(body["metrics"], scores)
@@ -214,11 +208,14 @@ def read_all(folder: str | Path) -> Iterator[Record]:
         raise UserError(
             f"--records {folder}: no such folder.{near_file(Path(folder))} `attnbench run` makes one."
         )
+    root = Path(folder).resolve()
     for path in sorted(Path(folder).glob("*/*/*.json")):
         try:
+            if path.parent.resolve() != root / path.parent.relative_to(folder):
+                raise ValueError(f"{path}: in a folder that is a link, which is not followed")
             yield read(path)
         except ValueError as error:
-            print(f"attnbench: record passed over: {error}", file=sys.stderr)
+            tell(f"record passed over: {error}")
 
 
 def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
@@ -236,7 +233,7 @@ def existing(folder: str | Path, cell: dict[str, str]) -> Record | None:
         aside = path.with_suffix(".json.damaged")
         with contextlib.suppress(FileNotFoundError):  # another run has set it aside
             os.replace(path, aside)
-            print(f"attnbench: damaged record set aside as {aside.name}: {error}", file=sys.stderr)
+            tell(f"damaged record set aside as {aside.name}: {error}")
         return None
 
 

@@ -7,7 +7,7 @@ what is measured or set later needs no other schema.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     "mean": (), "mcc": (4,), "f1": (4,), "pearson": (2,), "spearman": (2,), "perplexity": (2,), "bleu": (10,),
     "chrf": (18,),
 }  # fmt: skip
+NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
+LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats
 ABSENT = object()
 LONGEST = 40
 
@@ -80,7 +82,7 @@ TABLE: Table = {
     "error": TEXT.or_null(),
     "metrics": {
         EACH: {
-            "value": NUMBER.needed(), "stderr": AMOUNT.or_null(), "higher_is_better": FLAG,
+            "value": NUMBER.or_null().needed(), "stderr": AMOUNT.or_null(), "higher_is_better": FLAG,
             "aggregate": _one_of(*COLUMNS),
         }
     },
@@ -109,7 +111,8 @@ TABLE: Table = {
     "provenance": {
         "model": TEXT, "source": TEXT, "weights": TEXT, "fingerprints": {EACH: TEXT.or_null()},
         "places": {EACH: TEXT},
-        "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "command": TEXT,
+        "trust_remote_code": FLAG, "plugins": TEXTS, "code": TEXT.or_null(), "check": TEXT,
+        "command": TEXT,
         "identity": TEXT.or_null(), "arrays": TEXT.needed(),
     },
     "seconds": {EACH: AMOUNT},
@@ -119,7 +122,7 @@ TABLE: Table = {
 
 def problem(body: dict[str, Any]) -> str | None:
     """Name the first field that is not what the table says, or return None."""
-    told = _problem("", body, TABLE)
+    told = _problem("", body, TABLE) or next(_undefined(body["metrics"]), None)
     extra = sorted(set(body["cell"]) - {"model", "task", "method"}) if told is None else []
     return f"cell has the unknown {', '.join(extra)}" if extra else told
 
@@ -142,6 +145,13 @@ def _problem(path: str, values: Any, table: Table) -> str | None:
     return None
 
 
+def _undefined(metrics: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each metric that has no value and is computed as one that always has one."""
+    for name, metric in metrics.items():
+        if metric["value"] is None and metric.get("aggregate", "mean") not in NOT_ALWAYS:
+            yield f"metrics {name} value is None, not {NUMBER.words}"
+
+
 def _shown(value: Any) -> str:
     return clean(repr(value), LONGEST)
 
@@ -157,6 +167,8 @@ def array_problem(metrics: dict[str, Any], scores: dict[str, np.ndarray]) -> str
             continue
         if array.dtype.kind not in "biuf" or array.ndim < 1:
             return f"{name} is no list of numbers"
+        if (abs(array) > LARGEST).any():
+            return f"{name} holds a number beyond {LARGEST:.0e}"
         kind = metric.get("aggregate", "mean")
         if array.shape[1:] != COLUMNS[kind]:
             return f"{name} is of shape {array.shape}, which is not what '{kind}' is computed from"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench.errors import UserError
-from attnbench.methods import controls
+from attnbench.methods import controls, verdicts
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
 from attnbench.statistics import inference, same_samples
-from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, working
+from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
 from attnbench.statistics.row import LEVEL, Row
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 MARGIN = 0.01
+UNDEFINED = "on these samples, or without one of them: too few, or all alike"
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
 
 
@@ -41,6 +42,8 @@ def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     claims = [row for row in found if row.p_margin is not None]
     for row, corrected in zip(claims, inference.holm([row.p_margin or 0.0 for row in claims]), strict=True):
         row.p_holm = corrected
+    for row, corrected in zip(claims, inference.holm([row.p_better or 0.0 for row in claims]), strict=True):
+        row.p_better = corrected
     for row in claims:
         if row.verdict == "undecided":
             row.needed = _needed(row, LEVEL / len(claims))
@@ -107,14 +110,25 @@ def problem(item: Record) -> str | None:
     if item.status != "measured":
         return item.error or "no reason was recorded"
     for name, metric in item.metrics.items():
+        scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
+        own = aggregate(kind, scores) if scores is not None and len(scores) else None
+        if metric.get("value") is None and own is not None and math.isnan(own):
+            continue  # it is not defined on these samples
         if not isinstance(metric.get("value"), (int, float)) or not math.isfinite(metric["value"]):
             return f"{name} is {metric.get('value')}"
-        scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
-        if scores is not None and len(scores):
-            own = aggregate(kind, scores)
-            if not abs(own - metric["value"]) <= SCORES_MATCH * max(abs(own), abs(metric["value"]), 1e-3):
-                return f"{name} is {metric['value']:.6g} in the record but {own:.6g} by its samples"
+        near = SCORES_MATCH * max(abs(own or 0.0), abs(metric["value"]), 1e-3)
+        if own is not None and not abs(own - metric["value"]) <= near:
+            return f"{name} is {metric['value']:.6g} in the record but {_shown(own)} by its samples"
     return None if item.metrics else "no metric was recorded"
+
+
+def _shown(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.6g}"
+
+
+def comparable(kind: str, scores: Array) -> bool:
+    """Tell whether a metric is defined on these samples, and without any one of them."""
+    return spare(kind, scores) >= 1
 
 
 def mismatches(records: Iterable[Record]) -> Iterator[str]:
@@ -135,7 +149,7 @@ def _compared(
     usable: dict[str, list[Array]] = {
         name: [np.asarray(a, float) for a in scores if a is not None]
         for name, scores in arrays.items()
-        if all(a is not None and len(a) for a in scores)
+        if all(a is not None and len(a) and comparable(kind, a) for a in scores)
     }
     scale = scale_of(kind, [a for scores in usable.values() for a in scores])
     for name, row in found.items():
@@ -153,7 +167,8 @@ def _compared(
         row = found[name]
         row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
         row.mcnemar, row.flips = result.mcnemar, result.flips
-        row.p_margin = None if name in CONTROLS else result.p_margin
+        if name not in CONTROLS:
+            row.p_margin, row.p_better = result.p_margin, result.p_better(higher)
         if row.seeds > 1 and kind == "perplexity":
             row.score = over_seeds(kind, scores)
     _fill_kept(found, kind, dense, usable)
@@ -173,21 +188,28 @@ def _fill_kept(found: dict[str, Row], kind: str, dense: Array, usable: dict[str,
 
 def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record]) -> Row:
     entries = [item.metrics[metric] for item in members]
-    values = [float(entry["value"]) for entry in entries]
+    known = [entry["value"] for entry in entries if entry["value"] is not None]
+    values = [float(value) for value in known] if len(known) == len(entries) else []
     scores = members[0].scores.get(metric)
     effects = [item.receipt.get("effect") for item in members]
     return Row(
         model, task, name, metric,
         samples=0 if scores is None else len(scores),
         seeds=len(members),
-        score=float(np.mean(values)),
+        score=float(np.mean(values)) if values else None,
         stderr=entries[0].get("stderr"),
         seed_low=min(values) if len(values) > 1 else None,
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         seconds=_seconds(members),
         effect=_effect(effects) if name != "dense" else None,
+        check=_check(members),
     ).with_costs(members)  # fmt: skip
+
+
+def _check(members: Sequence[Record]) -> str | None:
+    said = [str(item.provenance.get("check")).partition(":")[0] for item in members]
+    return next((word for word in (verdicts.FAILED, verdicts.UNCHECKED) if word in said), None)
 
 
 def _effect(effects: Sequence[str | None]) -> str | None:

@@ -93,10 +93,36 @@ def _ranks(values: Array) -> Array:
     return stats.rankdata(values, axis=0)
 
 
+def spare(name: str, scores: Array) -> float:
+    """Count the samples that a metric can do without and be defined still; below 0 it is not.
+
+    A correlation is of three samples at least (of two it is 1 or -1 whatever they are), none of whose sides
+    is constant. The Matthews correlation needs both labels, F1 a positive one, said or meant.
+    """
+    scores = np.asarray(scores, float)
+    if not len(scores):
+        return -1.0
+    if name in ("pearson", "spearman"):
+        usual = max(int(np.unique(column, return_counts=True)[1].max()) for column in scores.T)
+        return min(len(scores) - 3, len(scores) - usual - 1)
+    tp, fp, fn, tn = scores.sum(0) if name in ("mcc", "f1") else (math.inf,) * 4
+    return float(min(tp + fn, fp + tn) if name == "mcc" else tp + fp + fn) - 1
+
+
+def defined(name: str, scores: Array) -> bool:
+    """Tell whether a metric is a number at all on these samples."""
+    return spare(name, scores) >= 0
+
+
 def working(name: str, scores: Array) -> float:
-    """Compute a metric on the scale where it is compared, which for a perplexity is its logarithm."""
+    """Compute a metric on the scale where it is compared, which for a perplexity is its logarithm.
+
+    Of samples on which it is not defined it is NaN, which no record keeps: null stands there.
+    """
     columns, formula = METRICS[name]
     scores = np.asarray(scores, float)
+    if not defined(name, scores):
+        return math.nan
     if name == "spearman":
         scores, columns = _ranks(scores), _products
     return float(formula(columns(scores).sum(0)))

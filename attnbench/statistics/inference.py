@@ -28,7 +28,7 @@ import numpy as np
 from scipy import special
 
 from attnbench.statistics import freedom, unseen
-from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, working
+from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, spare, working
 from attnbench.statistics.flips import mcnemar, score_statistic, tango
 from attnbench.statistics.resampling import RESAMPLES, resampled, resampled_each
 
@@ -52,6 +52,11 @@ class Paired:
     mcnemar: float | None = None
     flips: tuple[int, int] | None = None
 
+    def p_better(self, higher_is_better: bool) -> float:
+        """Return the one-sided p value of the method not being better than dense."""
+        gain = self.estimate if higher_is_better else -self.estimate
+        return self.p_zero / 2 if gain > 0 else 1 - self.p_zero / 2
+
     @property
     def error(self) -> float:
         """The standard error that an interval of this width stands for."""
@@ -59,9 +64,12 @@ class Paired:
 
 
 def standard_error(name: str, seeds: Sequence[Array]) -> float:
-    """Return the jackknife standard error of a metric averaged over seeds, in the metric's own unit."""
+    """Return the jackknife standard error of a metric averaged over seeds, in the metric's own unit.
+
+    NaN where there is none: of one sample, and where the metric is not defined without one of them.
+    """
     n = len(seeds[0])
-    if n < 2:
+    if n < 2 or any(spare(name, scores) < 1 for scores in seeds):
         return math.nan
     each = np.stack([influence(name, scores) for scores in seeds])
     error = math.sqrt(each.mean(0).var(ddof=1) / n + _seed_variance([working(name, s) for s in seeds], each))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from attnbench.errors import UserError, unknown
+from attnbench.errors import UserError, message, unknown
 from attnbench.inputs import models, tasks
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import clean
@@ -19,6 +19,10 @@ from attnbench.statistics.inference import Paired
 from attnbench.statistics.row import Row
 
 LISTED = 20
+
+
+class Undefined(UserError):
+    """A metric that is no number on these samples, or is none without one of them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ def difference(
         bool(a[0].metrics[name].get("higher_is_better")),
     )
     ours, theirs = ([np.asarray(item.scores[name], float) for item in items] for items in (a, b))
+    for item, scores in zip((*a, *b), (*ours, *theirs), strict=True):
+        if not against_dense.comparable(kind, scores):
+            raise Undefined(
+                f"{' '.join(item.cell.values())}: {name} is not defined {against_dense.UNDEFINED}"
+            )
     found = _paired(kind, ours, theirs, margin, higher)
     samples = len(ours[0])
     one, other = (by_sample(kind, arrays[0]) for arrays in (ours, theirs))
@@ -140,7 +149,10 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
     for key, methods in columns.items():
         if a in methods and b in methods:
             for metric in methods[a][0].metrics or [""]:
-                lines += _lines(key, a, b, difference(methods[a], methods[b], metric or None))
+                try:
+                    lines += _lines(key, a, b, difference(methods[a], methods[b], metric or None))
+                except Undefined as reason:
+                    lines.append(message(reason))
     if not lines:
         raise UserError(
             f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."

@@ -46,6 +46,7 @@ class Row:
     margin: float | None = None
     p_margin: float | None = None
     p_holm: float | None = None
+    p_better: float | None = None  # one-sided, of not being better than dense; Holm over the table
     mcnemar: float | None = None
     flips: tuple[int, int] | None = None
     kept: float | None = None
@@ -65,6 +66,7 @@ class Row:
     latency_high: float | None = None
     memory: float | None = None
     control_of: str | None = None
+    check: str | None = None  # "failed" or "unchecked", of a method's code by `attnbench check`
 
     def with_costs(self, members: Sequence[Record]) -> Row:
         """Fill in what was measured beside the score, the mean over seeds. Returns the row itself.
@@ -96,6 +98,16 @@ class Row:
         return self.low > 0 if self.higher_is_better else self.high < 0
 
     @property
+    def least_gain(self) -> float:
+        """Return the least that it is better than dense, by the interval, on the scale that is compared."""
+        return (self.low or 0.0) if self.higher_is_better else -(self.high or 0.0)
+
+    @property
+    def suspicious(self) -> bool:
+        """Tell whether it is better than dense beyond chance, corrected over the table: few changes are."""
+        return self.p_better is not None and self.p_better <= LEVEL
+
+    @property
     def within(self) -> bool:
         """Tell whether it is shown not to be worse by the margin or more: one-sided, Holm over the table."""
         return self.p_holm is not None and self.p_holm <= LEVEL
@@ -104,7 +116,8 @@ class Row:
     def mark(self) -> str:
         if self.low is None:
             return ""
-        return ("≈" if self.within else "") + ("▼" if self.worse else "▲" if self.better else "") or "?"
+        side = "▼" if self.worse else "!" if self.suspicious else "▲" if self.better else ""
+        return ("≈" if self.within else "") + side or "?"
 
     @property
     def verdict(self) -> str:

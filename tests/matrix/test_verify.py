@@ -181,3 +181,82 @@ def test_a_record_of_a_plugin_names_its_file(tmp_path, capsys):
         path = records.write(tmp_path, item)
         assert main(["verify", str(path)]) == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """List the files that are opened from here on."""
+    import sys
+
+    found, listening = [], [True]
+
+    def hear(event, arguments):
+        if listening[0] and event == "open":
+            found.append(str(arguments[0]))
+
+    sys.addaudithook(hear)
+    yield found
+    listening[0] = False
+
+
+TRAP = 'import pathlib\npathlib.Path(__file__).with_suffix(".ran").touch()\n'
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "calibration", "model", "told"),
+    [
+        ("scaled:file={trap}/secret", "pocket-sentiment", None, "pocket-bert", "--file {trap}/secret"),
+        ("scaled:file=secret", "pocket-sentiment", None, "pocket-bert", "--file secret"),
+        ("prune80", "{trap}/evil.yaml", None, "pocket-bert", "--task PATH/"),
+        ("prune80", "secret.csv", None, "pocket-bert", "--task PATH/"),
+        (
+            "heads50:entropy",
+            "pocket-sentiment",
+            "{trap}/secret.csv",
+            "pocket-bert",
+            "--calibration PATH/secret.csv",
+        ),
+        ("heads50:entropy", "pocket-sentiment", "secret.csv", "pocket-bert", "--calibration PATH/secret.csv"),
+        ("heads50:entropy", "pocket-sentiment", "trap:train", "pocket-bert", "--calibration PATH/"),
+        ("prune80", "pocket-sentiment", None, "{trap}/model", "--model PATH/"),
+        ("prune80", "pocket-sentiment", None, "./trap", "--model PATH/"),
+    ],
+)
+def test_nothing_that_only_a_record_names_is_opened(
+    method, task, calibration, model, told, tmp_path, capsys, monkeypatch, scaled, opened
+):
+    monkeypatch.chdir(tmp_path)
+    trap = tmp_path / "trap"
+    (trap / "model").mkdir(parents=True)
+    for place in (trap, tmp_path):
+        for name, text in (
+            ("secret", "0.5"), ("secret.csv", "text,label\na,1\n"), ("evil.py", TRAP), ("config.json", "{}"),
+            ("evil.yaml", "task: evil\nclass: !function evil.Task\n"), ("model/config.json", "{}"),
+        ):  # fmt: skip
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+    item = record(
+        method.format(trap=trap), model=model.format(trap=trap), task=task.format(trap=trap), acc=right(10, 1)
+    )
+    item.provenance = {"source": "folder" if "/" in model else "pocket"}
+    item.settings["calibration"] = calibration and calibration.format(trap=trap)
+    path = records.write(tmp_path / "r", item)
+    opened.clear()
+    assert main(["verify", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert told.format(trap=trap) in err and err.count("\n") == 1
+    touched = [each for each in opened if each.startswith(str(tmp_path)) and "/r/" not in each]
+    assert touched == [] and not list(tmp_path.rglob("*.ran"))
+
+
+def test_a_file_of_a_method_is_read_where_this_command_names_it(tmp_path, tiny_folder, scaled, capsys):
+    file = tmp_path / "factor"
+    file.write_text("0.5", encoding="utf-8")
+    attnbench.run(
+        tiny_folder, f"scaled:file={file}", "pocket-sentiment", records=str(tmp_path / "r"), limit=8
+    )
+    (path,) = (each for each in (tmp_path / "r").rglob("*.json") if "scaled" in each.name)
+    status, told = _verify(capsys, path, "--model", tiny_folder)
+    assert status == 2 and f"--file {file}" in told
+    status, told = _verify(capsys, path, "--model", tiny_folder, "--file", file)
+    assert status == 0 and "agrees" in told

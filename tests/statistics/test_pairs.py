@@ -146,7 +146,7 @@ def test_samples_are_listed_by_a_score_of_their_own():
     a, b, *_ = (translated([good] * 3 + [long])[0], translated([long] * 3 + [good])[0])
     found = pairs.difference([record("a", kind="bleu", bleu=a)], [record("b", kind="bleu", bleu=b)])
     assert (found.only_a, found.only_b) == ([0, 1, 2], [3])
-    ours, theirs = np.array([0, 3, 1, 2, 0]), np.array([1, 3, 1, 3, 3])  # tp, fp, fn, tn: one each
+    ours, theirs = np.array([0, 3, 1, 2, 0]), np.array([2, 3, 1, 0, 0])  # tp, fp, fn, tn, of the same labels
     for kind in ("mcc", "f1"):
         x, y = (record(m, kind=kind, x=np.eye(4)[places]) for m, places in (("a", ours), ("b", theirs)))
         found = pairs.difference([x], [y])

@@ -193,15 +193,19 @@ def only_at(model: Any, line: Tensor, places: Tensor) -> Iterator[None]:
 
 
 def label_order(config: Any, labels: Sequence[str]) -> list[int]:
-    """Return the model's column of each of the task's labels.
+    """Return the model's column of each of the task's labels, which no two share.
 
-    A model without names (LABEL_0, …) has the task's order. Raises Misfit listing both sides.
+    Names are the same as they are written, else in any case where no two then are. A model without names
+    (LABEL_0, …) has the task's order. Raises Misfit listing both sides.
     """
     named = [str(config.id2label[k]) for k in sorted(config.id2label)]
-    place = {name.casefold(): k for k, name in enumerate(named)}
+    if named == list(labels):  # a file's labels are the model's own, of which two may have one name
+        return list(range(len(labels)))
     if len(named) == len(labels):
-        if set(place) == {label.casefold() for label in labels}:
-            return [place[label.casefold()] for label in labels]
+        for fold in (str, str.casefold):
+            place = {fold(name): k for k, name in enumerate(named)}
+            if len(place) == len(named) and set(place) == set(map(fold, labels)):
+                return [place[fold(label)] for label in labels]
         if all(name == f"LABEL_{k}" for k, name in enumerate(named)):
             return list(range(len(labels)))
     raise Misfit(f"the labels do not fit: the task has {', '.join(labels)}; the model has {', '.join(named)}")

@@ -18,14 +18,15 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, MultiLabel, Regress, Texts, own_task
 from attnbench.backends.encoders import checks
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
-from attnbench.backends.encoders.tasks import Document, EncoderTask
+from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.errors import Misfit, TaskMistake, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
 from attnbench.inputs.task_yaml import quoted
-from attnbench.statistics import inference
+from attnbench.statistics import aggregates, inference
+from attnbench.statistics.aggregates import Array
 
 MOST = 4
 NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what changes no number
@@ -108,7 +109,7 @@ class Prepared:
         return Measurement(
             metrics={
                 metric: {
-                    "value": float(results["results"][name][f"{metric},none"]),
+                    "value": _value(results["results"][name], metric, kind, scores[metric]),
                     "stderr": inference.standard_error(kind.aggregate, [scores[metric]]),
                     "higher_is_better": kind.higher_is_better,
                     "aggregate": kind.aggregate,
@@ -186,6 +187,13 @@ class Prepared:
     def _learnt_from(self, docs: Iterable[Document]) -> Iterator[list[Any]]:
         for doc in docs:
             yield self.said(doc, f"calibration text {self.task.text(doc)[0][:40]!r}", evaluated=False)
+
+
+def _value(results: dict[str, Any], metric: str, kind: Metric, scores: Array) -> float | None:
+    """Return what lm-eval made of a metric, None where it is not defined on these samples."""
+    if np.isfinite(scores).all() and not aggregates.defined(kind.aggregate, scores):
+        return None
+    return float(results[f"{metric},none"])
 
 
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepared:

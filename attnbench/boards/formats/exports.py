@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 
 from attnbench.boards.board import Board, Section
 from attnbench.boards.tables import cells, footnotes
 from attnbench.boards.tables.legend import legend
-from attnbench.records.inert import LONGEST, clean
+from attnbench.records.inert import LONGEST, clean, spreadsheet
 from attnbench.statistics.row import Row
 
 PAGE = 40  # rows that one page holds
@@ -38,12 +39,8 @@ def to_csv(board: Board) -> str:
 
 def _cell(value: object) -> object:
     if isinstance(value, float):
-        return f"{value:.6g}"
-    if not isinstance(value, str):
-        return value
-    text = clean(value, 200)
-    # a spreadsheet would take these for a formula
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return spreadsheet(value) if isinstance(value, str) else value
 
 
 def tex(text: str, longest: int = LONGEST) -> str:

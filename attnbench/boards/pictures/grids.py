@@ -10,7 +10,7 @@ from attnbench.methods.controls import DRAWN
 from attnbench.methods.families import amounts, family
 from attnbench.methods.protocol import KINDS, LEFT, SCORED
 from attnbench.records import schema
-from attnbench.records.inert import clean
+from attnbench.records.inert import spreadsheet
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
@@ -29,10 +29,10 @@ class Grid:
 
     def lines(self) -> Iterator[list[object]]:
         """Yield model, task, method, layer, head, score and whether the head is removed."""
-        names = [clean(name) for name in (self.model, self.task, self.method)]
+        names = [spreadsheet(name) for name in (self.model, self.task, self.method)]
         for place, (layer, row) in enumerate(zip(self.layers, self.rows, strict=True)):
             for head, score in enumerate(row):
-                yield [*names, clean(layer), head, f"{score:.6g}", int((place, head) in self.gone)]
+                yield [*names, spreadsheet(layer), head, f"{score:.6g}", int((place, head) in self.gone)]
 
 
 def grids(records: Sequence[Record]) -> list[Grid]:

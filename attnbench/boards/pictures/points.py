@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from attnbench.boards.board import Board
 from attnbench.boards.pictures.grids import Grid, grids, removes_heads
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import amounts, family, modifier_sweeps, name_without_seed
-from attnbench.records.inert import clean
+from attnbench.records.inert import spreadsheet
 from attnbench.statistics.row import Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
@@ -78,9 +79,9 @@ class Picture:
             for point in panel.points:
                 xs = (point.x, point.x_low, point.x_high) if ranged else (point.x,)
                 values = (*xs, point.y, point.low, point.high)
-                numbers = ["" if value is None else f"{value:.6g}" for value in values]
+                numbers = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
                 names = (panel.model, panel.task, panel.metric, point.method, point.family)
-                writer.writerow([*map(clean, names), *numbers, int(point.front)])
+                writer.writerow([*map(spreadsheet, names), *numbers, int(point.front)])
         return out.getvalue()
 
     @property

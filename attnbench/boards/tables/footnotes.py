@@ -12,11 +12,13 @@ from attnbench.boards.tables.legend import legend, margins
 from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
 from attnbench.records.inert import Show
+from attnbench.statistics import against_dense
 from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
+LISTED = 6
 CUT = 24  # of a failure's reason in the table; the whole stands below
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
@@ -131,8 +133,12 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
             out.append(f"{show(model)} {show(task)}: no dense cell, so nothing is compared.")
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
-            told = "uniform attention is not worse than dense, so this says nothing about attention"
-            out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {told}.")
+            out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
+    out += [*_suspicious(rows, show), *_unproven(records, show)]
+    for row in rows:
+        if row.status == "measured" and row.score is None:
+            told = f"{show(row.metric)} is not defined {against_dense.UNDEFINED}"
+            out.append(f"{show(row.model)} {show(row.task)} {show(row.method)}: {told}.")
     sources: dict[str, set[str]] = {}
     for item in records:
         source = item.provenance.get("fingerprints", {}).get("task")
@@ -147,6 +153,47 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
         if row.status != "measured" and len(reason(row)) > CUT:
             what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
             out.append(f"{what}: {show(reason(row), 2000)}")
+    return out
+
+
+def _of_uniform(row: Row) -> str:
+    """Say what is known where uniform attention is not shown to be worse than dense, and what is not."""
+    if row.better:
+        return f"uniform attention is better than dense ({row.interval}): what attention adds harms here"
+    if row.least_gain > -(row.margin or 0.0):
+        told = f"uniform attention is not worse than dense by {margins([row])} or more ({row.interval})"
+        return f"{told}, so this says nothing about attention"
+    told = f"whether uniform attention is worse than dense is undecided ({row.interval})"
+    return f"{told}, and so is whether this says anything about attention"
+
+
+def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
+    """Name the methods that are better than dense beyond chance, and what to check first."""
+    found = [row for row in rows if row.suspicious]
+    if not found:
+        return []
+    names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
+    listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
+    return [
+        f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. Training on the task "
+        "may be, a change to attention seldom is: check first that what it learned from is not what is "
+        "evaluated, that dense has the score its card states, that the texts are not cut, and that other samples agree."
+    ]
+
+
+def _unproven(records: Sequence[Record], show: Show) -> list[str]:
+    """Name the methods whose code fails `attnbench check`, or never went through it."""
+    found: dict[str, dict[str, None]] = {}
+    for item in records:
+        found.setdefault(str(item.provenance.get("check")), {})[show(item.cell["method"])] = None
+    out = []
+    for verdict, names in found.items():
+        word, _, checks = verdict.partition(": ")
+        listed = ", ".join([*names][:LISTED]) + (", …" if len(names) > LISTED else "")
+        if word == "failed":
+            out.append(f"{listed}: fails `attnbench check` ({show(checks, 200)}): not to be relied upon.")
+        elif word == "unchecked":
+            out.append(f"{listed}: never went through `attnbench check`, which says what a method keeps to.")
     return out
 
 

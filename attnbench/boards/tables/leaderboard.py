@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 DIFFERENCE = "Δ dense [95 %]"
+CHECKS = {"failed": "fails check", "unchecked": "unchecked"}
 FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
 WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
@@ -172,9 +173,9 @@ def _method(row: Row, show: Show) -> str:
 
 
 def notes(row: Row) -> str:
-    """Say how many seeds a row is of, and whether the method changed nothing."""
+    """Say how many seeds a row is of, whether the method changed nothing and whether its code was checked."""
     seeds = f"{row.seeds} seeds" if row.seeds > 1 and "seeds" not in (row.effect or "") else ""
-    return ", ".join(filter(None, (seeds, row.effect)))
+    return ", ".join(filter(None, (seeds, row.effect, CHECKS.get(row.check or ""))))
 
 
 def cells(row: Row, show: Show) -> dict[str, str]:

@@ -1,0 +1,44 @@
+"""Read a file of somebody else's: a regular one of bounded size, without waiting for one that never ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+LARGEST = 64 << 20
+
+
+class Unreadable(ValueError):
+    """A file that is not read, with the reason."""
+
+
+def content(path: str | Path, largest: int = LARGEST, follow: bool = True) -> bytes:
+    """Return what a regular file holds, at most `largest` bytes; a link only where it is to be followed.
+
+    Raises Unreadable for a device, a pipe, a folder and more bytes, FileNotFoundError where there is none.
+    """
+    link = 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    if not follow and os.path.islink(path):
+        raise Unreadable("a link, which is not followed")
+    try:
+        # a pipe would make the reader wait for a writer
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | link)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # the latter for a zero byte in its name
+        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise Unreadable(
+            "cannot be read: Is a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        )
+    with os.fdopen(handle, "rb") as file:
+        size = found.st_size
+        if size > largest:
+            raise Unreadable(f"{size:,} bytes, at most {largest:,}")
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise Unreadable(f"cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,120 @@
+"""What is written to a terminal: characters that it has not, control characters, streams that are closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sample_records import record, right
+
+from attnbench.cli.main import main
+from attnbench.errors import MESSAGE, NotApplicable, UserError, message
+from attnbench.records import record as records
+
+PROGRAM = [sys.executable, "-m", "attnbench"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for item in (record("dense", acc=right(400, 20)), record("prune80", acc=right(400, 21))):
+        records.write(tmp_path / "r", item)
+    return tmp_path / "r"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "d dense"), ("latin-1", "d dense"), ("cp1252", "d dense"), ("utf-8", "Δ dense")],
+)
+def test_what_a_terminal_has_not_is_replaced(encoding, shown, folder, monkeypatch):
+    for name, value in (("PYTHONIOENCODING", encoding), ("LC_ALL", "C"), ("PYTHONUTF8", "0")):
+        monkeypatch.setenv(name, value)
+    command = [*PROGRAM, "leaderboard", "--records", str(folder), "--format", "text"]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode(encoding).splitlines()
+    header, dense, method = (
+        next(line for line in lines if word in line) for word in ("task, method", "  dense", "prune80")
+    )
+    assert shown in header
+    assert dense.index("95.0") == method.index("94.8")  # columns stay in line
+    assert ("+-" in dense) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_mistake_is_told_in_what_a_terminal_has(encoding, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    done = subprocess.run([*PROGRAM, "compare", "prune≈", "dense"], capture_output=True)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("closed", "line", "status"),
+    [
+        (">&-", "methods", 0),
+        (">&-", "methdos", 2),
+        ("2>&-", "methdos", 2),
+        (">&- 2>&-", "methdos", 2),
+        (">&-", "tasks", 0),
+    ],
+)
+def test_a_closed_stream_is_no_traceback_and_takes_nothing_from_the_other(closed, line, status):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m attnbench {line} {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert done.stdout == "" and (done.stderr.count("\n") == 1) == (status == 2 and "2>" not in closed)
+
+
+@pytest.mark.parametrize("kind", [UserError, NotApplicable])
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\x00b", "a\x85b", "a\u2028b", "x" * 10**6]
+)
+def test_an_error_is_one_line(kind, text):
+    told = str(kind(f"begin {text} end"))
+    assert told.isprintable() and len(told) <= MESSAGE
+    assert told.startswith("begin ") and told.endswith(" end" if "x" not in text else "x end")
+
+
+def test_a_long_message_keeps_its_end():
+    told = message("first " + "x" * 1000 + " write --records DIR")
+    assert told.startswith("first ") and told.endswith("write --records DIR") and len(told) <= MESSAGE
+
+
+HOSTILE = "evil\n\x1b[2J\x1b]0;title\x07" + "y" * 5000
+
+
+def test_a_record_from_elsewhere_is_shown_inert(tmp_path, capsys):
+    for method in ("dense", "prune80"):
+        item = record(method, model=HOSTILE, acc=right(50, 4))
+        item.settings["notes"], item.environment["processor"] = [HOSTILE], HOSTILE
+        item.provenance = {"command": HOSTILE, "source": "folder", "plugins": [HOSTILE]}
+        records.write(tmp_path, item)
+    bad = record("prune50", model=HOSTILE, acc=right(50, 4))
+    bad.status, bad.error, bad.metrics = "failed", HOSTILE, {}
+    records.write(tmp_path, bad)
+    for arguments in (["--format", "text"], ["--format", "md"], ["--format", "csv"], ["--check"]):
+        main(["leaderboard", "--records", str(tmp_path), *arguments])
+    main(["compare", "prune80", "dense", "--records", str(tmp_path)])
+    main(["verify", str(next(tmp_path.glob("*/*/prune80.json")))])
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert "evil" in text and "y" * 2500 not in text
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "＝1"])
+def test_a_cell_of_a_csv_is_no_formula_and_no_nan(name, tmp_path, capsys):
+    for method in ("dense", name):
+        item = record(method, model=name, acc=right(50, 4))
+        item.settings = {}
+        records.write(tmp_path, item)
+    items = list(records.read_all(tmp_path))
+    assert len(items) == 2
+    assert main(["leaderboard", "--records", str(tmp_path), "--format", "csv"]) == 0
+    out = capsys.readouterr().out
+    assert f"'{name}" in out and f"\n{name}" not in out and f",{name}" not in out
+    assert "nan" not in out.lower() and np.isfinite(items[0].metrics["acc"]["value"])
