@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attnbench.engine.places import depths, probing, softmax
 from attnbench.engine.places.census import Census
 from attnbench.engine.places.kept import kept
-from attnbench.engine.places.routing import HEADLESS, attached, unsupported
+from attnbench.engine.places.routing import HEADLESS, attached, known, unsupported
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Site
 
@@ -42,7 +42,7 @@ def discover(model: nn.Module, headless: bool = False) -> list[Site]:
         first = next(model.parameters(), None)
         if first is not None and first.is_meta:
             raise UserError(f"{type(model).__name__} has no weights yet: load it first (it is on 'meta')")
-        found, calls = look(model, probing.probe_batch(model))
+        found, calls = look(model, probing.probe_batch(known(model)))
         layers = depths.numbers(calls, [(each.path, each.kind, each.call) for each in found])
         _known[model] = [
             Site(each.path, cast(Any, each.kind), layer, each.heads, each.head_dim)
