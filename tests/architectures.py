@@ -11,14 +11,25 @@ from transformers import PreTrainedModel
 
 BASE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 GPT = {"n_embd": 32, "n_layer": 3, "n_head": 4}
-OPT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 48, "word_embed_proj_dim": 32}
+OPT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "word_embed_proj_dim": 32,
+}
 T5 = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
 PAIR = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "d_model": 32}
 PAIR |= {"encoder_layers": 3, "decoder_layers": 2, "decoder_ffn_dim": 48}
 GROUPED = BASE | {"num_key_value_heads": 2}
 DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 MOBILE = {"embedding_size": 16, "intra_bottleneck_size": 32, "hidden_size": 64, "num_feedforward_networks": 1}
-BIG = {"block_size": 64, "num_random_blocks": 3, "max_position_embeddings": 1024, "attention_type": "block_sparse"}
+BIG = {
+    "block_size": 64,
+    "num_random_blocks": 3,
+    "max_position_embeddings": 1024,
+    "attention_type": "block_sparse",
+}
 HYBRID = {
     "num_hidden_layers": 6, "layer_types": ["linear_attention", "linear_attention", "full_attention"] * 2,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
@@ -39,7 +50,14 @@ JAMBA = {
     "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False,
     "num_experts": 2, "mamba_d_state": 4, "mamba_dt_rank": 4,
 }  # fmt: skip
-FUNNEL = {"d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 48, "block_sizes": [2, 2], "num_decoder_layers": 1}
+FUNNEL = {
+    "d_model": 32,
+    "n_head": 4,
+    "d_head": 8,
+    "d_inner": 48,
+    "block_sizes": [2, 2],
+    "num_decoder_layers": 1,
+}
 LONG = {"attention_window": 8, "max_position_embeddings": 300}
 PEGASUS_X = PAIR | {"block_size": 4, "num_global_tokens": 2}
 BIGBIRD_PEGASUS = PAIR | {"block_size": 4, "num_random_blocks": 1}

@@ -364,8 +364,14 @@ def test_selection_by_kind_and_layer():
         with apply(model, spec) as applied:
             forward(model, batch)
         assert applied.hit == applied.expected == expected
-    for spec, at in (("prune50:on=cross", "on=cross"), ("prune50:layers=3", "layers=3"), ("logquant3+prune50:layers=9", "layers=9")):
-        nothing = pytest.raises(NotApplicable, match=f"prune: no attention at {at}. It attends at encoder 0-2")
+    for spec, at in (
+        ("prune50:on=cross", "on=cross"),
+        ("prune50:layers=3", "layers=3"),
+        ("logquant3+prune50:layers=9", "layers=9"),
+    ):
+        nothing = pytest.raises(
+            NotApplicable, match=f"prune: no attention at {at}. It attends at encoder 0-2"
+        )
         with nothing, apply(tiny("bert"), spec):
             pass
 

@@ -99,15 +99,14 @@ def plain(texts: Iterable[object]) -> tuple[str, ...]:
 
 
 def batches(
-    task: EncoderTask, docs: Sequence[Document], tokenizer: Any, order: Sequence[int], seed: int, size: int
+    task: EncoderTask, docs: Sequence[Document], inputs: Inputs, order: Sequence[int], seed: int, size: int
 ) -> list[dict[str, Tensor]]:
     """Make model inputs with labels, or start and end positions: batches of like length in a seeded order.
 
     `order` is the model's column of each label. A document that gives no example, as a question whose answer
     no window holds whole, is left out.
     """
-    inputs = Inputs(tokenizer)
-    learner = Learner(order, tokenizer.mask_token_id, random.Random(f"{seed} examples"))
+    learner = Learner(order, inputs.tokenizer.mask_token_id, random.Random(f"{seed} examples"))
     requests = [
         task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)
     ]
@@ -123,12 +122,18 @@ def batches(
     made = []
     for start in range(0, len(pairs), size):
         chosen = pairs[start : start + size]
-        labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
-        made.append({**inputs.collate([row for row, _ in chosen]), **labels})
+        rows = [row for row, _ in chosen]
+        starts = inputs.starts(rows)
+        labels = {
+            key: _stacked([target[key] for _, target in chosen], key, inputs.side, starts)
+            for key in chosen[0][1]
+        }
+        made.append({**inputs.collate(rows), **labels})
     random.Random(f"{seed} batches").shuffle(made)
     return made
 
 
-def _stacked(targets: Sequence[Any]) -> Tensor:
-    by_token = isinstance(targets[0], np.ndarray)
-    return padded(targets, IGNORED)[0] if by_token else torch.tensor(targets)
+def _stacked(targets: Sequence[Any], key: str, side: str, starts: np.ndarray) -> Tensor:
+    if isinstance(targets[0], np.ndarray):
+        return padded(targets, IGNORED, side)[0]
+    return torch.tensor(targets) + torch.from_numpy(starts) * key.endswith("_positions")

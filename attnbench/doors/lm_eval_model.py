@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from attnbench.backends.served import BATCH_SIZE
 from attnbench.doors.frameworks import check_names
 from attnbench.engine.learning.fit import fit, placed
 from attnbench.engine.realised import sidecar
-from attnbench.engine.serving.soundness import require_hits, require_sound
+from attnbench.engine.serving.soundness import require_hits
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import made_ready
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -73,8 +75,9 @@ class AttnbenchLM(LM):
         found: list[Any] = [None] * len(requests)
         for task in dict.fromkeys(request.task_name for request in requests):
             places = [k for k, request in enumerate(requests) if request.task_name == task]
-            with self._ready(task) as lm:
-                answers = getattr(lm, verb)([requests[k] for k in places])
+            asked = [requests[k] for k in places]
+            with self._ready(task, asked) as lm:
+                answers = getattr(lm, verb)(asked)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
@@ -94,7 +97,7 @@ class AttnbenchLM(LM):
         return self._by_task("generate_until", requests)
 
     @contextlib.contextmanager
-    def _ready(self, task: str) -> Iterator[Any]:
+    def _ready(self, task: str, asked: Sequence[Any]) -> Iterator[Any]:
         from attnbench.engine.serving.attention import apply
 
         settings = self.settings
@@ -108,11 +111,15 @@ class AttnbenchLM(LM):
             calibration=settings.calibration,
         )
         model = self._loaded(checkpoint, prepared.head)
-        prepared.check(model)
+        alone = made_ready(self.pretrained, model, prepared, settings, asked)
+        if alone:
+            print(f"warning: {self.pretrained}: {alone}", file=sys.stderr)
         torch.manual_seed(settings.seed)
         if any(map(needs_fit, self.methods)):
-            fit(model, self.methods, placed(prepared.calibration(), settings.device))
-        options = {"batch_size": settings.batch_size, "device": settings.device}
+            fit(
+                model, self.methods, placed(prepared.calibration(1 if alone else BATCH_SIZE), settings.device)
+            )
+        options = {"batch_size": 1 if alone else settings.batch_size, "device": settings.device}
         with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
             yield lm
         require_hits(applied)
@@ -121,7 +128,6 @@ class AttnbenchLM(LM):
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
             model = sidecar.loaded(checkpoint, head, self.settings.device, self.settings.dtype)
-            require_sound(self.pretrained, model, self.settings.dtype)
             self._model = (key, model)
         return self._model[1]
 

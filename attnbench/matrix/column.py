@@ -42,7 +42,7 @@ class Column:
         self.dense_outputs: Any = None
         self._before: Any = None  # what torch and the model are before methods come
         try:
-            self.bench = Bench(name, task, settings)
+            self.bench = Bench(name, task, settings, self._say)
         except NotApplicable as reason:
             self.absent = str(reason)
         except Misfit as misfit:
@@ -51,7 +51,7 @@ class Column:
             self.absent = str(misfit)
         self.notes: list[str] = [] if self.absent else getattr(self.bench.prepared, "notes", [])
         for note in self.notes:
-            listener.line(f"warning: {models.label(name)}: {note}")
+            self._say(note)
 
     def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
         """Return a cell's record and whether it was there already."""
@@ -97,6 +97,9 @@ class Column:
         if not methods:
             self._compare_with_card(item)
         return item, False
+
+    def _say(self, note: str) -> None:
+        self.listener.line(f"warning: {models.label(self.name)}: {note}")
 
     def _try(self, item: Record, methods: Sequence[Method], strict: bool) -> None:
         """Fill a record, or say in it why not. Raises UserError where no method is at fault."""
@@ -163,6 +166,9 @@ class Column:
         from attnbench.engine.whole import Whole
 
         model = self.bench.model
+        if self.bench.alone:
+            item.settings = item.settings | {"batch_size": 1, "batch_tokens": None}
+            item.settings["notes"] = [*self.notes, self.bench.alone]
         if methods and self._before is None:
             self._before = Whole(model)
         torch.manual_seed(self.settings.seed)
@@ -191,13 +197,7 @@ class Column:
                 applied = stack.enter_context(apply(model, *methods)) if methods else None
                 if applied and not applied.expected and any(map(overridden, methods)):
                     raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
-                found = self.bench.prepared.evaluate(
-                    model,
-                    batch_size=self.settings.batch_size,
-                    batch_tokens=self.settings.batch_tokens,
-                    device=self.settings.device,
-                    progress=progress,
-                )
+                found = self.bench.prepared.evaluate(model, progress=progress, **self.bench.serving)
             require_finite({name: metric["value"] for name, metric in found.metrics.items()})
             if applied and applied.strange():
                 raise ArithmeticError(applied.strange())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import random
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any, Unpack, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from attnbench.backends import alone
 from attnbench.backends import calibration as calibration_
 from attnbench.backends import data, kinds
 from attnbench.backends.causal.inputs import Row
@@ -68,6 +71,20 @@ class PreparedCausal:
                 f"model '{self._checkpoint.name}' ({type(model).__name__}) is no causal language model: on "
                 f"task '{self.file.name}' it would see what it has to predict."
             )
+
+    def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
+        """Return why the model has to read one text at a time, None where it has not."""
+        with self.serving(model, device=device) as lm:
+            gap = lm.gap(requests)
+        return None if gap <= tolerance else alone.ALONE.format(gap)
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
+        rows = [row.ids for rows in self._lm.inputs.rows(requests) for row in rows if row.ids]
+        chosen = alone.extremes(rows, list(map(len, rows))) if rows else ()
+        shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
+        less = {"logits_to_keep": torch.tensor([0])} if shortens else {}
+        return [{**self._lm.inputs.collate([ids]), **less} for ids in reversed(chosen)]
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -13,9 +13,11 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
+from attnbench.backends import alone
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.causal.stock_files import quoted
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
+from attnbench.backends.encoders import padding
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
@@ -85,6 +87,17 @@ class Prepared:
         with self.serving(model) as lm:
             lm.check(self.task.instances, self.task.settings.get("places", ()))
 
+    def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
+        """Pad as the model needs it. Returns why it has to read one text at a time, None where it has not."""
+        with self.serving(model, device=device) as lm:
+            return padding.suit(lm, padding.rows(lm, requests), tolerance)
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone; none where all are empty."""
+        rows = padding.rows(self._lm, requests)
+        chosen = alone.extremes(rows, [len(row.ids) for row in rows]) if rows else ()
+        return [self._lm.collate([row]) for row in reversed(chosen)]
+
     @contextlib.contextmanager
     def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:
         """Give lm-eval's evaluator this model until the block ends. Yields the lm-eval model."""
@@ -131,7 +144,7 @@ class Prepared:
         task = self.task
         order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
         docs = self.calibration_documents()
-        return calibration_.batches(task, docs, self._lm.tokenizer, order, self.seed, batch_size)
+        return calibration_.batches(task, docs, self._lm, order, self.seed, batch_size)
 
     def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""

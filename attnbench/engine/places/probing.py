@@ -61,7 +61,9 @@ def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return the body's first output (the model's, where it has no body), in eval mode without gradients."""
     body = getattr(model, "base_model", model)
     with evaluating(model):
-        return body(**{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True)[0]
+        return body(
+            **{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True
+        )[0]
 
 
 def answer(model: nn.Module, batch: dict[str, Tensor]) -> Any:

@@ -56,12 +56,13 @@ def forget(model: nn.Module) -> None:
     _known.pop(model, None)
 
 
-def settle(model: nn.Module, longest: dict[str, Tensor]) -> None:
+def settle(model: nn.Module, longest: Iterable[dict[str, Tensor]]) -> None:
     """Let a model that exchanges its attention for short texts do so, where the longest text is short."""
-    with kept(model) as exchanged:
-        probing.answer(model, longest)
-    if exchanged:
-        probing.answer(model, longest)
+    for batch in longest:
+        with kept(model) as exchanged:
+            probing.answer(model, batch)
+        if exchanged:
+            probing.answer(model, batch)
 
 
 def require_reached(model: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
@@ -94,7 +95,9 @@ def look(
             raise _unsettled(model, type(module).__name__)
         found.append(Attention(paths[module], kind, heads, head_dim, following.here(paths[module])))
 
-    shown = softmax.recorded(model, batch, record, census) if softmax.needed(model) else _routed(model, record)
+    shown = (
+        softmax.recorded(model, batch, record, census) if softmax.needed(model) else _routed(model, record)
+    )
     with kept(model) as exchanged, following.open(), census.open(), shown:
         (probing.answer if whole else probing.run)(model, batch)
     if exchanged:
@@ -130,7 +133,9 @@ def _merged(found: Sequence[Attention]) -> list[Attention]:
     return [each for k, each in enumerate(found) if each.path not in once or each not in found[:k]]
 
 
-def _partly(model: nn.Module, missed: Sequence[nn.Module], paths: dict[nn.Module, str], reached: int) -> UserError:
+def _partly(
+    model: nn.Module, missed: Sequence[nn.Module], paths: dict[nn.Module, str], reached: int
+) -> UserError:
     first = missed[0]
     where = paths.get(first) or "the model itself"
     return UserError(

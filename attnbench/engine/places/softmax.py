@@ -102,9 +102,7 @@ def visible_in(scores: Tensor, kind: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def recorded(
-    model: nn.Module, batch: dict[str, Tensor], record: Record, census: Census
-) -> Iterator[None]:
+def recorded(model: nn.Module, batch: dict[str, Tensor], record: Record, census: Census) -> Iterator[None]:
     """Show `record` each softmax in a module that attends: the module, its kind, how many heads it has.
 
     Raises UserError where there is not one softmax over all tokens a layer.
