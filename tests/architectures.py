@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import functools
+import random
 from typing import Any, NamedTuple
 
 import torch
 import transformers
+from lm_eval.api.instance import Instance
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel
+
+from attnbench.backends import alone
+from attnbench.backends.causal.model import CausalLM
+from attnbench.backends.encoders import padding
+from attnbench.backends.encoders.model import EncoderLM
+from attnbench.backends.translation.model import Seq2SeqLM
 
 BASE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 GPT = {"n_embd": 32, "n_layer": 3, "n_head": 4}
@@ -128,7 +137,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "diffllama": decoder("DiffLlamaForCausalLM", GROUPED | {"attention_dropout": 0.0}),
     "t5": pair("T5ForConditionalGeneration", T5),
     "bart": pair("BartForConditionalGeneration", PAIR),
-    "bart-classifier": pair(f"Bart{SEQ}", PAIR),
+    "bart-classifier": pair(f"Bart{SEQ}", PAIR | {"num_labels": 2}),
     "t5-classifier": pair(f"T5{SEQ}", T5),
     "mbart": pair("MBartForConditionalGeneration", PAIR),
     "marian": pair("MarianMTModel", PAIR),
@@ -160,3 +169,107 @@ def tiny(name: str) -> PreTrainedModel:
             if weight.dim() == 2:
                 weight.normal_(std=0.25)
     return model
+
+
+WORDS = [f"w{k}" for k in range(94)]
+DRAW = random.Random(0)
+TEXTS = [" ".join(DRAW.choices(WORDS, k=length)) for length in (19, 3, 11, 5, 7, 2)]
+
+
+def tokenizer(frame: str, **options: Any) -> Any:
+    """Make a tokenizer of words whose texts stand in a frame of special tokens."""
+    special = {"pad": "<pad>", "bos": "<s>", "eos": "</s>"}
+    vocabulary = {token: k for k, token in enumerate([*special.values(), *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[("<s>", 1), ("</s>", 2)])
+    names = {f"{key}_token": token for key, token in special.items()}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, **names, **options)
+
+
+class Found(NamedTuple):
+    """What became of a model's texts in batches: their side, why not at all, how far from each alone."""
+
+    side: str
+    alone: str | None
+    gap: float
+    difference: float
+
+
+def kind(name: str) -> str:
+    """Tell how a model is asked: by its classifier, by likelihoods or by translations."""
+    model = ARCHITECTURES[name].model
+    return "classifier" if model.endswith(SEQ) else "pair" if ARCHITECTURES[name].cross else "causal"
+
+
+@torch.no_grad()
+def asked(name: str, model: PreTrainedModel, size: int = 6, side: str = "right") -> Found:
+    """Ask a model as the harness does, and compare with plain transformers on each text alone."""
+    ask = {"classifier": _classified, "causal": _scored, "pair": _translated}[kind(name)]
+    return ask(model, size, side)
+
+
+def _far(found: Any, expected: Any) -> float:
+    return max(
+        float((torch.as_tensor(a) - torch.as_tensor(b)).abs().max())
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _classified(model: Any, size: int, side: str) -> Found:
+    words = tokenizer("<s> $A </s>", padding_side=side)
+    plain = [
+        model(**words(text, return_tensors="pt", return_token_type_ids=False)).logits[0] for text in TEXTS
+    ]
+    lm = EncoderLM(words)
+    requests = [
+        Instance("classify", {}, (text, None, ("LABEL_0", "LABEL_1"), None), 0, ("tiny", k, 1))
+        for k, text in enumerate(TEXTS)
+    ]
+    with lm.serving(model, batch_size=size):
+        lm.check(requests)
+        rows = padding.rows(lm, requests)
+        reason = padding.suit(lm, rows, 1e-4)
+        gap = alone.gap(lm.answers, rows[5], rows[0])
+    with lm.serving(model, batch_size=1 if reason else size):
+        return Found(lm.side, reason, gap, _far(lm.classify(requests), plain))
+
+
+def _scored(model: Any, size: int, side: str) -> Found:
+    words = tokenizer("<s> $A", padding_side=side)
+    plain = []
+    for text in TEXTS:
+        ids = torch.tensor([[1, *words(text)["input_ids"]]])  # the first token is scored after bos
+        logs = model(ids).logits[0, :-1].log_softmax(-1)
+        plain.append(logs.gather(1, ids[0, 1:, None]).sum())
+    lm = CausalLM(model.config, words)
+    requests = [
+        Instance("loglikelihood_rolling", {}, (text,), 0, ("tiny", k, 1)) for k, text in enumerate(TEXTS)
+    ]
+    writes = [
+        Instance("generate_until", {}, (text, {"max_gen_toks": 3}), 0, ("tiny", k, 1))
+        for k, text in enumerate(TEXTS)
+    ]
+    with lm.serving(model, batch_size=size):
+        gap = lm.gap(requests + writes)
+    with lm.serving(model, batch_size=size if gap <= 1e-4 else 1):
+        found = lm.loglikelihood_rolling(requests)
+    reason = None if gap <= 1e-4 else alone.ALONE.format(gap)
+    return Found(side, reason, gap, _far(found, plain))
+
+
+def _translated(model: Any, size: int, side: str) -> Found:
+    words = tokenizer("$A </s>", padding_side=side)
+    pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    plain = []
+    for source, target in pairs:
+        ids, labels = (
+            words(text, return_tensors="pt", return_token_type_ids=False)["input_ids"]
+            for text in (source, target)
+        )
+        plain.append(model(input_ids=ids, labels=labels).logits[0])
+    lm = Seq2SeqLM(words)
+    with lm.serving(model, batch_size=size):
+        gap = lm.gap(pairs)
+        found = lm._logits(pairs) if gap <= 1e-4 else [lm._logits([pair])[0] for pair in pairs]
+    return Found(side, None if gap <= 1e-4 else alone.ALONE.format(gap), gap, _far(found, plain))

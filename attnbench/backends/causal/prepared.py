@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnbench.backends import alone
+from attnbench.backends import alone, data, kinds
 from attnbench.backends import calibration as calibration_
-from attnbench.backends import data, kinds
 from attnbench.backends.causal.inputs import Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
