@@ -68,8 +68,11 @@ FUNNEL = {
     "num_decoder_layers": 1,
 }
 LONG = {"attention_window": 8, "max_position_embeddings": 300}
+FALCON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+SINKS = {"head_dim": 8, "num_local_experts": 4, "sliding_window": 5}
 PEGASUS_X = PAIR | {"block_size": 4, "num_global_tokens": 2}
-BIGBIRD_PEGASUS = PAIR | {"block_size": 4, "num_random_blocks": 1}
+BLOCKS = {"block_size": 4, "num_random_blocks": 1}
+BIGBIRD_PEGASUS = "BigBirdPegasusForConditionalGeneration"
 SEQ = "ForSequenceClassification"
 
 
@@ -120,7 +123,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt-j": decoder("GPTJForCausalLM", GPT | {"rotary_dim": 4}),
     "gpt-neox": decoder("GPTNeoXForCausalLM", BASE),
     "bloom": decoder("BloomForCausalLM", {"hidden_size": 32, "n_layer": 3, "n_head": 4}),
-    "falcon": decoder("FalconForCausalLM", {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}),
+    "falcon": decoder("FalconForCausalLM", FALCON),
     "opt": decoder("OPTForCausalLM", OPT),
     "llama": decoder("LlamaForCausalLM", GROUPED),
     "mistral": decoder("MistralForCausalLM", GROUPED | {"sliding_window": 5}),
@@ -128,7 +131,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma2": decoder("Gemma2ForCausalLM", GROUPED | {"head_dim": 8, "sliding_window": 5}),
     "qwen2": decoder("Qwen2ForCausalLM", GROUPED),
     "qwen3": decoder("Qwen3ForCausalLM", GROUPED | {"head_dim": 8}),
-    "gpt-oss": decoder("GptOssForCausalLM", GROUPED | {"head_dim": 8, "num_local_experts": 4, "sliding_window": 5}),
+    "gpt-oss": decoder("GptOssForCausalLM", GROUPED | SINKS),
     "qwen3-next": decoder("Qwen3NextForCausalLM", GROUPED | HYBRID, "25"),
     "lfm2": decoder("Lfm2ForCausalLM", GROUPED | LFM, "25"),
     "bamba": decoder("BambaForCausalLM", GROUPED | BAMBA, "25"),
@@ -147,9 +150,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         "local_radius": 3, "encoder_attention_type": "transient-global", "global_block_size": 4,
     }, "reached in part"),
     "pegasus-x": pair("PegasusXForConditionalGeneration", PEGASUS_X, "reached in part"),
-    "bigbird-pegasus": pair("BigBirdPegasusForConditionalGeneration", BIGBIRD_PEGASUS, "exchanges its attention"),
+    "bigbird-pegasus": pair(BIGBIRD_PEGASUS, PAIR | BLOCKS, "exchanges its attention"),
     "bigbird-pegasus-full": pair(
-        "BigBirdPegasusForConditionalGeneration", PAIR | {"attention_type": "original_full"}, "reached in part"
+        BIGBIRD_PEGASUS, PAIR | {"attention_type": "original_full"}, "reached in part"
     ),
 }  # fmt: skip
 SERVED = tuple(name for name, each in ARCHITECTURES.items() if not each.refused)
@@ -205,7 +208,7 @@ def kind(name: str) -> str:
 @torch.no_grad()
 def asked(name: str, model: PreTrainedModel, size: int = 6, side: str = "right") -> Found:
     """Ask a model as the harness does, and compare with plain transformers on each text alone."""
-    ask = {"classifier": _classified, "causal": _scored, "pair": _translated}[kind(name)]
+    ask = {"classifier": classified, "causal": scored, "pair": translated}[kind(name)]
     return ask(model, size, side)
 
 
@@ -216,7 +219,7 @@ def _far(found: Any, expected: Any) -> float:
     )
 
 
-def _classified(model: Any, size: int, side: str) -> Found:
+def classified(model: Any, size: int, side: str) -> Found:
     words = tokenizer("<s> $A </s>", padding_side=side)
     plain = [
         model(**words(text, return_tensors="pt", return_token_type_ids=False)).logits[0] for text in TEXTS
@@ -235,7 +238,7 @@ def _classified(model: Any, size: int, side: str) -> Found:
         return Found(lm.side, reason, gap, _far(lm.classify(requests), plain))
 
 
-def _scored(model: Any, size: int, side: str) -> Found:
+def scored(model: Any, size: int, side: str) -> Found:
     words = tokenizer("<s> $A", padding_side=side)
     plain = []
     for text in TEXTS:
@@ -258,7 +261,7 @@ def _scored(model: Any, size: int, side: str) -> Found:
     return Found(side, reason, gap, _far(found, plain))
 
 
-def _translated(model: Any, size: int, side: str) -> Found:
+def translated(model: Any, size: int, side: str) -> Found:
     words = tokenizer("$A </s>", padding_side=side)
     pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
     plain = []

@@ -62,7 +62,7 @@ class Bench:
 
     @property
     def serving(self) -> dict[str, Any]:
-        """Return how the model is asked: in batches of the run's size, or one text at a time where it must."""
+        """Return how the model is asked: in batches of the run's size, or one text at a time."""
         size = {"batch_size": self.settings.batch_size, "batch_tokens": self.settings.batch_tokens}
         alone = {"batch_size": 1, "batch_tokens": None}
         return {**(alone if self.alone else size), "device": self.settings.device}

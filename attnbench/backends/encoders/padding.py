@@ -33,13 +33,12 @@ def prepare(inputs: Inputs, model: nn.Module, rows: Iterable[Row]) -> None:
         inputs.fill = own
     elif inputs.tokenizer.pad_token_id is None:
         raise UserError(
-            "neither the model's config.json nor its tokenizer has a pad token (pad_token_id): batches cannot "
-            "be made"
+            "neither the model's config.json nor its tokenizer has a pad token (pad_token_id): "
+            "batches cannot be made"
         )
     else:
-        used = np.unique(np.concatenate([np.empty(0, int), *(row.ids for row in rows)]))
-        free = np.setdiff1d([inputs.tokenizer.pad_token_id, *range(known)], used)
-        first = int(inputs.tokenizer.pad_token_id)
+        used = np.concatenate([np.empty(0, int), *(row.ids for row in rows)])
+        free, first = np.setdiff1d(np.arange(known), used), int(inputs.tokenizer.pad_token_id)
         inputs.fill = config.pad_token_id = first if first in free or not len(free) else int(free[-1])
     takes = inspect.signature(model.forward).parameters
     inputs.decoder = bool(getattr(config, "is_encoder_decoder", False)) and "decoder_attention_mask" in takes

@@ -139,14 +139,15 @@ def _partly(
     first = missed[0]
     where = paths.get(first) or "the model itself"
     return UserError(
-        f"{type(model).__name__} is reached in part only: {where} ({type(first).__name__}) attends by itself, "
-        f"with {len(missed)} calls in all, beside {reached} that are reached: this architecture is not supported."
+        f"{type(model).__name__} is reached in part only: {where} ({type(first).__name__}) attends by itself "
+        f"({len(missed)} calls in all), beside {reached} that are reached: "
+        "this architecture is not supported."
     )
 
 
 def _unsettled(model: nn.Module, part: str) -> UserError:
     return UserError(
-        f"{type(model).__name__} exchanges its attention ({part}) by the length of a text: what short and long "
-        "texts attend by is not the same. Load it with one attention for all lengths, or run a text as long as "
-        "yours through it first."
+        f"{type(model).__name__} exchanges its attention ({part}) by the length of a text: short and long "
+        "texts are not read alike. Load it with one attention for all lengths, or first run a text as long "
+        "as yours."
     )
