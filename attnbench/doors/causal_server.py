@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from attnbench.backends.alone import ALONE
 from attnbench.backends.kinds import kind
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit
+from attnbench.engine.learning.fit import fit, placed
+from attnbench.engine.places.sites import require_reached
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
-from attnbench.inputs.settings import Settings
+from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
 from attnbench.matrix.bench import Bench
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
@@ -109,11 +112,25 @@ class CausalServer:
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
-        options = {"batch_size": self.settings.batch_size, "device": self.settings.device}
+        options = {"batch_size": self._size(model, requests), "device": self.settings.device}
         with apply(model, *self.methods) as applied, self.lm.serving(model, **options) as lm:
             found = getattr(lm, verb)(requests)
         require_hits(applied)
         return list(found)
+
+    def _size(self, model: Any, requests: Sequence[Any]) -> int:
+        """Return the size of a batch: 1 where padding changes what the model answers, which is said.
+
+        Raises UserError where a method would reach a part alone of what attends in these requests.
+        """
+        settings = self.settings
+        require_reached(model, placed(self.lm.extremes(model, requests), settings.device))
+        with self.lm.serving(model, device=settings.device) as lm:
+            gap = lm.gap(requests)
+        if gap <= EAGER_TOLERANCE[settings.dtype]:
+            return settings.batch_size
+        print(f"warning: {self.name}: {ALONE.format(gap)}", file=sys.stderr)
+        return 1
 
 
 def _number(name: str, text: str) -> int:

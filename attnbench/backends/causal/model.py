@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnbench.backends import alone
 from attnbench.backends.causal.inputs import Inputs, Row
@@ -46,7 +46,7 @@ class CausalLM(HFLM):
         self._model, self._device = model, torch.device(options.get("device", "cpu"))
         self.batch_size_per_gpu = options.get("batch_size", BATCH_SIZE)
         self.batch_tokens, self.progress = options.get("batch_tokens"), options.get("progress")
-        self._shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._shortens = _shortens(model)
         self._done = 0
         try:
             with _quiet():
@@ -110,6 +110,13 @@ class CausalLM(HFLM):
             texts = [request.args[0] for request in writes]
             found = max(found, alone.gap(self._first, *alone.extremes(texts, list(map(len, texts)))))
         return found
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
+        rows = [row.ids for rows in self.inputs.rows(requests) for row in rows if row.ids]
+        chosen = alone.extremes(rows, list(map(len, rows))) if rows else ()
+        less = {"logits_to_keep": torch.tensor([0])} if _shortens(model) else {}
+        return [{**self.inputs.collate([ids]), **less} for ids in reversed(chosen)]
 
     def _logits(self, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
         batch = {name: value.to(self._device) for name, value in self.inputs.collate(inputs).items()}
@@ -187,6 +194,11 @@ class CausalLM(HFLM):
         self._done += requests
         if self.progress is not None:
             self.progress(self._done)
+
+
+def _shortens(model: nn.Module) -> bool:
+    """Tell whether a model can be asked for the logits of some tokens alone."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 @contextlib.contextmanager

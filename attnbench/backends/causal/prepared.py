@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import random
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any, Unpack, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from attnbench.backends import alone, data, kinds
@@ -79,11 +77,7 @@ class PreparedCausal:
 
     def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
         """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
-        rows = [row.ids for rows in self._lm.inputs.rows(requests) for row in rows if row.ids]
-        chosen = alone.extremes(rows, list(map(len, rows))) if rows else ()
-        shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
-        less = {"logits_to_keep": torch.tensor([0])} if shortens else {}
-        return [{**self._lm.inputs.collate([ids]), **less} for ids in reversed(chosen)]
+        return self._lm.extremes(model, requests)
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""
