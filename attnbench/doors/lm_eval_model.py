@@ -97,7 +97,7 @@ class AttnbenchLM(LM):
         return self._by_task("generate_until", requests)
 
     @contextlib.contextmanager
-    def _ready(self, task: str, asked: Sequence[Any]) -> Iterator[Any]:
+    def _ready(self, task: str, asked: Sequence[Any] | None = None) -> Iterator[Any]:
         from attnbench.engine.serving.attention import apply
 
         settings = self.settings
