@@ -3,59 +3,99 @@
 >>> import attnbench
 >>> with attnbench.apply(model, "prune80+logquant3"):  # doctest: +SKIP
 ...     model(**batch)
+
+docs/plugins.md shows every public name with its signature.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from attnbench.methods.plugins import hookimpl
-from attnbench.methods.protocol import Method, Site
-from attnbench.methods.spec import format, parse
-
-if TYPE_CHECKING:
-    from attnbench.boards.result import run
-    from attnbench.engine.realised.removal import realize
-    from attnbench.engine.serving.attention import apply, transform, watch
-    from attnbench.inputs.models import checkpoint
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Method",
-    "Site",
-    "apply",
-    "checkpoint",
-    "format",
-    "hookimpl",
-    "parse",
-    "realize",
-    "run",
-    "transform",
-    "watch",
-]
-
-_MODULES = {
+# every public name, and where it is defined: module:name, or a module as a whole
+_PUBLIC = {
+    "HardConcrete": "attnbench.engine.learning.gates:HardConcrete",
+    "Heads": "attnbench_plugins.heads:Heads",
+    "Method": "attnbench.methods.protocol:Method",
+    "NotApplicable": "attnbench.errors:NotApplicable",
+    "Removal": "attnbench_plugins.heads:Removal",
+    "Site": "attnbench.methods.protocol:Site",
+    "UserError": "attnbench.errors:UserError",
+    "apply": "attnbench.engine.serving.attention:apply",
+    "checkpoint": "attnbench.inputs.models:checkpoint",
+    "discover": "attnbench.engine.places.sites:discover",
+    "final_gate": "attnbench.engine.learning.gates:final_gate",
+    "format": "attnbench.methods.spec:format",
+    "head_sensitivity": "attnbench.engine.learning.gates:head_sensitivity",
+    "hookimpl": "attnbench.methods.plugins:hookimpl",
+    "kernels": "attnbench.engine.serving.kernels",
+    "layer_of": "attnbench.engine.serving.dispatch:layer_of",
+    "openness": "attnbench.engine.learning.gates:openness",
+    "own_weights": "attnbench.engine.learning.training:own_weights",
+    "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
+    "realize": "attnbench.engine.realised.removal:realize",
+    "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
     "sites": "attnbench.engine.places.sites",
-}
-_LAZY = {
-    "apply": "attnbench.engine.serving.attention",
-    "checkpoint": "attnbench.inputs.models",
-    "realize": "attnbench.engine.realised.removal",
-    "run": "attnbench.boards.result",
-    "transform": "attnbench.engine.serving.attention",
-    "watch": "attnbench.engine.serving.attention",
+    "testing": "attnbench.testing",
+    "train": "attnbench.engine.learning.training:train",
+    "transform": "attnbench.engine.serving.attention:transform",
+    "watch": "attnbench.engine.serving.attention:watch",
+    "with_weights": "attnbench.engine.learning.training:with_weights",
+    "without_heads": "attnbench.engine.realised.removal:without_heads",
 }
 
+__all__ = [*_PUBLIC]
 
-def __getattr__(name: str) -> Any:
-    # torch is imported only by what needs it: `attnbench --help` answers at once
-    import importlib
+if TYPE_CHECKING:
+    from attnbench import testing as testing
+    from attnbench.boards.result import run as run
+    from attnbench.engine.learning.gates import HardConcrete as HardConcrete
+    from attnbench.engine.learning.gates import final_gate as final_gate
+    from attnbench.engine.learning.gates import head_sensitivity as head_sensitivity
+    from attnbench.engine.learning.gates import openness as openness
+    from attnbench.engine.learning.training import own_weights as own_weights
+    from attnbench.engine.learning.training import train as train
+    from attnbench.engine.learning.training import with_weights as with_weights
+    from attnbench.engine.places import sites as sites
+    from attnbench.engine.places.sites import discover as discover
+    from attnbench.engine.realised import sidecar as sidecar
+    from attnbench.engine.realised.removal import realize as realize
+    from attnbench.engine.realised.removal import without_heads as without_heads
+    from attnbench.engine.serving import kernels as kernels
+    from attnbench.engine.serving.attention import apply as apply
+    from attnbench.engine.serving.attention import transform as transform
+    from attnbench.engine.serving.attention import watch as watch
+    from attnbench.engine.serving.dispatch import layer_of as layer_of
+    from attnbench.errors import NotApplicable as NotApplicable
+    from attnbench.errors import UserError as UserError
+    from attnbench.inputs.models import checkpoint as checkpoint
+    from attnbench.methods import plugins as plugins
+    from attnbench.methods.plugins import hookimpl as hookimpl
+    from attnbench.methods.protocol import Method as Method
+    from attnbench.methods.protocol import Site as Site
+    from attnbench.methods.spec import format as format
+    from attnbench.methods.spec import parse as parse
+    from attnbench_plugins.heads import Heads as Heads
+    from attnbench_plugins.heads import Removal as Removal
+else:
 
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'attnbench' has no attribute '{name}'")
+    def __getattr__(name: str) -> object:
+        # torch is imported only by what needs it: `attnbench --help` answers at once
+        import importlib
+
+        if name not in _PUBLIC:
+            from attnbench.errors import near
+
+            raise AttributeError(
+                f"module 'attnbench' has no attribute '{name}'.{near(name, _PUBLIC)}", name=name
+            )
+        module, _, inner = _PUBLIC[name].partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, inner) if inner else found
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PUBLIC, *(name for name in globals() if name.startswith("__"))])

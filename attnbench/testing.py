@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from attnbench.conformance.kit import check_method
+from attnbench.conformance.kit import check_method, expand
 from attnbench.conformance.report import Outcome, Report
 
-__all__ = ["Outcome", "Report", "check_method"]
+__all__ = ["Outcome", "Report", "check_method", "expand"]

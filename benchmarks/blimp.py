@@ -51,13 +51,14 @@ def main() -> None:
     from attnbench.backends.causal.prepared import prepare
     from attnbench.engine.serving.attention import apply
     from attnbench.inputs import models
+    from attnbench.inputs.settings import Settings
     from attnbench.inputs.tasks import find
 
     folder = options.model or str(models.checkpoint("gpt"))
     checkpoint = models.Checkpoint("model", folder, "folder")
     model = checkpoint.load("causal-lm")
     started = time.process_time()
-    prepared = prepare(find(options.task, None, "causal"), checkpoint, options.limit, 0, None)
+    prepared = prepare(find(options.task, None, "causal"), checkpoint, Settings(limit=options.limit))
     seconds: dict[str, list[float]] = {"prepare": [time.process_time() - started]}
     print(f"{prepared.samples} samples, {len(prepared.task.instances)} requests, {folder}")
     for _ in range(options.rounds):

@@ -45,9 +45,10 @@ def main() -> None:
     from attnbench import apply, parse
     from attnbench.backends import lm_eval
     from attnbench.inputs import models
+    from attnbench.inputs.settings import Settings
 
     checkpoint = models.find(options.model, options.task)
-    prepared = lm_eval.prepare(options.task, checkpoint, limit=options.limit)
+    prepared = lm_eval.prepare(options.task, checkpoint, Settings(limit=options.limit))
     model = checkpoint.load(prepared.head)
     calibration = prepared.calibration()
 

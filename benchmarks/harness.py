@@ -26,9 +26,10 @@ def bare(model_name: str, task: str, limit: int | None) -> float:
 
     from attnbench.backends.lm_eval import prepare
     from attnbench.inputs import models
+    from attnbench.inputs.settings import Settings
 
     checkpoint = models.find(model_name, task)
-    prepared = prepare(task, checkpoint, limit=limit)
+    prepared = prepare(task, checkpoint, Settings(limit=limit))
     model = checkpoint.load(prepared.head)
     batches = prepared.batches(prepared.samples)
     started = time.perf_counter()

@@ -21,6 +21,7 @@ import torch
 from attnbench import apply
 from attnbench.backends import lm_eval
 from attnbench.inputs import models, tasks
+from attnbench.inputs.settings import Settings
 from attnbench.matrix import console
 
 POINTS = 10
@@ -46,7 +47,7 @@ def main() -> None:
     console.quiet(False)
     print(f"{resident():.0f} MB with the libraries", file=sys.stderr)
     checkpoint = models.find(arguments.model, tasks.find(arguments.task).name)
-    prepared = lm_eval.prepare(arguments.task, checkpoint, limit=arguments.limit)
+    prepared = lm_eval.prepare(arguments.task, checkpoint, Settings(limit=arguments.limit))
     print(f"{resident():.0f} MB with {prepared.samples:,} samples", file=sys.stderr)
     model = checkpoint.load(prepared.head)
     print(f"{resident():.0f} MB with the weights", file=sys.stderr)

@@ -6,8 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnbench import Method, hookimpl
-from attnbench.errors import NotApplicable
+from attnbench import Method, NotApplicable, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +39,7 @@ class FineTune(Method):
             raise ValueError("steps is at least 1 and lr above 0")
 
     def fit(self, model: Any, batches: list[dict[str, Tensor]]) -> None:
-        from attnbench.engine.learning.training import own_weights, train
+        from attnbench import own_weights, train
 
         layers = self._layers(model)
         with own_weights(model) as weights:
@@ -52,8 +51,7 @@ class FineTune(Method):
 
     def _layers(self, model: Any) -> tuple[str, ...]:
         """Return what the names of weights to train begin with. Raises NotApplicable for no site."""
-        from attnbench.engine.places.sites import discover
-        from attnbench.engine.serving.dispatch import layer_of
+        from attnbench import discover, layer_of
 
         if not self.on and not self.layers:
             return ("",)
@@ -63,7 +61,7 @@ class FineTune(Method):
         return tuple(f"{layer_of(model, path) or path}." for path in chosen)
 
     def installed(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.engine.learning.training import with_weights
+        from attnbench import with_weights
 
         return with_weights(model, self._weights)
 

@@ -49,9 +49,7 @@ class GatesL0(Removal):
             raise ValueError(f"train={self.train} is neither gates nor all")
 
     def fit(self, model: Any, batches: list[dict[str, Tensor]]) -> None:
-        from attnbench.engine.learning.gates import HardConcrete, final_gate, openness
-        from attnbench.engine.learning.training import own_weights, train
-        from attnbench.engine.places.sites import discover
+        from attnbench import HardConcrete, discover, final_gate, openness, own_weights, train
 
         device = next(model.parameters()).device
         sites = {(site.kind, site.layer): site.heads for site in discover(model) if self.selects(site)}
@@ -84,7 +82,7 @@ class GatesL0(Removal):
         return self.alive_.get((site.kind, site.layer))
 
     def installed(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.engine.learning.training import with_weights
+        from attnbench import with_weights
 
         return with_weights(model, self._weights)
 

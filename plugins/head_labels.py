@@ -37,7 +37,7 @@ class HeadsGradient(Heads):
     examples = ("heads50:gradient",)
 
     def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
-        from attnbench.engine.learning.gates import head_sensitivity
+        from attnbench import head_sensitivity
 
         sums = head_sensitivity(model, batches, self.selects)
         return {key: score / (score.norm() + 1e-20) for key, score in sums.items()}
@@ -64,7 +64,7 @@ class HeadsProbe(Heads):
     def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
         import torch
 
-        from attnbench.errors import NotApplicable
+        from attnbench import NotApplicable
 
         labels = [batch.get("labels") for batch in batches]
         if any(label is None or label.dim() != 1 or label.is_floating_point() for label in labels):

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from attnbench import Method, hookimpl
-from attnbench.errors import NotApplicable
+from attnbench import Method, NotApplicable, hookimpl
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +38,7 @@ class Removal(Method):
         return context * gate if context.requires_grad else context.mul_(gate)
 
     def realize(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        from attnbench.engine.places.sites import discover
-        from attnbench.engine.realised.removal import without_heads
+        from attnbench import discover, without_heads
 
         kept = {}
         for site in discover(model):
@@ -157,7 +155,7 @@ class HeadsRandom(Heads):
     def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> Scores:
         import torch
 
-        from attnbench.engine.places.sites import discover
+        from attnbench import discover
 
         draw = torch.Generator().manual_seed(self.seed)
         sites = {(site.kind, site.layer): site.heads for site in discover(model) if self.selects(site)}
@@ -203,7 +201,7 @@ class HeadsFixed(Removal):
 
     @contextlib.contextmanager
     def installed(self, model: Any):
-        from attnbench.engine.places.sites import discover
+        from attnbench import discover
 
         sites = [site for site in discover(model) if self.selects(site)]
         if not sites:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attnbench import Method, hookimpl
-from attnbench.engine.serving import kernels
+from attnbench import Method, hookimpl, kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from attnbench import Method, hookimpl
-from attnbench.engine.serving import kernels
+from attnbench import Method, hookimpl, kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

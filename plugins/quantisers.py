@@ -11,8 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnbench import Method, hookimpl
-from attnbench.engine.serving import kernels
+from attnbench import Method, hookimpl, kernels
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -232,7 +232,7 @@ def classified(model: Any, size: int, side: str) -> Found:
     with lm.serving(model, batch_size=size):
         lm.check(requests)
         rows = padding.rows(lm, requests)
-        reason = padding.suit(lm, rows, 1e-4)
+        reason = padding.suit(lm, lm.answers, rows, 1e-4)
         gap = alone.gap(lm.answers, rows[5], rows[0])
     with lm.serving(model, batch_size=1 if reason else size):
         return Found(lm.side, reason, gap, _far(lm.classify(requests), plain))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; .ci/numeric sets others
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read by the first profiler of a process, whosever it is
 ROOT = Path(__file__).parent.parent
 SCALED = '''

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+Answers = Callable[[Sequence[Any]], "Sequence[Tensor]"]  # the outputs of each text of a batch, no padding
 SMALLEST = 1e-2  # an output that is less in all its numbers may be the rest of larger ones that cancel
 ALONE = "its answers change with the padding of a batch (by {:.2g} of the largest output): one text at a time"
 
 
-def gap(answers: Callable[[Sequence[Any]], Sequence[Tensor]], short: Any, long: Any) -> float:
-    """Return the largest difference between a text's outputs alone and in a batch, relative to the largest.
-
-    `answers` gives the outputs of each text of a batch, without what is padding.
-    """
+def gap(answers: Answers, short: Any, long: Any) -> float:
+    """Return the largest difference between a text's outputs alone and in a batch, relative to the largest."""
     alone, beside = answers([short])[0], answers([long, short])[1]
     least = SMALLEST if alone.dtype.itemsize >= 4 else 1.0
     return float((alone - beside).abs().max() / alone.abs().max().clamp(min=least))

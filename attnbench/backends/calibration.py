@@ -16,8 +16,9 @@ from attnbench.backends.data import SAMPLES
 from attnbench.backends.encoders.inputs import Inputs, Row, padded
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Learner
 from attnbench.engine.learning.gates import IGNORED
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
 
 SHARED = 0.05  # of a draw at most may be evaluated too and be replaced
 
@@ -49,6 +50,18 @@ def source(task: EncoderTask, asked: str | None) -> Source:
             f"calibration '{asked}' is neither DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT nor FILE.csv"
         )
     return Source((dataset, next(iter(configuration), None)), split, samples)
+
+
+def recipe(task: EncoderTask, file: tasks.TaskFile, settings: Settings) -> str | None:
+    """Say for a record what methods learn from, None where the task names nothing."""
+    try:
+        chosen = source(task, settings.calibration)
+    except NotApplicable:
+        return None
+    given = chosen.dataset and (tasks.shown(chosen.dataset[0]), chosen.dataset[1])
+    dataset = "/".join(filter(None, given or (file.dataset,)))
+    split = f":{chosen.split}" if chosen.split else ""
+    return f"{dataset}{split}[{chosen.samples}] seed {settings.seed}"
 
 
 def found(task: EncoderTask, chosen: Source) -> list[Document]:

@@ -6,37 +6,29 @@ from typing import Any
 
 from attnbench.backends.encoders import prepared as encoders
 from attnbench.backends.kinds import kind
-from attnbench.errors import Misfit, UserError
+from attnbench.errors import Misfit
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
 
 
-def prepare(
-    task: str,
-    checkpoint: Any,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    include_path: str | None = None,
-    calibration: str | None = None,
-) -> Any:
+def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
     """Load a task's documents and build and tokenise its requests, once for all methods.
 
-    `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is a folder with
-    more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the task's own split.
-    Raises UserError for an unknown task and data that cannot be had, Misfit for a head for another task.
+    Of the settings `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is
+    a folder with more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the
+    task's own split. Raises UserError for an unknown task and data that cannot be had, Misfit for a head for
+    another task.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"limit {limit} leaves no sample. Give at least 1.")
     found = kind(checkpoint.config())
-    file = tasks.find(task, include_path, found)
+    file = tasks.find(task, settings.include_path, found)
     if file.head == "causal-lm" and found == "causal":
         from attnbench.backends.causal import prepared as causal
 
-        return causal.prepare(file, checkpoint, limit, seed, calibration)
+        return causal.prepare(file, checkpoint, settings)
     if file.head == "seq2seq" and found == "seq2seq":
         from attnbench.backends.translation import prepared as translation
 
-        return translation.prepare(file, checkpoint, limit, seed, calibration)
+        return translation.prepare(file, checkpoint, settings)
     if file.head in ("causal-lm", "seq2seq"):
         architecture = ", ".join(checkpoint.config().architectures or ["model of no named architecture"])
         wanted = {"causal-lm": "a causal language model", "seq2seq": "an encoder-decoder"}[file.head]
@@ -44,4 +36,4 @@ def prepare(
             f"model '{checkpoint.name}' does not fit task '{file.name}': it is a {architecture}, "
             f"the task needs {wanted}."
         )
-    return encoders.prepare(file, checkpoint, limit, seed, calibration)
+    return encoders.prepare(file, checkpoint, settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attnbench.methods.families import name_without_seed
 from attnbench.records.record import Record
-from attnbench.statistics import compare
+from attnbench.statistics import against_dense
 from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def cell_of(item: Record) -> Cell:
 def build(records: Iterable[Record], suite: Suite | None = None, margin: float | None = None) -> Board:
     """Make the board of a suite, or of all records; the margin is the suite's unless given.
 
-    Raises UserError where records contradict each other: see compare.rows.
+    Raises UserError where records contradict each other: see against_dense.rows.
     """
     items = list(records)
     absent: list[str] = []
@@ -63,7 +63,7 @@ def build(records: Iterable[Record], suite: Suite | None = None, margin: float |
     for item in items:
         boards[item.cell["model"].startswith(POCKET)].append(item)
     sections = [
-        Section(pocket, mine, compare.rows(mine, compare.MARGIN if margin is None else margin))
+        Section(pocket, mine, against_dense.rows(mine, against_dense.MARGIN if margin is None else margin))
         for pocket, mine in boards.items()
         if mine
     ]

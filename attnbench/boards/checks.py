@@ -17,7 +17,7 @@ from attnbench.methods import spec
 from attnbench.methods.protocol import overridden
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
-from attnbench.statistics import compare, inference
+from attnbench.statistics import against_dense, inference
 
 if TYPE_CHECKING:
     from attnbench.boards.suite import Part, Suite
@@ -55,7 +55,7 @@ def problems(folder: str | Path, suite: Suite | None = None) -> Iterator[str]:
                 good.append(item)
     yield from _columns(good, folder)
     try:
-        yield from compare.mismatches(good)
+        yield from against_dense.mismatches(good)
         board.build(good, suite)
     except UserError as error:
         yield str(error)
@@ -96,7 +96,7 @@ def _identity(item: Record) -> Iterator[str]:
 
 
 def _measured(item: Record) -> Iterator[str]:
-    told = compare.problem(item)
+    told = against_dense.problem(item)
     yield from [told] if told else _errors(item)
     samples = item.scores.get("doc_id")
     if samples is None or not len(samples) or len(np.unique(samples)) != len(samples):
@@ -136,7 +136,9 @@ def _errors(item: Record) -> Iterator[str]:
         shown = f"{own:.6g}" if math.isfinite(own) else None
         if (stated is None) != (shown is None):
             yield f"{name}: standard error {stated} in the record but {shown} by its samples"
-        elif stated is not None and not math.isclose(stated, own, rel_tol=compare.SCORES_MATCH, abs_tol=1e-9):
+        elif stated is not None and not math.isclose(
+            stated, own, rel_tol=against_dense.SCORES_MATCH, abs_tol=1e-9
+        ):
             yield f"{name}: standard error {stated:.6g} in the record but {shown} by its samples"
         higher = metric.get("higher_is_better")
         if higher is None or (kind != "mean" and higher != (kind != "perplexity")):

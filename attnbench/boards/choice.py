@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import amounts, family, name_without_seed
-from attnbench.statistics import inference, pairing
+from attnbench.statistics import inference, same_samples
 from attnbench.statistics.aggregates import Array, working
 from attnbench.statistics.row import Row
 
@@ -68,7 +68,7 @@ def _section(section: Section, sweep: str) -> Iterator[Choice]:
             continue
         items: dict[str, list[Record]] = {}
         for item in mine:
-            if not pairing.other_samples(item, dense):
+            if not same_samples.other_samples(item, dense):
                 items.setdefault(name_without_seed(item.cell["method"]), []).append(item)
         yield _choice(sweep, ordered, rows, items)
 

@@ -61,7 +61,7 @@ def evaluate(board: Board) -> list[Outcome]:
 def _decide(
     claim: Claim, model: str, task: str, methods: dict[str, list[Record]], section: Section
 ) -> Outcome:
-    from attnbench.statistics import compare, pairing, pairs
+    from attnbench.statistics import against_dense, pairs, same_samples
 
     found: list[Difference] = []
     for names in claim.pairs:
@@ -72,7 +72,9 @@ def _decide(
                 word = "not applicable" if status == "not applicable" and all(sides) else "not measured"
                 return Outcome(claim, model, task, word, pocket=section.pocket)
         # the table has such a cell as a failed one
-        if any(compare.problem(item) or pairing.other_samples(item, records[0]) for item in records):
+        if any(
+            against_dense.problem(item) or same_samples.other_samples(item, records[0]) for item in records
+        ):
             return Outcome(claim, model, task, "not measured", pocket=section.pocket)
         found.append(pairs.difference(sides[0], sides[1]))
     limits = [-_margin(claim.within, each.scale) for each in found]

@@ -10,7 +10,7 @@ from attnbench.matrix import runner
 from attnbench.matrix.plan import plan
 from attnbench.matrix.request import REPEATS, Names, Request
 from attnbench.records.record import RECORDS, Record
-from attnbench.statistics import compare
+from attnbench.statistics import against_dense
 
 if TYPE_CHECKING:
     import pandas
@@ -28,13 +28,13 @@ class Run:
     def failed(self) -> list[Record]:
         return [item for item in self.records if item.status == "failed"]
 
-    def table(self, format: str = "text", margin: float = compare.MARGIN) -> str:
+    def table(self, format: str = "text", margin: float = against_dense.MARGIN) -> str:
         """Render the comparison: "text" for a terminal, "md" for markdown."""
         return leaderboard.render(self.records, format=format, margin=margin)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row a cell and metric, with the paired difference to dense."""
-        return compare.to_frame(compare.rows(self.records))
+        return against_dense.to_frame(against_dense.rows(self.records))
 
 
 def run(

@@ -159,7 +159,8 @@ def _suites(options: argparse.Namespace) -> int:
     records: list[Record] = []
     mistake = None
     for each, part in parts:
-        found, missing = list[Record](), None
+        found: list[Record] = []
+        missing: UserError | None = None
         try:
             asked = each.request(
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine

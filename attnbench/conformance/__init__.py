@@ -1,5 +1,7 @@
-"""The conformance kit: what `attnbench.testing.check_method` runs on five tiny architectures.
+"""What `attnbench check` promises of a method, tried on tiny models of five architectures.
 
-`tiny` builds models, `subject` runs a spec on one; `source`, `promises`, `learned`, `integrity` and
-`strength` check.
+May import the wings from `methods` to `boards`, and needs none above `measures`. Begin with `kit.py`,
+which runs every check; `tiny.py` builds the models and `subject.py` runs a spec on one, the checks are in
+`source.py`, `promises.py`, `learned.py`, `integrity.py` and `strength.py`. `attnbench.testing` is its
+face for the tests of others.
 """

@@ -85,7 +85,10 @@ def imports(terms: tuple[Method, ...]) -> str:
         if problem:
             raise Fault(f"{file} does not import by itself: {problem}")
         if heavy:
-            raise Fault(f"{file} imports {heavy} at its top: import it inside the functions that need it")
+            raise Fault(
+                f"{file} imports {heavy} at its top, or takes from attnbench there what imports it: "
+                "import it inside the functions that need it"
+            )
         seen.append(Path(file).name)
     return ", ".join(dict.fromkeys(seen))
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from attnbench.backends.alone import ALONE
 from attnbench.backends.kinds import kind
+from attnbench.doors.asking import asked, loaded, one_by_one
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit, placed
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.engine.places.sites import require_reached
-from attnbench.engine.realised import sidecar
-from attnbench.engine.serving.soundness import require_hits, require_sound
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
-from attnbench.matrix.bench import Bench
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -82,20 +79,19 @@ class CausalServer:
     @functools.cached_property
     def _fitted(self) -> tuple[Any, set[str]]:
         """Load the model and fit the methods. Returns it and the texts they have learnt from."""
-        import torch
+        from attnbench.backends.lm_eval import prepare
 
         settings = self.settings
-        torch.manual_seed(settings.seed)
-        if not any(map(needs_fit, self.methods)):
-            model = sidecar.loaded(self.checkpoint, "causal-lm", settings.device, settings.dtype)
-            require_sound(self.name, model, settings.dtype)
-            return model, set()
         try:
-            bench = Bench(self.name, self.task, settings)
-            fit(bench.model, self.methods, bench.calibration())
+            learns = any(map(needs_fit, self.methods))
+            prepared: Any = prepare(self.task, self.checkpoint, settings) if learns else None
+            model = loaded(self.name, self.checkpoint, prepared.head if learns else "causal-lm", settings)
+            if learns:
+                prepared.check(model)
+            learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
-        return bench.model, {_text(texts) for texts in bench.prepared.calibration_documents()}
+        return model, {_text(texts) for texts in (prepared.calibration_documents() if learns else ())}
 
     def ask(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         """Answer lm-eval's requests with the method applied.
@@ -103,8 +99,6 @@ class CausalServer:
         Raises UserError where one is what the method was fitted on, RuntimeError where the method missed a
         place of the model.
         """
-        from attnbench.engine.serving.attention import apply
-
         model, learnt = self._fitted
         shared = [request for request in requests if _text(request.args) in learnt]
         if shared:
@@ -112,25 +106,19 @@ class CausalServer:
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
-        options = {"batch_size": self._size(model, requests), "device": self.settings.device}
-        with apply(model, *self.methods) as applied, self.lm.serving(model, **options) as lm:
-            found = getattr(lm, verb)(requests)
-        require_hits(applied)
-        return list(found)
+        with asked(model, self.methods, self.lm, self._asking(model, requests)) as lm:
+            return list(getattr(lm, verb)(requests))
 
-    def _size(self, model: Any, requests: Sequence[Any]) -> int:
-        """Return the size of a batch: 1 where padding changes what the model answers, which is said.
+    def _asking(self, model: Any, requests: Sequence[Any]) -> Settings:
+        """Return how these requests are asked: one at a time where padding changes answers, which is said.
 
-        Raises UserError where a method would reach a part alone of what attends in these requests.
+        Raises UserError where a method would reach a part alone of what attends in them.
         """
-        settings = self.settings
-        require_reached(model, placed(self.lm.extremes(model, requests), settings.device))
-        with self.lm.serving(model, device=settings.device) as lm:
+        require_reached(model, placed(self.lm.extremes(model, requests), self.settings.device))
+        with self.lm.serving(model, device=self.settings.device) as lm:
             gap = lm.gap(requests)
-        if gap <= EAGER_TOLERANCE[settings.dtype]:
-            return settings.batch_size
-        print(f"warning: {self.name}: {ALONE.format(gap)}", file=sys.stderr)
-        return 1
+        reason = None if gap <= EAGER_TOLERANCE[self.settings.dtype] else ALONE.format(gap)
+        return one_by_one(self.name, reason, self.settings)
 
 
 def _number(name: str, text: str) -> int:

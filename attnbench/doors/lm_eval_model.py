@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,15 +12,13 @@ from lm_eval.api.model import LM
 
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
+from attnbench.doors.asking import asked, loaded, one_by_one
 from attnbench.doors.frameworks import check_names
-from attnbench.engine.learning.fit import fit, placed
-from attnbench.engine.realised import sidecar
-from attnbench.engine.serving.soundness import require_hits
+from attnbench.engine.learning.fit import learn, placed
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import made_ready
 from attnbench.methods import spec
-from attnbench.methods.protocol import needs_fit
 
 ARGUMENTS = (
     "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",
@@ -75,9 +72,9 @@ class AttnbenchLM(LM):
         found: list[Any] = [None] * len(requests)
         for task in dict.fromkeys(request.task_name for request in requests):
             places = [k for k, request in enumerate(requests) if request.task_name == task]
-            asked = [requests[k] for k in places]
-            with self._ready(task, asked) as lm:
-                answers = getattr(lm, verb)(asked)
+            own = [requests[k] for k in places]
+            with self._ready(task, own) as lm:
+                answers = getattr(lm, verb)(own)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
@@ -97,38 +94,21 @@ class AttnbenchLM(LM):
         return self._by_task("generate_until", requests)
 
     @contextlib.contextmanager
-    def _ready(self, task: str, asked: Sequence[Any] | None = None) -> Iterator[Any]:
-        from attnbench.engine.serving.attention import apply
-
+    def _ready(self, task: str, requests: Sequence[Any] | None = None) -> Iterator[Any]:
         settings = self.settings
         checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)
-        prepared = prepare(
-            task,
-            checkpoint,
-            limit=settings.limit,
-            seed=settings.seed,
-            include_path=settings.include_path,
-            calibration=settings.calibration,
-        )
+        prepared = prepare(task, checkpoint, settings)
         model = self._loaded(checkpoint, prepared.head)
-        alone = made_ready(self.pretrained, model, prepared, settings, asked)
-        if alone:
-            print(f"warning: {self.pretrained}: {alone}", file=sys.stderr)
-        torch.manual_seed(settings.seed)
-        if any(map(needs_fit, self.methods)):
-            fit(
-                model, self.methods, placed(prepared.calibration(1 if alone else BATCH_SIZE), settings.device)
-            )
-        options = {"batch_size": 1 if alone else settings.batch_size, "device": settings.device}
-        with apply(model, *self.methods) as applied, prepared.serving(model, **options) as lm:
+        alone = made_ready(self.pretrained, model, prepared, settings, requests)
+        size = 1 if alone else BATCH_SIZE
+        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(size), settings.device))
+        with asked(model, self.methods, prepared, one_by_one(self.pretrained, alone, settings)) as lm:
             yield lm
-        require_hits(applied)
 
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:
         key = (checkpoint.path, head)
         if self._model is None or self._model[0] != key:  # the tasks of a group share it
-            model = sidecar.loaded(checkpoint, head, self.settings.device, self.settings.dtype)
-            self._model = (key, model)
+            self._model = (key, loaded(self.pretrained, checkpoint, head, self.settings))
         return self._model[1]
 
 

@@ -43,6 +43,23 @@ def place(path: str, key: str) -> str:
     return f"task file '{path}'" + (f", line {lines[key]}" if key in lines else "")
 
 
+def quoted(path: str, said: str) -> str | None:
+    """Find the key whose value a message quotes, or the last part of it."""
+    for key, value in read_yaml(Path(path)).items():
+        for text in _within(value):
+            names = "|".join(map(re.escape, {text, text.rpartition(".")[2]} - {""}))
+            if names and re.search(rf"""['"/]({names})['"]""", said):
+                return key
+    return None
+
+
+def _within(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _within(part)
+
+
 def _values(node: Any) -> Iterator[tuple[str, int]]:
     """Yield each value that is no list or mapping, with its line."""
     content = getattr(node, "value", ())

@@ -29,14 +29,7 @@ class Bench:
         self.alone: str | None = None  # why the model has to read one text at a time
         self.name, self.settings = name, settings
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
-        self.prepared = lm_eval.prepare(
-            task,
-            self.checkpoint,
-            limit=settings.limit,
-            seed=settings.seed,
-            calibration=settings.calibration,
-            include_path=settings.include_path,
-        )
+        self.prepared = lm_eval.prepare(task, self.checkpoint, settings)
 
     @functools.cached_property
     def model(self) -> Any:

@@ -10,8 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench.engine.applicable import require_sites
-from attnbench.engine.learning.fit import fit
+from attnbench.engine.learning.fit import learn
 from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, own_fault
 from attnbench.inputs import models, tasks
@@ -161,8 +160,6 @@ class Column:
                 )
 
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
-        import torch
-
         from attnbench.engine.whole import Whole
 
         model = self.bench.model
@@ -171,12 +168,9 @@ class Column:
             item.settings["notes"] = [*self.notes, self.bench.alone]
         if methods and self._before is None:
             self._before = Whole(model)
-        torch.manual_seed(self.settings.seed)
         with own_fault(methods):
-            require_sites(model, methods)
             started = time.perf_counter()
-            batches = self.bench.calibration() if any(map(needs_fit, methods)) else []
-            fit(model, methods, batches)
+            learn(model, methods, self.settings.seed, self.bench.calibration)
             item.seconds["fit"] = time.perf_counter() - started
             self._evaluate(item, model, methods)
 

@@ -80,20 +80,13 @@ def _left(bench: Bench, methods: Sequence[Method]) -> tuple[dict[Layer, int], di
 
     Raises NotApplicable for methods that remove no heads, or none here, and what `fit` raises.
     """
-    import torch
-
-    from attnbench.engine.applicable import require_sites
-    from attnbench.engine.learning.fit import fit
+    from attnbench.engine.learning.fit import learn
     from attnbench.engine.places.sites import discover
     from attnbench.engine.realised.removal import kept_heads, realize
-    from attnbench.methods.protocol import needs_fit
 
     model = bench.model
-    torch.manual_seed(bench.settings.seed)
-    require_sites(model, methods)
+    learn(model, methods, bench.settings.seed, bench.calibration)
     whole: dict[Layer, int] = {(site.kind, site.layer): site.heads for site in discover(model)}
-    if any(map(needs_fit, methods)):
-        fit(model, methods, bench.calibration())
     with realize(model, *methods):
         return whole, kept_heads(model)
 

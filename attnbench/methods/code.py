@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method
@@ -71,9 +72,11 @@ def _shared(module: str) -> list[ast.stmt]:
 
 def _only_imports(node: ast.AST) -> bool:
     """Tell whether a statement imports and does nothing else, for type checkers too."""
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        return True
-    return isinstance(node, ast.Import | ast.ImportFrom)
+    return isinstance(node, ast.Import | ast.ImportFrom) or (_for_checkers(node) and not node.orelse)
+
+
+def _for_checkers(node: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _is_marked(module: str) -> bool:
@@ -114,9 +117,9 @@ def _definer(module: str, name: str) -> str:
     seen = set[tuple[str, str]]()
     while (module, name) not in seen:
         seen.add((module, name))
-        if _is_module(f"{module}.{name}"):
-            return f"{module}.{name}"
         node = _bound(_source(module)).get(name)
+        if node is None and _is_module(f"{module}.{name}"):
+            return f"{module}.{name}"
         if isinstance(node, ast.ImportFrom):
             original = next(alias.name for alias in node.names if name in (alias.asname, alias.name))
             module, name = _absolute(module, node), original
@@ -128,9 +131,11 @@ def _definer(module: str, name: str) -> str:
 
 @functools.cache
 def _bound(source: str) -> dict[str, ast.stmt]:
-    """Return the names that a file's top level binds, each with its statement."""
+    """Return the names that a file's top level binds, or makes when asked and tells type checkers of."""
     found: dict[str, ast.stmt] = {}
-    for node in _parsed(source).body:
+    body = _parsed(source).body
+    told = [inner for node in body if _for_checkers(node) for inner in node.body]
+    for node in (*told, *body):
         if isinstance(node, ast.ImportFrom):
             found |= {alias.asname or alias.name: node for alias in node.names}
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):

@@ -23,6 +23,8 @@ from attnbench.methods import declared
 from attnbench.methods.declared import place
 from attnbench.methods.protocol import Method
 
+__all__ = ["load", "registry"]
+
 PROJECT = "attnbench"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -141,7 +143,7 @@ class Registry:
                 raise
             self.methods, self.backends, self.contested = before
             told = isinstance(error, UserError | Misnamed)
-            reason = str(error) if told else " ".join(f"{type(error).__name__}: {error}".split())
+            reason = str(error) if told else _reason(error)
             self._leave_out(f"plugin {source} is left out: {reason}")
 
     def _idle(self, source: str, module: Any, asked: bool) -> None:
@@ -171,6 +173,15 @@ class Registry:
         if line not in self.broken:
             self.broken.append(line)
             print(f"attnbench: {line}", file=sys.stderr)
+
+
+def _reason(error: BaseException) -> str:
+    """Write an error as one line; of a name that attnbench does not have, with the near one."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    missing = re.search(rf"cannot import name '(\w+)' from '{PROJECT}'", text)
+    if missing:
+        text = f"{text[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}"
+    return text
 
 
 def import_file(path: Path) -> ModuleType:

@@ -69,21 +69,27 @@ class Method:
     layers: tuple[str, ...] = field(default=(), kw_only=True)
 
     def hidden(self, hidden: Tensor, site: Site) -> Tensor:
+        """Replace the input of a layer: (batch, tokens, hidden)."""
         return hidden
 
     def scores(self, scores: Tensor, site: Site) -> Tensor:
+        """Replace the masked scores before the softmax: (batch, heads, queries, keys)."""
         return scores
 
     def normalize(self, scores: Tensor, site: Site) -> Tensor:
+        """Turn scores into probabilities, instead of the softmax: (batch, heads, queries, keys)."""
         return scores.softmax(-1)
 
     def probs(self, probs: Tensor, site: Site) -> Tensor:
+        """Replace the probabilities after the softmax: (batch, heads, queries, keys)."""
         return probs
 
     def context(self, context: Tensor, site: Site) -> Tensor:
+        """Replace what each head read, before the output projection: (batch, heads, queries, head_dim)."""
         return context
 
     def fit(self, model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
+        """Learn from calibration batches; what is learned goes to attributes that end in an underscore."""
         return None
 
     def installed(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:

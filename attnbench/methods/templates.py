@@ -110,8 +110,7 @@ class {title}(Method):
     def fit(self, model: Any, batches: list[dict[str, Tensor]]) -> None:
         import torch
 
-        from attnbench import apply
-        from attnbench.engine.places.sites import discover
+        from attnbench import apply, discover
 
         device = next(model.parameters()).device
         # a name that ends in an underscore was learned: it is stored with the record

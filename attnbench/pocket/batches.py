@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,14 @@ def stream(
     tokenizer: PreTrainedTokenizerFast, task: str, size: int, first: int, options: Any
 ) -> Iterator[dict[str, Tensor]]:
     """Give the batches from number `first` on; `options(number)` are the writer's for a pool of batches."""
+    for group in alike(task, size, first, options):
+        yield encode(tokenizer, task, group)
+
+
+def alike(
+    task: str, size: int, first: int, options: Callable[[int], dict[str, Any]]
+) -> Iterator[list[dict[str, Any]]]:
+    """Give groups of documents of like length, from number `first` on: see `stream`."""
     number = first
     while True:
         pool, skip = divmod(number, POOL)
@@ -97,6 +105,5 @@ def stream(
         found.sort(key=lambda document: len(document[KEYS[task]]))
         groups = [found[at : at + size] for at in range(0, len(found), size)]
         random.Random(pool).shuffle(groups)
-        for group in groups[skip:]:
-            yield encode(tokenizer, task, group)
-            number += 1
+        yield from groups[skip:]
+        number += len(groups) - skip

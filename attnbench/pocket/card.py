@@ -161,9 +161,25 @@ def write(family: str, task: str, folder: Path) -> None:
     (folder / "README.md").write_text(text(card))
 
 
+def heading(card: dict[str, Any]) -> list[str]:
+    """Return a card's first lines: licence, name, size, how it was trained."""
+    training = card["training"]
+    return [
+        "---",
+        "license: apache-2.0",
+        "---",
+        f"# {card['name']}, {' and '.join(card['tasks'])}",
+        "",
+        f"{card['parameters']:,} parameters, trained on generated text only.",
+        "",
+        f"`{training.get('command')}`: {training.get('steps')} steps of"
+        f" {training.get('batch')} samples, {training.get('seconds')} s on one core.",
+        "",
+    ]
+
+
 def text(card: dict[str, Any]) -> str:
     """Write a card as markdown."""
-    training = card["training"]
     rows = [f"| {name} | {value:.3f} |" for name, value in card["scores"].items()]
     orders = [
         "| {above} > {below} | {scores[0]:.3f} | {scores[1]:.3f} | {holds} |".format(**found)
@@ -176,16 +192,7 @@ def text(card: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "---",
-            "license: apache-2.0",
-            "---",
-            f"# {card['name']}, {card['tasks'][0]}",
-            "",
-            f"{card['parameters']:,} parameters, trained on generated text only.",
-            "",
-            f"`{training.get('command')}`: {training.get('steps')} steps of"
-            f" {training.get('batch')} samples, {training.get('seconds')} s on one core.",
-            "",
+            *heading(card),
             f"| {card['samples']:,} validation samples | {card['metric']} |",
             "| --- | --- |",
             *rows,

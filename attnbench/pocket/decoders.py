@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +10,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attnbench.pocket import subwords
-from attnbench.pocket.batches import IGNORED, POOL
+from attnbench.pocket.batches import IGNORED, alike
 from attnbench.pocket.network import HEADS, INNER, MATCH, NEAR, WIDTH, sinusoids
 from attnbench.pocket.recipes import Lesson, Recipe
 from attnbench.pocket.subwords import TOKENS
-from attnbench.pocket.text import KEYS, annotated
+from attnbench.pocket.text import KEYS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,16 +135,8 @@ def encode(tokenizer: Any, task: str, documents: list[dict[str, Any]]) -> dict[s
 
 def stream(tokenizer: Any, task: str, size: int, first: int) -> Iterator[dict[str, Tensor]]:
     """Give the batches from number `first` on, of documents of like length."""
-    number = first
-    while True:
-        pool, skip = divmod(number, POOL)
-        found = list(islice(annotated(task, "train", pool + 1), size * POOL))
-        found.sort(key=lambda document: len(document[KEYS[task]]))
-        groups = [found[at : at + size] for at in range(0, len(found), size)]
-        random.Random(pool).shuffle(groups)
-        for group in groups[skip:]:
-            yield encode(tokenizer, task, group)
-            number += 1
+    for group in alike(task, size, first, lambda _: {}):
+        yield encode(tokenizer, task, group)
 
 
 def lesson(family: str, task: str, recipe: Recipe, steps: int) -> Lesson:

@@ -10,7 +10,7 @@ import torch
 
 from attnbench.inputs.listing import stated
 from attnbench.pocket import baselines, decoders, grams, network
-from attnbench.pocket.card import BATCH, ORDERS, SAMPLES, SEEDS, order
+from attnbench.pocket.card import BATCH, ORDERS, SAMPLES, SEEDS, heading, order
 from attnbench.pocket.exams import EXAMS, Score, bleu, load, per_word
 from attnbench.pocket.text import documents
 
@@ -124,19 +124,7 @@ def write(family: str, task: str, folder: Path) -> None:
 
 def text(card: dict[str, Any]) -> str:
     """Write a card as markdown."""
-    training = card["training"]
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "---",
-        f"# {card['name']}, {' and '.join(card['tasks'])}",
-        "",
-        f"{card['parameters']:,} parameters, trained on generated text only.",
-        "",
-        f"`{training.get('command')}`: {training.get('steps')} steps of"
-        f" {training.get('batch')} samples, {training.get('seconds')} s on one core.",
-        "",
-    ]
+    lines = heading(card)
     row = "| {0[above]} > {0[below]} | {1} | {2} | {0[holds]} |"
     for task in card["tasks"]:
         held = [each for each in card["orders"] if each["task"] == task]

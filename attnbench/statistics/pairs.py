@@ -13,7 +13,7 @@ from attnbench.inputs import models, tasks
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import clean
 from attnbench.records.record import Record
-from attnbench.statistics import compare, inference, pairing
+from attnbench.statistics import against_dense, inference, same_samples
 from attnbench.statistics.aggregates import SAMPLES, Array, by_sample, over_seeds
 from attnbench.statistics.inference import Paired
 from attnbench.statistics.row import Row
@@ -67,11 +67,11 @@ def difference(
     Raises UserError where they were not measured on the same samples, or cannot be compared.
     """
     for item in (*a, *b):
-        told = compare.problem(item)
+        told = against_dense.problem(item)
         if told:
             raise UserError(f"{' '.join(item.cell.values())}: {told}")
     for item in (*a, *b):
-        told = pairing.other_samples(item, b[0])
+        told = same_samples.other_samples(item, b[0])
         if told:
             raise UserError(f"{' '.join(item.cell.values())} {told}")
     name = metric or next(iter(a[0].metrics))
@@ -92,7 +92,7 @@ def difference(
     return Difference(
         name, over_seeds(kind, ours), over_seeds(kind, theirs),
         found.estimate, found.low, found.high, found.p_zero, found.p_margin,
-        compare.scale_of(kind, [*ours, *theirs]), higher, samples,
+        against_dense.scale_of(kind, [*ours, *theirs]), higher, samples,
         [int(place) for place in ids[first > 0]], [int(place) for place in ids[first < 0]],
         kind, (len(ours), len(theirs)),
     )  # fmt: skip

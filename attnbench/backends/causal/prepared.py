@@ -21,8 +21,9 @@ from attnbench.backends.encoders.inputs import padded
 from attnbench.backends.measurement import Measurement, hash_of, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.engine.learning.gates import IGNORED
-from attnbench.errors import Misfit, NotApplicable, UserError
+from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
@@ -34,13 +35,11 @@ class PreparedCausal:
 
     head = "causal-lm"
 
-    def __init__(
-        self, file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
-    ) -> None:
-        self.file, self.seed = file, seed
-        self._checkpoint, self._asked = checkpoint, calibration
+    def __init__(self, file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> None:
+        self.file = file
+        self._checkpoint, self._settings = checkpoint, settings
         self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer())
-        self.task = Stock(file, limit)
+        self.task = Stock(file, settings.limit)
         self._documents = self.task.documents()
         self.samples = len(self._documents)
         self._lm.inputs.rows(self.task.instances)
@@ -48,7 +47,7 @@ class PreparedCausal:
             "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
             "task": self.task.definition,
             "source": f"lm-eval {metadata.version('lm-eval')}",
-            "calibration": self._recipe(),
+            "calibration": calibration_.recipe(cast(Any, self.task), file, settings),
         }
 
     @property
@@ -130,7 +129,7 @@ class PreparedCausal:
             wanted = [(*[IGNORED] * (len(row.ids) + 1 - len(row.targets)), *row.targets) for row in part]
             labels = [line[: self._lm.max_length] for line in wanted]
             made.append({**self._lm.inputs.collate(whole), "labels": padded(labels, IGNORED)[0]})
-        random.Random(f"{self.seed} batches").shuffle(made)
+        random.Random(f"{self._settings.seed} batches").shuffle(made)
         return made
 
     def calibration_documents(self) -> list[tuple[str, ...]]:
@@ -154,7 +153,7 @@ class PreparedCausal:
 
     @functools.cached_property
     def _drawn(self) -> list[Any]:
-        source = calibration_.source(cast(Any, self.task), self._asked)
+        source = calibration_.source(cast(Any, self.task), self._settings.calibration)
         if source.dataset is not None and tasks.is_own(source.dataset[0]):
             raise UserError(
                 f"'{source.dataset[0]}' holds labels, task '{self.file.name}' does not: give DATASET:SPLIT"
@@ -165,7 +164,7 @@ class PreparedCausal:
             requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
         calibration_.require(requests, self.file.name, source)
         count = min(source.samples, len(requests))
-        chosen = random.Random(f"{self.seed} calibration").sample(range(len(requests)), count)
+        chosen = random.Random(f"{self._settings.seed} calibration").sample(range(len(requests)), count)
         evaluated = {hash(calibration_.plain(request.args)) for request in self.task.instances}
         shared = [k for k in chosen if hash(calibration_.plain(requests[k].args)) in evaluated]
         if shared:
@@ -174,14 +173,6 @@ class PreparedCausal:
                 f"such as {' '.join(requests[shared[0]].args)[:60]!r}. Give --calibration DATASET:SPLIT."
             )
         return [requests[k] for k in chosen]
-
-    def _recipe(self) -> str | None:
-        try:
-            chosen = calibration_.source(cast(Any, self.task), self._asked)
-        except NotApplicable:
-            return None
-        dataset = "/".join(filter(None, chosen.dataset or (self.file.dataset,)))
-        return f"{dataset}:{chosen.split}[{chosen.samples}] seed {self.seed}"
 
     def _said(self, requests: Sequence[Any]) -> list[Any]:
         task = self.task.tasks[requests[0].task_name]
@@ -197,11 +188,9 @@ class _Text:
         self.args = (text,)
 
 
-def prepare(
-    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
-) -> PreparedCausal:
+def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedCausal:
     """Load a stock task, build and tokenise its requests. Raises UserError."""
-    return PreparedCausal(file, checkpoint, limit, seed, calibration)
+    return PreparedCausal(file, checkpoint, settings)
 
 
 def _texts(path: str, name: str | None, split: str) -> list[str]:

@@ -21,6 +21,7 @@ from lm_eval.tasks import TaskManager
 from attnbench.backends.data import offline_if_unreachable
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import tasks
+from attnbench.inputs.task_yaml import quoted
 
 Document = dict[str, Any]
 
@@ -74,7 +75,7 @@ def reading(file: tasks.TaskFile) -> Iterator[None]:
             yield
     except (ConnectionError, FileNotFoundError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        key = quoted(file, reason)
+        key = quoted(file.path, reason)
         if key in ("include", "dataset_kwargs"):
             raise _mistake(file, key, reason) from error
         where = f" ({file.dataset})" if file.dataset else ""
@@ -101,28 +102,11 @@ def reading(file: tasks.TaskFile) -> Iterator[None]:
             key, said = "doc_to_target", "the first document's target is none of its choices, or one is empty"
         if key is None and not theirs and isinstance(error, TypeError):
             raise
-        raise _mistake(file, key or quoted(file, said), said) from error
+        raise _mistake(file, key or quoted(file.path, said), said) from error
 
 
 def _mistake(file: tasks.TaskFile, key: str | None, said: str) -> UserError:
     return UserError(f"{tasks.place(file.path, key or 'task')}: task '{file.name}' cannot be loaded: {said}")
-
-
-def quoted(file: tasks.TaskFile, said: str) -> str | None:
-    """Find the key whose value a message quotes, or the last part of it."""
-    for key, value in tasks.read_yaml(Path(file.path)).items():
-        for text in _texts(value):
-            names = "|".join(map(re.escape, {text, text.rpartition(".")[2]} - {""}))
-            if names and re.search(rf"""['"/]({names})['"]""", said):
-                return key
-    return None
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(part)
 
 
 def check_targets(file: tasks.TaskFile, task: Any) -> None:

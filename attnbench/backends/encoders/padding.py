@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from attnbench.backends import alone
 from attnbench.backends.encoders.inputs import Inputs, Row
 from attnbench.errors import UserError
-
-if TYPE_CHECKING:
-    from attnbench.backends.encoders.model import EncoderLM
 
 OTHER = {"right": "left", "left": "right"}
 
@@ -49,7 +46,7 @@ def rows(inputs: Inputs, requests: Sequence[Any]) -> list[Row]:
     return [row for rows in inputs.rows(requests) for row in rows if len(row.ids)]
 
 
-def suit(lm: EncoderLM, rows: Sequence[Row], tolerance: float) -> str | None:
+def suit(inputs: Inputs, answers: alone.Answers, rows: Sequence[Row], tolerance: float) -> str | None:
     """Pad on the tokenizer's side, or on the other where only there no answer changes.
 
     Returns why nothing may be padded, None where a text's answer is the same alone and in a batch.
@@ -59,13 +56,13 @@ def suit(lm: EncoderLM, rows: Sequence[Row], tolerance: float) -> str | None:
     short, long = alone.extremes(rows, [len(row.ids) for row in rows])
     if len(short.ids) == len(long.ids):  # what is fitted on may be of other lengths
         short = shortened(short)
-    given, found = lm.side, []
+    given, found = inputs.side, []
     for side in (given, OTHER[given]):
-        lm.side = side
-        found.append(alone.gap(lm.answers, short, long))
+        inputs.side = side
+        found.append(alone.gap(answers, short, long))
         if found[-1] <= tolerance:
             return None
-    lm.side = given
+    inputs.side = given
     return alone.ALONE.format(min(found))
 
 

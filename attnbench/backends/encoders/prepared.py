@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from attnbench.backends import alone
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.causal.stock_files import quoted
 from attnbench.backends.classification import Classify, Regress, Texts, own_task
 from attnbench.backends.encoders import padding
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask
 from attnbench.backends.measurement import Measurement, code_of, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.errors import Misfit, NotApplicable, TaskMistake, UserError
+from attnbench.errors import Misfit, TaskMistake, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
+from attnbench.inputs.task_yaml import quoted
 from attnbench.statistics import inference
 
 ARCHITECTURES = {
@@ -45,23 +46,18 @@ class Prepared:
         file: tasks.TaskFile,
         task: EncoderTask,
         checkpoint: Any,
-        limit: int | None,
-        seed: int,
-        calibration: str | None,
+        settings: Settings,
     ) -> None:
         self.file = file
         self.task = task
         self.head = task.head
-        self.limit = limit
-        self.seed = seed
-        self._checkpoint = checkpoint
-        self._asked = calibration
-        if isinstance(task, Texts) and calibration is not None:
-            chosen = calibration_.source(task, calibration)
+        self._checkpoint, self._settings = checkpoint, settings
+        if isinstance(task, Texts) and settings.calibration is not None:
+            chosen = calibration_.source(task, settings.calibration)
             if chosen.dataset and tasks.is_own(chosen.dataset[0]):
                 calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
-        task.build_all_requests(limit=limit)
+        task.build_all_requests(limit=settings.limit)
         cut = sum(getattr(row, "cut", False) for rows in self._lm.rows(task.instances) for row in rows)
         self.samples = len(task.instances)
         self.notes = [f"{cut} of {self.samples} inputs of {file.name} are cut to fit"] if cut else []
@@ -69,7 +65,7 @@ class Prepared:
             "dataset": self._hash_of(instance.doc for instance in task.instances),
             "task": definition(file, task),
             "source": "attnbench",
-            "calibration": self._recipe(),
+            "calibration": calibration_.recipe(task, file, settings),
         }
 
     def check(self, model: nn.Module) -> None:
@@ -90,7 +86,7 @@ class Prepared:
     def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
         """Pad as the model needs it. Returns why it has to read one text at a time, None where it has not."""
         with self.serving(model, device=device) as lm:
-            return padding.suit(lm, padding.rows(lm, requests), tolerance)
+            return padding.suit(lm, lm.answers, padding.rows(lm, requests), tolerance)
 
     def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
         """Return the longest and the shortest input, each alone; none where all are empty."""
@@ -110,7 +106,7 @@ class Prepared:
         with self.serving(model, **options) as lm:
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
-                lm, {"tasks": {name: task}}, limit=self.limit, bootstrap_iters=0, log_samples=False
+                lm, {"tasks": {name: task}}, limit=self._settings.limit, bootstrap_iters=0, log_samples=False
             )
         scores = {metric: np.array(task.items[metric], dtype=np.float64) for metric in task.metrics}
         return Measurement(
@@ -144,7 +140,7 @@ class Prepared:
         task = self.task
         order = label_order(self._checkpoint.config(), task.labels) if isinstance(task, Classify) else []
         docs = self.calibration_documents()
-        return calibration_.batches(task, docs, self._lm, order, self.seed, batch_size)
+        return calibration_.batches(task, docs, self._lm, order, self._settings.seed, batch_size)
 
     def calibration_documents(self) -> list[Document]:
         """Return the documents that `calibration` makes its batches of. Raises as it does."""
@@ -152,31 +148,19 @@ class Prepared:
 
     @functools.cached_property
     def _drawn(self) -> list[Document]:
-        with placed(self.file) if self._asked is None else contextlib.nullcontext():
-            chosen = calibration_.source(self.task, self._asked)
-            return calibration_.documents(self.task, chosen, self.seed)
+        with placed(self.file) if self._settings.calibration is None else contextlib.nullcontext():
+            chosen = calibration_.source(self.task, self._settings.calibration)
+            return calibration_.documents(self.task, chosen, self._settings.seed)
 
     def calibration_fingerprint(self) -> str:
         """Hash the calibration documents. Raises as `calibration` does."""
         return self._hash_of(self.calibration_documents())
 
-    def _recipe(self) -> str | None:
-        try:
-            chosen = calibration_.source(self.task, self._asked)
-        except NotApplicable:
-            return None
-        given = chosen.dataset and (tasks.shown(chosen.dataset[0]), chosen.dataset[1])
-        dataset = "/".join(filter(None, given or (self.file.dataset,)))
-        split = f":{chosen.split}" if chosen.split else ""
-        return f"{dataset}{split}[{chosen.samples}] seed {self.seed}"
-
     def _hash_of(self, docs: Iterable[Document]) -> str:
         return hash_of([*self.task.text(doc), self.task.doc_to_target(doc)] for doc in docs)
 
 
-def prepare(
-    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
-) -> Prepared:
+def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepared:
     """Load a task of ours and build its requests. Raises Misfit where the head is for other tasks."""
     config = checkpoint.config()
     with placed(file):
@@ -186,7 +170,7 @@ def prepare(
         if file.configuration:
             task.narrow(file.name, file.configuration)
         _check_head(checkpoint.name, config, task.head, file.name)
-        return Prepared(file, task, checkpoint, limit, seed, calibration)
+        return Prepared(file, task, checkpoint, settings)
 
 
 @contextlib.contextmanager
@@ -204,7 +188,7 @@ def built(file: tasks.TaskFile) -> EncoderTask:
         (found,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
     except (ImportError, AttributeError, SyntaxError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{tasks.place(file.path, quoted(file, said) or 'class')}: {said}") from error
+        raise UserError(f"{tasks.place(file.path, quoted(file.path, said) or 'class')}: {said}") from error
     if not isinstance(found, EncoderTask):
         raise UserError(
             f"{tasks.place(file.path, 'class')}: task '{file.name}' is not a task for encoders: its class is "

@@ -16,6 +16,7 @@ from attnbench.backends.served import BATCH_SIZE, Serving
 from attnbench.backends.translation.model import Seq2SeqLM
 from attnbench.errors import Misfit
 from attnbench.inputs import tasks
+from attnbench.inputs.settings import Settings
 
 
 class PreparedSeq2Seq(prepared.Prepared):
@@ -65,7 +66,7 @@ class PreparedSeq2Seq(prepared.Prepared):
         Raises NotApplicable without a calibration split, UserError where a sample is also evaluated.
         """
         made = self._batches(self.calibration_documents(), batch_size)
-        random.Random(f"{self.seed} batches").shuffle(made)
+        random.Random(f"{self._settings.seed} batches").shuffle(made)
         return made
 
     def _batches(self, docs: Sequence[Document], size: int) -> list[dict[str, Tensor]]:
@@ -78,10 +79,8 @@ class PreparedSeq2Seq(prepared.Prepared):
         ]
 
 
-def prepare(
-    file: tasks.TaskFile, checkpoint: Any, limit: int | None, seed: int, calibration: str | None
-) -> PreparedSeq2Seq:
+def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedSeq2Seq:
     """Load a translation task and build its requests. Raises UserError."""
     with prepared.placed(file):
         task = prepared.built(file)
-        return PreparedSeq2Seq(file, task, checkpoint, limit, seed, calibration)
+        return PreparedSeq2Seq(file, task, checkpoint, settings)

@@ -1,1 +1,4 @@
-"""attnbench/boards/formats"""
+"""Boards for other programs: comma-separated values and LaTeX.
+
+May import `boards/tables` and what that may import. Begin with `exports.py`.
+"""

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import cells, footnotes, leaderboard
+from attnbench.boards.tables import cells, footnotes
 from attnbench.boards.tables.legend import legend
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
@@ -68,9 +68,8 @@ def to_latex(board: Board) -> str:
 def _table(section: Section, title: str) -> str:
     rows = section.rows
     found = [cells.costs(row) for row in rows]
-    names = [name for name in leaderboard.COSTS if any(each.get(name) for each in found)]
-    if all(row.heads in (None, 1.0) for row in rows):
-        names = [name for name in names if name != "heads"]
+    dropped = cells.left_out(rows, found)
+    names = [name for name in cells.COSTS if name not in dropped]
     header = ["method", "score", r"$\Delta$ dense [95\,\%]", "", "kept", *names]
     columns, heading = f"{{lrrl{'r' * (len(header) - 4)}}}", " & ".join(header) + r" \\"
     caption = tex(" ".join([title, *legend(rows, hidden=("divergence", "seconds"))]), 4000)
@@ -86,9 +85,8 @@ def _table(section: Section, title: str) -> str:
     for row in rows:
         if (row.model, row.task) != group:
             group = (row.model, row.task)
-            samples = f" ({row.samples:,})" if row.samples else ""
             unit = r", \%" if row.scale == "fraction" else ""
-            told = f"{tex(row.model)}, {tex(row.task)}{samples}: {tex(row.metric) or 'score'}{unit}"
+            told = f"{tex(row.model)}, {cells.task_of(row, tex)}: {tex(row.metric) or 'score'}{unit}"
             lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{told}}} \\"]
         lines.append(" & ".join(_cells(row, names)) + r" \\")
     notes = [*footnotes.verdicts(rows, clean), *footnotes.footnotes(rows, section.records, clean)]

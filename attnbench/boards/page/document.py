@@ -14,6 +14,7 @@ from attnbench.boards import choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
 from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
@@ -95,18 +96,9 @@ def reproduce(body: dict[str, Any]) -> str:
 def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     rows = section.rows
     lines = [{**_names(row), **leaderboard.cells(row, clean)} for row in rows]
-    names = ["model", "task", "method", "metric", "score", leaderboard.DIFFERENCE, "", *leaderboard.COSTS]
-    dropped = {name for name in ("metric", *leaderboard.COSTS) if not any(line.get(name) for line in lines)}
-    if all(row.heads in (None, 1.0) for row in rows):
-        dropped.add("heads")
-    metrics = {row.metric for row in rows if row.metric}
-    if len(metrics) == 1:
-        dropped.add("metric")
-    score = next(iter(metrics)) if len(metrics) == 1 else "score"
-    titles = {
-        "": "verdict",
-        "score": score + (" %" if {row.scale for row in rows if row.metric} == {"fraction"} else ""),
-    }
+    titles = {"": "verdict", "score": score_title(rows)}
+    names = ["model", "task", "method", "metric", "score", leaderboard.DIFFERENCE, "", *COSTS]
+    dropped = left_out(rows, lines) - {""}  # a verdict stands there in words too
     names = [name for name in names if name not in dropped]
     same = {name for name in ("model", "task") if len({line[name] for line in lines}) == 1}
     told = ", ".join(safe(lines[0][name]) for name in ("model", "task") if name in same)
@@ -140,8 +132,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
 
 
 def _names(row: Row) -> dict[str, str]:
-    samples = f" ({row.samples:,})" if row.samples else ""
-    return {"model": row.model, "task": clean(row.task) + samples, "": ""}
+    return {"model": row.model, "task": task_of(row, clean), "": ""}
 
 
 def _class(name: str, same: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the pictures of a board show: their points, as numbers. Pure; attnbench/draw.py draws them."""
+"""What the pictures of a board show: their points, as numbers. Pure; `draw.py` draws them."""
 
 from __future__ import annotations
 

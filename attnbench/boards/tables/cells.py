@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from attnbench.records.inert import Show
 from attnbench.statistics.row import Row
 
+COSTS = (
+    "kept", "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory", "divergence", "seconds",
+)  # fmt: skip
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
+
+
+def task_of(row: Row, show: Show) -> str:
+    """Write a row's task and, where it was measured, the number of samples."""
+    return show(row.task) + (f" ({row.samples:,})" if row.samples else "")
+
+
+def score_title(rows: Sequence[Row]) -> str:
+    """Return the header of the scores: the metric where there is one only, and its unit."""
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric)
+    unit = " %" if {row.scale for row in rows if row.metric} == {"fraction"} else ""
+    return (next(iter(metrics)) if len(metrics) == 1 else "score") + unit
+
+
+def left_out(rows: Sequence[Row], lines: Sequence[Mapping[str, str]]) -> set[str]:
+    """Return the columns that tell nothing: that nobody fills, a single metric, heads where all are kept."""
+    found = {name for name in ("metric", "", *COSTS) if not any(line.get(name) for line in lines)}
+    if all(row.heads in (None, 1.0) for row in rows):
+        found.add("heads")
+    if len({row.metric for row in rows if row.metric}) < 2:
+        found.add("metric")
+    return found
 
 
 def kept(row: Row) -> str:

@@ -11,30 +11,26 @@ from tabulate import tabulate
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.tables import footnotes
-from attnbench.boards.tables.cells import costs, kept
+from attnbench.boards.tables.cells import COSTS, costs, kept, left_out, score_title, task_of
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import Show, clean, escape, wrap
-from attnbench.statistics import compare
+from attnbench.statistics import against_dense
 from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 DIFFERENCE = "Δ dense [95 %]"
-COSTS = (
-    "kept", "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory", "divergence", "seconds",
-)  # fmt: skip
-OPTIONAL = ("metric", "", *COSTS)
 FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
 WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
 
 
-def render(records: Iterable[Record], format: str = "md", margin: float = compare.MARGIN) -> str:
+def render(records: Iterable[Record], format: str = "md", margin: float = against_dense.MARGIN) -> str:
     """Render records for a terminal ("text") or as markdown ("md"), pocket models in a table of their own.
 
-    Raises UserError where records contradict each other: see compare.rows.
+    Raises UserError where records contradict each other: see against_dense.rows.
     """
     return write(board.build(records, margin=margin), format)
 
@@ -85,7 +81,7 @@ def _titled(title: str, header: list[str], rows: list[list[str]], markdown: bool
     return [f"## {title}" if markdown else title, table]
 
 
-def to_json(records: Iterable[Record], margin: float = compare.MARGIN) -> list[dict[str, Any]]:
+def to_json(records: Iterable[Record], margin: float = against_dense.MARGIN) -> list[dict[str, Any]]:
     """Return the records as plain dicts, each with `comparison`: metric -> its row of the table."""
     return [body for section in board.build(records, margin=margin).sections for body in bodies(section)]
 
@@ -125,8 +121,7 @@ def _markdown(rows: Sequence[Row]) -> str:
     lines, before = [], ("", "", "")
     for row in rows:
         here = (row.model, row.task, row.method)
-        task = escape(row.task) + (f" ({row.samples:,})" if row.samples else "")
-        names = [escape(row.model), task, _method(row, escape)]
+        names = [escape(row.model), task_of(row, escape), _method(row, escape)]
         blank = [here[: k + 1] == before[: k + 1] for k in range(3)]
         shown = ["" if same else name for same, name in zip(blank, names, strict=True)]
         lines.append({**dict(zip(("model", "task", "method"), shown, strict=True)), **cells(row, escape)})
@@ -141,10 +136,9 @@ def _text(rows: Sequence[Row]) -> str:
     for row in rows:
         if (row.model, row.task) != group:
             group, method = (row.model, row.task), ""
-            samples = f" ({row.samples:,})" if row.samples else ""
             if lines:
                 lines.append({})
-            lines.append({"model, task, method": f"{clean(row.model)} {clean(row.task)}{samples}"})
+            lines.append({"model, task, method": f"{clean(row.model)} {task_of(row, clean)}"})
         name = "" if row.method == method else f"  {_method(row, clean)}"
         method = row.method
         lines.append({"model, task, method": name, **cells(row, clean)})
@@ -152,17 +146,10 @@ def _text(rows: Sequence[Row]) -> str:
 
 
 def _tabulate(lines: Sequence[dict[str, str]], rows: Sequence[Row], style: str, show: Show) -> str:
-    """Lay cells out by column, leaving out those that nobody fills; a single metric goes into the header."""
-    metrics = dict.fromkeys(row.metric for row in rows if row.metric)
-    scales = {row.scale for row in rows if row.metric}
+    """Lay cells out by column, leaving out those that tell nothing; a single metric goes into the header."""
     header = {name: name for line in lines for name in line}
-    header["score"] = (show(next(iter(metrics))) if len(metrics) == 1 else "score") + (
-        " %" if scales == {"fraction"} else ""
-    )
-    drop = {name for name in OPTIONAL if not any(line.get(name) for line in lines)}
-    drop |= set(WIDE) if style == "plain" else set()
-    drop |= {"heads"} if all(row.heads in (None, 1.0) for row in rows) else set()
-    drop |= {"metric"} if len(metrics) < 2 else set()
+    header["score"] = show(score_title(rows))
+    drop = left_out(rows, lines) | (set(WIDE) if style == "plain" else set())
     names = [name for name in header if name not in drop]
     body = [[header[name] for name in names], *([line.get(name, "") for name in names] for line in lines)]
     text = tabulate(

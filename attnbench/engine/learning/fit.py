@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from attnbench.engine.applicable import require_sites
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
@@ -15,6 +16,19 @@ Batch = dict[str, Any]
 def placed(batches: Sequence[Batch], device: str) -> list[Batch]:
     """Return batches on a device."""
     return [{key: value.to(device) for key, value in batch.items()} for batch in batches]
+
+
+def learn(model: Any, methods: Sequence[Method], seed: int, samples: Callable[[], Sequence[Batch]]) -> None:
+    """Let methods learn as a run lets them: where they act, by its seed, from samples if one of them learns.
+
+    Raises NotApplicable where a method has no place in the model or there is nothing to learn from, and what
+    `fit` raises.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    require_sites(model, methods)
+    fit(model, methods, samples() if any(map(needs_fit, methods)) else [])
 
 
 def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:

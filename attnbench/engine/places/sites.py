@@ -17,6 +17,8 @@ from attnbench.engine.places.routing import HEADLESS, attached, known, unsupport
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Site
 
+__all__ = ["discover", "forget"]
+
 _known: WeakKeyDictionary[nn.Module, list[Site]] = WeakKeyDictionary()
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from attnbench.inputs.models import Checkpoint
 
+__all__ = ["load"]
+
 SCHEMA = 1
 Layer = tuple[str, int]  # kind, layer
 

@@ -1,1 +1,6 @@
-"""attnbench/engine/serving"""
+"""What happens where a model attends while methods are applied: in tiles, fast, counted and guarded.
+
+May import `engine/places` and what that may import. Begin with `attention.py`, where a block of `apply`
+begins and ends; then `dispatch.py` for one attention call, `tiles.py` and `scored.py` for one tile of it.
+The kernels that methods use are in `kernels.py`.
+"""

@@ -14,6 +14,15 @@ from attnbench.engine.serving import smallest
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "drop_random",
+    "drop_smallest",
+    "quantise",
+    "quantise_linear",
+    "quantise_log",
+    "threshold",
+    "threshold_rows",
+]
 CHAIN = 8  # up to so many levels one pass a level costs less than a logarithm and an exponential
 PIECE = 1 << 18  # elements on which all passes of a quantiser run before the next: the cache holds them
 

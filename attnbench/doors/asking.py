@@ -1,0 +1,44 @@
+"""How the doors to other frameworks ask a model: loaded and served as `attnbench run` does it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attnbench.engine.realised import sidecar
+from attnbench.engine.serving.soundness import require_hits, require_sound
+from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
+from attnbench.methods.protocol import Method
+
+
+def loaded(name: str, checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
+    """Load a checkpoint with a task's head. Raises UserError where either does not fit."""
+    model = sidecar.loaded(checkpoint, head, settings.device, settings.dtype)
+    require_sound(name, model, settings.dtype)
+    return model
+
+
+@contextlib.contextmanager
+def asked(model: Any, methods: Sequence[Method], server: Any, settings: Settings) -> Iterator[Any]:
+    """Yield what answers lm-eval's requests with methods applied.
+
+    Raises RuntimeError where a method missed a place of the model.
+    """
+    from attnbench.engine.serving.attention import apply
+
+    options = {"batch_size": settings.batch_size, "device": settings.device}
+    with apply(model, *methods) as applied, server.serving(model, **options) as lm:
+        yield lm
+    require_hits(applied)
+
+
+def one_by_one(name: str, reason: str | None, settings: Settings) -> Settings:
+    """Return settings that ask for one text at a time where there is a reason, which is said on stderr."""
+    if reason is None:
+        return settings
+    print(f"warning: {name}: {reason}", file=sys.stderr)
+    return dataclasses.replace(settings, batch_size=1, batch_tokens=None)

@@ -1,0 +1,233 @@
+"""Records to rows: every method against dense on the same samples, seeds grouped, claims corrected."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attnbench.errors import UserError
+from attnbench.methods import controls
+from attnbench.methods.controls import CONTROLS
+from attnbench.methods.families import name_without_seed
+from attnbench.statistics import inference, same_samples
+from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, working
+from attnbench.statistics.row import LEVEL, Row
+
+if TYPE_CHECKING:
+    import pandas
+
+    from attnbench.records.record import Record
+
+MARGIN = 0.01
+SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
+
+
+def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
+    """Compare every cell with the dense cell of its model and task.
+
+    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
+    they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one
+    point; of 100 for BLEU and chrF), on the log for perplexities (1 %), relative to dense for any other
+    number. Holm corrects over all but controls. A cell of other samples than dense's is a failed one. Raises
+    UserError where a cell has two different records.
+    """
+    found: list[Row] = []
+    for (model, task), cells in _columns(records).items():
+        found += _column(model, task, cells, margin)
+    claims = [row for row in found if row.p_margin is not None]
+    for row, corrected in zip(claims, inference.holm([row.p_margin or 0.0 for row in claims]), strict=True):
+        row.p_holm = corrected
+    for row in claims:
+        if row.verdict == "undecided":
+            row.needed = _needed(row, LEVEL / len(claims))
+    return found
+
+
+def to_frame(rows: Sequence[Row]) -> pandas.DataFrame:
+    """Return one line a row, marks and verdicts included."""
+    import pandas
+
+    columns = [*(item.name for item in dataclasses.fields(Row)), "mark", "verdict"]
+    return pandas.DataFrame([row.as_dict() for row in rows], columns=columns)
+
+
+def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Record]]:
+    columns: dict[tuple[str, str], dict[str, Record]] = {}
+    for item in records:
+        cells = columns.setdefault((item.cell["model"], item.cell["task"]), {})
+        twin = cells.get(item.cell["method"])
+        if twin is not None and (twin.metrics, twin.status) != (item.metrics, item.status):
+            files = ", " + " and ".join(each.file for each in (twin, item)) if item.file else ""
+            raise UserError(
+                f"two records for {_name(item)} disagree{files}: keep one, or measure it again with --force"
+            )
+        cells[item.cell["method"]] = item
+    return columns
+
+
+def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> list[Row]:
+    """Make the rows of one model on one task."""
+    problems = {method: problem(item) for method, item in cells.items()}
+    measured = {method: item for method, item in cells.items() if problems[method] is None}
+    problems |= same_samples.others(measured)
+    measured = {method: item for method, item in measured.items() if problems[method] is None}
+    groups: dict[str, list[Record]] = {}
+    for method, item in measured.items():
+        groups.setdefault(name_without_seed(method), []).append(item)
+    named = {
+        base if len(members) > 1 else members[0].cell["method"]: members for base, members in groups.items()
+    }
+    metrics = list(dict.fromkeys(metric for item in measured.values() for metric in item.metrics))
+    blocks: dict[str, list[Row]] = {name: [] for name in named}
+    for metric in metrics:
+        having = {
+            name: members for name, members in named.items() if all(metric in m.metrics for m in members)
+        }
+        for name, row in _compared(model, task, metric, having, margin).items():
+            row.primary = not blocks[name]
+            blocks[name].append(row)
+    good = controls.beside(sorted((block for block in blocks.values() if block), key=_order))
+    bad = [
+        Row(
+            model, task, method, status="failed" if item.status == "measured" else item.status,
+            error=problems[method], seconds=_seconds([item]),
+        )
+        for method, item in cells.items() if problems[method] is not None
+    ]  # fmt: skip
+    bad.sort(key=lambda row: (row.method not in CONTROLS, row.status))
+    return [row for block in good for row in block] + bad
+
+
+def problem(item: Record) -> str | None:
+    """Say why a record has no number to compare, or None."""
+    if item.status != "measured":
+        return item.error or "no reason was recorded"
+    for name, metric in item.metrics.items():
+        if not isinstance(metric.get("value"), (int, float)) or not math.isfinite(metric["value"]):
+            return f"{name} is {metric.get('value')}"
+        scores, kind = item.scores.get(name), metric.get("aggregate", "mean")
+        if scores is not None and len(scores):
+            own = aggregate(kind, scores)
+            if not abs(own - metric["value"]) <= SCORES_MATCH * max(abs(own), abs(metric["value"]), 1e-3):
+                return f"{name} is {metric['value']:.6g} in the record but {own:.6g} by its samples"
+    return None if item.metrics else "no metric was recorded"
+
+
+def mismatches(records: Iterable[Record]) -> Iterator[str]:
+    """Yield a line for every cell that was measured on other samples than its model's dense on that task."""
+    for (model, task), cells in _columns(records).items():
+        measured = {method: item for method, item in cells.items() if problem(item) is None}
+        for method, told in same_samples.others(measured).items():
+            yield f"{model} {task} {method}: {told}"
+
+
+def _compared(
+    model: str, task: str, metric: str, cells: dict[str, list[Record]], margin: float
+) -> dict[str, Row]:
+    """Make the rows of one metric, with their differences to dense where there is a dense cell."""
+    found = {name: _row(model, task, metric, name, members) for name, members in cells.items()}
+    arrays = {name: [item.scores.get(metric) for item in members] for name, members in cells.items()}
+    kind = next(iter(cells.values()))[0].metrics[metric].get("aggregate", "mean")
+    usable: dict[str, list[Array]] = {
+        name: [np.asarray(a, float) for a in scores if a is not None]
+        for name, scores in arrays.items()
+        if all(a is not None and len(a) for a in scores)
+    }
+    scale = scale_of(kind, [a for scores in usable.values() for a in scores])
+    for name, row in found.items():
+        row.scale = scale
+        if name in usable and row.seeds > 1:
+            row.stderr = inference.standard_error(kind, usable[name])
+    if "dense" not in usable:
+        return found
+    dense = usable.pop("dense")[0]
+    width = {"score": 100 * margin, "raw": margin * abs(working(kind, dense))}.get(scale, margin)
+    higher = found["dense"].higher_is_better
+    for (name, scores), result in zip(
+        usable.items(), inference.paired(kind, dense, list(usable.values()), width, higher), strict=True
+    ):
+        row = found[name]
+        row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
+        row.mcnemar, row.flips = result.mcnemar, result.flips
+        row.p_margin = None if name in CONTROLS else result.p_margin
+        if row.seeds > 1 and kind == "perplexity":
+            row.score = over_seeds(kind, scores)
+    _fill_kept(found, kind, dense, usable)
+    return found
+
+
+def _fill_kept(found: dict[str, Row], kind: str, dense: Array, usable: dict[str, list[Array]]) -> None:
+    floor = found.get("uniform")
+    if floor is None or floor.low is None or not (floor.worse or floor.better):
+        return
+    top, bottom = working(kind, dense), working(kind, usable["uniform"][0])
+    for name, row in found.items():
+        if name == "dense" or name in usable:
+            score = top if name == "dense" else float(np.mean([working(kind, a) for a in usable[name]]))
+            row.kept = inference.kept(score, top, bottom)
+
+
+def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record]) -> Row:
+    entries = [item.metrics[metric] for item in members]
+    values = [float(entry["value"]) for entry in entries]
+    scores = members[0].scores.get(metric)
+    effects = [item.receipt.get("effect") for item in members]
+    return Row(
+        model, task, name, metric,
+        samples=0 if scores is None else len(scores),
+        seeds=len(members),
+        score=float(np.mean(values)),
+        stderr=entries[0].get("stderr"),
+        seed_low=min(values) if len(values) > 1 else None,
+        seed_high=max(values) if len(values) > 1 else None,
+        higher_is_better=bool(entries[0].get("higher_is_better", True)),
+        seconds=_seconds(members),
+        effect=_effect(effects) if name != "dense" else None,
+    ).with_costs(members)  # fmt: skip
+
+
+def _effect(effects: Sequence[str | None]) -> str | None:
+    """Say what changed nothing: the method, or some of its seeds."""
+    idle = effects.count("no effect")
+    if idle == len(effects):
+        return "no effect"
+    return f"{idle} of {len(effects)} seeds without effect" if idle else None
+
+
+def scale_of(kind: str, arrays: Sequence[Array]) -> str:
+    """Return the scale of a metric, as Row has it."""
+    if kind in ("bleu", "chrf"):
+        return "score"
+    if kind == "perplexity":
+        return "log"
+    return "fraction" if arrays and is_fraction(kind, arrays) else "raw"
+
+
+def _order(block: list[Row]) -> tuple[int, float]:
+    row = block[0]
+    if row.method in CONTROLS:
+        return CONTROLS.index(row.method), 0.0
+    best = row.kept if row.kept is not None else (row.score or 0.0) * (1 if row.higher_is_better else -1)
+    return len(CONTROLS), -best
+
+
+def _needed(row: Row, alpha: float) -> float:
+    result = inference.Paired(
+        row.difference or 0.0, row.low or 0.0, row.high or 0.0, row.p_margin or 0.0, flips=row.flips
+    )
+    return inference.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
+
+
+def _seconds(members: Sequence[Record]) -> float | None:
+    times = [
+        item.seconds.get("fit", 0.0) + item.seconds.get("evaluate", 0.0) for item in members if item.seconds
+    ]
+    return float(np.mean(times)) if times else None
+
+
+def _name(item: Record) -> str:
+    return " ".join(item.cell[key] for key in ("model", "task", "method"))

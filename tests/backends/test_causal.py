@@ -1,0 +1,555 @@
+"""Causal language models on tasks of lm-eval's stock form, against lm-eval's own HFLM on the same files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_tasks
+import torch
+from closeness import close, near_jumps
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+import attnbench
+from attnbench.backends import kinds, lm_eval
+from attnbench.doors import lm_eval_cli
+from attnbench.engine.serving.attention import apply
+from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import tasks
+from attnbench.inputs.models import Checkpoint
+from attnbench.inputs.settings import Settings
+from attnbench.statistics import aggregates
+
+WORDS = [f"w{k}" for k in range(40)]
+DATA = """
+import random
+from datasets import Dataset, DatasetDict
+
+def words(rng, low, high):
+    return [f"w{rng.randrange(40)}" for _ in range(rng.randint(low, high))]
+
+def document(rng):
+    first, longest = words(rng, 3, 12), words(rng, 1, 90)
+    choices = [" ".join(words(rng, 1, 4)) for _ in range(rng.randint(2, 4))]
+    return {
+        "good": " ".join(first), "bad": " ".join([*first[:-1], "w0"]), "page": " ".join(longest),
+        "choices": choices, "label": rng.randrange(len(choices)), "last": rng.choice(first),
+    }
+
+def made(**ignored):
+    splits = {name: random.Random(name) for name in ("train", "validation")}
+    return DatasetDict(
+        {name: Dataset.from_list([document(rng) for _ in range(12)]) for name, rng in splits.items()}
+    )
+
+def same(**ignored):
+    return DatasetDict({"train": made()["validation"], "validation": made()["validation"]})
+
+def spaced(**ignored):
+    found = same()
+    found["train"] = found["train"].map(lambda doc: {"good": "  ".join(doc["good"].split())})
+    return found
+"""
+COMMON = {
+    "custom_dataset": "!function made.made",
+    "validation_split": "validation",
+    "training_split": "train",
+    "num_fewshot": 0,
+}
+ACC = "{metric: acc, aggregation: mean, higher_is_better: true}"
+PERPLEXITY = "{metric: perplexity, aggregation: perplexity, higher_is_better: false}"
+FORMS = {
+    "pairs": {
+        "output_type": "multiple_choice", "doc_to_text": '""', "doc_to_target": 0,
+        "doc_to_choice": '"{{[good, bad]}}"', "metric_list": f"[{ACC}]",
+    },
+    "choices": {
+        "output_type": "multiple_choice", "doc_to_text": "good", "doc_to_target": "label",
+        "doc_to_choice": "choices", "metric_list": f"[{ACC}]",
+    },
+    "last": {
+        "output_type": "loglikelihood", "doc_to_text": "good", "doc_to_target": '" {{last}}"',
+        "target_delimiter": '""', "metric_list": f"[{PERPLEXITY}, {ACC}]",
+    },
+    "pages": {
+        "output_type": "loglikelihood_rolling", "doc_to_text": '""', "doc_to_target": "page",
+        "metric_list": "[{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]",
+    },
+    "written": {
+        "output_type": "generate_until", "doc_to_text": "good", "doc_to_target": "last",
+        "generation_kwargs": "{until: [w7], max_gen_toks: 6, do_sample: false}",
+        "metric_list": "[{metric: exact_match, aggregation: mean, higher_is_better: true}]",
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Build a tiny causal model once for each choice: family, positions, special tokens, vocabulary."""
+    return tiny_tasks.built_once(tmp_path_factory, _build)
+
+
+def _build(folder, family="gpt2", positions=32, special=("pad", "bos", "eos"), vocabulary=None):
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    known = {token: k for k, token in enumerate([*(f"<{name}>" for name in special), "[UNK]", *WORDS])}
+    raw = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.decoder = decoders.WordPiece()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, **{f"{name}_token": f"<{name}>" for name in special}
+    )
+    size = {"vocab_size": vocabulary or len(known), "bos_token_id": 1, "eos_token_id": 2}
+    if family == "gpt2":
+        config = transformers.GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, n_positions=positions,
+            attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, **size,
+        )  # fmt: skip
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+        config = transformers.LlamaConfig(
+            num_key_value_heads=2, max_position_embeddings=positions, **shape, **size
+        )
+        model = transformers.LlamaForCausalLM(config)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        if weight.dim() == 2:
+            weight.data.normal_(std=0.5)
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Write a task's YAML beside its data, and return the folder."""
+
+    def write(form="pairs", name="made", **changes):
+        (tmp_path / "made.py").write_text(DATA)
+        content = {"task": name, **COMMON, **FORMS[form], **changes}
+        lines = [f"{key}: {value}" for key, value in content.items() if value is not None]
+        (tmp_path / f"{name}.yaml").write_text("\n".join(lines))
+        return str(tmp_path)
+
+    return write
+
+
+def _prepare(folder, checkpoint, name="made", **options):
+    return lm_eval.prepare(name, checkpoint, Settings(include_path=folder, **options))
+
+
+def _by_hflm(folder, checkpoint, limit=None):
+    """Evaluate by lm-eval alone, one input at a time. Returns its metrics and the responses by document."""
+    lm = HFLM(
+        pretrained=checkpoint.load("causal-lm"),
+        tokenizer=checkpoint.tokenizer(),
+        batch_size=1,
+        max_length=None,
+    )
+    loaded = TaskManager(include_defaults=False).load([str(Path(folder) / "made.yaml")])
+    found = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
+    return found["results"]["made"], [sample["resps"] for sample in found["samples"]["made"]]
+
+
+# equality with lm-eval's own model
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("form", FORMS)
+def test_dense_numbers_are_those_of_lm_evals_own_model(form, family, checkpoint, task):
+    folder, chosen = task(form), checkpoint(family)
+    prepared = _prepare(folder, chosen)
+    model = chosen.load(prepared.head)
+    prepared.check(model)
+    found = prepared.evaluate(model, batch_size=5)
+    metrics, responses = _by_hflm(folder, chosen)
+    for name, metric in found.metrics.items():
+        close(metric["value"], metrics[f"{name},none"], layers=2)
+        assert metric["value"] == pytest.approx(aggregates.aggregate(metric["aggregate"], found.scores[name]))
+    ours = [[instance.resps for instance in requests] for requests in prepared._documents.values()]
+    for own, theirs in zip(ours, responses, strict=True):
+        for (answer,), (expected,) in zip(own, theirs, strict=True):
+            if form == "written":
+                assert answer == expected
+            else:
+                close(np.ravel(answer), np.ravel(expected), layers=2)
+    wanted = {"pages": ["word_perplexity"], "last": ["perplexity", "acc"], "written": ["exact_match"]}
+    assert list(found.metrics) == wanted.get(form, ["acc"])  # the others are the same log-likelihoods again
+    assert found.scores["doc_id"].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_results_depend_on_no_batch(form, checkpoint, task):
+    chosen = checkpoint("llama")
+    prepared = _prepare(task(form), chosen)
+    model = chosen.load("causal-lm")
+    with near_jumps(model, "prune50") as near:
+        first = prepared.evaluate(model, batch_size=1)
+    assert not any(near)
+    with apply(model, "prune50"):
+        for options in ({"batch_size": 7}, {"batch_size": 64}, {"batch_tokens": 40}):
+            other = prepared.evaluate(model, **options)
+            close(np.stack(other.outputs), np.stack(first.outputs), layers=2)
+            for name, metric in first.metrics.items():
+                close(other.metrics[name]["value"], metric["value"], layers=2)
+
+
+def test_padding_is_masked_and_each_distinct_input_is_read_once(checkpoint, task, monkeypatch):
+    chosen = checkpoint()
+    prepared = _prepare(task("pairs"), chosen)
+    model, rows = chosen.load("causal-lm"), []
+    forward = type(model).forward
+
+    def spied(self, input_ids=None, attention_mask=None, **options):
+        for ids, mask in zip(input_ids, attention_mask, strict=True):
+            assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+            rows.append(tuple(ids[mask.bool()].tolist()))
+        return forward(self, input_ids=input_ids, attention_mask=attention_mask, **options)
+
+    monkeypatch.setattr(type(model), "forward", spied)
+    prepared.evaluate(model, batch_size=4)
+    assert len(rows) == len(set(rows)) == 12  # a pair differs in its last word, which is predicted, not read
+    lengths = [len(row) for row in rows]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_second_evaluation_starts_afresh(checkpoint, task):
+    chosen = checkpoint("llama")
+    prepared = _prepare(task("choices"), chosen)
+    model, requests = chosen.load("causal-lm"), list(prepared.task.instances)
+    first = prepared.evaluate(model)
+    with apply(model, "uniform"):
+        between = prepared.evaluate(model)
+    again = prepared.evaluate(model)
+    assert not np.allclose(np.stack(between.outputs), np.stack(first.outputs), atol=1e-3)
+    np.testing.assert_array_equal(np.stack(again.outputs), np.stack(first.outputs))
+    assert all(before is now for before, now in zip(requests, prepared.task.instances, strict=True))
+
+
+def test_progress_ends_at_the_number_of_samples(checkpoint, task):
+    for form in FORMS:
+        chosen, heard = checkpoint(), []
+        prepared = _prepare(task(form), chosen, limit=5)
+        prepared.evaluate(chosen.load("causal-lm"), batch_size=2, progress=heard.append)
+        assert heard == sorted(heard) and heard[-1] == prepared.samples == 5
+
+
+def test_windows_score_every_token_once(checkpoint, task):
+    chosen = checkpoint(positions=16)
+    prepared = _prepare(task("pages"), chosen)
+    for instance, windows in zip(
+        prepared.task.instances, prepared._lm.inputs.rows(prepared.task.instances), strict=True
+    ):
+        tokens = chosen.tokenizer()(instance.args[0])["input_ids"]
+        assert [token for row in windows for token in row.targets] == tokens
+        assert all(len(row.ids) <= 16 for row in windows)
+    assert any(len(rows) > 2 for rows in prepared._lm.inputs.rows(prepared.task.instances))
+
+
+# a group
+
+
+def test_a_group_is_one_cell(checkpoint, task, tmp_path, monkeypatch):
+    folder, chosen = task("pairs", name="first"), checkpoint()
+    task("choices", name="second")
+    (tmp_path / "_both.yaml").write_text("group: both\ntask: [first, second]\nmetadata: {version: 1}\n")
+    file = tasks.TaskFile("both", str(tmp_path / "_both.yaml"), "causal-lm", "", (), None, "")
+    monkeypatch.setattr(tasks, "stock", {"both": file}.get)
+    prepared = lm_eval.prepare("both", chosen, Settings(limit=7))
+    model = chosen.load("causal-lm")
+    found = prepared.evaluate(model)
+    alone = [_prepare(folder, chosen, name, limit=7).evaluate(model) for name in ("first", "second")]
+    assert prepared.samples == 14 and len({len(output) for output in found.outputs}) == 1
+    np.testing.assert_array_equal(found.scores["acc"], np.concatenate([each.scores["acc"] for each in alone]))
+    assert found.metrics["acc"]["value"] == pytest.approx(found.scores["acc"].mean())
+    assert found.scores["doc_id"].tolist() == [*range(7), *range(12, 19)]  # they do not follow the limit
+
+
+# calibration
+
+
+@pytest.mark.parametrize("form", ["pairs", "choices", "last", "written"])
+def test_calibration_labels_are_what_the_task_asks_for(form, checkpoint, task):
+    chosen = checkpoint("llama")
+    eight, seven = (f"{{calibration: {{split: train, samples: {count}}}}}" for count in (8, 7))
+    prepared = _prepare(task(form, metadata=eight), chosen)
+    tokenizer, found = chosen.tokenizer(), []
+    for batch in prepared.calibration(batch_size=3):
+        ids, labels, mask = (batch[name] for name in ("input_ids", "labels", "attention_mask"))
+        for k in range(len(ids)):
+            asked = labels[k] != -100
+            assert (ids[k][asked] == labels[k][asked]).all() and not asked[0] and mask[k][asked].all()
+            whole = tokenizer.decode(ids[k][mask[k].bool()]).removeprefix("<bos>").strip()
+            found.append((whole, tokenizer.decode(labels[k][asked])))
+        with torch.no_grad():
+            assert chosen.load("causal-lm")(**batch).loss.isfinite()
+    documents = prepared.calibration_documents()
+    assert len(documents) == 8
+    expected = [((context + target).strip(), target.strip()) for context, target in documents]
+    assert sorted(found) == sorted(expected)
+    right = {"pairs": "good", "last": "last", "written": "last"}.get(form)
+    train = prepared.task.tasks["made"].dataset["train"]
+    answers = {doc[right] if right else doc["choices"][doc["label"]] for doc in train}
+    assert {target for _, target in found} <= answers
+    assert prepared.fingerprints["calibration"] == "made.made:train[8] seed 0"
+    fewer = _prepare(task(form, metadata=seven), chosen)
+    assert prepared.calibration_fingerprint() != fewer.calibration_fingerprint()
+    assert _prepare(task(form), chosen).fingerprints["calibration"] == "made.made:train[512] seed 0"
+
+
+def test_a_long_text_is_calibrated_on_in_windows(checkpoint, task):
+    prepared = _prepare(task("pages"), checkpoint(positions=16))
+    batches = prepared.calibration()
+    assert all(batch["input_ids"].shape[1] <= 16 for batch in batches)
+    pages = prepared.task.tasks["made"].dataset["train"]["page"]
+    seen = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    lengths = [len(page.split()) for page in pages]
+    full = sum(-(-length // 16) for length in lengths if length >= 16)
+    assert seen == sum(lengths) - full  # a full window has no place for the last word that it predicts
+
+
+def test_calibration_that_is_evaluated_or_missing(checkpoint, task, tmp_path):
+    chosen = checkpoint()
+    for splits in ("same", "spaced"):
+        overlapping = _prepare(task(custom_dataset=f"!function made.{splits}"), chosen)
+        with pytest.raises(UserError, match="12 of 12 calibration samples of task 'made' are evaluated too"):
+            overlapping.calibration()
+    without = _prepare(task(training_split=None), chosen)
+    assert without.fingerprints["calibration"] is None
+    with pytest.raises(NotApplicable, match="task 'made' has no training split: give --calibration"):
+        without.calibration()
+    named = _prepare(task(metadata="{calibration: {split: train, samples: 5}}", training_split=None), chosen)
+    assert sum(len(batch["input_ids"]) for batch in named.calibration()) == 5
+    wrong = _prepare(task(metadata="{calibration: {split: dev, samples: 5}}"), chosen)
+    with pytest.raises(UserError, match=r"has no split 'dev'. It has train, validation"):
+        wrong.calibration()
+
+
+def test_any_text_can_be_calibrated_on(checkpoint, task, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    rows = [{"number": k, "page": " ".join(WORDS[k : k + 20])} for k in range(10)]
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    chosen = checkpoint(positions=16)
+    prepared = _prepare(task(training_split=None), chosen, calibration=f"{folder}:train")
+    (batch,) = prepared.calibration(batch_size=99)
+    assert len(batch["input_ids"]) == 20 and batch["input_ids"].shape[1] == 16  # two windows each
+    (folder / "train.jsonl").write_text("\n".join(json.dumps({"number": k}) for k in range(3)))
+    with pytest.raises(UserError, match=r"has no column 'text'. It has number"):
+        _prepare(task(training_split=None), chosen, calibration=f"{folder}:train").calibration()
+
+
+# a whole run
+
+
+def test_a_run_measures_methods_and_lm_evals_command_line_agrees(checkpoint, task, tmp_path, monkeypatch):
+    monkeypatch.setattr("lm_eval.utils._LOGGING_CONFIGURED", True)
+    path = checkpoint("llama").path
+    methods = "prune50,logquant3,heads50:gradient,mask50,prune50:on=encoder"
+    ran = attnbench.run(path, methods, "pocket-agreement", limit=20, records=str(tmp_path / "records"))
+    found = {item.cell["method"]: item for item in ran.records}
+    assert [item.status for item in ran.records].count("measured") == len(ran.records) - 1
+    assert found["prune50:on=encoder"].status == "not applicable"
+    assert found["uniform"].receipt["changed"] > 0.5 and found["mask50"].receipt["sites_hit"] == 2
+    arguments = ["--model_args", f"pretrained={path},method=mask50", "--tasks", "pocket-agreement"]
+    out = tmp_path / "out"
+    command = ["run", "--model", "attnbench", "--limit", "20", "--output_path", str(out), *arguments]
+    assert lm_eval_cli.main(command) == 0
+    (file,) = out.rglob("results_*.json")
+    value = json.loads(file.read_text())["results"]["pocket-agreement"]["acc,none"]
+    assert value == found["mask50"].metrics["acc"]["value"]
+
+
+def test_an_output_that_is_not_finite_is_an_error(checkpoint, task):
+    chosen = checkpoint()
+    prepared = _prepare(task("pages"), chosen)
+    model = chosen.load("causal-lm")
+    model.transformer.h[1].mlp.c_proj.bias.data[0] = float("nan")
+    with pytest.raises(ArithmeticError, match="the log-likelihood is not finite for"):
+        prepared.evaluate(model)
+
+
+# what does not fit
+
+
+def test_contexts_that_are_too_long_lose_their_beginning_and_it_is_said(checkpoint, task):
+    folder, chosen = task("choices"), checkpoint(positions=8)
+    prepared = _prepare(folder, chosen)
+    assert "requests of task 'made' are longer than the 8 tokens the model takes" in prepared.notes[0]
+    _, responses = _by_hflm(folder, chosen)
+    prepared.evaluate(chosen.load("causal-lm"))
+    for requests, theirs in zip(prepared._documents.values(), responses, strict=True):
+        for instance, (expected,) in zip(requests, theirs, strict=True):
+            close(instance.resps[0][0], expected[0], layers=2)
+    assert not _prepare(folder, checkpoint(positions=32)).notes
+
+
+def test_prompts_that_leave_no_room_lose_their_beginning_and_it_is_said(checkpoint, task):
+    folder, chosen = task("written"), checkpoint(positions=12)
+    prepared = _prepare(folder, chosen)
+    cut = sum(len(instance.args[0].split()) > 6 for instance in prepared.task.instances)
+    assert f"{cut} of 12 requests of task 'made' are longer than the 12 tokens" in prepared.notes[0] and cut
+    (batch,) = prepared.batches(12)
+    assert batch["input_ids"].shape[1] == 6  # what is measured beside the score is what was read
+    _, responses = _by_hflm(folder, chosen)
+    prepared.evaluate(chosen.load("causal-lm"))
+    said = [[request.resps[0] for request in requests] for requests in prepared._documents.values()]
+    assert said == [[expected for (expected,) in theirs] for theirs in responses]
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text(checkpoint, task):
+    chosen = checkpoint()
+    prepared = _prepare(task("written", doc_to_text='"{{good if label else none}}"'), chosen)
+    model, tokenizer = chosen.load("causal-lm"), chosen.tokenizer()
+    (batch,) = prepared.batches(100)
+    assert not prepared.notes and batch["attention_mask"].sum(1).min() == 1
+    prepared.evaluate(model, batch_size=3)
+    for instance in prepared.task.instances:
+        ids = tokenizer(instance.args[0])["input_ids"] or [tokenizer.bos_token_id]
+        found = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)
+        text = tokenizer.decode(found[0, len(ids) :], skip_special_tokens=True)
+        assert instance.resps[0] == text.split("w7")[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "message"),
+    [
+        ("pairs", {"positions": 5}, r"a text to score has \d+ tokens: the model scores 1 to 5 at a time"),
+        ("pairs", {"special": ("pad",)}, "neither a bos nor an eos token"),
+        ("pairs", {"vocabulary": 20}, r"the tokenizer gives token \d+, the model knows 20"),
+        ("written", {"positions": 6}, "asks for 6 new tokens, the model takes 6 in all"),
+        ("written", {"special": ("pad", "bos")}, "no eos token"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(form, options, message, checkpoint, task):
+    chosen = checkpoint(**options)
+    with pytest.raises(UserError, match=message):
+        prepared = _prepare(task(form), chosen)
+        prepared.evaluate(chosen.load("causal-lm"))
+
+
+def test_padding_needs_no_token_of_its_own(checkpoint, task):
+    folder = task("choices")
+    bare, padded = (
+        _prepare(folder, checkpoint(special=special)) for special in (("bos", "eos"), ("bos", "eos", "pad"))
+    )
+    assert bare._lm.inputs.tokenizer.pad_token_id == bare._lm.inputs.prefix
+    assert padded._lm.inputs.tokenizer.pad_token_id == 2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "kind"),
+    [
+        ("BertForMaskedLM", {}, "encoder"),
+        ("BertLMHeadModel", {}, "encoder"),  # it would see what it has to predict
+        ("BertLMHeadModel", {"is_decoder": True}, "causal"),
+        ("RobertaForSequenceClassification", {}, "encoder"),
+        ("GPT2LMHeadModel", {}, "causal"),
+        ("GPT2ForSequenceClassification", {}, "encoder"),
+        ("LlamaForCausalLM", {}, "causal"),
+        ("MarianMTModel", {}, "seq2seq"),
+        ("T5ForConditionalGeneration", {}, "seq2seq"),
+        ("BartForSequenceClassification", {}, "encoder"),
+        (None, {"model_type": "gpt2"}, "causal"),
+        (None, {"model_type": "marian"}, "seq2seq"),
+        (None, {"model_type": "bert"}, "encoder"),
+    ],
+)
+def test_the_kind_of_a_checkpoint(architecture, settings, kind):
+    import transformers
+
+    types = transformers.CONFIG_MAPPING
+    name = settings.get("model_type") or getattr(transformers, architecture).config_class.model_type
+    config = types[name](**{key: value for key, value in settings.items() if key != "model_type"})
+    config.architectures = [architecture] if architecture else None
+    assert kinds.kind(config) == kind
+
+
+def test_an_encoder_gets_no_likelihood_task(task, tiny_folder):
+    chosen = Checkpoint("tiny", tiny_folder, "folder")
+    for name in ("made", "pocket-perplexity", "hellaswag"):
+        with pytest.raises(UserError, match=f"does not fit task '{name}': it is a Bert.*a causal language"):
+            _prepare(task(), chosen, name)
+
+
+# where tasks are
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("blimp", "blimp/_blimp.yaml"),
+        ("blimp_adjunct_island", "blimp/adjunct_island.yaml"),
+        ("wikitext", "wikitext/wikitext.yaml"),
+        ("lambada_openai", "lambada/lambada_openai.yaml"),
+        ("sst2", "glue/sst2/default.yaml"),
+    ],
+)
+def test_stock_tasks_are_found_by_name(name, place):
+    assert Path(tasks.find(name, None, "causal").path).as_posix().endswith(f"lm_eval/tasks/{place}")
+    assert tasks.stock("no such task") is None and tasks.stock("../secret") is None
+
+
+def test_ours_and_the_stock_task_of_a_name_do_not_mix(task):
+    assert tasks.find("sst2", None, "encoder").head == "classification"
+    assert tasks.find("sst2", None, "causal").head == "causal-lm"
+    assert tasks.find("pocket-agreement", None, "causal").path.startswith(str(tasks.folder()))
+    assert tasks.find("made", task(), "causal").head == "causal-lm"
+
+
+def test_data_that_cannot_be_had_says_what_to_set(checkpoint, task, monkeypatch):
+    monkeypatch.setattr("attnbench.backends.data._hub_answers", lambda: False)
+    folder = task(custom_dataset=None, dataset_path="no-one/nothing")
+    with pytest.raises(UserError, match=r"the data of task 'made' .no-one/nothing. is neither.*Set HF_HOME"):
+        _prepare(folder, checkpoint())
+
+
+def test_a_task_file_that_is_wrong_is_one_line(checkpoint, task):
+    with pytest.raises(UserError, match=r"made.yaml', line \d+: task 'made' cannot be loaded"):
+        _prepare(task(doc_to_choice='"{{[good, worse]}}"'), checkpoint())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        ({"tst_split": "test"}, "tst_split", "unknown key 'tst_split'. Did you mean test_split"),
+        ({"doc_to_text": '"{{good"'}, "doc_to_text", "unexpected end of template"),
+        ({"doc_to_choice": '"{{abc}}"'}, "doc_to_choice", "'abc' is undefined"),
+        ({"doc_to_choice": '"{{none}}"'}, "task", "'NoneType' object is not iterable"),
+        (
+            {"doc_to_target": "nogold"},
+            "doc_to_target",
+            "document 0 has the target 'nogold', which is neither",
+        ),
+        ({"doc_to_target": '"7"'}, "doc_to_target", "the first document's target is none of its choices"),
+        ({"doc_to_target": -1}, "doc_to_target", "document 0 has the target -1, which is neither"),
+        ({"output_type": "multi_choice"}, "output_type", "Got invalid output_type 'multi_choice'"),
+        ({"validation_split": "tst"}, "validation_split", "'tst'"),
+        ({"metric_list": "[{metric: nope}]"}, "metric_list", "unknown metric 'nope'. lm-eval has acc, "),
+        ({"include": "nowhere.yaml"}, "include", "No such file"),
+        (
+            {
+                "custom_dataset": None,
+                "dataset_path": "json",
+                "dataset_kwargs": "{data_files: {test: nowhere.jsonl}}",
+            },
+            "dataset_kwargs",
+            "nowhere.jsonl",
+        ),
+    ],
+)
+def test_a_mistake_in_a_stock_task_is_named_with_its_line(changes, key, message, checkpoint, task):
+    folder = task(**changes)
+    lines = (Path(folder) / "made.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.startswith(f"{key}:"))
+    with pytest.raises(UserError) as caught:
+        _prepare(folder, checkpoint())
+    said = str(caught.value)
+    assert f"made.yaml', line {line}: " in said and message in said and "HF_HOME" not in said

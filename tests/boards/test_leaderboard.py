@@ -1,0 +1,185 @@
+"""Tables as they are read: a small one by heart, hostile names, pocket models apart."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_records import board, missing, record, right
+
+from attnbench.boards.tables import footnotes
+from attnbench.boards.tables.leaderboard import render, to_json
+from attnbench.errors import UserError
+from attnbench.statistics import against_dense
+
+GOLDEN = Path(__file__).with_name("board.txt")
+
+
+def test_terminal_table():
+    assert render(board(), format="text") + "\n" == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_one_sample_is_counted_as_one():
+    text = render([record("dense", acc=[1]), record("prune80", acc=[0])])
+    assert "1 sample of sst2 resolves ±79 points of acc." in text and "1 samples" not in text
+
+
+def test_terminal_table_fits_120_columns():
+    items = board()
+    f1 = np.where(right(1000, 80) == 1, 1, 0.5)
+    items += [record(m, task="squad", em=right(1000, w), f1=np.clip(f1 - w / 1e4, 0, 1))
+              for m, w in (("dense", 80), ("uniform", 900), ("prune80", 95))]  # fmt: skip
+    assert max(map(len, render(items, format="text").splitlines())) <= 120
+
+
+def cells(line):
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def markdown_table(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [dict(zip(cells(lines[0]), cells(line), strict=True)) for line in lines[2:]]
+
+
+def test_markdown_has_heading_table_verdict_and_footnotes():
+    text = render(board())
+    assert text.startswith("## Models\n\n| model")
+    table = {line["method"]: line for line in markdown_table(text)}
+    assert table["dense"]["model"] == "tiny" and table["dense"]["task"] == "sst2 (1,000)"
+    assert table["uniform"]["model"] == table["uniform"]["task"] == ""
+    assert table["prune95"]["acc %"] == "88.0 ± 1.0"
+    assert table["prune95"]["Δ dense [95 %]"] == "−4.0 [−5.4, −3.0]"
+    assert table["prune95"]["kept"] == "90%" and table["prune95"]["sparsity"] == "94.6%"
+    assert table["logquant3"]["bits"] == "3" and table["logquant3"]["seconds"] == "3.5"
+    assert table["heads50:l1"]["Δ dense [95 %]"] == "failed: every head has …"
+    assert table["window64:on=cross"]["Δ dense [95 %]"] == "n/a: no cross attention"
+    assert "prune80:random (3 seeds)" in table and "prune0 (no effect)" in table
+    assert "- prune95: worse on sst2 (−4.0 [−5.4, −3.0])." in text
+    assert "- prune0: within 1 point of dense on sst2; changed nothing on sst2." in text
+    assert "1,000 samples of sst2 resolve ±" in text
+    assert "Versions: attnbench 0.1.0, torch 2.13.0." in text
+    assert "tiny sst2 heads50:l1: failed: every head has the same l1 norm" in text
+
+
+@pytest.mark.parametrize(
+    "error, shown",
+    [
+        ("prune80: ValueError: all heads score 0.1", "failed: all heads score 0.1"),
+        ("prune80: RuntimeError: ran at 1 of 2 sites", "failed: ran at 1 of 2 sites"),
+        ("prune80: ValueError: ", "failed: ValueError: "),
+        ("prune80: KeyError: 'layer one'", "failed: KeyError: 'layer one'"),
+        ("prune80: ArithmeticError: acc is nan", "failed: ArithmeticError: acc is nan"),
+    ],
+)
+def test_a_class_stands_before_a_reason_only_where_it_says_something(error, shown):
+    (row,) = against_dense.rows([missing("prune80", "failed", error)])
+    assert footnotes.reason(row) == shown and row.error == error
+
+
+def test_pocket_models_have_a_table_of_their_own():
+    pocket = [record(m, model="pocket-bert", acc=right(100, w)) for m, w in (("dense", 5), ("uniform", 40))]
+    text = render([*pocket, *board()])
+    published, apart = text.split("## Pocket models (generated text: a smoke test, not evidence)")
+    assert "pocket-bert" not in published and "tiny" not in apart
+    assert "## Models" not in render(pocket)
+
+
+HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "[a](javascript:b)", "`|`", "\\|", "../../etc",
+           "é\u202e\x00x", "n" * 10_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_leave_the_markdown_whole(name):
+    items = [
+        record(m, model=name, task=name, **{name.replace("|", "¦"): right(100, 9)}) for m in ("dense", name)
+    ]
+    items += [missing("prune80", "failed", f"{name}: {name}", model=name, task=name)]
+    text = render(items)
+    table = markdown_table(text)
+    assert len(table) == 3
+    assert "<script" not in text and max(map(len, text.splitlines())) < 6000
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    html = markdown.render(text)
+    assert html.count("<tr>") == 4 and html.count("<table>") == 1
+    assert not re.search(r"<(script|a |code)", html)
+    assert len(render(items, format="text").splitlines()) < 40
+
+
+def test_many_verdicts_are_counted_and_folded():
+    items = [record("dense", acc=right(1000, 80)), missing("heads50:l1", "failed", "x")]
+    items += [record(f"prune{amount}", acc=right(1000, 80 + 5 * amount)) for amount in range(1, 21)]
+    text = render(items)
+    html = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").render(text)
+    assert html.count("<details>") == html.count("</details>") == 1 and html.count("<li>") == 21
+    assert html.index("<details>") < html.index("<li>") < html.index("</details>")
+    told = re.search(r"Of 21 comparisons with dense: (.*)\.\n", text)
+    assert told and sum(map(int, re.findall(r"\d+", told.group(1)))) == 21 and "1 failed" in told.group(1)
+    assert "<details>" not in render(items, format="text") and "<details>" not in render(board())
+
+
+def test_perplexity_reads_in_percent():
+    rng = np.random.default_rng(0)
+    base = np.stack([-rng.gamma(9, 2, 500), np.full(500, 6.0)], 1)
+    factors = {"dense": 1, "uniform": 1.5, "prune80": 1.001, "prune95": 1.02}
+    items = [record(m, task="text", kind="perplexity", perplexity=base * [f, 1]) for m, f in factors.items()]
+    text = render(items, format="text")
+    assert re.search(r"prune95 .*\+6\.0\d \[\+\d\.\d+, \+\d\.\d+\] %  ▼", text)
+    assert "prune80: within 1 % of dense on text." in text
+    assert "of log perplexity" in text
+
+
+def test_uniform_as_good_as_dense_is_said():
+    text = render(
+        [record(m, acc=right(100, w)) for m, w in (("dense", 50), ("uniform", 50), ("prune80", 52))]
+    )
+    assert "uniform attention is not worse than dense" in text
+
+
+def test_no_dense_cell_is_said():
+    text = render([record("prune80", acc=right(100, 5))])
+    assert "tiny sst2: no dense cell, so nothing is compared." in text
+    assert "- prune80: not compared on sst2." in text
+
+
+def test_only_missing_cells_still_make_a_table():
+    text = render([missing("dense", "not applicable", "no head for the task")], format="text")
+    assert "n/a: no head for the ta…" in text
+    assert "tiny sst2 dense: n/a: no head for the task" in text
+
+
+def test_models_measured_on_two_definitions_of_a_task_are_said():
+    items = [record("dense", model=model, acc=right(100, 9)) for model in "ab"]
+    for item, digest in zip(items, "xy", strict=True):
+        item.provenance = {"fingerprints": {"task": digest}}
+    assert "compare within a model" in render(items)
+
+
+def test_several_models_are_named_in_the_verdict():
+    mistakes = {("a", "dense"): 80, ("a", "prune80"): 81, ("b", "dense"): 80, ("b", "prune80"): 200}
+    items = [record(m, model=model, acc=right(1000, wrong)) for (model, m), wrong in mistakes.items()]
+    text = render(items)
+    assert "- prune80: within 1 point of dense on a sst2; worse on b sst2 (−12.0 [" in text
+
+
+def test_nothing_to_render():
+    assert render([]) == "No records."
+    with pytest.raises(UserError, match="md or text"):
+        render(board(), format="html")
+
+
+def test_the_same_records_give_the_same_text():
+    assert render(board()) == render(board())
+
+
+def test_json_holds_the_record_and_its_comparison():
+    items = board()
+    items[0].fitted = {"scores": np.arange(3), "nan": float("nan")}
+    plain = json.loads(json.dumps(to_json(items), allow_nan=False))
+    assert len(plain) == len(items)
+    by_method = {item["cell"]["method"]: item for item in plain}
+    assert by_method["prune95"]["comparison"]["acc"]["mark"] == "▼"
+    assert by_method["prune80:random:seed=2"]["comparison"]["acc"]["seeds"] == 3
+    assert by_method["heads50:l1"]["comparison"] == {} and by_method["heads50:l1"]["status"] == "failed"
+    assert by_method["dense"]["fitted"] == {"scores": [0, 1, 2], "nan": None}
+    assert "scores" not in by_method["dense"] and by_method["dense"]["metrics"]["acc"]["value"] == 0.92
