@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-Answers = Callable[[Sequence[Any]], "Sequence[Tensor]"]  # the outputs of each text of a batch, no padding
+Answers = Callable[[Sequence[Any]], "Sequence[Tensor]"]  # the outputs of each text of a batch
 SMALLEST = 1e-2  # an output that is less in all its numbers may be the rest of larger ones that cancel
 ALONE = "its answers change with the padding of a batch (by {:.2g} of the largest output): one text at a time"
 
