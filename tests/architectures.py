@@ -138,6 +138,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "zamba2": decoder("Zamba2ForCausalLM", BASE | ZAMBA, "25"),
     "jamba": decoder("JambaForCausalLM", GROUPED | JAMBA, "13"),
     "diffllama": decoder("DiffLlamaForCausalLM", GROUPED | {"attention_dropout": 0.0}),
+    "doge": decoder("DogeForCausalLM", GROUPED | {"head_dim": 8}),
+    "bart-decoder": Architecture("BartForCausalLM", PAIR, decoder="01"),
     "t5": pair("T5ForConditionalGeneration", T5),
     "bart": pair("BartForConditionalGeneration", PAIR),
     "bart-classifier": pair(f"Bart{SEQ}", PAIR | {"num_labels": 2}),

@@ -14,7 +14,7 @@ ALONE = "its answers change with the padding of a batch (by {:.2g} of the larges
 
 
 def gap(answers: Answers, short: Any, long: Any) -> float:
-    """Return the largest difference between a text's outputs alone and in a batch, relative to the largest."""
+    """Return by how much a text's outputs differ alone and in a batch, relative to the largest of them."""
     alone, beside = answers([short])[0], answers([long, short])[1]
     least = SMALLEST if alone.dtype.itemsize >= 4 else 1.0
     return float((alone - beside).abs().max() / alone.abs().max().clamp(min=least))

@@ -24,7 +24,7 @@ from attnbench.backends.encoders.padding import shortened
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 
-FORCED = ("mobilebert",)
+FORCED = ("mobilebert", "bart-decoder")  # reads its neighbour; counts padding before a prompt
 SIDES = {"xlnet": "left"}  # what the head needs, whatever the tokenizer says
 
 

@@ -135,6 +135,10 @@ def fused(own, x):
     return functional.scaled_dot_product_attention(own.q(x), own.k(x), x)
 
 
+def learned(own, x):
+    return functional.scaled_dot_product_attention(own.q.weight.expand(len(x), -1, -1)[:, :9], x, x)
+
+
 def routed(own, x):
     return x * own.q(x)[..., :8].softmax(-1).amax(-1, keepdim=True)
 
@@ -151,7 +155,9 @@ def recurrent(own, x):
     return own.q((own.q(x) @ own.k(x).mT).tril() @ x).softmax(-1)
 
 
-@pytest.mark.parametrize("how", [by_hand, by_einsum, in_chunks, fused, routed, linear, remembered, recurrent])
+@pytest.mark.parametrize(
+    "how", [by_hand, by_einsum, in_chunks, fused, learned, routed, linear, remembered, recurrent]
+)
 @pytest.mark.parametrize("name", ["bert", "mpnet"])
 def test_an_attention_beside_those_reached_is_found_whoever_computes_it(name, how):
     model = copy.deepcopy(tiny(name))

@@ -1,7 +1,8 @@
 """Count every attention of a forward pass, whoever computes it: what we reach is held against it.
 
-An attention is a fused one, or a softmax over the product of two tensors that both come from the input. A
-router's softmax is over the product with a weight; state spaces and linear attention have none.
+An attention is a softmax over the product of two tensors that both come from the input, or a fused one of
+queries that do. A router's softmax is over the product with a weight; state spaces and linear attention
+have none.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ class Census(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         known = [self._from_input[each] for each in _tensors((args, kwargs)) if each in self._from_input]
-        if func in FUSED or (func in NORMALISED and any(known)):
+        if func in FUSED:  # of queries that are learned, not read, there is nothing to prune
+            attends = next(_tensors((args, kwargs)), None) in self._from_input
+        else:
+            attends = func in NORMALISED and any(known)
+        if attends:
             self.attending.append(self._inside[-1] if self._inside else self.model)
             self._latest = result
         if known:

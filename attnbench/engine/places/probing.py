@@ -60,6 +60,7 @@ def probe_batch(model: nn.Module, examples: int = 1, padding: int = 0) -> dict[s
 def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return the body's first output (the model's, where it has no body), in eval mode without gradients."""
     body = getattr(model, "base_model", model)
+    body = body if "input_ids" in _accepted(body) else model  # BART's decoder alone has a wrapper there
     with evaluating(model):
         return body(
             **{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True

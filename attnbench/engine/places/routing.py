@@ -25,10 +25,10 @@ _serving: WeakKeyDictionary[nn.Module, Serve] = WeakKeyDictionary()
 
 @torch.compiler.disable
 def route(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out."""
-    return _serving.get(module, sdpa_attention_forward)(module, query, key, value, mask, **kwargs)
+    return _serving.get(module, sdpa_attention_forward)(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(NAME, route)
