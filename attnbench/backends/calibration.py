@@ -136,8 +136,13 @@ def batches(
     for alike in inputs.alike(pairs, lambda item: item[0]):
         for start in range(0, len(alike), size):
             chosen = alike[start : start + size]
-            labels = {key: _stacked([target[key] for _, target in chosen]) for key in chosen[0][1]}
-            made.append({**inputs.collate([row for row, _ in chosen]), **labels})
+            rows = [row for row, _ in chosen]
+            starts = inputs.starts(rows)
+            labels = {
+                key: _stacked([target[key] for _, target in chosen], key, inputs.side, starts)
+                for key in chosen[0][1]
+            }
+            made.append({**inputs.collate(rows), **labels})
     random.Random(f"{seed} batches").shuffle(made)
     return made
 
@@ -152,6 +157,7 @@ def requests_of(task: EncoderTask, docs: Sequence[Document]) -> list[Any]:
     return [task.construct_requests(doc, None, metadata=(task.task_name, k, 1)) for k, doc in enumerate(docs)]
 
 
-def _stacked(targets: Sequence[Any]) -> Tensor:
-    by_token = isinstance(targets[0], np.ndarray)
-    return padded(targets, IGNORED)[0] if by_token else torch.tensor(targets)
+def _stacked(targets: Sequence[Any], key: str, side: str, starts: np.ndarray) -> Tensor:
+    if isinstance(targets[0], np.ndarray):
+        return padded(targets, IGNORED, side)[0]
+    return torch.tensor(targets) + torch.from_numpy(starts) * key.endswith("_positions")

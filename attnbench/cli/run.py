@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
 from attnbench.cli import stdout
+from attnbench.cli.measured import measured, show_json, show_table, status
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive, seconds
 from attnbench.errors import UserError, require_folder, tell
 from attnbench.inputs import models
-from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
+from attnbench.inputs.settings import EAGER_TOLERANCE
 from attnbench.matrix import console, estimate
 from attnbench.matrix.plan import check_tasks, plan
 from attnbench.matrix.request import REPEATS, Request, split_models
@@ -126,8 +124,7 @@ def execute(options: argparse.Namespace) -> int:
     with stdout.aside():
         cells = plan(asked)
     if options.dry_run:
-        for cell in cells:
-            print(f"{models.label(cell.model)} {cell.task} {cell.method}")
+        print("\n".join(f"{models.label(cell.model)} {cell.task} {cell.method}" for cell in cells))
         print(f"{len(cells)} cells", file=sys.stderr)
         return 0
     folder = options.records or RECORDS
@@ -135,17 +132,17 @@ def execute(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    records, mistake = _measure(options, asked, folder)
+    records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
-            _show_json(records)
+            show_json(records)
         else:
-            _show_table(records, f"attnbench leaderboard --records {folder}")
+            show_table(records, f"attnbench leaderboard --records {folder}")
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records):
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
-    return 1 if any(item.status == "failed" for item in records) else 0
+    return status(records)
 
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -182,24 +179,25 @@ def _suites(options: argparse.Namespace) -> int:
             asked = each.request(
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
             )
-            found, missing = _measure(options, asked, str(options.records or each.records))
+            folder = str(options.records or each.records)
+            found, missing = measured(options, plan(asked), asked.settings, folder)
         except UserError as error:
             missing = error
         records += found
-        stop = options.fail_fast and (missing is not None or any(item.status == "failed" for item in found))
+        stop = options.fail_fast and (missing is not None or status(found))
         mistake = mistake or missing
         if missing is not None and len(parts) > 1 and not stop:
             tell(missing)
         if not options.json and (found or missing is None):
             board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
-            _show_table(found, board, margin=each.margin)
+            show_table(found, board, margin=each.margin)
         if stop:
             break
     if options.json and (records or mistake is None):
-        _show_json(records)
+        show_json(records)
     if mistake is not None:
         raise mistake
-    return 1 if any(item.status == "failed" for item in records) else 0
+    return status(records)
 
 
 def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
@@ -221,41 +219,5 @@ def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence
         check_tasks(part.tasks, options.include_path)
     known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
     cells = [(model, task, method) for model, task, specs in known for method in specs]
-    for cell in cells:
-        print(*cell)
+    print("\n".join(" ".join(cell) for cell in cells))
     print(f"{each.path}: {estimate.describe(options.records or each.records, cells)}", file=sys.stderr)
-
-
-def _measure(
-    options: argparse.Namespace, asked: Request, folder: str
-) -> tuple[list[Record], UserError | None]:
-    """Return what was measured, and the mistake that kept the rest, or all, from it."""
-    from attnbench.matrix import runner
-
-    cells, settings = plan(asked), asked.settings
-    if options.device is None:
-        settings = dataclasses.replace(settings, device=default_device())
-    with stdout.aside(), contextlib.closing(console.Console()) as listener:
-        try:
-            return runner.run(
-                cells, settings, folder,
-                force=options.force, replace=options.replace, cell_timeout=options.cell_timeout,
-                fail_fast=options.fail_fast, debug=options.debug, listener=listener,
-            ), None  # fmt: skip
-        except runner.Incomplete as mistake:
-            return mistake.records, mistake
-        except UserError as mistake:
-            return [], mistake
-
-
-def _show_json(records: Sequence[Record]) -> None:
-    from attnbench.boards.tables import leaderboard
-
-    print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
-
-
-def _show_table(records: list[Record], board: str, **words: Any) -> None:
-    from attnbench.boards.tables import leaderboard
-
-    print(leaderboard.render(records, "text", **words))
-    print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)

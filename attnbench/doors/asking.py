@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,3 +34,11 @@ def asked(model: Any, methods: Sequence[Method], server: Any, settings: Settings
     with apply(model, *methods) as applied, server.serving(model, **options) as lm:
         yield lm
     require_hits(applied)
+
+
+def one_by_one(name: str, reason: str | None, settings: Settings) -> Settings:
+    """Return settings that ask for one text at a time where there is a reason, which is said on stderr."""
+    if reason is None:
+        return settings
+    print(f"warning: {name}: {reason}", file=sys.stderr)
+    return dataclasses.replace(settings, batch_size=1, batch_tokens=None)

@@ -6,13 +6,15 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from attnbench.backends.alone import ALONE
 from attnbench.backends.kinds import kind
-from attnbench.doors.asking import asked, loaded
+from attnbench.doors.asking import asked, loaded, one_by_one
 from attnbench.doors.frameworks import check_names
 from attnbench.engine.learning.fit import learn, placed
+from attnbench.engine.places.sites import require_reached
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
-from attnbench.inputs.settings import Settings
+from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
 from attnbench.methods import spec
 from attnbench.methods.protocol import needs_fit
 
@@ -104,8 +106,19 @@ class CausalServer:
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
-        with asked(model, self.methods, self.lm, self.settings) as lm:
+        with asked(model, self.methods, self.lm, self._asking(model, requests)) as lm:
             return list(getattr(lm, verb)(requests))
+
+    def _asking(self, model: Any, requests: Sequence[Any]) -> Settings:
+        """Return how these requests are asked: one at a time where padding changes answers, which is said.
+
+        Raises UserError where a method would reach a part alone of what attends in them.
+        """
+        require_reached(model, placed(self.lm.extremes(model, requests), self.settings.device))
+        with self.lm.serving(model, device=self.settings.device) as lm:
+            gap = lm.gap(requests)
+        reason = None if gap <= EAGER_TOLERANCE[self.settings.dtype] else ALONE.format(gap)
+        return one_by_one(self.name, reason, self.settings)
 
 
 def _number(name: str, text: str) -> int:

@@ -12,11 +12,12 @@ from lm_eval.api.model import LM
 
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
-from attnbench.doors.asking import asked, loaded
+from attnbench.doors.asking import asked, loaded, one_by_one
 from attnbench.doors.frameworks import check_names
 from attnbench.engine.learning.fit import learn, placed
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import made_ready
 from attnbench.methods import spec
 
 ARGUMENTS = (
@@ -71,8 +72,9 @@ class AttnbenchLM(LM):
         found: list[Any] = [None] * len(requests)
         for task in dict.fromkeys(request.task_name for request in requests):
             places = [k for k, request in enumerate(requests) if request.task_name == task]
-            with self._ready(task) as lm:
-                answers = getattr(lm, verb)([requests[k] for k in places])
+            own = [requests[k] for k in places]
+            with self._ready(task, own) as lm:
+                answers = getattr(lm, verb)(own)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
@@ -92,14 +94,15 @@ class AttnbenchLM(LM):
         return self._by_task("generate_until", requests)
 
     @contextlib.contextmanager
-    def _ready(self, task: str) -> Iterator[Any]:
+    def _ready(self, task: str, requests: Sequence[Any] | None = None) -> Iterator[Any]:
         settings = self.settings
         checkpoint = models.find(self.pretrained, task, settings.trust_remote_code)
         prepared = prepare(task, checkpoint, settings)
         model = self._loaded(checkpoint, prepared.head)
-        prepared.check(model)
-        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
-        with asked(model, self.methods, prepared, settings) as lm:
+        alone = made_ready(self.pretrained, model, prepared, settings, requests)
+        size = 1 if alone else BATCH_SIZE
+        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(size), settings.device))
+        with asked(model, self.methods, prepared, one_by_one(self.pretrained, alone, settings)) as lm:
             yield lm
 
     def _loaded(self, checkpoint: models.Checkpoint, head: str) -> Any:

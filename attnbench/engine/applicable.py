@@ -17,6 +17,7 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
     Raises UserError for a name that stands for two methods.
     """
     from attnbench.engine.serving import tapped
+    from attnbench.engine.serving.applied import require_reach
     from attnbench.engine.serving.dispatch import Engine
 
     for method in methods:
@@ -27,14 +28,7 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
             raise TypeError(
                 f"{text} overrides no stage: `attnbench check {text}{option(type(method))}` says more"
             )
-        limits = [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
-        where = " ".join(limits) or "all"
-        places = [place for place in Engine(model).places if method.selects(place.site)]
-        chosen = [place.site for place in places if place.site.heads]
-        if "hidden" in overridden(method) and all(place.layer is None for place in places):
-            raise NotApplicable(f"{text}: no layer begins at {where}")
-        if not chosen and set(overridden(method)) != {"hidden"}:
-            raise NotApplicable(f"{text}: no attention at {where}")
+        chosen = require_reach(method, text, Engine(model).places)
         if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
             raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")
         tapped.require(model, [method])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnbench.engine.learning.fit import Batch, placed
+from attnbench.engine.places.sites import require_reached, settle
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_sound
 from attnbench.inputs import models
-from attnbench.inputs.settings import Settings
+from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
 
 
 class Bench:
@@ -18,9 +20,13 @@ class Bench:
     Raises UserError or NotApplicable where the two do not fit.
     """
 
-    def __init__(self, name: str, task: str, settings: Settings) -> None:
+    def __init__(
+        self, name: str, task: str, settings: Settings, say: Callable[[str], None] | None = None
+    ) -> None:
         from attnbench.backends import lm_eval
 
+        self.say = say
+        self.alone: str | None = None  # why the model has to read one text at a time
         self.name, self.settings = name, settings
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
         self.prepared = lm_eval.prepare(task, self.checkpoint, settings)
@@ -33,8 +39,10 @@ class Bench:
         not finite.
         """
         model = sidecar.loaded(self.checkpoint, self.prepared.head, self.settings.device, self.settings.dtype)
-        self.prepared.check(model)
-        require_sound(self.name, model, self.settings.dtype)
+        alone = made_ready(self.name, model, self.prepared, self.settings)
+        if alone and not self.alone and self.say:
+            self.say(alone)
+        self.alone = alone
         return model
 
     def forget(self) -> None:
@@ -43,7 +51,18 @@ class Bench:
 
     def batches(self, n: int) -> list[Batch]:
         """Return the first n evaluation samples as model inputs on the run's device."""
-        return placed(self.prepared.batches(n), self.settings.device)
+        return placed(self.prepared.batches(n, **self._size), self.settings.device)
+
+    @property
+    def serving(self) -> dict[str, Any]:
+        """Return how the model is asked: in batches of the run's size, or one text at a time."""
+        size = {"batch_size": self.settings.batch_size, "batch_tokens": self.settings.batch_tokens}
+        alone = {"batch_size": 1, "batch_tokens": None}
+        return {**(alone if self.alone else size), "device": self.settings.device}
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"batch_size": 1} if self.alone else {}
 
     def calibration(self) -> list[Batch]:
         """Return what methods are fitted on, a copy each time. Raises NotApplicable where there is none."""
@@ -51,4 +70,23 @@ class Bench:
 
     @functools.cached_property
     def _calibration(self) -> list[Batch]:
-        return placed(self.prepared.calibration(), self.settings.device)
+        return placed(self.prepared.calibration(**self._size), self.settings.device)
+
+
+def made_ready(
+    name: str, model: Any, prepared: Any, settings: Settings, asked: Sequence[Any] | None = None
+) -> str | None:
+    """Make a loaded model and a task's requests, or those that are `asked`, ready for each other.
+
+    Returns why the model has to read one text at a time, None where it has not. Raises UserError where head,
+    labels or architecture do not fit, or methods would reach only a part of what attends; ArithmeticError for
+    a weight that is not finite.
+    """
+    prepared.check(model)
+    requests = prepared.task.instances if asked is None else asked
+    inputs = placed(prepared.extremes(model, requests), settings.device)
+    settle(model, inputs[:1])
+    require_reached(model, inputs)
+    require_sound(name, model, settings.dtype)
+    reason: str | None = prepared.suit(model, requests, EAGER_TOLERANCE[settings.dtype], settings.device)
+    return reason

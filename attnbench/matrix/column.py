@@ -42,7 +42,7 @@ class Column:
         self.dense_outputs: Any = None
         self._before: Any = None  # what torch and the model are before methods come
         try:
-            self.bench = Bench(name, task, settings)
+            self.bench = Bench(name, task, settings, self._say)
             self.places = whereabouts.of(self.bench.checkpoint, task, settings)
         except NotApplicable as reason:
             self.absent = str(reason)
@@ -52,7 +52,7 @@ class Column:
             self.absent = str(misfit)
         self.notes: list[str] = [] if self.absent else getattr(self.bench.prepared, "notes", [])
         for note in self.notes:
-            listener.line(f"warning: {models.label(name)}: {note}")
+            self._say(note)
 
     def measure(self, methods: Sequence[Method], force: bool, strict: bool) -> tuple[Record, bool]:
         """Return a cell's record and whether it was there already."""
@@ -110,6 +110,9 @@ class Column:
         here = provenance.environment()
         return Record(cell, "measured", settings=settings, provenance=source, environment=here)
 
+    def _say(self, note: str) -> None:
+        self.listener.line(f"warning: {models.label(self.name)}: {note}")
+
     def _try(self, item: Record, methods: Sequence[Method], strict: bool) -> None:
         """Fill a record, or say in it why not. Raises UserError where no method is at fault."""
         try:
@@ -166,6 +169,9 @@ class Column:
         if methods and self.ledger.postponed({**item.cell, "method": "dense"}):
             raise RuntimeError("the dense cell has to be measured first: it ended its process")
         model = self.bench.model
+        if self.bench.alone:
+            item.settings = item.settings | {"batch_size": 1, "batch_tokens": None}
+            item.settings["notes"] = [*self.notes, self.bench.alone]
         if methods and self._before is None:
             self._before = Whole(model)
         with own_fault(methods):
@@ -191,13 +197,7 @@ class Column:
                 applied = stack.enter_context(apply(model, *methods)) if methods else None
                 if applied and not applied.expected and any(map(overridden, methods)):
                     raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
-                found = self.bench.prepared.evaluate(
-                    model,
-                    batch_size=self.settings.batch_size,
-                    batch_tokens=self.settings.batch_tokens,
-                    device=self.settings.device,
-                    progress=progress,
-                )
+                found = self.bench.prepared.evaluate(model, progress=progress, **self.bench.serving)
             require_finite({name: metric["value"] for name, metric in found.metrics.items()})
             if applied and applied.strange():
                 raise ArithmeticError(applied.strange())

@@ -181,9 +181,7 @@ def _reason(error: BaseException) -> str:
     """Write an error as one line; of a name that attnbench does not have, with the near one."""
     text = described(error)
     missing = re.search(rf"cannot import name '(\w+)' from '{PROJECT}'", text)
-    if missing:
-        text = f"{text[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}"
-    return text
+    return f"{text[: missing.end()]}.{near(missing[1], dir(sys.modules[PROJECT]))}" if missing else text
 
 
 def import_file(path: Path) -> ModuleType:

@@ -20,11 +20,11 @@ SCORED, LEFT = ("scores_", "gates_"), "alive_"  # learned per head, (kind, layer
 class Site:
     """One place where a model attends, as a stage sees it: to read, not to write.
 
-    `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` counts within the
-    kind. `visible` is (batch, 1, queries, keys) and tells which keys each query may see (None: all of them).
-    `offset` is the position of the first query row among the keys: 0, but for a KV cache or a tile of
-    queries. Padding at either end of an example is cut off before a stage sees it: key 0 is the example's
-    first real token.
+    `path` is the module's path in the model, `kind` is encoder, decoder or cross, `layer` the place of its
+    layer in the model's own list, from 0: layers that do not attend count too. `visible` is (batch, 1,
+    queries, keys) and tells which keys each query may see (None: all of them). `offset` is the position of
+    the first query row among the keys: 0, but for a KV cache or a tile of queries. Padding at either end of
+    an example is cut off before a stage sees it: key 0 is the example's first real token.
     """
 
     path: str

@@ -124,10 +124,10 @@ def _ablate(found: Study, bench: Bench) -> Table:
     from attnbench.engine.places.sites import discover
     from attnbench.engine.serving.attention import apply
 
-    model, prepared, settings = bench.model, bench.prepared, bench.settings
+    model, prepared = bench.model, bench.prepared
 
     def measured() -> float:
-        metrics = prepared.evaluate(model, batch_size=settings.batch_size, device=settings.device).metrics
+        metrics = prepared.evaluate(model, **bench.serving).metrics
         found.metric, metric = next(iter(metrics.items()))
         found.higher_is_better = bool(metric["higher_is_better"])
         return float(metric["value"])

@@ -16,7 +16,7 @@ from attnbench import Method, apply, parse, transform, watch
 from attnbench.engine.places.routing import implementation
 from attnbench.engine.places.sites import discover
 from attnbench.engine.serving.soundness import compare_with_eager
-from attnbench.errors import UserError
+from attnbench.errors import NotApplicable, UserError
 
 METHODS = (
     "prune80",
@@ -374,8 +374,16 @@ def test_selection_by_kind_and_layer():
         with apply(model, spec) as applied:
             forward(model, batch)
         assert applied.hit == applied.expected == expected
-    with apply(tiny("bert"), "prune50:on=cross") as applied:
-        assert applied.expected == 0
+    for spec, at in (
+        ("prune50:on=cross", "on=cross"),
+        ("prune50:layers=3", "layers=3"),
+        ("logquant3+prune50:layers=9", "layers=9"),
+    ):
+        nothing = pytest.raises(
+            NotApplicable, match=f"prune: no attention at {at}. It attends at encoder 0-2"
+        )
+        with nothing, apply(tiny("bert"), spec):
+            pass
 
 
 def test_shared_layers_are_counted_by_calls():

@@ -234,7 +234,7 @@ def test_a_method_that_acts_nowhere_is_not_applicable(tiny_folder, tmp_path, mon
     specs = ["hidden-quant8:on=cross", "prune80:layers=9+prune50:layers=8", "finetune2:layers=0"]
     cells = _cells(_run(tiny_folder, tmp_path, specs))
     assert [cells[name].status for name in specs] == ["not applicable", "not applicable", "measured"]
-    assert "acts at no site" in cells[specs[0]].error
+    assert "no layer begins at on=cross" in cells[specs[0]].error
 
 
 def test_a_term_that_stands_there_twice_says_twice_what_it_learned(tiny_folder, tmp_path):

@@ -12,8 +12,9 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from torch import Tensor
+from torch import Tensor, nn
 
+from attnbench.backends import alone
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.served import BATCH_SIZE, Serving, one_text
 from attnbench.errors import UserError
@@ -45,7 +46,7 @@ class CausalLM(HFLM):
         self._model, self._device = model, torch.device(options.get("device", "cpu"))
         self.batch_size_per_gpu = options.get("batch_size", BATCH_SIZE)
         self.batch_tokens, self.progress = options.get("batch_tokens"), options.get("progress")
-        self._shortens = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._shortens = _shortens(model)
         self._done = 0
         try:
             with _quiet():
@@ -93,6 +94,47 @@ class CausalLM(HFLM):
         return found
 
     # forwards
+
+    def gap(self, requests: Sequence[Any]) -> float:
+        """Return by how much padding changes a text's answers, relative to the largest (see `alone`)."""
+        writes = [request for request in requests if request.request_type == "generate_until"]
+        rows = [row for rows in self.inputs.rows(requests) for row in rows if row.ids]
+        lengths = [len(row.ids) for row in rows]
+        if not rows:
+            return 0.0
+        most = LOGITS // (2 * self.inputs.vocabulary)
+        short, long = (row.ids for row in alone.extremes(rows, lengths, most))
+        if len(short) == len(long):  # what is fitted on may be of other lengths
+            short = short[: len(short) // 2 + 1]
+        found = alone.gap(self._logits, short, long)
+        if writes:
+            texts = [request.args[0] for request in writes]
+            found = max(found, alone.gap(self._first, *alone.extremes(texts, list(map(len, texts)))))
+        return found
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
+        rows = [row.ids for rows in self.inputs.rows(requests) for row in rows if row.ids]
+        chosen = alone.extremes(rows, list(map(len, rows))) if rows else ()
+        less = {"logits_to_keep": torch.tensor([0])} if _shortens(model) else {}
+        return [{**self.inputs.collate([ids]), **less} for ids in reversed(chosen)]
+
+    def _logits(self, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        batch = {name: value.to(self._device) for name, value in self.inputs.collate(inputs).items()}
+        with torch.no_grad():
+            logits = self._model(**batch, use_cache=False).logits
+        return [line[: len(ids)] for line, ids in zip(logits, inputs, strict=True)]
+
+    def _first(self, texts: Sequence[str]) -> Sequence[Tensor]:
+        """Return the logits of the first token that follows each prompt (prompts, vocabulary)."""
+        batch = self.inputs.prompts(texts, self.max_length - 1)
+        with torch.no_grad():
+            made = self._model.generate(
+                **{name: value.to(self._device) for name, value in batch.items()},
+                max_new_tokens=1, max_length=None, do_sample=False, num_beams=1, output_logits=True,
+                return_dict_in_generate=True, pad_token_id=self.inputs.tokenizer.pad_token_id,
+            )  # fmt: skip
+        return list(made.logits[0])
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield the numbers of the inputs of each batch, the longest first."""
@@ -153,6 +195,11 @@ class CausalLM(HFLM):
         self._done += requests
         if self.progress is not None:
             self.progress(self._done)
+
+
+def _shortens(model: nn.Module) -> bool:
+    """Tell whether a model can be asked for the logits of some tokens alone."""
+    return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 @contextlib.contextmanager

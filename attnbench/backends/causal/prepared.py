@@ -12,8 +12,8 @@ from typing import Any, Unpack, cast
 import numpy as np
 from torch import Tensor, nn
 
+from attnbench.backends import alone, data, kinds
 from attnbench.backends import calibration as calibration_
-from attnbench.backends import data, kinds
 from attnbench.backends.causal.inputs import Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
@@ -72,6 +72,16 @@ class PreparedCausal:
         if limit is not None and limit < said:
             requests = self.task.instances
             limits.require_short(limit, requests, self._lm.inputs.rows(requests), ())
+
+    def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
+        """Return why the model has to read one text at a time, None where it has not."""
+        with self.serving(model, device=device) as lm:
+            gap = lm.gap(requests)
+        return None if gap <= tolerance else alone.ALONE.format(gap)
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
+        return self._lm.extremes(model, requests)
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""

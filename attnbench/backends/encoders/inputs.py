@@ -35,6 +35,9 @@ class Inputs:
     def __init__(self, tokenizer: Any, end: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.end = end  # the token that the rows of a batch need equally often, where there is one
+        self.side: str = tokenizer.padding_side
+        self.fill: int | None = tokenizer.pad_token_id
+        self.decoder = False  # whether the model has a decoder that reads the text too
         self._rows: dict[tuple[Any, ...], list[Row]] = {}
 
     def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
@@ -163,13 +166,21 @@ class Inputs:
         return [found[ends] for ends in sorted(found)]
 
     def collate(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Pad rows on the right to one batch: each tensor is (rows, tokens)."""
-        ids, mask = padded([row.ids for row in rows], self.tokenizer.pad_token_id)
+        """Pad rows to one batch, on the side and with the token that the model needs: (rows, tokens) each."""
+        assert self.fill is not None
+        ids, mask = padded([row.ids for row in rows], self.fill, self.side)
         batch = {"input_ids": ids, "attention_mask": mask}
+        if self.decoder:
+            batch["decoder_attention_mask"] = mask.clone()
         types = [row.types for row in rows if row.types is not None]
         if types:
-            batch["token_type_ids"], _ = padded(types, self.tokenizer.pad_token_type_id)
+            batch["token_type_ids"], _ = padded(types, self.tokenizer.pad_token_type_id, self.side)
         return batch
+
+    def starts(self, rows: Sequence[Row]) -> np.ndarray:
+        """Return the place of each row's first token in a batch of them (rows,)."""
+        lengths = np.array([len(row.ids) for row in rows])
+        return lengths.max() - lengths if self.side == "left" else np.zeros_like(lengths)
 
 
 def cuts(lengths: Sequence[int], size: int, tokens: int | None) -> Iterator[tuple[int, int]]:
@@ -185,13 +196,16 @@ def cuts(lengths: Sequence[int], size: int, tokens: int | None) -> Iterator[tupl
         start = stop
 
 
-def padded(rows: Sequence[Sequence[int] | np.ndarray], fill: int) -> tuple[Tensor, Tensor]:
-    """Pad rows on the right to the longest: they, and which of it is no padding, (rows, tokens) each."""
+def padded(
+    rows: Sequence[Sequence[int] | np.ndarray], fill: int, side: str = "right"
+) -> tuple[Tensor, Tensor]:
+    """Pad rows on one side to the longest: they, and which of it is no padding, (rows, tokens) each."""
     whole = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
     mask = np.zeros_like(whole)
     for k, row in enumerate(rows):
-        whole[k, : len(row)] = row
-        mask[k, : len(row)] = 1
+        place = slice(whole.shape[1] - len(row), None) if side == "left" else slice(len(row))
+        whole[k, place] = row
+        mask[k, place] = 1
     return torch.from_numpy(whole), torch.from_numpy(mask)
 
 

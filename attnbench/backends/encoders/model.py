@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.backends.encoders import limits
+from attnbench.backends.encoders import limits, padding
 from attnbench.backends.encoders.inputs import Inputs, Row, cuts
 from attnbench.backends.served import ServedLM
 from attnbench.errors import Misfit, UserError
@@ -55,7 +55,10 @@ class EncoderLM(Inputs, ServedLM):
         longest = requests[0].args[2][2]
         best = np.tile(np.array([0.0, 0.0, -np.inf]), (len(requests), 1))
         for documents, output, rows in self._forward(requests):
-            ranges = torch.tensor([row.context for row in rows], device=output.start_logits.device)
+            starts = self.starts(rows)
+            ranges = torch.tensor(
+                [row.context for row in rows], device=output.start_logits.device
+            ) + torch.from_numpy(starts)[:, None].to(output.start_logits.device)
             score, first, last = (
                 part.cpu().numpy()
                 for part in best_spans(output.start_logits, output.end_logits, ranges, longest)
@@ -64,7 +67,8 @@ class EncoderLM(Inputs, ServedLM):
                 if (
                     not score[k] <= best[document, 2] and row.offsets is not None
                 ):  # a NaN is kept, to be found below
-                    best[document] = (row.offsets[first[k], 0], row.offsets[last[k], 1], score[k])
+                    a, b = first[k] - starts[k], last[k] - starts[k]
+                    best[document] = (row.offsets[a, 0], row.offsets[b, 1], score[k])
         best[np.isneginf(best[:, 2]), 2] = 0.0  # an empty context has no span
         return _finite(list(best))
 
@@ -104,6 +108,7 @@ class EncoderLM(Inputs, ServedLM):
 
     def _masked(self, rows: Sequence[Row], places: Tensor) -> np.ndarray:
         batch = self.collate(rows)
+        places = places + torch.from_numpy(self.starts(rows))
         line = torch.arange(len(rows))
         wanted = batch["input_ids"][line, places].to(self._device)
         batch["input_ids"][line, places] = self.tokenizer.mask_token_id
@@ -126,8 +131,7 @@ class EncoderLM(Inputs, ServedLM):
 
         `places`, a file and line of each document, name the first one.
         """
-        if self.tokenizer.pad_token_id is None:
-            raise UserError("the model's tokenizer has no padding token: batches cannot be made")
+        padding.prepare(self, self._model(), (row for rows in self.rows(requests) for row in rows))
         limits.require_short(
             limits.longest(self._model(), self.tokenizer), requests, self.rows(requests), places
         )
@@ -135,6 +139,12 @@ class EncoderLM(Inputs, ServedLM):
     def check_tokens(self, requests: Sequence[Any], places: Sequence[str] = ()) -> None:
         """Raise UserError for a token that the model does not know, and for a text without its end."""
         limits.require_tokens(self._model(), self.tokenizer, self.end, requests, self.rows(requests), places)
+
+    def answers(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Return each row's outputs, as one batch gives them, without what is padding."""
+        with torch.no_grad():
+            output = self._model_in_eval()(**{k: v.to(self._device) for k, v in self.collate(rows).items()})
+        return padding.outputs(output, self.starts(rows), [len(row.ids) for row in rows])
 
     def _forward(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], Any, list[Row]]]:
         model = self._model_in_eval()

@@ -14,9 +14,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
+from attnbench.backends import alone
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, MultiLabel, Regress, Texts, own_task
-from attnbench.backends.encoders import checks
+from attnbench.backends.encoders import checks, padding
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
 from attnbench.backends.measurement import Measurement, code_of, hash_of
@@ -90,6 +91,17 @@ class Prepared:
             lm.check(self.task.instances, places)
             lm.check_tokens(self.task.instances, places)
         self._model = weakref.ref(model)
+
+    def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
+        """Pad as the model needs it. Returns why it has to read one text at a time, None where it has not."""
+        with self.serving(model, device=device) as lm:
+            return padding.suit(lm, lm.answers, padding.rows(lm, requests), tolerance)
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest input, each alone; none where all are empty."""
+        rows = padding.rows(self._lm, requests)
+        chosen = alone.extremes(rows, [len(row.ids) for row in rows]) if rows else ()
+        return [self._lm.collate([row]) for row in reversed(chosen)]
 
     @contextlib.contextmanager
     def serving(self, model: nn.Module, **options: Unpack[Serving]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnbench.backends import alone
 from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import Row, cuts, padded
 from attnbench.backends.served import ServedLM, one_text
@@ -48,6 +49,29 @@ class Seq2SeqLM(ServedLM):
                 if self.progress is not None:
                     self.progress(done)
         return found
+
+    def gap(self, texts: Sequence[tuple[str, str]]) -> float:
+        """Return by how much padding changes the answers to (source, target) (see `alone`)."""
+        lengths = [len(self.encode([source])[0]) for source, _ in texts]
+        short, long = alone.extremes(texts, lengths)
+        return max(alone.gap(self._logits, short, long), alone.gap(self._first, short, long))
+
+    def _logits(self, texts: Sequence[tuple[str, str]]) -> list[Tensor]:
+        batch = self.collate([source for source, _ in texts], [target for _, target in texts])
+        with torch.no_grad():
+            logits = self.model(**{name: value.to(self._device) for name, value in batch.items()}).logits
+        return [line[mask.bool()] for line, mask in zip(logits, batch["decoder_attention_mask"], strict=True)]
+
+    def _first(self, texts: Sequence[tuple[str, str]]) -> Sequence[Tensor]:
+        """Return the logits of the first token that is written (texts, vocabulary)."""
+        batch = self.collate([source for source, _ in texts])
+        with torch.no_grad():
+            made = self.model.generate(
+                **{name: value.to(self._device) for name, value in batch.items()},
+                max_new_tokens=1, max_length=None, do_sample=False, num_beams=1, output_logits=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+        return list(made.logits[0])
 
     def _refuse(self, requests: Sequence[Any]) -> Any:
         raise UserError(

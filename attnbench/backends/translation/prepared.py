@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
-from attnbench.backends import kinds
+from attnbench.backends import alone, kinds
 from attnbench.backends.encoders import prepared
 from attnbench.backends.encoders.tasks import Document
 from attnbench.backends.measurement import Measurement, of_texts
@@ -40,6 +40,22 @@ class PreparedSeq2Seq(prepared.Prepared):
         if not isinstance(found[-1], str):
             raise UserError(f"{place} of task '{self.task.task_name}' has {found[-1]!r} for a translation.")
         return found
+
+    def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
+        """Return why the model has to read one text at a time, None where it has not."""
+        with self.serving(model, device=device) as lm:
+            gap = lm.gap(self._texts([request.doc for request in requests]))
+        return None if gap <= tolerance else alone.ALONE.format(gap)
+
+    def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
+        """Return the longest and the shortest source, each alone with its translation."""
+        texts = self._texts([request.doc for request in requests])
+        lengths = list(map(len, self._lm.encode([source for source, _ in texts])))
+        short, long = alone.extremes(texts, lengths)
+        return [self._lm.collate([source], [target]) for source, target in (long, short)]
+
+    def _texts(self, docs: Sequence[Document]) -> list[tuple[str, str]]:
+        return [(self.task.text(doc)[0], self.task.doc_to_target(doc)) for doc in docs]
 
     def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
         """Measure the model as it is now. `outputs` stand for the translations."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,13 +67,27 @@ def word_embeddings(model: nn.Module) -> nn.Module | None:
 def run(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return the body's first output (the model's, where it has no body), in eval mode without gradients."""
     body = getattr(model, "base_model", model)
+    body = body if "input_ids" in _accepted(body) else model  # BART's decoder alone has a wrapper there
+    with evaluating(model):
+        return body(
+            **{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True
+        )[0]
+
+
+def answer(model: nn.Module, batch: dict[str, Tensor]) -> Any:
+    """Return a model's whole output, in eval mode without gradients."""
+    with evaluating(model):
+        return model(**batch)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keep a model in eval mode, without gradients, until the block ends."""
     training = [module for module in model.modules() if module.training]
     try:
         model.eval()
         with torch.no_grad():
-            return body(
-                **{key: value for key, value in batch.items() if key in _accepted(body)}, return_dict=True
-            )[0]
+            yield
     finally:
         for module in training:
             module.training = True

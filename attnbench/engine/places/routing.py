@@ -25,10 +25,10 @@ _serving: WeakKeyDictionary[nn.Module, Serve] = WeakKeyDictionary()
 
 @torch.compiler.disable
 def route(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out."""
-    return _serving.get(module, sdpa_attention_forward)(module, query, key, value, mask, **kwargs)
+    return _serving.get(module, sdpa_attention_forward)(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(NAME, route)
@@ -55,16 +55,22 @@ def restored(model: nn.Module) -> Iterator[list[Any]]:
 @contextlib.contextmanager
 def implementation(model: nn.Module, name: str) -> Iterator[None]:
     """Switch a model's attention for a while. Raises UserError for a model that cannot be switched."""
+    switched = known(model)
+    with restored(model):
+        if not type(switched)._can_set_attn_implementation():
+            raise unsupported(model)
+        switched.set_attn_implementation(name)
+        if switched.config._attn_implementation != name:
+            raise unsupported(model)
+        yield
+
+
+def known(model: nn.Module) -> PreTrainedModel:
+    """Return a model of transformers. Raises UserError for any other."""
     if not isinstance(model, PreTrainedModel):
         what = f"{type(model).__name__} is not a transformers model: attnbench needs a PreTrainedModel"
         raise UserError(what + _inside(model))
-    with restored(model):
-        if not type(model)._can_set_attn_implementation():
-            raise unsupported(model)
-        model.set_attn_implementation(name)
-        if model.config._attn_implementation != name:
-            raise unsupported(model)
-        yield
+    return model
 
 
 def _inside(model: nn.Module) -> str:

@@ -9,21 +9,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from attnbench.engine.places import probing, routing
+from attnbench.engine.places.census import SOFTMAX, Census
 from attnbench.errors import UserError
-from attnbench.methods.protocol import Site
-
-SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
-
 
 HIDDEN = -1e4  # masks of these models are -65,500 or less, scores are not
 
 
 Answer = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Record = Callable[[nn.Module, str, int, int], None]  # a module that attends, its kind, heads, their size
 
 
 def needed(model: nn.Module) -> bool:
@@ -104,29 +101,24 @@ def visible_in(scores: Tensor, kind: str) -> Tensor:
     return visible & (seen | ~seen.any(3, keepdim=True))
 
 
-def probe(model: nn.Module) -> list[Site]:
-    """List where a model's softmax attends, in the order of one forward pass.
+@contextlib.contextmanager
+def recorded(model: nn.Module, batch: dict[str, Tensor], record: Record, census: Census) -> Iterator[None]:
+    """Show `record` each softmax in a module that attends: the module, its kind, how many heads it has.
 
     Raises UserError where there is not one softmax over all tokens a layer.
     """
-    paths = {module: path for path, module in model.named_modules()}
-    found: list[Site] = []
-    batch = probing.probe_batch(model)
     tokens = batch["input_ids"].shape[1]
 
-    def record(module: nn.Module, scores: Tensor, probs: Tensor) -> Tensor:
+    def answer(module: nn.Module, scores: Tensor, probs: Tensor) -> Tensor:
         if scores.shape[2:] != (tokens, tokens):
             raise routing.unsupported(model)
         kind = probing.kind_of(module, tokens, tokens, visible_in(scores, "decoder"), None)
-        layer = sum(site.kind == kind for site in found)
         config: Any = model.config
         size = getattr(config, "head_dim", None) or config.hidden_size // scores.shape[1]
-        found.append(Site(paths[module], kind, layer, heads=scores.shape[1], head_dim=size))
+        record(module, kind, scores.shape[1], size)
+        census.reached(probs)
         return probs
 
-    attending = [module for module in paths if "Attention" in type(module).__name__]
-    with eager(model), Tap(attending, record).open():
-        probing.run(model, batch)
-    if not found:
-        raise routing.unsupported(model)
-    return found
+    attending = [module for module in model.modules() if "Attention" in type(module).__name__]
+    with eager(model), Tap(attending, answer).open():
+        yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attnbench.engine.serving.guard import Guard
 from attnbench.engine.serving.scored import Stages
+from attnbench.errors import NotApplicable
 from attnbench.methods.protocol import Method, Site, overridden
 
 
@@ -65,3 +66,36 @@ class Place:
         total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
         with self.lock:
             self.total = total if self.total is None else self.total + total
+
+
+def require_reach(method: Method, text: str, places: Sequence[Place]) -> list[Site]:
+    """Return the sites with heads that a method selects. Raises NotApplicable where it acts at none."""
+    limits = [*(f"on={kind}" for kind in method.on), *(f"layers={layers}" for layers in method.layers)]
+    where = " ".join(limits) or "all"
+    reached = [place for place in places if method.selects(place.site)]
+    chosen = [place.site for place in reached if place.site.heads]
+    if "hidden" in overridden(method) and all(place.layer is None for place in reached):
+        raise NotApplicable(f"{text}: no layer begins at {where}")
+    if not chosen and set(overridden(method)) != {"hidden"}:
+        raise NotApplicable(f"{text}: no attention at {where}{_there(places) if limits else ''}")
+    return chosen
+
+
+def _there(places: Sequence[Place]) -> str:
+    """Say which layers of which kinds attend."""
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        if place.site.heads:
+            kinds[place.site.kind].append(place.site.layer)
+    return "".join(f". It attends at {kind} {numbered(layers)}" for kind, layers in kinds.items())
+
+
+def numbered(layers: Iterable[int]) -> str:
+    """Write numbers of layers, neighbours joined: 0-2, 5."""
+    parts: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if parts and parts[-1][-1] == layer - 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attnbench.engine.places import routing, sites, softmax
 from attnbench.engine.serving import tapped
-from attnbench.engine.serving.applied import Applied
+from attnbench.engine.serving.applied import Applied, require_reach
 from attnbench.engine.serving.dispatch import Engine
 from attnbench.engine.serving.guard import require_nothing_kept
 from attnbench.errors import UserError
@@ -37,8 +37,9 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     """Change a model's attention by methods or a spec string, until the block ends.
 
     Nested blocks compose: inner methods act after outer ones. Raises UserError for a method that is not
-    fitted yet or an architecture that is not supported, NotApplicable for a method that does more than
-    change `probs` of a model whose attention is not on transformers' interface.
+    fitted yet or an architecture that is not supported, NotApplicable for a method whose `on=` and `layers=`
+    reach nothing there, or that does more than change `probs` of a model whose attention is not on
+    transformers' interface.
     """
     wanted = methods_of(methods)
     for method in wanted:
@@ -52,6 +53,8 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
             stack.enter_context(engine.attached(model))
             stack.enter_context(engine.hooks(model))
         for method in wanted:
+            if method.on or method.layers:
+                require_reach(method, method.name or type(method).__name__, engine.places)
             stack.enter_context(method.installed(model))
         stack.callback(engine.pop, applied)
         engine.push(applied)

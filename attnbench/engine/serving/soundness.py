@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnbench.engine.places import probing, routing, softmax
+from attnbench.engine.places import probing, routing, sites, softmax
+from attnbench.engine.places.kept import kept
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import UserError
 from attnbench.inputs.settings import EAGER_TOLERANCE
@@ -30,11 +31,13 @@ def compare_with_eager(model: nn.Module, batch: dict[str, Tensor] | None = None)
     not supported.
     """
     batch = probing.probe_batch(model, examples=2, padding=2) if batch is None else batch
+    sites.discover(model)  # refuses what a probe of few tokens would change
     # a tap makes a model eager: it is compared with what the model does by itself
-    with contextlib.nullcontext() if softmax.needed(model) else routing.implementation(model, "eager"):
-        expected = probing.run(model, batch)
-    with apply(model, Identity()):
-        found = probing.run(model, batch)
+    with kept(model):
+        with contextlib.nullcontext() if softmax.needed(model) else routing.implementation(model, "eager"):
+            expected = probing.run(model, batch)
+        with apply(model, Identity()):
+            found = probing.run(model, batch)
     seen = batch.get("decoder_attention_mask" if "decoder_input_ids" in batch else "attention_mask")
     if seen is not None and seen.shape == expected.shape[:2]:
         expected, found = expected[seen.bool()], found[seen.bool()]

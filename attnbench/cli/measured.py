@@ -1,0 +1,61 @@
+"""What a run leaves on the screen: its records as a table or as JSON, its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from attnbench.cli import stdout
+from attnbench.errors import UserError
+from attnbench.inputs.settings import Settings, default_device
+from attnbench.matrix import console
+from attnbench.matrix.plan import Cell
+
+if TYPE_CHECKING:
+    from attnbench.records.record import Record
+
+
+def measured(
+    options: argparse.Namespace, cells: Sequence[Cell], settings: Settings, folder: str
+) -> tuple[list[Record], UserError | None]:
+    """Return what was measured, and the mistake that kept the rest, or all, from it."""
+    from attnbench.matrix import runner
+
+    if options.device is None:
+        settings = dataclasses.replace(settings, device=default_device())
+    with stdout.aside(), contextlib.closing(console.Console()) as listener:
+        try:
+            return runner.run(
+                cells, settings, folder,
+                force=options.force, replace=options.replace, cell_timeout=options.cell_timeout,
+                fail_fast=options.fail_fast, debug=options.debug, listener=listener,
+            ), None  # fmt: skip
+        except runner.Incomplete as mistake:
+            return mistake.records, mistake
+        except UserError as mistake:
+            return [], mistake
+
+
+def show_json(records: Sequence[Record]) -> None:
+    """Print records with their rows as one JSON array."""
+    from attnbench.boards.tables import leaderboard
+
+    print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
+
+
+def show_table(records: list[Record], board: str, **words: Any) -> None:
+    """Print the comparison, and on stderr the command that makes `board` of it."""
+    from attnbench.boards.tables import leaderboard
+
+    print(leaderboard.render(records, "text", **words))
+    print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
+
+
+def status(records: Sequence[Record]) -> int:
+    """Return the exit status of a run: 1 where a cell failed."""
+    return int(any(item.status == "failed" for item in records))
