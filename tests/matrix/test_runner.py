@@ -305,11 +305,7 @@ def test_a_refused_calibration_fails_what_calibrates_alone(refused, tiny_folder,
 def test_a_refused_calibration_overwrites_nothing_that_was_measured(refused):
     run, mine, other = refused
     measured = run(other)["mask50"]
-<<<<<<< HEAD:tests/matrix/test_runner.py
-    with pytest.raises(UserError, match=r"calibration other.csv, not mine.csv"):
-=======
     with pytest.raises(UserError, match=r"calibration other\.csv, not mine\.csv"):
->>>>>>> trust-records:tests/test_runner.py
         run(mine)
     assert measured.status == "measured" and run(mine, replace=True)["mask50"].status == "failed"
     assert run(other, replace=True)["mask50"].date == measured.date
