@@ -1,4 +1,4 @@
-"""A statistic that is not defined on its samples is null and a dash, never zero; what is undecided says so."""
+"""A statistic that is not defined on its samples is null and a dash, never zero."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_what_is_not_defined_is_no_number(kind, rows, wanted):
 @pytest.mark.parametrize(
     ("kind", "rows"),
     [
-        ("mean", [1.0]), ("pearson", LINE[:3]), ("pearson", [[x, float(x == 1)] for x, _ in LINE]), ("mcc", [TP, TN, TN, TN]),
+        ("mean", [1.0]),
+        ("pearson", LINE[:3]),
+        ("pearson", [[x, float(x == 1)] for x, _ in LINE]), ("mcc", [TP, TN, TN, TN]),
         ("f1", [TP, TN, TN]),
     ],
 )  # fmt: skip

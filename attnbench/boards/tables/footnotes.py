@@ -175,9 +175,9 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
     listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
     return [
-        f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. Training on the task may "
-        "be, a change to attention seldom is: check first that what it learned from is not what is evaluated, "
-        "that dense has the score its card states, that the texts are not cut, and that other samples agree."
+        f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. Training on the task "
+        "may be, a change to attention seldom is: check first that what it learned from is not what is "
+        "evaluated, that dense has the score its card states, that the texts are not cut, and that other samples agree."
     ]
 
 
