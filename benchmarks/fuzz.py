@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import copy
 import hashlib
+import importlib
 import io
 import json
 import random
@@ -248,6 +249,7 @@ class Fuzz:
     # files
 
     def files(self, count: int) -> None:
+        importlib.import_module("attnbench.matrix.verify")  # the first import takes longer than any case
         makers = (self._yaml, self._toml, self._csv, self._jsonl, self._json)
         for k in range(count):
             makers[k % len(makers)]()

@@ -66,7 +66,7 @@ def whole(folder: Path, own_code: bool = False) -> bool:
         else:
             weights = any(name.endswith((".safetensors", ".bin")) for name in names)
         return weights and "config.json" in names and (not own_code or names >= _own_files(folder))
-    except (ValueError, TypeError, KeyError, AttributeError):  # JSON, but of another shape
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # no JSON, or of another shape
         return False
 
 

@@ -26,6 +26,7 @@ SCHEMA = 1
 NUMERICS = 1  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100
 MEANWHILE_S = 0.5  # more than another run takes between its two renames
+DEEPEST = 50  # levels of a JSON
 LARGEST, DIGITS = 16 << 20, 1000  # bytes of a JSON, digits of a whole number in it
 ALWAYS = ("doc_id", "outputs")  # arrays that no metric names
 APART = ("scores", "file")  # fields of a Record that are not in its JSON
@@ -162,6 +163,16 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
+def _depth(value: Any) -> int:
+    deepest, waiting = 0, [(value, 0)]
+    while waiting:
+        inner, depth = waiting.pop()
+        deepest = max(deepest, depth)
+        if isinstance(inner, dict | list):
+            waiting += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
+    return deepest
+
+
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
 
 
@@ -179,6 +190,8 @@ def read(path: str | Path) -> Record:
         raise ValueError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
+    if _depth(body) > DEEPEST:
+        raise ValueError(f"{path}: nested more than {DEEPEST} levels deep")
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         found = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")

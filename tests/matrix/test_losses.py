@@ -22,7 +22,7 @@ from attnbench.matrix import started
 from attnbench.matrix.request import Request
 from attnbench.records import provenance, record, whereabouts
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PLUGIN = """
 import ctypes, os, re, time
 from attnbench import Method, hookimpl

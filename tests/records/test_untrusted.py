@@ -85,6 +85,7 @@ def test_links_pipes_and_devices_are_not_read(tmp_path, capsys):
         ('"limit": null', f'"limit": {"9" * 4000}'),
         ('"limit": null', f'"limit": {"9" * 6000}'),
         ('"fitted": {}', '"fitted": ' + '{"a":' * 5000 + "1" + "}" * 5000),
+        ('"fitted": {}', '"fitted": {"b": ' + '{"a":' * 200 + "1" + "}" * 201),
         ('"fitted": {}', '"fitted": NaN'),
         ('"date"', '"date" "'),
     ],
