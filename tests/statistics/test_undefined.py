@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A statistic undefined on its samples is null and a dash, never zero; what is undecided says so."""
-=======
 """A statistic that is not defined on its samples is null and a dash, never zero."""
->>>>>>> trust-files
 
 from __future__ import annotations
 
@@ -50,14 +46,9 @@ def test_what_is_not_defined_is_no_number(kind, rows, wanted):
 @pytest.mark.parametrize(
     ("kind", "rows"),
     [
-<<<<<<< HEAD
-        ("mean", [1.0]), ("pearson", LINE[:3]), ("pearson", [[x, float(x == 1)] for x, _ in LINE]),
-        ("mcc", [TP, TN, TN, TN]),
-=======
         ("mean", [1.0]),
         ("pearson", LINE[:3]),
         ("pearson", [[x, float(x == 1)] for x, _ in LINE]), ("mcc", [TP, TN, TN, TN]),
->>>>>>> trust-files
         ("f1", [TP, TN, TN]),
     ],
 )  # fmt: skip

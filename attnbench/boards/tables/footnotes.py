@@ -177,13 +177,8 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     return [
         f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. Training on the task "
         "may be, a change to attention seldom is: check first that what it learned from is not what is "
-<<<<<<< HEAD
-        "evaluated, that dense has the score its card states, that the texts are not cut, and that other "
-        "samples agree."
-=======
         "evaluated, that dense has the score its card states, that "
         "the texts are not cut, and that other samples agree."
->>>>>>> trust-files
     ]
 
 
