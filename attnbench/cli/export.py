@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from attnbench.cli.parsing import add_include_path, add_max_length
-from attnbench.inputs.settings import check_device
+from attnbench.inputs.settings import Settings
 from attnbench.matrix import console
 
 STOPPED = "; the folder, where it is there, is unfinished: delete it"
@@ -31,14 +31,13 @@ def execute(options: argparse.Namespace) -> int:
     """Write a checkpoint without the heads that a method removes."""
     from attnbench.matrix.export import export
 
-    check_device(options.device or "cpu")
-    console.quiet(options.verbose)
-    console.introduce(options.model)
-    content = export(
-        options.model, options.task, options.method, options.folder,
+    settings = Settings(
         seed=options.seed, device=options.device, calibration=options.calibration,
         include_path=options.include_path, max_length=options.max_length,
     )  # fmt: skip
+    console.quiet(options.verbose)
+    console.introduce(options.model)
+    content = export(options.model, options.task, options.method, options.folder, settings)
     for layer, heads in content["heads"].items():
         print(
             f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"

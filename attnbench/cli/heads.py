@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 
 from attnbench.cli.parsing import MANY, add_include_path, add_max_length, positive
 from attnbench.errors import NotApplicable, UserError, message
 from attnbench.inputs import models
-from attnbench.inputs.settings import check_device, default_device
+from attnbench.inputs.settings import default_device
 from attnbench.matrix import console
-from attnbench.matrix.plan import check_tasks, refuse_twins
-from attnbench.matrix.request import split_models, split_tasks
+from attnbench.matrix.plan import columns
+from attnbench.matrix.request import Request
 from attnbench.methods.plugins import option
 
 STOPPED = "; the tables that were said to be written stay"
@@ -47,32 +48,24 @@ def execute(options: argparse.Namespace) -> int:
     from attnbench.cli import head_tables
     from attnbench.studies import importance as importance
 
-    by, names = importance.chosen(options.by), split_models(options.models)
-    if not names:
-        raise UserError("no model: give --models, as in attnbench heads --models bert")
-    named = split_tasks(options.tasks)
-    check_tasks(named, options.include_path)
-    refuse_twins("models", {name: models.label(name) for name in names}, "--output")
-    wanted = {name: named or models.tasks_of(name) for name in names}
-    for name, tasks in wanted.items():
-        if not tasks:
-            raise UserError(
-                f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
-            )
-    check_device(options.device or "cpu")
+    by = importance.chosen(options.by)
+    asked = Request.of(
+        options.models, tasks=options.tasks, limit=options.limit, batch_size=options.batch_size,
+        seed=options.seed, device=options.device or "cpu", calibration=options.calibration,
+        include_path=options.include_path, max_length=options.max_length,
+    )  # fmt: skip
+    wanted = columns(asked, "--output")
+    settings = asked.settings
+    if options.device is None:
+        settings = dataclasses.replace(settings, device=default_device())
     head_tables.prepare(options.output)
     console.quiet(options.verbose)
     failed = shown = scored = 0
-    for name, tasks in wanted.items():
+    for name in asked.models:
         console.introduce(name)
-        for task in tasks:
+        for task in (task for model, task in wanted if model == name):
             try:
-                found = importance.study(
-                    name, task, by, ablate=options.ablate, limit=options.limit, batch_size=options.batch_size,
-                    seed=options.seed, device=options.device or default_device(),
-                    calibration=options.calibration, include_path=options.include_path,
-                    max_length=options.max_length,
-                )  # fmt: skip
+                found = importance.study(name, task, by, settings, options.ablate)
             except NotApplicable as reason:
                 print(message(f"{models.label(name)} · {task}: not applicable: {reason}"), file=sys.stderr)
                 continue

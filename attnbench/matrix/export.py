@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.realised.sidecar import NAME, SCHEMA, Layer, silence
 from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs.settings import Settings
 
 if TYPE_CHECKING:
     from attnbench.matrix.bench import Bench
@@ -33,15 +35,14 @@ def export(
     task: str,
     method: str,
     folder: str | Path,
-    **settings: Any,
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Fit a method on a task and write the model it leaves, with the sidecar. Returns the sidecar's content.
 
-    `settings` are fields of Settings. Raises UserError where the folder has something in it, for a model or
-    a task that is not to be had, and for a method that cannot be realised.
+    Raises UserError where the folder has something in it, for a model or a task that is not to be had, and
+    for a method that cannot be realised.
     """
     from attnbench.inputs import models, tasks
-    from attnbench.inputs.settings import Settings
     from attnbench.matrix import plan
     from attnbench.matrix.bench import Bench
     from attnbench.methods import spec
@@ -50,7 +51,7 @@ def export(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{folder} is there already: give a new folder, or an empty one")
     methods = spec.parse(method)
-    chosen = Settings(limit=1, **settings)
+    chosen = dataclasses.replace(settings or Settings(), limit=1)
     plan.check_tasks([task], chosen.include_path)
     try:
         bench = Bench(model_name, task, chosen)

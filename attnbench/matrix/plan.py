@@ -68,24 +68,32 @@ def refuse_twins(kind: str, labels: Mapping[str, str], apart: str = "--records")
             )
 
 
-def plan(request: Request) -> list[Cell]:
-    """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
-    settings = request.settings
-    check_tasks(request.tasks, settings.include_path)
-    specs = [
-        text
-        for method in (*CONTROLS, *request.methods)
-        for text in seeded(method, request.repeats, settings.seed)
-    ]
-    refuse_twins("models", {name: models.label(name) for name in request.models})
-    refuse_twins("methods", {text: text for text in specs})
-    cells = []
+def columns(request: Request, apart: str = "--records") -> list[tuple[str, str]]:
+    """Return (model, task) in running order; no tasks are the models' own. Raises UserError.
+
+    `apart` is the option by which two models of one name are kept apart.
+    """
+    check_tasks(request.tasks, request.settings.include_path)
+    refuse_twins("models", {name: models.label(name) for name in request.models}, apart)
+    found = []
     for name in request.models:
-        for task in request.tasks or models.tasks_of(name):
-            cells += [Cell(name, task, method) for method in dict.fromkeys(specs)]
-        if not request.tasks and not models.tasks_of(name):
+        wanted = request.tasks or models.tasks_of(name)
+        if not wanted:
             models.check_folder(name)
             raise UserError(
                 f"model '{name}' names no task of its own: give --tasks. `attnbench tasks` lists them."
             )
-    return cells
+        found += [(name, task) for task in wanted]
+    return found
+
+
+def plan(request: Request) -> list[Cell]:
+    """Return the cells in running order: by model, by task, dense and uniform first. Raises UserError."""
+    specs = [
+        text
+        for method in (*CONTROLS, *request.methods)
+        for text in seeded(method, request.repeats, request.settings.seed)
+    ]
+    found = columns(request)
+    refuse_twins("methods", {text: text for text in specs})
+    return [Cell(*column, method) for column in found for method in dict.fromkeys(specs)]

@@ -12,6 +12,7 @@ from attnbench.engine.applicable import require_sites
 from attnbench.engine.learning.fit import Absent, available
 from attnbench.errors import NotApplicable, described, said, unknown
 from attnbench.inputs import models, tasks
+from attnbench.inputs.settings import Settings
 from attnbench.matrix.request import split
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
@@ -69,22 +70,19 @@ def study(
     name: str,
     task: str,
     by: Iterable[str],
-    *,
+    settings: Settings | None = None,
     ablate: bool = False,
-    **settings: Any,
 ) -> Study:
     """Score every head of a model on a task's calibration split; `ablate`: measure it without each head.
 
-    `settings` are fields of Settings. A criterion that fails, or does not apply, is in `failed` or `absent`,
-    the others go on. Raises UserError and NotApplicable as a run does, ArithmeticError for weights that are
-    not finite.
+    A criterion that fails, or does not apply, is in `failed` or `absent`, the others go on. Raises UserError
+    and NotApplicable as a run does, ArithmeticError for weights that are not finite.
     """
     import torch
 
-    from attnbench.inputs.settings import Settings
     from attnbench.matrix.bench import Bench
 
-    chosen = Settings(**settings)
+    chosen = settings or Settings()
     bench = Bench(name, task, chosen)
     model = bench.model
     torch.manual_seed(chosen.seed)

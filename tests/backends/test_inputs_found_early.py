@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import re
 
+import architectures
 import numpy as np
 import pytest
 import tiny_tasks
@@ -567,3 +569,9 @@ def test_an_option_without_a_name_is_a_mistake_on_the_command_line(option, tmp_p
     assert main(["run", *words, "--records", str(tmp_path / "records"), "--limit", "2"]) == 2
     assert capsys.readouterr().err == "attnbench: '' holds no name: give one, or leave its option out.\n"
     assert not (tmp_path / "records").exists()
+
+
+def test_looking_for_limits_leaves_a_model_as_it_was():
+    model = copy.deepcopy(architectures.tiny("bigbird-sparse"))  # a short text switches it to full attention
+    assert limits.of(model).vocabulary == model.get_input_embeddings().num_embeddings
+    assert model.bert.attention_type == "block_sparse"

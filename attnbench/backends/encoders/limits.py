@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from attnbench.engine.places import probing
+from attnbench.engine.places.kept import kept
 from attnbench.errors import UserError
 
 CUT = (
@@ -62,7 +63,7 @@ def of(model: nn.Module) -> Limits:
     if model not in _known:
         batch = probing.probe_batch(model)
         try:
-            with Watch() as watch:
+            with kept(model), Watch() as watch:
                 probing.run(model, batch)
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
