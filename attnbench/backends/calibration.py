@@ -160,4 +160,5 @@ def requests_of(task: EncoderTask, docs: Sequence[Document]) -> list[Any]:
 def _stacked(targets: Sequence[Any], key: str, side: str, starts: np.ndarray) -> Tensor:
     if isinstance(targets[0], np.ndarray):
         return padded(targets, IGNORED, side)[0]
-    return torch.tensor(targets) + torch.from_numpy(starts) * key.endswith("_positions")
+    found = torch.tensor(targets)
+    return found + torch.from_numpy(starts) if key.endswith("_positions") else found

@@ -60,12 +60,13 @@ def split_models(values: Names) -> tuple[str, ...]:
     Raises UserError for a folder whose own name has a comma.
     """
     found: list[str] = []
-    for word in map(str.strip, [values] if isinstance(values, str) else values):
+    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    for word in map(str.strip, words):
         if "," in word and is_folder(word) and Path(word).expanduser().exists():
             raise UserError(
                 f"model '{word}': commas part names, and a folder here has one in its own: write NAME={word}"
             )
-        found += [word] if named(word)[0] is not None else split(word)
+        found += [word] if named(word)[0] is not None else split([word])
     return tuple(dict.fromkeys(found))
 
 

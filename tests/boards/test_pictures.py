@@ -117,25 +117,25 @@ def test_latencies_that_overlap_do_not_beat():
     def point(name, low, x, high, y):
         return points.Point(name, "f", x, y, y, y, False, low, high)
 
-    points = [point("noisy", 0.49, 0.71, 1.05, 1.0), point("same heads", 0.62, 0.94, 1.33, 1.0),
+    drawn = [point("noisy", 0.49, 0.71, 1.05, 1.0), point("same heads", 0.62, 0.94, 1.33, 1.0),
               point("surely slower", 1.4, 1.5, 1.6, 1.0), point("worse", 0.6, 0.8, 1.1, 0.4),
               point("worse, maybe faster", 0.6, 0.65, 0.8, 0.2),
               point("worse and slower, but sure of it", 0.71, 0.72, 0.73, 0.9)]  # fmt: skip
-    front = {p.method for p in points if points._with_front(p, points, False).front}
+    front = {p.method for p in drawn if points._with_front(p, drawn, False).front}
     assert front == {"noisy", "same heads", "worse, maybe faster"}
 
 
 def test_front_against_a_search_of_all_pairs():
     rng = np.random.default_rng(0)
-    points = [points.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
+    drawn = [points.Point(str(k), "f", *map(float, rng.integers(0, 6, 2)), 0, 0) for k in range(60)]
     for more in (True, False):
-        for point in points:
+        for point in drawn:
             better = [
-                other for other in points
+                other for other in drawn
                 if (other.x >= point.x if more else other.x <= point.x) and other.y >= point.y
                 and not (other.x == point.x and other.y == point.y)
             ]  # fmt: skip
-            assert points._with_front(point, points, more).front == (not better)
+            assert points._with_front(point, drawn, more).front == (not better)
 
 
 def test_the_table_of_latencies_has_their_ends():
@@ -284,8 +284,8 @@ def test_log_ticks_read_plainly_and_long_specs_are_not_cut():
     from attnbench.boards.pictures import draw
 
     axes = Figure().subplots()
-    points = [points.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
-    panel = points.Panel("m", "t", "perplexity", "log", points, 5.0, None)
+    drawn = [points.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
+    panel = points.Panel("m", "t", "perplexity", "log", drawn, 5.0, None)
     picture = points.Picture("score-sparsity", "", "x", "score ± standard error", [panel])
     draw._panel(axes, picture, panel, {"prune": draw._style(0, "prune")})
     ticks = [axes.yaxis.get_major_formatter()(value, 0) for value in (10.0, 1000.0, 100000.0)]

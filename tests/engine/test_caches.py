@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import tapped_models
 import torch
 from closeness import close
 from tiny_models import ZOO, padded, tiny
@@ -61,9 +62,7 @@ def test_a_window_s_cache_changes_no_method(name, spec):
 @pytest.mark.numeric
 @pytest.mark.parametrize("name", ["gpt-neo", "gpt-j"])
 def test_a_tapped_window_s_cache_changes_no_method(name):
-    import test_tap
-
-    model, batch = test_tap.tiny(name), test_tap.padded(name)
+    model, batch = tapped_models.tiny(name), tapped_models.padded(name)
     places, shown = batch["position_ids"], batch["attention_mask"]
     with torch.no_grad(), attnbench.apply(model, "prune50:random"):
         expected = model(**batch, use_cache=False).logits[shown.bool()]

@@ -24,7 +24,8 @@ def test_what_nobody_would_write_is_read_or_refused_in_one_line(kind, count, fuz
     fuzz = fuzzing.Fuzz(11, tmp_path)
     getattr(fuzz, kind)(count)
     assert not fuzz.faults, "\n".join(fuzz.faults[:3])
-    assert sum(count for name, count in fuzz.counts.items() if name.endswith("refused")) > 0
+    refused = sum(count for name, count in fuzz.counts.items() if name.endswith("refused"))
+    assert refused or 0 < fuzz.counts["records read"] < count
 
 
 @pytest.mark.parametrize(

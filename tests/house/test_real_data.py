@@ -84,7 +84,7 @@ for head, named in architectures.items():
     for name in named:
         yaml = None
         if name in rename:  # a dataset that has another name offline
-            from attnbench import tasks
+            from attnbench.inputs import tasks
             path = Path(folder, "tasks", f"{name}.yaml")
             path.parent.mkdir(exist_ok=True)
             path.write_text(Path(tasks.find(name).path).read_text().replace(*rename[name]))

@@ -16,6 +16,7 @@ import attnbench
 from attnbench.backends.encoders import prepared
 from attnbench.boards import checks
 from attnbench.cli.main import main
+from attnbench.engine.learning import fit
 from attnbench.errors import UserError
 from attnbench.inputs import hub, models, settings
 from attnbench.matrix import column, console
@@ -124,7 +125,7 @@ def test_a_file_that_a_method_names_is_known_by_its_content(
     assert not list(checks.problems(tmp_path / "r"))
     file.write_text("0.250", encoding="utf-8")
     path = record.path_of(tmp_path / "r", second.cell)
-    assert main(["verify", str(path), "--model", tiny_folder]) == 1
+    assert main(["verify", str(path), "--model", tiny_folder, "--file", str(file)]) == 1
     assert f"file {file}: its content is another" in capsys.readouterr().out
     assert not provenance.files(spec.parse("prune80:layers=0:on=encoder+heads:fixed:off=0.1"))
 
@@ -230,7 +231,7 @@ def test_a_method_without_a_site_is_not_applicable(tiny_folder, tmp_path):
 
 
 def test_a_method_that_acts_nowhere_is_not_applicable(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(column, "require_sites", lambda *_: None)
+    monkeypatch.setattr(fit, "require_sites", lambda *_: None)
     specs = ["hidden-quant8:on=cross", "prune80:layers=9+prune50:layers=8", "finetune2:layers=0"]
     cells = _cells(_run(tiny_folder, tmp_path, specs))
     assert [cells[name].status for name in specs] == ["not applicable", "not applicable", "measured"]

@@ -71,7 +71,8 @@ def test_ten_edited_lines_make_another_method(fresh_registry, tmp_path, capsys):
         text = text.replace(old, new)
     file.write_text(text, encoding="utf-8")
     assert main.main(["check", "my-grid", "--plugin", str(file)]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "my-grid0.5: ok"
+    told = "my-grid0.5: ok on encoders, decoders and encoder-decoders"
+    assert capsys.readouterr().out.splitlines()[0] == told
 
 
 @pytest.mark.parametrize(("name", "kind"), [("my-method", "calibrated"), ("heads:mine", "trained")])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from attnbench.inputs import models
-from attnbench.pocket import decoders, exams, fluency, grams, recipes, subwords, text, train
+from attnbench.pocket import batches, decoders, exams, fluency, grams, recipes, subwords, text, train
 
 FAMILIES = ("gpt", "llama")
 FOLDERS = [train.WEIGHTS / f"{family}-language" for family in FAMILIES]
@@ -109,7 +109,7 @@ def test_tokens_mark_no_ends_but_the_models_know_them():
 @pytest.mark.parametrize(("family", "task"), [("gpt", "language"), ("llama", "language")])
 def test_an_interrupted_run_ends_in_the_same_weights(family, task, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, (family, task), recipes.Recipe(steps=20, batch=4, warmup=5))
-    monkeypatch.setattr(decoders, "POOL", 4)
+    monkeypatch.setattr(batches, "POOL", 4)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train.train(family, task, whole, every=7)
     write = train.write

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attnbench.inputs import models
-from attnbench.pocket import decoders, exams, fluency, recipes, subwords, text, train, translation
+from attnbench.pocket import batches, decoders, exams, fluency, recipes, subwords, text, train, translation
 
 FOLDER = train.WEIGHTS / "marian-translation"
 
@@ -86,7 +86,7 @@ def test_tokens_end_with_eos_and_come_back_as_text():
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, monkeypatch):
     short = recipes.Recipe(steps=20, batch=4, warmup=5)
     monkeypatch.setitem(recipes.RECIPES, ("marian", "translation"), short)
-    monkeypatch.setattr(decoders, "POOL", 4)
+    monkeypatch.setattr(batches, "POOL", 4)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train.train("marian", "translation", whole, every=7)
     write = train.write

@@ -44,6 +44,7 @@ def made(method="prune80", wrong=9):
     item.provenance = {
         "model": "tiny", "source": "folder", "weights": "bin", "plugins": ["x"], "trust_remote_code": False,
         "command": "attnbench run", "fingerprints": {"dataset": "1", "task": "2", "calibration": None},
+        "places": {"checkpoint": "3", "task": "4"}, "check": "shipped",
     }  # fmt: skip
     identify(item)
     return item

@@ -92,7 +92,7 @@ def test_a_hundred_samples_that_do_not_differ_show_no_one_percent(kind):
 
 def test_better_is_marked():
     found = by_method(rows([record("dense", acc=right(1000, 200)), record("prune80", acc=right(1000, 150))]))
-    assert found["prune80"].better and found["prune80"].mark == "≈▲"
+    assert found["prune80"].better and found["prune80"].mark == "≈!"
 
 
 def test_claims_are_corrected_over_the_table_without_the_controls():

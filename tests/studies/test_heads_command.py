@@ -151,7 +151,7 @@ MISTAKES = {
     "heads": "no model",
     "heads --models bert --by entrpy": "Did you mean entropy",
     "heads --models brt": "Did you mean bert",
-    "heads --models ./nowhere": "give --tasks",
+    "heads --models ./nowhere": "no such folder",
     "heads --models bert --tasks nope": "unknown task 'nope'",
     "heads --models bert --tasks pocket-qa --by probe": "nothing was scored",
     "heads --models bert --tasks pocket-translation --by l2": "nothing was scored",

@@ -55,9 +55,10 @@ def suit(inputs: Inputs, answers: alone.Answers, rows: Sequence[Row], tolerance:
     """
     if not rows:
         return None
+    rows = inputs.alike(rows, lambda row: row)[0]  # which may share a batch
     short, long = alone.extremes(rows, [len(row.ids) for row in rows])
     if len(short.ids) == len(long.ids):  # what is fitted on may be of other lengths
-        short = shortened(short)
+        short = shortened(short, inputs.end)
     given, found = inputs.side, []
     for side in (given, OTHER[given]):
         inputs.side = side
@@ -68,9 +69,10 @@ def suit(inputs: Inputs, answers: alone.Answers, rows: Sequence[Row], tolerance:
     return alone.ALONE.format(min(found))
 
 
-def shortened(row: Row) -> Row:
-    """Return the first half of a row and its last token."""
-    place = np.r_[0 : len(row.ids) // 2, len(row.ids) - 1]
+def shortened(row: Row, end: int | None = None) -> Row:
+    """Return the first half of a row, its last token and every `end`, of which a batch needs equally many."""
+    place = np.arange(len(row.ids))
+    place = place[(place < len(row.ids) // 2) | (place == len(row.ids) - 1) | (row.ids == end)]
     types = None if row.types is None else row.types[place]
     return Row(row.ids[place], types)
 
