@@ -102,9 +102,6 @@ class Classify(Texts):
         self.labels = tuple(map(str, choices))
         if len(self.labels) < 2:
             raise self.mistake("it needs doc_to_choice, the labels' names", "doc_to_choice")
-        twice = [label for label in self.labels if self.labels.count(label) > 1]
-        if twice and not self.settings.get("labels_by_number"):
-            raise self.mistake(f"two of its labels are called '{twice[0]}'", "doc_to_choice")
         if len(self.labels) > 2 and not {"mcc", "f1"}.isdisjoint(self.metrics):
             raise self.mistake(f"mcc and f1 are for two labels, not {len(self.labels)}", "metric_list")
 

@@ -34,6 +34,14 @@ def require_room(tokenizer: Any, task: Texts) -> None:
         )
 
 
+def require_distinct(task: EncoderTask) -> None:
+    """Raise TaskMistake where two labels of a task have one name, unless they are told apart by number."""
+    labels = task.labels if isinstance(task, Classify) else ()
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice and not task.settings.get("labels_by_number"):
+        raise task.mistake(f"two of its labels are called '{twice[0]}'", "doc_to_choice")
+
+
 def check_labels(name: str, config: Any, task: EncoderTask) -> None:
     """Raise Misfit where `problem_type` says that a head's outputs are no labels of which one is chosen."""
     said, outputs = getattr(config, "problem_type", None), len(config.id2label)

@@ -218,6 +218,7 @@ def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepar
         if file.configuration:
             task.narrow(file.name, file.configuration)
         checks.check_head(checkpoint.name, config, task.head, file.name)
+        checks.require_distinct(task)
         checks.check_labels(checkpoint.name, config, task)
         if settings.max_length is not None:
             if not isinstance(task, Texts):
