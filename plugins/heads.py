@@ -211,7 +211,10 @@ class HeadsFixed(Removal):
             at = [site for site in sites if site.layer == layer]
             if not at:
                 layers = sorted({site.layer for site in sites})
-                raise ValueError(f"off={item}: no layer {layer} there, only {layers[0]} to {layers[-1]}")
+                known = f"{layers[0]} to {layers[-1]}"
+                if len(layers) <= layers[-1] - layers[0]:
+                    known = ", ".join(map(str, layers))
+                raise ValueError(f"off={item}: no layer {layer} there, only {known}")
             if head is not None and all(head >= site.heads for site in at):
                 raise ValueError(f"off={item}: layer {layer} has heads 0 to {max(s.heads for s in at) - 1}")
         yield

@@ -88,6 +88,7 @@ class Classify(Texts):
     """
 
     request = "classify"
+    form = "classes"
     known: ClassVar = {
         "acc": Metric(lambda label, logits: float(int(np.argmax(logits)) == label)),
         "mcc": Metric(counts, "mcc"),
@@ -160,6 +161,7 @@ class MultiLabel(Texts):
     """
 
     request = "classify"
+    form = "labels"
     known: ClassVar = {
         "acc": Metric(lambda labels, logits: float(np.array_equal(logits > 0, np.array(labels) > 0))),
         "f1": Metric(decisions, "f1"),

@@ -67,6 +67,7 @@ class MinimalPairs(Masked):
     In YAML: `doc_to_text`, the columns of the acceptable sentence and of the other.
     """
 
+    form = "pairs"
     known: ClassVar = {"acc": Metric(lambda _, output: float(output[0] > output[2]))}
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -103,6 +104,7 @@ class PseudoPerplexity(Masked):
     `share`, of its tokens drawn by `seed`. It is by token: no comparison between tokenizers.
     """
 
+    form = "rolling"
     known: ClassVar = {
         "pseudo_perplexity": Metric(lambda _, output: tuple(map(float, output)), "perplexity", False)
     }

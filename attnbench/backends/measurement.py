@@ -8,7 +8,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ class Measurement:
 
     `scores` holds doc_id and each metric by sample; `outputs` the raw answer by sample: the logits, for a
     span (first character, one past the last, score), log-likelihoods, or numbers that stand for a text.
+    `likely` is what was expected in the place of each target token, where a task scores texts.
     """
 
     metrics: dict[str, dict[str, Any]]
     scores: dict[str, np.ndarray]
     outputs: list[np.ndarray]
+    likely: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def hash_of(content: Iterable[Any]) -> str:

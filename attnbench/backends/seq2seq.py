@@ -27,6 +27,7 @@ class Translate(EncoderTask):
 
     request = "translate"
     head = "seq2seq"
+    form = "text"
     known: ClassVar = {
         "bleu": Metric(functools.partial(_counts, "bleu"), "bleu"),
         "chrf": Metric(functools.partial(_counts, "chrf"), "chrf"),

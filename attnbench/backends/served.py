@@ -8,6 +8,8 @@ from typing import Any, Self, TypedDict, Unpack
 
 from lm_eval.api.model import LM
 
+from attnbench.measures.likely import Likely
+
 BATCH_SIZE = 32
 # of a checkpoint's generation_config.json: what would make of a text something else, or several
 FORM = {
@@ -50,6 +52,7 @@ class ServedLM(LM):
         self.batch_size = BATCH_SIZE
         self.batch_tokens: int | None = None
         self.progress: Callable[[int], None] | None = None
+        self.likely: Likely | None = None  # collects what is expected of target tokens, where it is wanted
         self._device = "cpu"
 
     @contextlib.contextmanager
@@ -62,4 +65,4 @@ class ServedLM(LM):
         try:
             yield self
         finally:
-            self.model = self.progress = None
+            self.model = self.progress = self.likely = None

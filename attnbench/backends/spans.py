@@ -22,6 +22,7 @@ class Span(EncoderTask):
 
     request = "span"
     head = "qa"
+    form = "span"
     known: ClassVar = {
         "em": Metric(lambda golds, answer: squad.best(squad.exact, answer, golds)),
         "f1": Metric(lambda golds, answer: squad.best(squad.f1, answer, golds)),

@@ -31,7 +31,7 @@ SIDECAR = "attnbench.json"  # beside the weights of an export: which heads it do
 WEIGHTS = {"safetensors": "*.safetensors", "bin": "pytorch_model*.bin"}  # the first there is is loaded
 BESIDE = (
     "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
-    "generation_config.json", "*.py",
+    "generation_config.json", "chat_template*", "*.py",
 )  # fmt: skip
 FETCHED = (
     "*.json",

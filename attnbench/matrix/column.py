@@ -15,10 +15,13 @@ from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fault, said
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
+from attnbench.matrix import answered
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener, beside_card
 from attnbench.matrix.ledger import Ledger, settled
+from attnbench.measures import fidelity
 from attnbench.measures.finite import origin, require_finite
+from attnbench.measures.likely import IDS
 from attnbench.methods import spec, verdicts
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
@@ -39,7 +42,7 @@ class Column:
         self.ledger, self.listener = ledger, listener
         self.label = tasks.find(task, settings.include_path).name
         self.absent: str | None = None
-        self.dense_outputs: Any = None
+        self.dense: dict[str, Any] = {}  # what its cell answered, by the names of a record's arrays
         self._before: Any = None  # what torch and the model are before methods come
         try:
             self.bench = Bench(name, task, settings, self._say)
@@ -60,7 +63,7 @@ class Column:
         old = self.ledger.existing(item.cell)
         ended = self.ledger.ended(item, old)
         if old and not force and self._holds(old, item, methods):
-            self.dense_outputs = self.dense_outputs if methods else old.scores.get("outputs")
+            self.dense = self.dense if methods else old.scores
             check = item.provenance.get("check")
             if check is not None and old.provenance.get("check", verdicts.SHIPPED) != check:
                 old.provenance["check"] = check  # its code was checked since
@@ -197,7 +200,8 @@ class Column:
                 applied = stack.enter_context(apply(model, *methods)) if methods else None
                 if applied and not applied.expected and any(map(overridden, methods)):
                     raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
-                found = self.bench.prepared.evaluate(model, progress=progress, **self.bench.serving)
+                ids = self.dense.get(IDS) if methods else None
+                found = self.bench.prepared.evaluate(model, ids, progress=progress, **self.bench.serving)
             require_finite({name: metric["value"] for name, metric in found.metrics.items()})
             if applied and applied.strange():
                 raise ArithmeticError(applied.strange())
@@ -219,17 +223,23 @@ class Column:
             if not math.isfinite(metric["stderr"]):
                 metric["stderr"] = None  # one sample has no spread
         expected, hit = (applied.expected, applied.hit) if applied else (0, 0)
-        item.receipt = {
-            "sites_expected": expected,
-            "sites_hit": hit,
-            **self._changed(found.outputs, methods, item),
-        }
+        own = answered.arrays(found)
+        if not methods:
+            self.dense = own
+            item.scores |= answered.kept(own)
+        effect = answered.effect(self.dense, own, self.settings.dtype)
+        item.receipt = {"sites_expected": expected, "sites_hit": hit, **effect}
         if applied:
             require_hits(applied)
+        form = self.bench.prepared.form
+        faithful = fidelity.compared(form, found.metrics, self.dense, own) if methods else {}
+        item.scores |= faithful
         started = time.perf_counter()
         measured = measure(model, self.bench.batches(SAMPLES), methods)
         if self.settings.measure:
             measured |= self._costs.of(methods)
+        if faithful:
+            measured["fidelity"] = fidelity.summary(faithful)
         require_finite(measured)
         item.measured = measured
         item.seconds["measure"] = time.perf_counter() - started
@@ -238,21 +248,3 @@ class Column:
             learned.append(spec.format([method]))
             times = learned.count(learned[-1])
             item.fitted[learned[-1] + (f":{times}" if times > 1 else "")] = summary(fitted(method))
-
-    def _changed(self, outputs: Any, methods: Sequence[Method], item: Record) -> dict[str, Any]:
-        import numpy as np
-        import torch
-
-        own = np.stack([np.asarray(output, dtype=np.float32).ravel() for output in outputs])
-        if not methods:
-            self.dense_outputs = own
-            item.scores["outputs"] = own
-        if self.dense_outputs is None or self.dense_outputs.shape != own.shape:
-            raise RuntimeError("the dense cell of this model and task has to be measured first")
-        # above what the order of a sum changes in this dtype, below what changes a decision; a text's
-        # log-likelihood is a sum over its tokens, of which the errors grow with the square root alone
-        tolerance = max(1e-4, 4 * torch.finfo(getattr(torch, self.settings.dtype)).eps)
-        largest = np.abs(self.dense_outputs).max(0)
-        close = np.abs(own - self.dense_outputs) <= tolerance * np.minimum(largest, np.sqrt(largest))
-        changed = float((~close.all(1)).mean())
-        return {"changed": changed, "effect": "applied" if changed else "no effect"}

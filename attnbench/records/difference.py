@@ -66,7 +66,7 @@ def changes(old: Record, new: Record) -> list[str]:
         then, now = (each.get(name) for each in prints)
         if name == "dataset" and limits[0] != limits[1]:
             continue  # other samples are another data set by its hash
-        if then != now and not (name == COMPANIONS and then is None):
+        if then != now:
             what = name.removeprefix(FILE) if name.startswith(FILE) else f"its {name}"
             found.append(CHANGED.get(name, f"{what} has changed"))
     if old.provenance.get("code") != new.provenance.get("code"):

@@ -32,7 +32,7 @@ MAIN = "__main__.py"
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
 CHANGES_WHERE_SET = ("max_length",)  # came later: records without them stay what they are
 FILE = "file "  # begins the fingerprint of a file that a method's field names
-COMPANIONS = "beside the weights"  # a fingerprint that came later: no part of the identity, see `holds`
+COMPANIONS = "beside the weights"  # the tokenizer, its chat template, generation settings, a model's own code
 
 
 def now() -> str:
@@ -93,19 +93,14 @@ def identity(
     cell: dict[str, str], fingerprints: dict[str, Any], settings: dict[str, Any], code: str | None
 ) -> str:
     """Hash what a record says of all that changes its number."""
-    prints = {name: value for name, value in fingerprints.items() if name != COMPANIONS}
     chosen = {name: settings.get(name) for name in CHANGES_NUMBERS}
     chosen |= {name: settings[name] for name in CHANGES_WHERE_SET if settings.get(name) is not None}
-    return record.identity({"cell": cell, "fingerprints": prints, "settings": chosen, "code": code})
+    return record.identity({"cell": cell, "fingerprints": fingerprints, "settings": chosen, "code": code})
 
 
 def holds(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Tell whether the provenance of a record is that of a cell to be measured now.
-
-    Records from before a checkpoint's companions were recorded are believed to have had the same.
-    """
-    then, now = (each.get("fingerprints", {}).get(COMPANIONS) for each in (old, new))
-    return old.get("identity") == new["identity"] and then in (None, now)
+    """Tell whether the provenance of a record is that of a cell to be measured now."""
+    return bool(old.get("identity") == new["identity"])
 
 
 def _plugin(cls: type[Method]) -> str:

@@ -23,6 +23,7 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     "chrf": (18,),
 }  # fmt: skip
 NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
+FAITHFUL = ("fidelity flips", "fidelity answers-changed", "fidelity kl")  # arrays of numbers from 0
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats
 ABSENT = object()
 LONGEST = 40
@@ -93,6 +94,9 @@ TABLE: Table = {
     "measured": {
         "sparsity": SHARE, "nominal": SHARE, "bits": AMOUNT.or_null(), "entropy": AMOUNT.or_null(),
         "heads": SHARE, "divergence": AMOUNT, "samples": COUNT,
+        "fidelity": {
+            EACH: {"value": AMOUNT.needed(), "low": AMOUNT.needed(), "high": AMOUNT.needed()},
+        },
         "flops": {"dense": AMOUNT, "simulated": SHARE.or_null(), "realised": AMOUNT.or_null()},
         "latency": {
             "ratio": AMOUNT, "low": AMOUNT, "high": AMOUNT, "seconds": AMOUNT, "rounds": COUNT,
@@ -174,4 +178,12 @@ def array_problem(metrics: dict[str, Any], scores: dict[str, np.ndarray]) -> str
             return f"{name} is of shape {array.shape}, which is not what '{kind}' is computed from"
         if ids is not None and len(array) != len(ids):
             return f"{name} has {len(array)} scores for {len(ids)} samples"
+    for name in FAITHFUL:
+        array = scores.get(name)
+        if array is None:
+            continue
+        if array.dtype.kind not in "biuf" or array.ndim != 1 or not ((array >= 0) & (array <= LARGEST)).all():
+            return f"{name} is no list of numbers from 0 on"
+        if ids is not None and len(array) != len(ids):
+            return f"{name} has {len(array)} numbers for {len(ids)} samples"
     return None

@@ -13,6 +13,7 @@ from closeness import close, near_jumps
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from scipy.special import rel_entr
 
 import attnbench
 from attnbench.backends import kinds, lm_eval
@@ -22,6 +23,8 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
+from attnbench.matrix import answered
+from attnbench.measures import fidelity, likely
 from attnbench.statistics import aggregates
 
 WORDS = [f"w{k}" for k in range(40)]
@@ -198,6 +201,55 @@ def test_results_depend_on_no_batch(form, checkpoint, task):
             close(np.stack(other.outputs), np.stack(first.outputs), layers=2)
             for name, metric in first.metrics.items():
                 close(other.metrics[name]["value"], metric["value"], layers=2)
+
+
+def _divergence(dense, own):
+    """KL of dense's 16 likeliest tokens and of all others as one, by its definition."""
+    order = np.argsort(-dense)
+    kinds = [np.append(each[order[:16]], each[order[16:]].sum()) for each in (dense, own)]
+    return float(rel_entr(*kinds).sum())
+
+
+@pytest.mark.parametrize("form", ["pages", "last"])
+def test_what_is_expected_of_targets_is_that_of_the_plain_model_on_one_text(form, checkpoint, task):
+    chosen = checkpoint("llama")
+    prepared = _prepare(task(form), chosen)
+    model = chosen.load("causal-lm")
+    dense = prepared.evaluate(model, batch_size=5)
+    with near_jumps(model, "prune50") as near, apply(model, "prune50"):
+        own = prepared.evaluate(model, dense.likely[likely.IDS], batch_size=3)
+    assert not any(near)
+    arrays = [answered.arrays(found) for found in (dense, own)]
+    found = fidelity.compared(prepared.form, {}, *arrays)
+    odds, changed = [], []
+    for requests in prepared._documents.values():
+        each = []
+        for row in (row for rows in prepared._lm.inputs.rows(requests) for row in rows):
+            ids = torch.tensor([row.ids])
+            with torch.no_grad():
+                before = model(input_ids=ids).logits[0, -len(row.targets) :].double().softmax(-1).numpy()
+                with apply(model, "prune50"):
+                    now = model(input_ids=ids).logits[0, -len(row.targets) :].double().softmax(-1).numpy()
+            each += zip(before, now, strict=True)
+        odds.append(np.mean([_divergence(*pair) for pair in each]))
+        changed.append(float(any(p.argmax() != q.argmax() for p, q in each)))
+    close(found["fidelity kl"], odds, layers=2)
+    assert max(odds) > 0.01
+    if form == "last":
+        assert found["fidelity answers-changed"].tolist() == changed
+    assert ("fidelity answers-changed" in found) == (form == "last")
+
+
+@pytest.mark.parametrize("form, kind", [
+    ("pairs", "choices"), ("choices", "choices"), ("last", "target"), ("pages", "rolling"),
+    ("written", "text"),
+])  # fmt: skip
+def test_an_answer_is_what_the_task_asks_for(form, kind, checkpoint, task):
+    prepared = _prepare(task(form), checkpoint())
+    assert prepared.form.name == kind
+    if form == "choices":
+        made = [len(instance.doc["choices"]) for instance in prepared.task.instances if not instance.idx]
+        assert list(prepared.form.options) == made and len(set(made)) > 1
 
 
 def test_padding_is_masked_and_each_distinct_input_is_read_once(checkpoint, task, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from closeness import close
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import rel_entr
 
 from attnbench.backends import data, lm_eval
 from attnbench.backends.encoders.inputs import cuts
@@ -19,6 +20,8 @@ from attnbench.backends.encoders.model import only_at
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
+from attnbench.matrix import answered
+from attnbench.measures import fidelity, likely
 
 DATA = """
 import random
@@ -227,6 +230,32 @@ def test_a_share_of_the_tokens_is_drawn_by_its_seed(checkpoint, task):
     assert np.array_equal(again.scores["pseudo_perplexity"], found.scores["pseudo_perplexity"])
     other = PAGES["metadata"].replace("0.25", "0.25, seed: 1")
     assert not np.allclose(_measure(task(PAGES, metadata=other), chosen)[2].outputs, found.outputs)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_what_is_expected_of_masked_tokens_is_that_of_the_plain_model(share, checkpoint, task):
+    chosen = checkpoint("bert", "MaskedLM")
+    metadata = f"{{window: {{max_seq_length: 20, share: {share}}}}}"
+    prepared, model, dense = _measure(task(PAGES, metadata=metadata), chosen, batch_size=4)
+    other = checkpoint("bert", "MaskedLM", seed=1).load(prepared.head)  # no tiny change, of any cause
+    own = prepared.evaluate(other, dense.likely[likely.IDS], batch_size=7)
+    found = fidelity.compared(prepared.form, {}, *(answered.arrays(each) for each in (dense, own)))
+    expected = []
+    for rows in prepared._lm.rows(prepared.task.instances):
+        odds = []
+        for row in rows:
+            for place in row.places:
+                ids = torch.tensor(row.ids.tolist())[None]
+                ids[0, place] = chosen.tokenizer().mask_token_id
+                with torch.no_grad():
+                    before = model(input_ids=ids).logits[0, place].double().softmax(-1).numpy()
+                    now = other(input_ids=ids).logits[0, place].double().softmax(-1).numpy()
+                order = np.argsort(-before)
+                kinds = [np.append(each[order[:16]], each[order[16:]].sum()) for each in (before, now)]
+                odds.append(rel_entr(*kinds).sum())
+        expected.append(np.mean(odds))
+    close(found["fidelity kl"], expected, layers=2)
+    assert list(found) == ["fidelity kl"] and min(expected) > 1e-3
 
 
 @pytest.mark.parametrize("base", [CLASSIFY, PAIRS, PAGES], ids=["classify", "pairs", "pages"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -18,8 +17,8 @@ from attnbench.boards import checks
 from attnbench.cli.main import main
 from attnbench.engine.learning import fit
 from attnbench.errors import UserError
-from attnbench.inputs import hub, models, settings
-from attnbench.matrix import column, console
+from attnbench.inputs import hub, models
+from attnbench.matrix import answered, console
 from attnbench.methods import spec
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
@@ -88,20 +87,24 @@ def test_what_changes_a_number_is_measured_again(change, tiny_folder, tmp_path, 
     assert len(evaluations) == 2 * len(CELLS)
 
 
-def test_another_tokenizer_is_measured_again(tiny_folder, tmp_path, evaluations):
+@pytest.mark.parametrize("name, old, new", [
+    ("tokenizer.json", '"great"', '"graet"'), ("chat_template.jinja", "", "{{ messages }}"),
+    ("tokenizer_config.json", "{", '{"chat_template": "{{ messages }}", '),
+    ("generation_config.json", "", "{}"),
+])  # fmt: skip
+def test_what_lies_beside_the_weights_is_part_of_the_identity(
+    name, old, new, tiny_folder, tmp_path, evaluations
+):
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
-    _run(str(folder), tmp_path / "records")
-    file = folder / "tokenizer.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"great"', '"graet"'), encoding="utf-8")
-    _run(str(folder), tmp_path / "records")
+    before = _cells(_run(str(folder), tmp_path / "records"))
+    file = folder / name
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    after = _cells(_run(str(folder), tmp_path / "records"))
     assert len(evaluations) == 2 * len(CELLS)
-    for path in (tmp_path / "records").rglob("*.json"):  # as records were before tokenizers were told
-        body = json.loads(path.read_text(encoding="utf-8"))
-        del body["provenance"]["fingerprints"][provenance.COMPANIONS]
-        path.write_text(json.dumps(body), encoding="utf-8")
-    _run(str(folder), tmp_path / "records")
-    assert len(evaluations) == 2 * len(CELLS)
+    for method, item in after.items():
+        assert item.provenance["identity"] != before[method].provenance["identity"]
     assert not list(checks.problems(tmp_path / "records"))
 
 
@@ -606,11 +609,8 @@ def test_labels_of_other_tasks_are_not_applicable_among_several(tiny_folder, tmp
     ],
 )
 def test_the_receipt_tells_a_change_from_the_order_of_a_sum(dense, found, changed):
-    cells = column.Column.__new__(column.Column)
-    cells.settings, cells.dense_outputs = settings.Settings(), None
-    item = record.Record({}, "measured")
-    cells._changed(dense, (), item)
-    receipt = cells._changed(found, spec.parse("prune80"), item)
+    before, now = ({"outputs": np.array(each, np.float32)} for each in (dense, found))
+    receipt = answered.effect(before, now, "float32")
     assert receipt == {"changed": changed, "effect": "applied" if changed else "no effect"}
 
 

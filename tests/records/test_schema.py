@@ -37,6 +37,7 @@ def made(method="prune80", wrong=9):
         "latency": {"ratio": 0.9, "low": 0.8, "high": 1.0, "seconds": 0.1, "rounds": 7, "samples": 32,
                     "tokens": 24},
         "memory": {"dense": 1000, "ratio": 0.9},
+        "fidelity": {"flips": {"value": 0.1, "low": 0.05, "high": 0.2}},
     }  # fmt: skip
     item.fitted = {"heads50:l1": {"scores_": {"encoder 0": [0.1, 0.2]}, "alive_": {"encoder 0": [1, 0]}}}
     item.settings |= {"calibration": None, "seed": 0, "device": "cpu", "measure": True, "notes": ["x"],
@@ -130,8 +131,10 @@ def test_a_wrong_value_is_named_and_passed_over(good, tmp_path, capsys, field, v
 
 def fields(table, path=()):
     for key, kind in table.items():
-        name = {"metrics": "acc", "fitted": "heads50:l1", "versions": "torch", "fingerprints": "task",
-                "places": "task", "seconds": "fit"}[path[-1]] if key == schema.EACH else key  # fmt: skip
+        name = {
+            "metrics": "acc", "fidelity": "flips", "fitted": "heads50:l1", "versions": "torch",
+            "fingerprints": "task", "places": "task", "seconds": "fit",
+        }[path[-1]] if key == schema.EACH else key  # fmt: skip
         yield (*path, name)
         if isinstance(kind, dict):
             yield from fields(kind, (*path, name))

@@ -18,6 +18,7 @@ from attnbench.backends import alone
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.served import BATCH_SIZE, Serving, one_text
 from attnbench.errors import UserError
+from attnbench.measures.likely import Likely
 
 LOGITS = 1 << 28  # in one batch at most: 1 GB
 
@@ -35,6 +36,7 @@ class CausalLM(HFLM):
         self._model: Any = None
         self.batch_tokens: int | None = None
         self.progress: Callable[[int], None] | None = None
+        self.likely: Likely | None = None  # collects what is expected of target tokens, where it is wanted
         self._done = 0
         self._shortens = False
 
@@ -52,19 +54,21 @@ class CausalLM(HFLM):
             with _quiet():
                 yield self
         finally:
-            self._model = self.progress = None
+            self._model = self.progress = self.likely = None
 
     # the verbs
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return the log-likelihood of each continuation and whether greedy decoding gives it."""
-        found = self._score([rows[0] for rows in self.inputs.rows(requests)], len(requests))
+        rows = [rows[0] for rows in self.inputs.rows(requests)]
+        found = self._score(rows, len(requests), self._targets(requests))
         return [(float(value), bool(greedy)) for value, greedy in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """Return the log-likelihood of each text, each token once, in windows of what the model takes."""
         rows = self.inputs.rows(requests)
-        values = self._score([row for windows in rows for row in windows], len(requests))[:, 0]
+        flat = [row for windows in rows for row in windows]
+        values = self._score(flat, len(requests), self._targets(requests))[:, 0]
         ends = np.cumsum([len(windows) for windows in rows])
         return [float(part.sum()) for part in np.split(values, ends[:-1])]
 
@@ -147,7 +151,16 @@ class CausalLM(HFLM):
             yield order[start : start + size]
             start += size
 
-    def _score(self, rows: Sequence[Row], requests: int) -> np.ndarray:
+    def _targets(self, requests: Sequence[Any]) -> list[int]:
+        """Return the number of each row's first target token among all that are collected (rows,)."""
+        found = []
+        for request, rows in zip(requests, self.inputs.rows(requests), strict=True):
+            first = self.likely.first(request) if self.likely is not None else 0
+            sizes = [len(row.targets) for row in rows]
+            found += [first + sum(sizes[:k]) for k in range(len(rows))]
+        return found
+
+    def _score(self, rows: Sequence[Row], requests: int, targets: Sequence[int]) -> np.ndarray:
         """Return (log-likelihood, greedy or not) of each row's targets; rows of the same input share it."""
         sharing: dict[tuple[int, ...], list[int]] = {}
         for number, row in enumerate(rows):
@@ -157,7 +170,9 @@ class CausalLM(HFLM):
         for chosen in self.batches([len(ids) for ids in inputs]):
             numbers = [number for k in chosen for number in sharing[inputs[k]]]
             places = [place for place, k in enumerate(chosen) for _ in sharing[inputs[k]]]
-            found[numbers] = self._forward([inputs[k] for k in chosen], places, [rows[n] for n in numbers])
+            found[numbers] = self._forward(
+                [inputs[k] for k in chosen], places, [rows[n] for n in numbers], [targets[n] for n in numbers]
+            )
             done += len(numbers)
             self._advance(requests * done // len(rows) - requests * (done - len(numbers)) // len(rows))
         strange = int((~np.isfinite(found[:, 0])).sum())
@@ -166,7 +181,11 @@ class CausalLM(HFLM):
         return found
 
     def _forward(
-        self, inputs: Sequence[tuple[int, ...]], places: Sequence[int], rows: Sequence[Row]
+        self,
+        inputs: Sequence[tuple[int, ...]],
+        places: Sequence[int],
+        rows: Sequence[Row],
+        first_targets: Sequence[int],
     ) -> np.ndarray:
         batch = self.inputs.collate(inputs)
         tokens = batch["input_ids"].shape[1]
@@ -181,6 +200,9 @@ class CausalLM(HFLM):
         line = np.repeat(places, lengths)
         column = np.concatenate([np.arange(k, k + n) for k, n in zip(first, lengths, strict=True)]) - shift
         chosen = logits[torch.from_numpy(line), torch.from_numpy(column)].float()
+        if self.likely is not None:
+            each = zip(first_targets, lengths, strict=True)
+            self.likely.take(np.concatenate([np.arange(k, k + n) for k, n in each]), chosen)
         targets = torch.tensor([token for row in rows for token in row.targets], device=chosen.device)
         own = chosen.gather(1, targets[:, None])[:, 0]
         values = (own - chosen.logsumexp(1)).double().cpu().numpy()

@@ -25,6 +25,8 @@ from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
+from attnbench.measures.fidelity import Form
+from attnbench.measures.likely import Likely
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
@@ -83,12 +85,27 @@ class PreparedCausal:
         """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
         return self._lm.extremes(model, requests)
 
-    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
-        """Measure the model as it is now. Raises ArithmeticError where a log-likelihood is not finite."""
+    @functools.cached_property
+    def form(self) -> Form:
+        """Return what an answer to this task is."""
+        return Form(self.task.form, self.task.options)
+
+    def evaluate(
+        self, model: nn.Module, ids: np.ndarray | None = None, **options: Unpack[Serving]
+    ) -> Measurement:
+        """Measure the model as it is now; `ids` are dense's likeliest tokens, where targets are scored.
+
+        Raises ArithmeticError where a log-likelihood is not finite.
+        """
+        given = self._lm.inputs.rows(self.task.instances)
+        targets = [sum(len(row.targets) for row in rows) for rows in given]
+        scored = self.form.name in ("target", "rolling")
+        likely = Likely(self.task.instances, targets, ids) if scored else None
         share, progress = self.samples / len(self.task.instances), options.get("progress")
         if progress is not None:
             options["progress"] = lambda requests: progress(int(requests * share))
         with self.serving(model, **options) as lm:
+            lm.likely = likely
             found = self.task.evaluate(lm)
         scores = {"doc_id": self.task.ids(), **{name: each.pop("scores") for name, each in found.items()}}
         return Measurement(
@@ -98,6 +115,7 @@ class PreparedCausal:
             },
             scores=scores,
             outputs=_outputs(list(self._documents.values())),
+            likely=likely.recorded(targets) if likely else {},
         )
 
     @contextlib.contextmanager

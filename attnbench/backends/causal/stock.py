@@ -21,6 +21,10 @@ from attnbench.statistics import aggregates
 
 Document = dict[str, Any]
 Statistic = Callable[[Any], Any]
+FORMS = {
+    "multiple_choice": "choices", "loglikelihood": "target", "loglikelihood_rolling": "rolling",
+    "generate_until": "text",
+}  # fmt: skip
 
 
 def _likelihood(item: Any) -> tuple[float, float]:
@@ -69,6 +73,22 @@ class Stock:
         found: dict[tuple[str, int], list[Any]] = {}
         for instance in self.instances:
             found.setdefault((instance.task_name, instance.doc_id), []).append(instance)
+        return found
+
+    @property
+    def form(self) -> str:
+        """Name what an answer is, as `fidelity.Form` does: of a group whose tasks differ in it, a number."""
+        kinds = {str(task.OUTPUT_TYPE) for task in self.tasks.values()}
+        return FORMS.get(kinds.pop(), "number") if len(kinds) == 1 else "number"
+
+    @property
+    def options(self) -> list[int]:
+        """Count the choices of each document, of which a request is made each, and maybe one more each."""
+        found = []
+        for requests in self.documents().values():
+            task = self.tasks[requests[0].task_name]
+            named = task.doc_to_choice(requests[0].doc) if self.form == "choices" else ()
+            found.append(min(len(named) or len(requests), len(requests)))
         return found
 
     def evaluate(self, lm: Any) -> dict[str, dict[str, Any]]:

@@ -87,11 +87,14 @@ class EncoderLM(Inputs, ServedLM):
         order = np.argsort([-len(row.ids) for row in rows], kind="stable")
         owner = np.repeat(order, copies[order])  # the row of each masked copy
         place = np.concatenate([rows[k].places for k in order]) if len(rows) else np.empty(0, int)
+        firsts = self._targets(requests, owners, copies)[order]
+        token = np.repeat(firsts - np.cumsum(copies[order]) + copies[order], copies[order])
+        token += np.arange(len(token))
         waiting = np.bincount(owners[owner], minlength=len(requests))
         done = int((waiting == 0).sum())
         for start, stop in cuts([len(rows[k].ids) for k in owner], self.batch_size, self.batch_tokens):
             mine, masked = owner[start:stop], torch.from_numpy(place[start:stop].astype(np.int64))
-            logs = self._masked([rows[k] for k in mine], masked)
+            logs = self._masked([rows[k] for k in mine], masked, token[start:stop])
             np.add.at(sums, mine, np.stack([logs, np.ones_like(logs)], 1))
             touched, times = np.unique(owners[mine], return_counts=True)
             waiting[touched] -= times
@@ -106,7 +109,16 @@ class EncoderLM(Inputs, ServedLM):
             ]
         )
 
-    def _masked(self, rows: Sequence[Row], places: Tensor) -> np.ndarray:
+    def _targets(self, requests: Sequence[Any], owners: np.ndarray, copies: np.ndarray) -> np.ndarray:
+        """Return the number of each row's first masked token among all that are collected (rows,)."""
+        ends = np.cumsum(copies)
+        if self.likely is None:
+            return ends - copies
+        request = np.array([self.likely.first(each) for each in requests])
+        before = np.searchsorted(owners, np.arange(len(requests)))  # the first row of each request
+        return request[owners] + (ends - copies) - (ends - copies)[before[owners]]
+
+    def _masked(self, rows: Sequence[Row], places: Tensor, tokens: np.ndarray) -> np.ndarray:
         batch = self.collate(rows)
         places = places + torch.from_numpy(self.starts(rows))
         line = torch.arange(len(rows))
@@ -116,6 +128,8 @@ class EncoderLM(Inputs, ServedLM):
         with torch.no_grad(), only_at(self._model(), line.to(self._device), places.to(self._device)):
             logits = self._model()(**placed).logits
         logits = logits[:, 0] if logits.shape[1] == 1 else logits[line, places]
+        if self.likely is not None:
+            self.likely.take(tokens, logits)
         return logits.double().log_softmax(-1).gather(1, wanted[:, None])[:, 0].cpu().numpy()
 
     def _refuse(self, requests: Sequence[Any]) -> Any:

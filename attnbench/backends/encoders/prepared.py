@@ -11,26 +11,25 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from attnbench.backends import alone
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.classification import Classify, MultiLabel, Regress, Texts, own_task
-from attnbench.backends.encoders import checks, padding
+from attnbench.backends.encoders import checks, loading, padding
 from attnbench.backends.encoders.model import EncoderLM, label_order, one_output
 from attnbench.backends.encoders.tasks import Document, EncoderTask, Metric
-from attnbench.backends.measurement import Measurement, code_of, hash_of
+from attnbench.backends.measurement import Measurement, hash_of
 from attnbench.backends.served import BATCH_SIZE, Serving
-from attnbench.errors import Misfit, TaskMistake, UserError
+from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
-from attnbench.inputs.task_yaml import quoted
+from attnbench.measures.fidelity import Form
+from attnbench.measures.likely import Likely
 from attnbench.statistics import aggregates, inference
 from attnbench.statistics.aggregates import Array
 
 MOST = 4
-NOT_HASHED = ("description", "licence", "samples")  # of a YAML's metadata: what changes no number
 
 
 class Prepared:
@@ -68,7 +67,7 @@ class Prepared:
             "dataset": hash_of(
                 self.said(instance.doc, f"document {instance.doc_id}") for instance in task.instances
             ),
-            "task": definition(file, task),
+            "task": loading.definition(file, task),
             "source": "attnbench",
             "calibration": calibration_.recipe(task, file, settings),
         }
@@ -109,10 +108,27 @@ class Prepared:
         with self._lm.serving(model, **options) as lm:
             yield lm
 
-    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
-        """Measure the model as it is now. Raises ArithmeticError where its output is not finite."""
+    @property
+    def form(self) -> Form:
+        """Return what an answer to this task is."""
+        return Form(self.task.form)
+
+    def evaluate(
+        self, model: nn.Module, ids: np.ndarray | None = None, **options: Unpack[Serving]
+    ) -> Measurement:
+        """Measure the model as it is now; `ids` are dense's likeliest tokens, where targets are scored.
+
+        Raises ArithmeticError where its output is not finite.
+        """
         task, name = self.task, self.task.task_name
+        targets: list[int] = []
+        likely = None
+        if self.form.name == "rolling":
+            given = self._lm.rows(task.instances)
+            targets = [sum(len(row.places) for row in rows if row.places is not None) for rows in given]
+            likely = Likely(task.instances, targets, ids)
         with self.serving(model, **options) as lm:
+            lm.likely = likely
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
             results = evaluate(
                 lm, {"tasks": {name: task}}, limit=self._settings.limit, bootstrap_iters=0, log_samples=False
@@ -130,6 +146,7 @@ class Prepared:
             },
             scores={"doc_id": np.array([instance.doc_id for instance in task.instances]), **scores},
             outputs=[instance.resps[0] for instance in task.instances],
+            likely=likely.recorded(targets) if likely else {},
         )
 
     def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:
@@ -169,7 +186,7 @@ class Prepared:
 
     @functools.cached_property
     def _drawn(self) -> list[Document]:
-        with placed(self.file) if self._settings.calibration is None else contextlib.nullcontext():
+        with loading.placed(self.file) if self._settings.calibration is None else contextlib.nullcontext():
             chosen = calibration_.source(self.task, self._settings.calibration)
             return calibration_.documents(self.task, chosen, self._settings.seed)
 
@@ -211,10 +228,10 @@ def _value(results: dict[str, Any], metric: str, kind: Metric, scores: Array) ->
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepared:
     """Load a task of ours and build its requests. Raises Misfit where the head is for other tasks."""
     config = checkpoint.config()
-    with placed(file):
+    with loading.placed(file):
         if file.head:
             checks.check_head(checkpoint.name, config, file.head, file.name)
-        task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else built(file)
+        task = own_task(file.name, file.path, config) if tasks.is_own(file.path) else loading.built(file)
         if file.configuration:
             task.narrow(file.name, file.configuration)
         checks.check_head(checkpoint.name, config, task.head, file.name)
@@ -225,36 +242,3 @@ def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> Prepar
                 raise checks.not_cut(file)
             task.longest = settings.max_length
         return Prepared(file, task, checkpoint, settings)
-
-
-@contextlib.contextmanager
-def placed(file: tasks.TaskFile) -> Iterator[None]:
-    """Name a task's file and the line of a mistake in it."""
-    try:
-        yield
-    except TaskMistake as mistake:
-        raise UserError(f"{tasks.place(file.path, mistake.key)}: {mistake}") from mistake
-
-
-def built(file: tasks.TaskFile) -> EncoderTask:
-    """Load a task from its YAML. Raises UserError where it cannot be imported or is none of ours."""
-    try:
-        (found,) = TaskManager(include_defaults=False).load([file.path])["tasks"].values()
-    except (ImportError, AttributeError, SyntaxError, OSError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{tasks.place(file.path, quoted(file.path, said) or 'class')}: {said}") from error
-    if not isinstance(found, EncoderTask):
-        raise UserError(
-            f"{tasks.place(file.path, 'class')}: task '{file.name}' is not a task for encoders: its class is "
-            f"{type(found).__name__}. Use {' or '.join(tasks.HEADS)}."
-        )
-    return found
-
-
-def definition(file: tasks.TaskFile, task: EncoderTask) -> str:
-    content = {} if tasks.is_own(file.path) else tasks.read_yaml(Path(file.path))
-    for key in NOT_HASHED:
-        (content.get("metadata") or {}).pop(key, None)
-    classes = [cls for cls in type(task).__mro__ if issubclass(cls, EncoderTask)]
-    code = [code_of(part) for part in (*classes, *task.code)]
-    return hash_of([content, code, *filter(None, [file.configuration])])

@@ -52,6 +52,7 @@ class EncoderTask(Task):
     OUTPUT_TYPE = "multiple_choice"  # lm-eval knows four types; requests are dispatched by `request`
     request: ClassVar[str]  # the verb of the model
     head: ClassVar[str]
+    form: ClassVar[str] = "number"  # what an answer is: see fidelity.Form
     known: ClassVar[dict[str, Metric]]
     code: ClassVar[tuple[ModuleType, ...]] = ()  # modules whose code is part of the definition
 

@@ -6,10 +6,11 @@ import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
+import numpy as np
 from torch import Tensor, nn
 
 from attnbench.backends import alone, kinds
-from attnbench.backends.encoders import prepared
+from attnbench.backends.encoders import loading, prepared
 from attnbench.backends.encoders.tasks import Document
 from attnbench.backends.measurement import Measurement, of_texts
 from attnbench.backends.served import BATCH_SIZE, Serving
@@ -57,9 +58,11 @@ class PreparedSeq2Seq(prepared.Prepared):
     def _texts(self, docs: Sequence[Document]) -> list[tuple[str, str]]:
         return [(self.task.text(doc)[0], self.task.doc_to_target(doc)) for doc in docs]
 
-    def evaluate(self, model: nn.Module, **options: Unpack[Serving]) -> Measurement:
+    def evaluate(
+        self, model: nn.Module, ids: np.ndarray | None = None, **options: Unpack[Serving]
+    ) -> Measurement:
         """Measure the model as it is now. `outputs` stand for the translations."""
-        found = super().evaluate(model, **options)
+        found = super().evaluate(model, ids, **options)
         found.outputs = [of_texts(instance.resps) for instance in self.task.instances]
         return found
 
@@ -88,6 +91,6 @@ class PreparedSeq2Seq(prepared.Prepared):
 
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedSeq2Seq:
     """Load a translation task and build its requests. Raises UserError."""
-    with prepared.placed(file):
-        task = prepared.built(file)
+    with loading.placed(file):
+        task = loading.built(file)
         return PreparedSeq2Seq(file, task, checkpoint, settings)
