@@ -2,6 +2,8 @@
 
     claim = spec ">" spec (">" spec)* [where]        logquant3 > linquant3: each scores higher than the next
           | spec "within" number "of" spec [where]   prune80 within 1 of dense: worse by less than a point
+          | spec measure ("<" | ">") number [where]  prune80 flips < 3: of less than 3 % of the samples
+    measure = "flips" | "answers-changed" | "kl"     shares in percent, kl in nats
     where = "on" task
 
 Points are percent of a perplexity. `decisions` says when a claim holds.
@@ -16,18 +18,23 @@ from dataclasses import dataclass
 
 from attnbench.errors import UserError, near
 from attnbench.methods import spec
+from attnbench.records.schema import FIDELITY
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Pairs of canonical specs, the first of which is better, or worse by less than `within`."""
+    """Pairs of canonical specs, the first of which is better, or worse by less than `within`.
+
+    With a `bound` (measure, "<" or ">", number) it is the first one's own measure that is claimed of.
+    """
 
     text: str
     pairs: tuple[tuple[str, str], ...]
     within: float | None = None
     task: str | None = None
+    bound: tuple[str, str, float] | None = None
 
 
 def parse(text: str) -> Claim:
@@ -38,10 +45,16 @@ def parse(text: str) -> Claim:
         task, words = words[-1], words[:-2]
     if len(words) == 5 and words[1] == "within" and words[3] == "of" and NUMBER.fullmatch(words[2]):
         return Claim(text, ((_spec(text, words[0]), _spec(text, words[4])),), float(words[2]), task)
+    if len(words) == 4 and words[1] in FIDELITY and words[2] in ("<", ">") and NUMBER.fullmatch(words[3]):
+        pair = (_spec(text, words[0]), "dense")
+        return Claim(text, (pair,), None, task, (words[1], words[2], float(words[3])))
     if len(words) >= 3 and len(words) % 2 and set(words[1::2]) == {">"}:
         names = [_spec(text, word) for word in words[::2]]
         return Claim(text, tuple(itertools.pairwise(names)), None, task)
-    raise UserError(f"claim '{text}': write 'A > B', 'A > B > C' or 'A within 1 of B', then 'on TASK' or not")
+    raise UserError(
+        f"claim '{text}': write 'A > B', 'A > B > C', 'A within 1 of B' or "
+        f"'A flips < 3' ({', '.join(FIDELITY)}), then 'on TASK' or not"
+    )
 
 
 def _spec(text: str, word: str) -> str:

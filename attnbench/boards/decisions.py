@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
     from attnbench.statistics.pairs import Difference
 
-TOLD = "where the paired 95 % interval is on one side, uncorrected"
+TOLD = "where the 95 % interval, paired where two are compared, is on one side, uncorrected"
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def _decide(
             against_dense.problem(item) or same_samples.other_samples(item, records[0]) for item in records
         ):
             return Outcome(claim, model, task, "not measured", pocket=section.pocket)
+        if claim.bound is not None:
+            return _bounded(claim, model, task, sides[0], section.pocket)
         try:
             found.append(pairs.difference(sides[0], sides[1]))
         except pairs.Undefined:
@@ -91,6 +93,22 @@ def _decide(
     verdict = "fails" if any(fails) else "holds" if all(holds) else "undecided"
     intervals = tuple(each.interval for each in found)
     return Outcome(claim, model, task, verdict, intervals, section.pocket, shape)
+
+
+def _bounded(claim: Claim, model: str, task: str, members: list[Record], pocket: bool) -> Outcome:
+    """Decide what is claimed of a method's own measure, by its interval."""
+    from attnbench.statistics import fidelity
+
+    measure, side, limit = claim.bound or ("", "", 0.0)
+    found = fidelity.of(members, measure)
+    if found is None:
+        return Outcome(claim, model, task, "not applicable", pocket=pocket)
+    limit = limit / 100 if measure in fidelity.SHARES else limit
+    below, above = found.high < limit, found.low > limit
+    holds, fails = (below, above) if side == "<" else (above, below)
+    verdict = "holds" if holds else "fails" if fails else "undecided"
+    shape = found.value < limit if side == "<" else found.value > limit
+    return Outcome(claim, model, task, verdict, (fidelity.shown(measure, found),), pocket, shape)
 
 
 def _corrected(p: float, method: str, model: str, task: str, section: Section) -> float:
@@ -116,7 +134,8 @@ def _margin(within: float | None, scale: str) -> float:
 def table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: a verdict for real models, a shape for pocket models."""
     pockets, real = (any(each.pocket == kind for each in outcomes) for kind in (True, False))
-    header = ["claim", "model", "task", *(["verdict"] if real else []), "difference [95 %]"]
+    shown = "difference or share" if any(each.claim.bound for each in outcomes) else "difference"
+    header = ["claim", "model", "task", *(["verdict"] if real else []), f"{shown} [95 %]"]
     header += ["same shape"] if pockets else []
     rows = []
     for each in outcomes:

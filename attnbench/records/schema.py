@@ -23,7 +23,8 @@ COLUMNS: dict[str, tuple[int, ...]] = {
     "chrf": (18,),
 }  # fmt: skip
 NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
-FAITHFUL = ("fidelity flips", "fidelity answers-changed", "fidelity kl")  # arrays of numbers from 0
+FIDELITY = ("flips", "answers-changed", "kl")  # beside the metrics, of a cell with a method
+FAITHFUL = tuple(f"fidelity {name}" for name in FIDELITY)  # their arrays, of numbers from 0
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats
 ABSENT = object()
 LONGEST = 40

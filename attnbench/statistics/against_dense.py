@@ -166,7 +166,7 @@ def _compared(
     ):
         row = found[name]
         row.difference, row.low, row.high, row.margin = result.estimate, result.low, result.high, width
-        row.mcnemar, row.flips = result.mcnemar, result.flips
+        row.mcnemar, row.discordant = result.mcnemar, result.discordant
         if name not in CONTROLS:
             row.p_margin, row.p_better = result.p_margin, result.p_better(higher)
         if row.seeds > 1 and kind == "perplexity":
@@ -239,7 +239,11 @@ def _order(block: list[Row]) -> tuple[int, float]:
 
 def _needed(row: Row, alpha: float) -> float:
     result = inference.Paired(
-        row.difference or 0.0, row.low or 0.0, row.high or 0.0, row.p_margin or 0.0, flips=row.flips
+        row.difference or 0.0,
+        row.low or 0.0,
+        row.high or 0.0,
+        row.p_margin or 0.0,
+        discordant=row.discordant,
     )
     return inference.samples_needed(row.samples, result, row.margin or 0.0, alpha, row.higher_is_better)
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import special
 
+from attnbench.records.schema import FIDELITY
 from attnbench.statistics import inference
 from attnbench.statistics.aggregates import Array
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
-FLIPS, CHANGED, KL = "flips", "answers-changed", "kl"
-NAMES = (FLIPS, CHANGED, KL)
+FLIPS, CHANGED, KL = NAMES = FIDELITY
 SHARES = (FLIPS, CHANGED)
 
 
@@ -26,6 +26,16 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def shown(name: str, found: Interval, ends: bool = True) -> str:
+    """Write a share in percent, a divergence in nats, with or without the ends of its interval."""
+    if name in SHARES:
+        value, low, high = (f"{100 * each:.1f}" for each in found)
+        value += "%"
+    else:
+        value, low, high = (f"{each:.2g}" for each in found)
+    return f"{value} [{low}, {high}]" if ends else value
 
 
 def array_name(name: str) -> str:

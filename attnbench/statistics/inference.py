@@ -40,7 +40,7 @@ class Paired:
     """A method against dense: the difference (method - dense), its 95 % interval, and tests.
 
     `p_margin` is one-sided, of "worse than dense by the margin or more", `p_zero` two-sided, of no
-    difference. For 0/1 scores `flips` counts the samples that (only dense, only the method) got right;
+    difference. For 0/1 scores `discordant` counts the samples that (only dense, only the method) got right;
     `mcnemar` is the two-sided p value of a balance.
     """
 
@@ -50,7 +50,7 @@ class Paired:
     p_margin: float
     p_zero: float = 1.0
     mcnemar: float | None = None
-    flips: tuple[int, int] | None = None
+    discordant: tuple[int, int] | None = None
 
     def p_better(self, higher_is_better: bool) -> float:
         """Return the one-sided p value of the method not being better than dense."""
@@ -234,14 +234,14 @@ def samples_needed(n: int, found: Paired, margin: float, alpha: float, higher_is
     """
     gain = found.estimate if higher_is_better else -found.estimate
     if gain > -margin:
-        if found.flips is None and gain == 0 and 0 < found.p_margin < 1:
+        if found.discordant is None and gain == 0 and 0 < found.p_margin < 1:
             return n * math.log(alpha) / math.log(found.p_margin)
         z = float(special.ndtri(found.p_margin))
         return n * (float(special.ndtri(alpha)) / z) ** 2 if z < 0 else math.inf
     if gain == 0:
         return math.inf
-    if found.flips:
-        lost, won = found.flips
+    if found.discordant:
+        lost, won = found.discordant
         return n * Z95**2 * (lost + won) / (lost - won) ** 2
     end = found.high if higher_is_better else found.low
     return n * ((end - found.estimate) / gain) ** 2

@@ -13,7 +13,7 @@ from attnbench.inputs import models, tasks
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import clean
 from attnbench.records.record import Record
-from attnbench.statistics import against_dense, inference, same_samples
+from attnbench.statistics import against_dense, fidelity, inference, same_samples
 from attnbench.statistics.aggregates import SAMPLES, Array, by_sample, over_seeds
 from attnbench.statistics.inference import Paired
 from attnbench.statistics.row import Row
@@ -153,10 +153,29 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
                     lines += _lines(key, a, b, difference(methods[a], methods[b], metric or None))
                 except Undefined as reason:
                     lines.append(message(reason))
+            lines += _answers(key, {a: methods[a], b: methods[b]})
     if not lines:
         raise UserError(
             f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
         )
+    return lines
+
+
+def _answers(key: tuple[str, str], methods: dict[str, list[Record]]) -> list[str]:
+    """Write how far the answers of each are from dense's, and how they differ in that."""
+    lines = []
+    for name in fidelity.NAMES:
+        found = {method: fidelity.of(members, name) for method, members in methods.items()}
+        told = [f"{method} {fidelity.shown(name, each)}" for method, each in found.items() if each]
+        if not told:
+            continue
+        line = f"{' '.join(map(clean, key))}: {name} from dense: {', '.join(told)}"
+        a, b = (fidelity.as_metric(members, name) for members in methods.values())
+        if a and b and len(methods) == 2:
+            apart = difference(a, b, name)
+            nats = f"{apart.estimate:+.2g} [{apart.low:+.2g}, {apart.high:+.2g}] nats".replace("-", "−")
+            line += f": {apart.interval if name in fidelity.SHARES else nats}, p {_p(apart.p)}"
+        lines.append(line)
     return lines
 
 

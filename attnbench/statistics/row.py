@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from attnbench.methods.controls import CONTROLS
+from attnbench.statistics import fidelity
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
@@ -48,7 +49,7 @@ class Row:
     p_holm: float | None = None
     p_better: float | None = None  # one-sided, of not being better than dense; Holm over the table
     mcnemar: float | None = None
-    flips: tuple[int, int] | None = None
+    discordant: tuple[int, int] | None = None  # only dense right, only the method: what McNemar's test counts
     kept: float | None = None
     needed: float | None = None
     sparsity: float | None = None
@@ -66,6 +67,15 @@ class Row:
     latency_high: float | None = None
     memory: float | None = None
     control_of: str | None = None
+    flips: float | None = None  # shares of samples and nats, each with its 95 % interval: see fidelity
+    flips_low: float | None = None
+    flips_high: float | None = None
+    answers_changed: float | None = None
+    answers_changed_low: float | None = None
+    answers_changed_high: float | None = None
+    kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
     check: str | None = None  # "failed" or "unchecked", of a method's code by `attnbench check`
 
     def with_costs(self, members: Sequence[Record]) -> Row:
@@ -81,7 +91,17 @@ class Row:
             self.latency_low, self.latency_high = min(latencies), max(latencies)
         if self.method in CONTROLS:
             self.bits = self.entropy = None
+        for name in fidelity.NAMES:
+            found = fidelity.of(members, name)
+            for end, value in (found._asdict() if found else {}).items():
+                setattr(self, name.replace("-", "_") + ("" if end == "value" else f"_{end}"), value)
         return self
+
+    def fidelity(self, name: str) -> fidelity.Interval | None:
+        """Return one of `fidelity.NAMES` with its interval, None where it is not defined."""
+        field = name.replace("-", "_")
+        value, low, high = (getattr(self, field + end) for end in ("", "_low", "_high"))
+        return None if value is None else fidelity.Interval(value, low or 0.0, high or 0.0)
 
     @property
     def worse(self) -> bool:

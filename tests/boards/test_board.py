@@ -9,10 +9,11 @@ import re
 import numpy as np
 import pytest
 from sample_records import board as sample
-from sample_records import missing, record, right
+from sample_records import faithful, missing, record, right
 
 from attnbench.boards import board, suite
 from attnbench.boards.formats import exports
+from attnbench.boards.page import document
 from attnbench.boards.tables import leaderboard
 from attnbench.errors import UserError
 from attnbench.methods import controls
@@ -111,13 +112,30 @@ def test_removed_heads_have_a_column():
     assert "heads" in cells and any("50%" in line and "0.250" in line for line in lines)
 
 
+def test_what_a_method_does_to_answers_has_columns_in_every_form():
+    records = [record("dense", acc=right(200, 20)), record("prune80", acc=right(200, 24))]
+    turned = right(200, 196) == 1
+    faithful(records[1], flips=turned, answers_changed=turned, kl=np.full(200, 0.0125))
+    found = board.build(records)
+    dense, line = csv.DictReader(io.StringIO(exports.to_csv(found)))
+    assert dense["flips"] == dense["kl"] == ""
+    assert float(line["flips"]) == 0.02 == float(line["answers_changed"]) and float(line["kl"]) == 0.0125
+    assert float(line["flips_low"]) < 0.02 < float(line["flips_high"])
+    wide = leaderboard.write(found, "md")
+    assert "2.0% [0.8, 5.0]" in wide and "0.013 [" in wide and "answers changed" in wide
+    text = leaderboard.write(found, "text")
+    assert "2.0%" in text and "[0.8, 5.0]" not in text and "answers changed" not in text
+    assert r"2.0\% [0.8, 5.0]" in exports.to_latex(found)
+    assert 'data-value="0.02">2.0% [0.8, 5.0]' in document.to_html(found)
+
+
 def test_csv_holds_every_row_unrounded():
     found = board.build(sample())
     table = {line["method"]: line for line in csv.DictReader(io.StringIO(exports.to_csv(found)))}
     assert len(table) == len(found.sections[0].rows)
     assert table["prune95"]["verdict"] == "worse" and table["prune95"]["mark"] == "▼"
     assert float(table["prune95"]["difference"]) == pytest.approx(-0.04)
-    assert table["prune95"]["flips"] == "40 0" and table["dense"]["difference"] == ""
+    assert table["prune95"]["discordant"] == "40 0" and table["dense"]["difference"] == ""
     assert table["heads50:l1"]["error"].startswith("heads50:l1: ValueError")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sample_records import missing, record, right
+from sample_records import faithful, missing, record, right
 
 from attnbench.boards import board, claims, decisions, suite
 from attnbench.boards.formats import exports
@@ -28,7 +28,8 @@ def test_grammar():
 @pytest.mark.parametrize(
     "text", ["", "prune80", "prune80 >", "> prune80", "prune80 < dense", "prune80 within of dense",
              "prune80 within -1 of dense", "prune80 within 1 of", "prune80 > dense >", "prune80 > dense on",
-             "prone80 > dense", "a b c d e f g"],
+             "prone80 > dense", "a b c d e f g", "prune80 flips", "prune80 flips < x", "prune80 flop < 3",
+             "prune80 flips = 3", "flips < 3", "prune80 flips < -1"],
 )  # fmt: skip
 def test_malformed_claims_say_what_one_looks_like(text):
     with pytest.raises(UserError, match=r"^claim '") as caught:
@@ -145,6 +146,35 @@ def test_within_a_margin_of_dense_is_what_the_table_says(others):
     assert [each.verdict for each in decisions.evaluate(built)] == [expected, "holds", "holds"]
 
 
+@pytest.mark.parametrize(
+    "text, verdict, shape",
+    [
+        ("prune80 flips < 3", "holds", True),  # 10 of 1,000: Wilson's interval is 0.54 to 1.83 %
+        ("prune80 flips > 3", "fails", False),
+        ("prune80 flips < 0.5", "fails", False),
+        ("prune80 flips < 1.5 on sst2", "undecided", True),
+        ("prune80 flips < 0.9", "undecided", False),
+        ("prune80 kl < 0.2", "holds", True),
+        ("prune80 kl > 0.05", "holds", True),
+        ("prune80 answers-changed < 3", "not applicable", None),
+        ("prune80:random flips < 99", "holds", True),  # over its seeds
+        ("dense flips < 3", "not applicable", None),
+    ],
+)
+def test_a_claim_may_be_of_what_a_method_does_to_answers(text, verdict, shape):
+    found = items()
+    rng = np.random.default_rng(0)
+    for item in found:
+        if item.cell["method"].startswith("prune80"):
+            turned = right(1000, 10) != 1
+            faithful(item, flips=turned, kl=rng.gamma(2, 0.05, 1000))
+    assert decide(text, records=found) == [(verdict, shape)]
+    header, rows = decisions.table(decisions.evaluate(board.build(found, asked(text))))
+    assert header[-1] == "difference or share [95 %]"
+    if text == "prune80 flips < 3":
+        assert rows == [[text, "tiny", "sst2", "holds", "1.0% [0.5, 1.8]"]]
+
+
 def test_what_was_not_measured_is_said():
     records = [item for item in items() if item.cell["method"] != "prune95"]
     assert decide("prune80 > prune95", records=records) == [("not measured", None)]
@@ -172,7 +202,7 @@ def test_pocket_models_only_show_a_shape():
     table = {(row[0], row[1]): (row[3], row[5]) for row in rows}
     assert table[texts[0], "tiny"] == ("holds", "") and table[texts[0], "pocket-bert"] == ("", "yes")
     assert table[texts[1], "pocket-bert"] == ("", "no?") and table[texts[2], "pocket-bert"] == ("", "no")
-    told = "where the paired 95 % interval is on one side, uncorrected"
+    told = "where the 95 % interval, paired where two are compared, is on one side, uncorrected"
     assert list(decisions.notes(decisions.evaluate(found))) == [
         "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
         "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "

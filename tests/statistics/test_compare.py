@@ -34,7 +34,7 @@ def test_differences_intervals_and_what_is_kept():
     row = found["prune95"]
     assert (row.samples, row.score, row.difference) == (1000, 0.88, pytest.approx(-0.04))
     assert (row.low, row.high) == tango(40, 0, 1000)
-    assert row.flips == (40, 0) and row.mcnemar == pytest.approx(2 * 0.5**40)
+    assert row.discordant == (40, 0) and row.mcnemar == pytest.approx(2 * 0.5**40)
     assert row.kept == pytest.approx((0.88 - 0.52) / (0.92 - 0.52))
     assert (found["dense"].kept, found["uniform"].kept) == (1, 0)
     assert found["dense"].difference is None
@@ -110,7 +110,7 @@ def test_seeds_of_a_method_are_one_row():
     assert row.difference == pytest.approx(-0.08)
     # three seeds 2 points apart: Student's t with 2 degrees of freedom is 4.3 x 2 / sqrt(3) wide on each side
     assert row.high - row.low > 2 * 0.04
-    assert row.flips is None
+    assert row.discordant is None
 
 
 def test_a_single_seed_keeps_its_name():
@@ -191,7 +191,7 @@ def test_every_metric_has_a_row_and_the_first_is_primary():
     assert [(row.method, row.metric, row.primary) for row in found] == [
         ("dense", "em", True), ("dense", "f1", False), ("prune80", "em", True), ("prune80", "f1", False),
     ]  # fmt: skip
-    assert found[3].flips is None and found[3].difference == pytest.approx(-0.01)
+    assert found[3].discordant is None and found[3].difference == pytest.approx(-0.01)
 
 
 def log_likelihoods(factor, n=400):

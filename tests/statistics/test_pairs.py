@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sample_records import missing, record, right
+from sample_records import faithful, missing, record, right
 from scipy import stats
 
 from attnbench.cli.main import main
@@ -12,6 +12,7 @@ from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.statistics import against_dense, pairs
 from attnbench.statistics.aggregates import by_sample
+from attnbench.statistics.flips import tango
 
 
 def test_a_difference_by_hand_and_by_scipy():
@@ -203,6 +204,30 @@ def folder(tmp_path):
     ):  # fmt: skip
         records.write(tmp_path, item)
     return str(tmp_path)
+
+
+def test_compare_says_how_far_answers_are_from_denses(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    turned = {"prune80": right(400, 12) != 1, "prune95": right(400, 60) != 1}
+    items = [record("dense", acc=right(400, 20))]
+    for method, flips in turned.items():
+        items.append(faithful(record(method, acc=right(400, 25)), flips=flips, kl=rng.gamma(1, 0.1, 400)))
+    for item in items:
+        records.write(tmp_path, item)
+    assert main(["compare", "prune80", "prune95", "--records", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [each for each in lines if "flips from dense" in each]
+    # 48 turn with the second alone: Tango's interval, McNemar's p
+    low, high = tango(48, 0, 400)
+    shown = f"−12.0 [{100 * low:.1f}, {100 * high:.1f}] points".replace("-", "−")
+    assert line == (
+        "tiny sst2: flips from dense: prune80 3.0% [1.7, 5.2], prune95 15.0% [11.8, 18.8]: "
+        f"{shown}, p < 0.001"
+    )
+    (line,) = [each for each in lines if "kl from dense" in each]
+    assert " nats, p = " in line and "points" not in line
+    assert main(["compare", "dense", "prune80", "--records", str(tmp_path)]) == 0
+    assert "tiny sst2: flips from dense: prune80 3.0% [1.7, 5.2]\n" in capsys.readouterr().out
 
 
 def test_compare_prints_difference_interval_p_and_flips(folder, capsys):

@@ -426,7 +426,7 @@ def test_kept_is_1_for_dense_and_0_for_uniform(dense, uniform):
 def test_samples_needed_are_those_at_which_the_same_rates_decide(lost, won, n, alpha):
     dense, method = np.repeat([[1, 0], [0, 1], [0, 0]], [lost, won, n - lost - won], axis=0).T
     (found,) = paired("mean", dense, [[method]], 0.01)
-    assert found.flips == (lost, won)
+    assert found.discordant == (lost, won)
     needed = samples_needed(n, found, 0.01, alpha, True)
 
     def decided(samples):

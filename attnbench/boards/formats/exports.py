@@ -32,7 +32,7 @@ def to_csv(board: Board) -> str:
     for section in board.sections:
         for row in section.rows:
             cells = row.as_dict()
-            cells["flips"] = " ".join(map(str, row.flips or ()))
+            cells["discordant"] = " ".join(map(str, row.discordant or ()))
             writer.writerow([_cell(cells[name]) for name in (*names, "mark", "verdict")])
     return out.getvalue()
 

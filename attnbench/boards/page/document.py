@@ -20,7 +20,8 @@ from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
 
 NUMBERS = {
-    "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept", "sparsity": "sparsity",
+    "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept",
+    "flips": "flips", "answers changed": "answers_changed", "KL": "kl", "sparsity": "sparsity",
     "bits": "bits", "heads": "heads", "sim. FLOPs": "flops_simulated", "FLOPs": "flops_realised",
     "latency": "latency", "memory": "memory", "divergence": "divergence", "seconds": "seconds",
 }  # fmt: skip

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from attnbench.records.inert import Show
+from attnbench.statistics import fidelity
 from attnbench.statistics.row import Row
 
+ANSWERS = {"flips": "flips", "answers-changed": "answers changed", "kl": "KL"}
 COSTS = (
-    "kept", "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory", "divergence", "seconds",
+    "kept", *ANSWERS.values(), "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory",
+    "divergence", "seconds",
 )  # fmt: skip
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
 
@@ -55,6 +58,7 @@ def costs(row: Row) -> dict[str, str]:
         ends = f"{row.latency_low:.2f}", f"{row.latency_high:.2f}"
         latency += f" ({ends[0]}–{ends[1]})" if row.seeds > 1 else f" [{ends[0]}, {ends[1]}]"
     return {
+        **answers(row),
         "sparsity": sparsity,
         "bits": bits,
         "heads": _percent(row.heads),
@@ -63,6 +67,12 @@ def costs(row: Row) -> dict[str, str]:
         "latency": latency,
         "memory": "" if row.memory is None else f"{row.memory:.2f}",
     }
+
+
+def answers(row: Row, ends: bool = True) -> dict[str, str]:
+    """Write how a row's answers differ from dense's, with or without the ends of their intervals."""
+    found = [(title, name, row.fidelity(name)) for name, title in ANSWERS.items()]
+    return {title: fidelity.shown(name, each, ends) if each else "" for title, name, each in found}
 
 
 def _percent(value: float | None, digits: int = 0) -> str:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.tables import footnotes
-from attnbench.boards.tables.cells import COSTS, costs, kept, left_out, score_title, task_of
+from attnbench.boards.tables.cells import COSTS, answers, costs, kept, left_out, score_title, task_of
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import Show, clean, escape, wrap
@@ -25,7 +25,8 @@ DIFFERENCE = "Δ dense [95 %]"
 CHECKS = {"failed": "fails check", "unchecked": "unchecked"}
 FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
-WIDE = ("heads", "sim. FLOPs", "FLOPs", "memory", "divergence")  # no room for these in a terminal
+# no room for these in a terminal
+WIDE = ("answers changed", "KL", "heads", "sim. FLOPs", "FLOPs", "memory", "divergence")
 
 
 def render(records: Iterable[Record], format: str = "md", margin: float = against_dense.MARGIN) -> str:
@@ -142,7 +143,8 @@ def _text(rows: Sequence[Row]) -> str:
             lines.append({"model, task, method": f"{clean(row.model)} {task_of(row, clean)}"})
         name = "" if row.method == method else f"  {_method(row, clean)}"
         method = row.method
-        lines.append({"model, task, method": name, **cells(row, clean)})
+        short = answers(row, ends=False) if row.primary else {}
+        lines.append({"model, task, method": name, **cells(row, clean), **short})
     return _tabulate(lines, rows, "plain", clean)
 
 

@@ -31,12 +31,29 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
         words.append(
             f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
         )
+    words += _answers_legend(rows, hidden)
     words += _cost_legend(rows, hidden)
     if any(row.control_of for row in rows):
         words.append("└ a random control at the budget of the method above it.")
     if any(row.seeds > 1 for row in rows):
         words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
     return [" ".join(words)]
+
+
+def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
+    words = []
+    if any(row.flips is not None for row in rows):
+        words.append("flips: share of samples that turn from right to wrong or from wrong to right.")
+    if "answers changed" not in hidden and any(row.answers_changed is not None for row in rows):
+        words.append("answers changed: share whose class, choice, span or text is not dense's.")
+    if "KL" not in hidden and any(row.kl is not None for row in rows):
+        words.append(
+            "KL: mean divergence KL(dense || method) of the answer's odds, in nats (of target tokens over "
+            "dense's likeliest ones and all others as one)."
+        )
+    if words and "KL" not in hidden:
+        words.append("In brackets their 95 % intervals.")
+    return words
 
 
 def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
