@@ -28,7 +28,7 @@ from attnbench.cli import (
     tasks,
     verify,
 )
-from attnbench.cli.parsing import Parser, add_shared
+from attnbench.cli.parsing import Parser, add_plugins, add_shared
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
@@ -163,12 +163,22 @@ def _backends() -> dict[str, str]:
     return {name: module for name, module in plugins.registry().backends.items() if name not in COMMANDS}
 
 
+def _handed_over(name: str, arguments: list[str]) -> int:
+    """Give another program its own arguments; those that load our plugins are ours."""
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_plugins(ours)
+    options, rest = ours.parse_known_args(arguments)
+    with staying(), stdout.aside():
+        plugins.load(options.plugin, options.plugins_dir)
+    return int(plugins.registry().backend(name)(rest))
+
+
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         with staying(), stdout.aside():
             plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
         if arguments[0] in _backends():
-            return int(plugins.registry().backend(arguments[0])(arguments[1:]))
+            return _handed_over(arguments[0], arguments[1:])
     options = parser().parse_args(arguments)
     if options.version:
         print(f"attnbench {metadata.version('attnbench')}")

@@ -65,6 +65,13 @@ def seconds(text: str) -> float:
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Declare what every command takes."""
+    add_plugins(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Declare what loads more methods."""
     parser.add_argument(
         "--plugin",
         action="append",
@@ -79,8 +86,6 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def add_max_length(parser: argparse.ArgumentParser) -> None:

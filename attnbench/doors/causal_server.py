@@ -16,7 +16,7 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
 from attnbench.methods import spec
-from attnbench.methods.protocol import needs_fit
+from attnbench.methods.protocol import Method, needs_fit
 
 KNOWN = {
     "pretrained": "", "method": "dense", "task": "", "include_path": "", "calibration": "",
@@ -25,19 +25,39 @@ KNOWN = {
 
 
 class CausalServer:
-    """What `pretrained=gpt,method=prune80` names, its weights loaded and its method fitted when first asked.
+    """A causal model with methods; its weights are loaded once, and methods fitted, when first asked.
 
-    `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
-    fitted on the calibration split of `task`, one of `attnbench run`'s, or on `calibration`, DATASET:SPLIT.
-    Raises UserError for an argument, a method or a model that is none.
+    What has to be fitted is fitted on the calibration split of a task, one of `attnbench run`'s, or on
+    `settings.calibration`. Raises UserError for a model that is no causal language model.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, name: str, methods: Sequence[Method], settings: Settings, task: str = "") -> None:
+        self.name, self.methods, self.settings, self.task = name, methods, settings, task
+        self.learns = any(map(needs_fit, methods))
+        self._learnt: tuple[str, set[str]] = ("", set())  # the task last fitted on, and its texts
+        try:
+            of = task or next(iter(models.tasks_of(name)), "")
+            self.checkpoint = models.find(name, of, settings.trust_remote_code)
+        except NotApplicable as reason:
+            raise UserError(str(reason)) from reason
+        config = self.checkpoint.config()
+        if kind(config) != "causal":
+            found = ", ".join(config.architectures or [config.model_type])
+            raise UserError(
+                f"model '{name}' is a {found}, no causal language model: it would see what it has to "
+                "predict. `attnbench run` measures it."
+            )
+
+    @classmethod
+    def of(cls, text: str) -> CausalServer:
+        """Read `pretrained=gpt,method=prune80`: a model as `attnbench run --models` takes it, and a spec.
+
+        Raises UserError for an argument, a method or a model that is none.
+        """
         given = dict(part.partition("=")[::2] for part in text.split(",") if part)
         check_names(given, KNOWN)
         given = KNOWN | given
-        self.name, self.task = given["pretrained"], given["task"]
-        self.settings = Settings(
+        settings = Settings(
             limit=1,  # of what the task evaluates nothing is asked
             batch_size=_number("batch_size", given["batch_size"]),
             seed=_number("seed", given["seed"]),
@@ -47,27 +67,16 @@ class CausalServer:
             include_path=given["include_path"] or None,
             trust_remote_code=_flag("trust_remote_code", given["trust_remote_code"]),
         )
-        if not self.name:
+        if not given["pretrained"]:
             raise UserError(f"'{text}' names no model: give pretrained=MODEL, as in pretrained=gpt")
-        self.methods = spec.parse(given["method"])
-        learning = [method for method in self.methods if needs_fit(method)]
-        if learning and not self.task:
+        methods = spec.parse(given["method"])
+        learning = [method for method in methods if needs_fit(method)]
+        if learning and not given["task"]:
             raise UserError(
                 f"method '{spec.format(learning)}' is fitted: name a task whose calibration split it learns "
                 "from, as in task=pocket-agreement"
             )
-        try:
-            of = self.task or next(iter(models.tasks_of(self.name)), "")
-            self.checkpoint = models.find(self.name, of, self.settings.trust_remote_code)
-        except NotApplicable as reason:
-            raise UserError(str(reason)) from reason
-        config = self.checkpoint.config()
-        if kind(config) != "causal":
-            found = ", ".join(config.architectures or [config.model_type])
-            raise UserError(
-                f"model '{self.name}' is a {found}, no causal language model: it would see what it has to "
-                "predict. `attnbench run` measures it."
-            )
+        return cls(given["pretrained"], methods, settings, given["task"])
 
     @functools.cached_property
     def lm(self) -> Any:
@@ -77,35 +86,46 @@ class CausalServer:
         return CausalLM(self.checkpoint.config(), self.checkpoint.tokenizer())
 
     @functools.cached_property
-    def _fitted(self) -> tuple[Any, set[str]]:
-        """Load the model and fit the methods. Returns it and the texts they have learnt from."""
+    def model(self) -> Any:
+        """The model, held against what its own attention gives."""
+        return loaded(self.name, self.checkpoint, "causal-lm", self.settings)
+
+    def _fit(self, task: str) -> set[str]:
+        """Fit the methods on a task's calibration split, once in a row. Returns the texts it has."""
         from attnbench.backends.lm_eval import prepare
 
-        settings = self.settings
+        settings, model = self.settings, self.model
+        if self._learnt[0] == task:
+            return self._learnt[1]
+        prepared: Any = prepare(task, self.checkpoint, settings) if self.learns else None
+        if self.learns:
+            prepared.check(model)
+        learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
+        texts = {_text(each) for each in (prepared.calibration_documents() if self.learns else ())}
+        self._learnt = (task, texts)
+        return texts
+
+    def ask(self, verb: str, requests: Sequence[Any], task: str = "") -> list[Any]:
+        """Answer lm-eval's requests with the methods applied, fitted on this task or on the one named first.
+
+        Raises UserError where one is what a method was fitted on, or is longer than the model takes,
+        RuntimeError where a method missed a place of the model.
+        """
+        from attnbench.backends.causal.prepared import require_room
+
+        task = task or self.task
         try:
-            learns = any(map(needs_fit, self.methods))
-            prepared: Any = prepare(self.task, self.checkpoint, settings) if learns else None
-            model = loaded(self.name, self.checkpoint, prepared.head if learns else "causal-lm", settings)
-            if learns:
-                prepared.check(model)
-            learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
+            learnt = self._fit(task)
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
-        return model, {_text(texts) for texts in (prepared.calibration_documents() if learns else ())}
-
-    def ask(self, verb: str, requests: Sequence[Any]) -> list[Any]:
-        """Answer lm-eval's requests with the method applied.
-
-        Raises UserError where one is what the method was fitted on, RuntimeError where the method missed a
-        place of the model.
-        """
-        model, learnt = self._fitted
         shared = [request for request in requests if _text(request.args) in learnt]
         if shared:
             raise UserError(
-                f"{len(shared)} of {len(requests)} requests are calibration samples of task '{self.task}', "
+                f"{len(shared)} of {len(requests)} requests are calibration samples of task '{task}', "
                 f"such as {_text(shared[0].args)[:60]!r}. Give calibration=DATASET:SPLIT."
             )
+        model = self.model
+        require_room(model, self.lm, requests)
         with asked(model, self.methods, self.lm, self._asking(model, requests)) as lm:
             return list(getattr(lm, verb)(requests))
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments[0] == "custom" and argument == NAME and not before.startswith("-"):
             from attnbench.doors.causal_server import CausalServer
 
-            CausalServer(before)  # importing lighteval takes long: what is wrong is said before
+            CausalServer.of(before)  # importing lighteval takes long: what is wrong is said before
             arguments[place] = str(MODEL)
             break
     with _tasks_that_load():

@@ -21,7 +21,7 @@ class AttnbenchModel(LightevalModel):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self._server = CausalServer(config.model_name)
+        self._server = CausalServer.of(config.model_name)
         self._prompts = PromptManager(system_prompt=config.system_prompt)
         # lighteval's cache knows a model by its arguments: it would not notice a method's code changing
         self._cache = SimpleNamespace(_init_registry=lambda registry: None)

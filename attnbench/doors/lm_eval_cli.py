@@ -35,22 +35,30 @@ def main(argv: Sequence[str]) -> int:
     import lm_eval.tasks
     from lm_eval.__main__ import cli_evaluate
 
+    from attnbench.doors.lm_eval_model import INCLUDE_PATH
+
     arguments = list(argv)
     if NAME not in _values(arguments, "--model", "-M"):
         return _handed_over(cli_evaluate, arguments)
+    if _values(arguments, "--use_cache"):
+        raise UserError(
+            "--use_cache: lm-eval keeps answers by the request alone and would give those of another method. "
+            "Leave it out: `attnbench run` goes on from its records."
+        )
     register()
+    folders = _values(arguments, "--include_path")
     if not _values(arguments, "--batch_size", "-b"):
         arguments += ["--batch_size", BATCH_SIZE]
     before = lm_eval.tasks.TaskManager
     names = [name for value in _values(arguments, "--tasks", "-t") for name in value.split(",") if name]
     kind = _kind(_values(arguments, "--model_args", "-a"), names)
     with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
-        lm_eval.tasks.TaskManager = _manager(
-            before, names, _values(arguments, "--include_path"), kind, Path(folder)
-        )
+        lm_eval.tasks.TaskManager = _manager(before, names, folders, kind, Path(folder))
+        told = INCLUDE_PATH.set(folders[0] if folders else None)
         try:
             return _handed_over(cli_evaluate, arguments)
         finally:
+            INCLUDE_PATH.reset(told)
             lm_eval.tasks.TaskManager = before
 
 

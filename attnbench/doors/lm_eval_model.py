@@ -5,21 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from lm_eval.api.model import LM
 
+from attnbench.backends.kinds import kind
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
 from attnbench.doors.asking import asked, loaded, one_by_one
+from attnbench.doors.causal_server import CausalServer
 from attnbench.doors.frameworks import check_names
 from attnbench.engine.learning.fit import learn, placed
+from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import made_ready
 from attnbench.methods import spec
 
+# the folder of tasks that lm-eval's command line was given
+INCLUDE_PATH: ContextVar[str | None] = ContextVar("include_path", default=None)
 ARGUMENTS = (
     "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",
     "trust_remote_code",
@@ -32,7 +38,9 @@ class AttnbenchLM(LM):
     """A checkpoint with a method, loaded when a task's first request tells which head it needs.
 
     `pretrained` is a model as `attnbench run --models` takes it, `method` a spec. What has to be fitted is
-    fitted on the task's calibration split, or on `calibration`, DATASET:SPLIT. `attnbench run` agrees.
+    fitted on the task's calibration split, or on `calibration`, DATASET:SPLIT. `attnbench run` agrees. A
+    causal model is asked whatever lm-eval makes of a task: few-shot, as a chat, with other generation
+    settings.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class AttnbenchLM(LM):
             device="cpu" if absent else device,
             dtype=dtype,
             calibration=calibration,
-            include_path=include_path,
+            include_path=include_path or INCLUDE_PATH.get(),
             trust_remote_code=trust_remote_code,
         )
         super().__init__()
@@ -68,13 +76,53 @@ class AttnbenchLM(LM):
         self._model: tuple[tuple[str, str], Any] | None = None
         self.pretrained, self.methods = str(pretrained), spec.parse(method)
 
+    @functools.cached_property
+    def _causal(self) -> CausalServer | None:
+        """What answers for a causal model, None for any other."""
+        try:
+            of = next(iter(models.tasks_of(self.pretrained)), "")
+            config = models.find(self.pretrained, of, self.settings.trust_remote_code).config()
+        except NotApplicable as reason:
+            raise UserError(str(reason)) from reason
+        return (
+            CausalServer(self.pretrained, self.methods, self.settings) if kind(config) == "causal" else None
+        )
+
+    # what lm-eval asks before it makes a request of a chat
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self._chat.tokenizer_name)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Return the chat template that is used. Raises UserError where the model has none."""
+        return self._chat.chat_template(chat_template) if chat_template else ""
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return str(self._chat.apply_chat_template(chat_history, add_generation_prompt))
+
+    @property
+    def _chat(self) -> Any:
+        server = self._causal
+        if server is None or not server.lm.tokenizer.chat_template:
+            what = "no language model" if server is None else "without a chat template in its tokenizer"
+            raise UserError(f"model '{self.pretrained}' is {what}: leave --apply_chat_template out")
+        return server.lm
+
     def _by_task(self, verb: str, requests: Sequence[Any]) -> list[Any]:
         found: list[Any] = [None] * len(requests)
+        server = self._causal
         for task in dict.fromkeys(request.task_name for request in requests):
             places = [k for k, request in enumerate(requests) if request.task_name == task]
             own = [requests[k] for k in places]
-            with self._ready(task, own) as lm:
-                answers = getattr(lm, verb)(own)
+            if server is not None:
+                models.find(self.pretrained, task)  # a pocket model is for its own tasks
+                answers = server.ask(verb, own, task)
+            else:
+                with self._ready(task, own) as lm:
+                    answers = getattr(lm, verb)(own)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found

@@ -670,7 +670,7 @@ def test_other_command_lines_compare_with_eager_too(monkeypatch):
         pass
     for method in ("prune80", "heads50:gradient,task=pocket-agreement"):
         with pytest.raises(UserError, match="not supported"):
-            CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])
+            CausalServer.of(f"pretrained=gpt,method={method}").ask("loglikelihood", [])
 
 
 @pytest.mark.parametrize(
@@ -684,4 +684,4 @@ def test_other_command_lines_refuse_what_a_run_refuses(method, message):
     with pytest.raises(NotApplicable, match=message), AttnbenchLM("gpt", method)._ready("pocket-agreement"):
         pass
     with pytest.raises(UserError, match=message):
-        CausalServer(f"pretrained=gpt,method={method}").ask("loglikelihood", [])
+        CausalServer.of(f"pretrained=gpt,method={method}").ask("loglikelihood", [])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_causal
 import tiny_tasks
 import torch
 from closeness import close, near_jumps
@@ -27,120 +29,17 @@ from attnbench.matrix import answered
 from attnbench.measures import fidelity, likely
 from attnbench.statistics import aggregates
 
-WORDS = [f"w{k}" for k in range(40)]
-DATA = """
-import random
-from datasets import Dataset, DatasetDict
-
-def words(rng, low, high):
-    return [f"w{rng.randrange(40)}" for _ in range(rng.randint(low, high))]
-
-def document(rng):
-    first, longest = words(rng, 3, 12), words(rng, 1, 90)
-    choices = [" ".join(words(rng, 1, 4)) for _ in range(rng.randint(2, 4))]
-    return {
-        "good": " ".join(first), "bad": " ".join([*first[:-1], "w0"]), "page": " ".join(longest),
-        "choices": choices, "label": rng.randrange(len(choices)), "last": rng.choice(first),
-    }
-
-def made(**ignored):
-    splits = {name: random.Random(name) for name in ("train", "validation")}
-    return DatasetDict(
-        {name: Dataset.from_list([document(rng) for _ in range(12)]) for name, rng in splits.items()}
-    )
-
-def same(**ignored):
-    return DatasetDict({"train": made()["validation"], "validation": made()["validation"]})
-
-def spaced(**ignored):
-    found = same()
-    found["train"] = found["train"].map(lambda doc: {"good": "  ".join(doc["good"].split())})
-    return found
-"""
-COMMON = {
-    "custom_dataset": "!function made.made",
-    "validation_split": "validation",
-    "training_split": "train",
-    "num_fewshot": 0,
-}
-ACC = "{metric: acc, aggregation: mean, higher_is_better: true}"
-PERPLEXITY = "{metric: perplexity, aggregation: perplexity, higher_is_better: false}"
-FORMS = {
-    "pairs": {
-        "output_type": "multiple_choice", "doc_to_text": '""', "doc_to_target": 0,
-        "doc_to_choice": '"{{[good, bad]}}"', "metric_list": f"[{ACC}]",
-    },
-    "choices": {
-        "output_type": "multiple_choice", "doc_to_text": "good", "doc_to_target": "label",
-        "doc_to_choice": "choices", "metric_list": f"[{ACC}]",
-    },
-    "last": {
-        "output_type": "loglikelihood", "doc_to_text": "good", "doc_to_target": '" {{last}}"',
-        "target_delimiter": '""', "metric_list": f"[{PERPLEXITY}, {ACC}]",
-    },
-    "pages": {
-        "output_type": "loglikelihood_rolling", "doc_to_text": '""', "doc_to_target": "page",
-        "metric_list": "[{metric: word_perplexity}, {metric: byte_perplexity}, {metric: bits_per_byte}]",
-    },
-    "written": {
-        "output_type": "generate_until", "doc_to_text": "good", "doc_to_target": "last",
-        "generation_kwargs": "{until: [w7], max_gen_toks: 6, do_sample: false}",
-        "metric_list": "[{metric: exact_match, aggregation: mean, higher_is_better: true}]",
-    },
-}  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Build a tiny causal model once for each choice: family, positions, special tokens, vocabulary."""
-    return tiny_tasks.built_once(tmp_path_factory, _build)
-
-
-def _build(folder, family="gpt2", positions=32, special=("pad", "bos", "eos"), vocabulary=None):
-    import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    known = {token: k for k, token in enumerate([*(f"<{name}>" for name in special), "[UNK]", *WORDS])}
-    raw = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    raw.decoder = decoders.WordPiece()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=raw, **{f"{name}_token": f"<{name}>" for name in special}
-    )
-    size = {"vocab_size": vocabulary or len(known), "bos_token_id": 1, "eos_token_id": 2}
-    if family == "gpt2":
-        config = transformers.GPT2Config(
-            n_embd=16, n_layer=2, n_head=2, n_positions=positions,
-            attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, **size,
-        )  # fmt: skip
-        model = transformers.GPT2LMHeadModel(config)
-    else:
-        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
-        config = transformers.LlamaConfig(
-            num_key_value_heads=2, max_position_embeddings=positions, **shape, **size
-        )
-        model = transformers.LlamaForCausalLM(config)
-    torch.manual_seed(0)
-    for weight in model.parameters():
-        if weight.dim() == 2:
-            weight.data.normal_(std=0.5)
-    model.generation_config.pad_token_id = 0
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    return tiny_tasks.built_once(tmp_path_factory, tiny_causal.build)
 
 
 @pytest.fixture
 def task(tmp_path):
     """Write a task's YAML beside its data, and return the folder."""
-
-    def write(form="pairs", name="made", **changes):
-        (tmp_path / "made.py").write_text(DATA)
-        content = {"task": name, **COMMON, **FORMS[form], **changes}
-        lines = [f"{key}: {value}" for key, value in content.items() if value is not None]
-        (tmp_path / f"{name}.yaml").write_text("\n".join(lines))
-        return str(tmp_path)
-
-    return write
+    return functools.partial(tiny_causal.write, tmp_path)
 
 
 def _prepare(folder, checkpoint, name="made", **options):
@@ -164,7 +63,7 @@ def _by_hflm(folder, checkpoint, limit=None):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", tiny_causal.FORMS)
 def test_dense_numbers_are_those_of_lm_evals_own_model(form, family, checkpoint, task):
     folder, chosen = task(form), checkpoint(family)
     prepared = _prepare(folder, chosen)
@@ -187,7 +86,7 @@ def test_dense_numbers_are_those_of_lm_evals_own_model(form, family, checkpoint,
     assert found.scores["doc_id"].tolist() == list(range(12))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", tiny_causal.FORMS)
 def test_results_depend_on_no_batch(form, checkpoint, task):
     chosen = checkpoint("llama")
     prepared = _prepare(task(form), chosen)
@@ -285,7 +184,7 @@ def test_a_second_evaluation_starts_afresh(checkpoint, task):
 
 
 def test_progress_ends_at_the_number_of_samples(checkpoint, task):
-    for form in FORMS:
+    for form in tiny_causal.FORMS:
         chosen, heard = checkpoint(), []
         prepared = _prepare(task(form), chosen, limit=5)
         prepared.evaluate(chosen.load("causal-lm"), batch_size=2, progress=heard.append)
@@ -387,7 +286,7 @@ def test_any_text_can_be_calibrated_on(checkpoint, task, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "texts"
     folder.mkdir()
-    rows = [{"number": k, "page": " ".join(WORDS[k : k + 20])} for k in range(10)]
+    rows = [{"number": k, "page": " ".join(tiny_causal.WORDS[k : k + 20])} for k in range(10)]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     chosen = checkpoint(positions=16)
     prepared = _prepare(task(training_split=None), chosen, calibration=f"{folder}:train")

@@ -280,8 +280,8 @@ def test_a_model_argument_that_is_wrong(arguments, message, monkeypatch):
 def test_a_flag_is_read_as_lm_eval_reads_it(text, trusted):
     from attnbench.doors.causal_server import CausalServer
 
-    assert CausalServer(f"pretrained=gpt,trust_remote_code={text}").settings.trust_remote_code is trusted
-    assert CausalServer("pretrained=gpt").settings.trust_remote_code is False
+    assert CausalServer.of(f"pretrained=gpt,trust_remote_code={text}").settings.trust_remote_code is trusted
+    assert CausalServer.of("pretrained=gpt").settings.trust_remote_code is False
 
 
 def test_lighteval_that_is_not_installed_is_one_line(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_records import board, missing, record, right
+from sample_records import board, faithful, missing, record, right
 
 from attnbench.boards.tables import cells, footnotes, leaderboard
 from attnbench.errors import UserError
@@ -280,6 +280,7 @@ def test_every_cost_column_has_a_word_in_the_legend():
         "sparsity": 0.8, "bits": 3.0, "heads": 0.5, "divergence": 0.1, "entropy": 2.0,
         "latency": {"ratio": 0.8}, "memory": {"ratio": 0.9}, "flops": {"simulated": 0.9, "realised": 0.8},
     }  # fmt: skip
+    faithful(items[1], flips=right(100, 3) != 1, answers_changed=right(100, 4) != 1, kl=np.full(100, 0.01))
     told = " ".join(footnotes.footnotes(rows(items), items, str))
     for word in cells.COSTS:
         assert re.search(rf"\b{re.escape(word)}\b", told), word

@@ -70,10 +70,7 @@ class PreparedCausal:
                 f"model '{self._checkpoint.name}' ({type(model).__name__}) is no causal language model: on "
                 f"task '{self.file.name}' it would see what it has to predict."
             )
-        limit, said = limits.of(model).positions, self._lm.inputs.longest
-        if limit is not None and limit < said:
-            requests = self.task.instances
-            limits.require_short(limit, requests, self._lm.inputs.rows(requests), ())
+        require_room(model, self._lm, self.task.instances)
 
     def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
         """Return why the model has to read one text at a time, None where it has not."""
@@ -209,6 +206,13 @@ class _Text:
 
     def __init__(self, text: str) -> None:
         self.args = (text,)
+
+
+def require_room(model: nn.Module, lm: CausalLM, requests: Sequence[Any]) -> None:
+    """Raise UserError for a request that is longer than the model has positions."""
+    limit = limits.of(model).positions
+    if limit is not None and limit < lm.inputs.longest:
+        limits.require_short(limit, requests, lm.inputs.rows(requests), ())
 
 
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedCausal:
