@@ -31,23 +31,27 @@ class Source(NamedTuple):
     samples: int
 
 
-def source(task: EncoderTask, asked: str | None) -> Source:
-    """Read DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT, FILE.csv, FILE.csv:SPLIT; None: what the task names.
+def source(task: EncoderTask, asked: str | None, samples: int | None = None) -> Source:
+    """Read DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT, FILE.csv, FILE.csv:SPLIT, FILE.txt.
+
+    None is what the task names; `samples` overrules its number.
 
     Raises UserError where it is neither, NotApplicable where the task names none.
     """
     if asked is None:
-        return Source(None, *task.calibration_split())
+        split, number = task.calibration_split()
+        return Source(None, split, samples or number)
     named = task.settings.get("calibration") or {}
-    samples = int(named.get("samples", SAMPLES))
-    if tasks.is_own(asked):
+    samples = samples or int(named.get("samples", SAMPLES))
+    if tasks.is_texts(asked):
         return Source((asked, None), "", samples)
     dataset, *configuration, split = asked.split(":") if ":" in asked else ("", "")
     if tasks.is_own(dataset) and split and not configuration:
         return Source((dataset, None), own_data.split_of(split), samples)
     if not dataset or not split or len(configuration) > 1:
         raise UserError(
-            f"calibration '{asked}' is neither DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT nor FILE.csv"
+            f"calibration '{asked}' is neither DATASET:SPLIT, DATASET:CONFIGURATION:SPLIT nor a file (.csv, "
+            ".jsonl; .txt for language models)"
         )
     return Source((dataset, next(iter(configuration), None)), split, samples)
 
@@ -55,17 +59,24 @@ def source(task: EncoderTask, asked: str | None) -> Source:
 def recipe(task: EncoderTask, file: tasks.TaskFile, settings: Settings) -> str | None:
     """Say for a record what methods learn from, None where the task names nothing."""
     try:
-        chosen = source(task, settings.calibration)
+        chosen = source(task, settings.calibration, settings.calibration_samples)
     except NotApplicable:
         return None
     given = chosen.dataset and (tasks.shown(chosen.dataset[0]), chosen.dataset[1])
     dataset = "/".join(filter(None, given or (file.dataset,)))
     split = f":{chosen.split}" if chosen.split else ""
-    return f"{dataset}{split}[{chosen.samples}] seed {settings.seed}"
+    tokens = f", {settings.calibration_tokens} tokens" if settings.calibration_tokens else ""
+    return f"{dataset}{split}[{chosen.samples}] seed {settings.seed}{tokens}"
 
 
 def found(task: EncoderTask, chosen: Source) -> list[Document]:
     """Return all documents of a source. Raises UserError where there is none."""
+    path = chosen.dataset[0] if chosen.dataset else ""
+    if tasks.is_texts(path) and not tasks.is_own(path):
+        raise UserError(
+            f"calibration '{path}' holds texts alone, for language models; task '{task.task_name}' takes a "
+            ".csv or .jsonl with text and label"
+        )
     docs = task.documents(chosen.split, chosen.dataset)
     require(docs, task.task_name, chosen)
     return docs

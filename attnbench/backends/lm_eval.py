@@ -24,6 +24,8 @@ def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
     file = tasks.find(task, settings.include_path, found)
     if settings.max_length is not None and file.head not in (None, "classification"):
         raise checks.not_cut(file)
+    if settings.prompting.given() and not (file.head == "causal-lm" and found == "causal"):
+        raise checks.not_prompted(file, settings.prompting)
     if file.head == "causal-lm" and found == "causal":
         from attnbench.backends.causal import prepared as causal
 

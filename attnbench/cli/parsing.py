@@ -95,6 +95,44 @@ def add_max_length(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """Declare what fitted methods learn from."""
+    parser.add_argument(
+        "--calibration",
+        metavar="DATASET:SPLIT",
+        help="or DATASET:CONFIG:SPLIT, FILE.csv, FILE.jsonl, for language models FILE.txt: what fitted "
+        "methods learn from, where the task names no split that is to be had",
+    )
+    parser.add_argument(
+        "--calibration-samples",
+        type=positive,
+        metavar="N",
+        help="how many of them (512, or as the task says)",
+    )
+    parser.add_argument(
+        "--calibration-tokens", type=positive, metavar="N",
+        help="how many tokens of a language model's texts at most (65536)",
+    )  # fmt: skip
+
+
+def add_prompting(parser: argparse.ArgumentParser) -> None:
+    """Declare how lm-eval's own tasks become prompts, by lm-eval's names."""
+    parser.add_argument(
+        "--num-fewshot", type=int, metavar="N", help="examples before each prompt of an lm-eval task"
+    )
+    parser.add_argument(
+        "--apply-chat-template", action="store_true", default=None,
+        help="prompts of lm-eval tasks as the model's chat",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fewshot-as-multiturn", action="store_true", default=None, help="its examples as turns of that chat"
+    )
+    parser.add_argument("--system-instruction", metavar="TEXT", help="before the prompt, or of that chat")
+    parser.add_argument(
+        "--gen-kwargs", metavar="NAME=VALUE,…", help="how tasks that generate do so: max_gen_toks=64"
+    )
+
+
 def add_include_path(parser: argparse.ArgumentParser) -> None:
     """Declare --include-path."""
     parser.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")

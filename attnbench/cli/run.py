@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any
 from attnbench.boards import suite
 from attnbench.cli import stdout
 from attnbench.cli.measured import measured, show_json, show_table, status
-from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive, seconds
+from attnbench.cli.parsing import (
+    MANY,
+    Once,
+    add_calibration,
+    add_include_path,
+    add_max_length,
+    add_prompting,
+    positive,
+    seconds,
+)
 from attnbench.errors import UserError, require_folder, tell
 from attnbench.inputs import models
+from attnbench.inputs.prompting import NAMES
 from attnbench.inputs.settings import EAGER_TOLERANCE
 from attnbench.matrix import console, estimate
 from attnbench.matrix.plan import check_tasks, plan
@@ -75,11 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
     )
     parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights and activations (float32)")
-    parser.add_argument(
-        "--calibration",
-        metavar="DATASET:SPLIT",
-        help="or FILE.csv: what fitted methods learn from, where the task names no split that is to be had",
-    )
+    add_calibration(parser)
     parser.add_argument(
         "--records",
         action=Once,
@@ -109,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
+    add_prompting(parser)
     add_include_path(parser)
 
 
@@ -119,6 +126,7 @@ def execute(options: argparse.Namespace) -> int:
     asked = Request.of(
         options.models, options.methods, options.tasks, options.repeats or REPEATS,
         limit=options.limit, seed=options.seed or 0, calibration=options.calibration,
+        calibration_samples=options.calibration_samples, calibration_tokens=options.calibration_tokens,
         measure=options.measure, **_machine(options),
     )  # fmt: skip
     with stdout.aside():
@@ -147,6 +155,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that no suite holds itself."""
+    prompting = {name: getattr(options, name) for name in NAMES if getattr(options, name) is not None}
     return {
         "batch_size": options.batch_size,
         "batch_tokens": options.batch_tokens,
@@ -155,6 +164,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,
         "max_length": options.max_length,
+        **prompting,
     }
 
 
@@ -203,13 +213,14 @@ def _suites(options: argparse.Namespace) -> int:
 def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
     """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
-    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype", "max_length"):
+    own = ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype", "max_length")
+    for name in (*own, "calibration_samples", "calibration_tokens", *NAMES):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
-            own = {"dtype": "its own, float32,", "max_length": "whole texts"}.get(name, "its own")
+            told = {"dtype": "its own, float32,", "max_length": "whole texts"}.get(name, "its own")
             also = " unless --records keeps the trial apart" if trial else ""
             change = "" if name in ("dtype", "max_length") else f" Change {options.suites[0]}."
-            raise UserError(f"--{name.replace('_', '-')}: a suite holds {own}{also}.{change}")
+            raise UserError(f"--{name.replace('_', '-')}: a suite holds {told}{also}.{change}")
 
 
 def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ class CausalServer:
     def __init__(self, name: str, methods: Sequence[Method], settings: Settings, task: str = "") -> None:
         self.name, self.methods, self.settings, self.task = name, methods, settings, task
         self.learns = any(map(needs_fit, methods))
-        self._learnt: tuple[str, set[str]] = ("", set())  # the task last fitted on, and its texts
+        self._learnt: tuple[str | None, set[str]] = (None, set())  # the task last fitted on, and its texts
         try:
             of = task or next(iter(models.tasks_of(name)), "")
             self.checkpoint = models.find(name, of, settings.trust_remote_code)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import tasks
+from attnbench.inputs.prompting import Prompting
 from attnbench.methods.fields import SEEDS
 
+WHERE_SET = ("max_length", "calibration_samples", "calibration_tokens")  # recorded where they are given
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
 
 
@@ -28,11 +30,14 @@ class Settings:
     trust_remote_code: bool = False
     measure: bool = False
     max_length: int | None = None  # tokens that longer texts are cut to
+    calibration_samples: int | None = None  # instead of as many as the task says
+    calibration_tokens: int | None = None  # at most, of a language model's texts
+    prompting: Prompting = field(default_factory=Prompting)  # of lm-eval's own tasks
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
         check_whole("batch_size", self.batch_size, 1)
-        for name in ("limit", "batch_tokens", "max_length"):
+        for name in ("limit", "batch_tokens", *WHERE_SET):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 1)
         if self.dtype not in EAGER_TOLERANCE:
@@ -45,9 +50,15 @@ class Settings:
         """Return what a record keeps: of a file its name, and no folder of this machine."""
         kept = dataclasses.asdict(self)
         kept.pop("include_path")
-        if self.max_length is None:
-            kept.pop("max_length")  # as in records from before it could be set
-        return kept | {"calibration": self.calibration and tasks.shown(self.calibration)}
+        kept.pop("prompting")
+        for name in WHERE_SET:
+            if kept[name] is None:
+                kept.pop(name)  # as in records from before it could be set
+        return (
+            kept
+            | self.prompting.given()
+            | {"calibration": self.calibration and tasks.shown(self.calibration)}
+        )
 
 
 def check_device(name: str) -> None:

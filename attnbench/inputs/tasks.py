@@ -26,6 +26,7 @@ HEADS = {
 }
 place, read_yaml = task_yaml.place, task_yaml.read_yaml
 OWN = (".csv", ".jsonl")  # files of the user's, each a task
+PLAIN = ".txt"  # of texts alone, to calibrate on
 YAML = (".yaml", ".yml")
 FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
 
@@ -140,7 +141,13 @@ def is_own(name: str) -> bool:
 
 def is_file_name(name: str) -> bool:
     """Tell whether a task, or what to calibrate on, is named by a path or by a file's ending."""
-    return is_own(name.partition(":")[0]) or name.endswith(YAML) or name.startswith((".", "/", "~"))
+    file = is_texts(name.partition(":")[0]) or name.endswith(YAML)
+    return file or name.startswith((".", "/", "~"))
+
+
+def is_texts(name: str) -> bool:
+    """Tell whether what to calibrate on is a file of the user's, with labels or of texts alone."""
+    return is_own(name) or name.lower().endswith(PLAIN)
 
 
 def _own(name: str, known: Collection[str]) -> TaskFile:
@@ -165,7 +172,7 @@ def recorded(name: str) -> str:
 
 def shown(name: str) -> str:
     """Return what a record says of a task, a dataset or a file: of a file its last part, never its folder."""
-    return Path(name).name if is_own(name) or name.endswith(YAML) else name
+    return Path(name).name if is_texts(name.partition(":")[0]) or name.endswith(YAML) else name
 
 
 def fits(task: TaskFile, kind: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.inputs.names import is_folder, named
+from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings, check_whole
 
 REPEATS = 3
@@ -39,7 +40,9 @@ class Request:
         cls, models: Names, methods: Names = (), tasks: Names = (), repeats: int = REPEATS, **settings: Any
     ) -> Request:
         """Read names as people give them: one text or several, comma lists among them."""
-        return cls(split_models(models), split(methods), split_tasks(tasks), repeats, Settings(**settings))
+        prompting = Prompting(**{name: settings.pop(name) for name in NAMES if name in settings})
+        chosen = Settings(**settings, prompting=prompting)
+        return cls(split_models(models), split(methods), split_tasks(tasks), repeats, chosen)
 
 
 def split(values: Names) -> tuple[str, ...]:

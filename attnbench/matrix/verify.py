@@ -14,6 +14,7 @@ import numpy as np
 
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import names, tasks
+from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.column import Column
@@ -28,7 +29,9 @@ from attnbench.statistics import pairs
 from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
-SAME = ("limit", "batch_size", "seed", "dtype", "max_length")
+SAME = (
+    "limit", "batch_size", "seed", "dtype", "max_length", "calibration_samples", "calibration_tokens",
+)  # fmt: skip
 HUB_SPLIT = re.compile(r"\w[\w.-]*(?:/[\w.-]+)?(?::[\w.-]+){1,2}")  # as in glue:sst2:train, owner/data:train
 
 
@@ -61,6 +64,7 @@ def verify(
     _require_named(old, path, files)
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
+        prompting=Prompting(**{key: old.settings[key] for key in NAMES if key in old.settings}),
         calibration=calibration or _calibration(path, old),
         include_path=include_path,
         trust_remote_code=trust_remote_code,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnbench.records.provenance import CHANGES_NUMBERS, COMPANIONS, FILE, holds
+from attnbench.records.provenance import CHANGES_NUMBERS, CHANGES_WHERE_SET, COMPANIONS, FILE, holds
 from attnbench.records.record import Record
 
 # a thing of the user's own -> the fingerprints by which two of them are told apart
@@ -40,6 +40,10 @@ def conflict(old: Record, new: Record) -> str | None:
         then, now = old.settings.get(name), new.settings.get(name)
         if name in old.settings and then != now and not (name == "limit" and _more(then, now)):
             return f"{name} {_shown(name, then)}, not {_shown(name, now)}"
+    for name in CHANGES_WHERE_SET:
+        then, now = old.settings.get(name), new.settings.get(name)
+        if then != now:
+            return f"{name} {_shown(name, then)}, not {_shown(name, now)}"
     for name, prints in PLACED.items():
         same = same_place(old, new, name)
         told = prints if same is False else prints[:1] if name == "checkpoint" and same is None else ()
@@ -56,7 +60,7 @@ def changes(old: Record, new: Record) -> list[str]:
         return []
     found = []
     limits = [item.settings.get("limit") for item in (old, new)]
-    for name in CHANGES_NUMBERS:
+    for name in (*CHANGES_NUMBERS, *CHANGES_WHERE_SET):
         then, now = old.settings.get(name), new.settings.get(name)
         if then != now:
             said = "more samples, " if name == "limit" and _more(then, now) else ""

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnbench.inputs import prompting
 from attnbench.inputs.names import named
 from attnbench.methods import verdicts
 from attnbench.methods.code import code_of
@@ -30,7 +31,12 @@ PACKAGES = ("attnbench", "torch", "transformers", "lm-eval", "datasets", "tokeni
 PATH = re.compile(r"=([/~][A-Za-z0-9._/~-]*)")  # a value within a spec: mask:file=/here/masks.json
 MAIN = "__main__.py"
 CHANGES_NUMBERS = ("limit", "seed", "dtype", "calibration")
-CHANGES_WHERE_SET = ("max_length",)  # came later: records without them stay what they are
+CHANGES_WHERE_SET = (
+    "max_length",
+    "calibration_samples",
+    "calibration_tokens",
+    *prompting.NAMES,
+)  # came later: records without them stay what they are
 FILE = "file "  # begins the fingerprint of a file that a method's field names
 COMPANIONS = "beside the weights"  # the tokenizer, its chat template, generation settings, a model's own code
 

@@ -42,6 +42,6 @@ def of(checkpoint: Checkpoint, task: str, settings: Settings) -> dict[str, str]:
     within = folder is not None and Path(file.path).is_relative_to(Path(folder).expanduser())
     if within or tasks.is_own(task) or task.endswith(tasks.YAML):
         found["task"] = file.path
-    if settings.calibration is not None and tasks.is_own(settings.calibration):
-        found["calibration"] = settings.calibration
+    if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):
+        found["calibration"] = settings.calibration.partition(":")[0]
     return {name: digest(path) for name, path in found.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attnbench.inputs.prompting import NAMES
 from attnbench.statistics.aggregates import Array
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ def other_samples(item: Record, reference: Record) -> str | None:
     ours, theirs = (each.settings.get("max_length") for each in (item, reference))
     if ours != theirs:
         return f"has texts cut to {ours or 'no'} tokens, {name} to {theirs or 'none'}: measure them again"
+    ours, theirs = ({key: each.settings.get(key) for key in NAMES} for each in (item, reference))
+    if ours != theirs:
+        key = next(key for key in NAMES if ours[key] != theirs[key])
+        return f"has other prompts than {name} ({key.replace('_', '-')}): measure them again"
     return None
 
 

@@ -681,7 +681,8 @@ def test_other_command_lines_refuse_what_a_run_refuses(method, message):
     from attnbench.doors.causal_server import CausalServer
     from attnbench.doors.lm_eval_model import AttnbenchLM
 
-    with pytest.raises(NotApplicable, match=message), AttnbenchLM("gpt", method)._ready("pocket-agreement"):
-        pass
+    request = Instance("loglikelihood", {}, ("the dog", " runs"), 0, ("pocket-agreement", 0, 1))
+    with pytest.raises(UserError, match=message):
+        AttnbenchLM("gpt", method).loglikelihood([request])
     with pytest.raises(UserError, match=message):
         CausalServer.of(f"pretrained=gpt,method={method}").ask("loglikelihood", [])

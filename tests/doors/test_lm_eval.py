@@ -11,25 +11,35 @@ import tiny_causal
 import tiny_tasks
 from closeness import close
 
+from attnbench.backends import lm_eval
 from attnbench.cli.main import main
 from attnbench.doors import lm_eval_cli
 from attnbench.errors import UserError
+from attnbench.inputs.prompting import Prompting
+from attnbench.inputs.settings import Settings
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %} w1 {{ message['content'] }} w2{% endfor %}"
     "{% if add_generation_prompt %} w3 {% endif %}"
 )
-PLAIN: tuple[str, ...] = ()
-SHOTS = ("--num_fewshot", "2")
-CHAT = ("--apply_chat_template",)
-TOLD = ("--apply_chat_template", "--system_instruction", "w9 w8")
-TURNS = ("--apply_chat_template", "--fewshot_as_multiturn", "True", "--num_fewshot", "2")
-LONGER = ("--gen_kwargs", "max_gen_toks=9")
+PLAIN, CHAT = Prompting(), Prompting(apply_chat_template=True)
+SHOTS = Prompting(num_fewshot=2)
+TOLD = Prompting(apply_chat_template=True, system_instruction="w9 w8")
+TURNS = Prompting(apply_chat_template=True, fewshot_as_multiturn=True, num_fewshot=2)
+LONGER = Prompting(gen_kwargs="max_gen_toks=9")
 ASKED = [
     *((form, PLAIN) for form in tiny_causal.FORMS),
-    *((form, flags) for form in ("choices", "last", "written") for flags in (SHOTS, CHAT, TURNS)),
-    ("written", LONGER), ("written", TOLD),
+    *((form, prompting) for form in ("choices", "last", "written") for prompting in (SHOTS, CHAT, TURNS)),
+    ("written", LONGER), ("written", TOLD), ("choices", TOLD),
 ]  # fmt: skip
+
+
+def flags(prompting):
+    """Write it as lm-eval's command line has it."""
+    found = []
+    for name, value in prompting.given().items():
+        found += [f"--{name}", *([] if name == "apply_chat_template" else [str(value)])]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -68,44 +78,42 @@ def asked(model, arguments, out):
     return json.loads(results.read_text())["results"]["made"], lines
 
 
-@pytest.mark.parametrize("form, flags", ASKED, ids=str)
-def test_dense_numbers_are_those_of_lm_evals_own_model(form, flags, checkpoint, tmp_path, quick):
-    path = checkpoint("llama", positions=128, chat_template=TEMPLATE).path
-    folder = tiny_causal.write(tmp_path, form, fewshot_split="train")
-    arguments = ["--tasks", "made", "--include_path", folder, *flags]
-    own = asked("attnbench", ["--model_args", f"pretrained={path}", *arguments], tmp_path / "ours")
-    theirs = asked(
-        "hf",
-        [
-            "--model_args",
-            f"pretrained={path},dtype=float32",
-            "--device",
-            "cpu",
-            "--batch_size",
-            "1",
-            *arguments,
-        ],
-        tmp_path / "hf",
-    )
-    for name, value in theirs[0].items():
-        if isinstance(value, float):
-            close(own[0][name], value, layers=2, says=name)
+@pytest.mark.parametrize("form, prompting", ASKED, ids=str)
+def test_dense_numbers_are_those_of_lm_evals_own_model(form, prompting, checkpoint, tmp_path, quick):
+    chosen = checkpoint("llama", positions=128, chat_template=TEMPLATE)
+    folder = tiny_causal.write(tmp_path, form, fewshot_split="train", num_fewshot=None)
+    arguments = ["--tasks", "made", "--include_path", folder, *flags(prompting)]
+    stock = ["--model_args", f"pretrained={chosen.path},dtype=float32", "--device", "cpu"]
+    theirs = asked("hf", [*stock, "--batch_size", "1", *arguments], tmp_path / "hf")
+    own = asked("attnbench", ["--model_args", f"pretrained={chosen.path}", *arguments], tmp_path / "ours")
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=folder, prompting=prompting))
+    ran = prepared.evaluate(chosen.load("causal-lm"), batch_size=5).metrics  # as `attnbench run` does
+    numbers = {name: value for name, value in theirs[0].items() if isinstance(value, float)}
+    for name, value in numbers.items():
+        close(own[0][name], value, layers=2, says=name)
+        if (metric := name.partition(",")[0]) in ran:
+            close(ran[metric]["value"], value, layers=2, says=name)
+    assert ran.keys() & {name.partition(",")[0] for name in numbers}
     assert len(own[1]) == len(theirs[1]) == 12
-    for ours, expected in zip(own[1], theirs[1], strict=True):
+    requests = list(prepared._documents.values())
+    for ours, expected, built in zip(own[1], theirs[1], requests, strict=True):
         assert ours["arguments"] == expected["arguments"]  # the very prompts
+        told = [next(iter(each.values())) for each in expected["arguments"].values()]
+        assert told == [request.args[0] for request in built]
         if form == "written":
-            assert ours["resps"] == expected["resps"]
+            assert ours["resps"] == expected["resps"] == [[request.resps[0]] for request in built]
             continue
         found, wanted = (
-            np.ravel([np.ravel(each[0])[:1] for each in line["resps"]]) for line in (ours, expected)
+            np.ravel([np.ravel(each[0])[:1] for each in line["resps"]]).astype(float)
+            for line in (ours, expected)
         )
-        np.testing.assert_allclose(found.astype(float), wanted.astype(float), rtol=1e-4)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 def test_a_method_is_applied_and_fitted_on_a_task_of_the_users(checkpoint, tmp_path, quick):
     path = checkpoint("llama", positions=128, chat_template=TEMPLATE).path
     folder = tiny_causal.write(tmp_path, "choices", fewshot_split="train")
-    arguments = ["--tasks", "made", "--include_path", folder, *CHAT, "--batch_size", "auto"]
+    arguments = ["--tasks", "made", "--include_path", folder, *flags(CHAT), "--batch_size", "auto"]
     found = {
         method: asked(
             "attnbench", ["--model_args", f"pretrained={path},method={method}", *arguments], tmp_path / method
@@ -120,7 +128,7 @@ def test_a_method_is_applied_and_fitted_on_a_task_of_the_users(checkpoint, tmp_p
     "arguments, words",
     [
         (["--use_cache", "kept"], "--use_cache: lm-eval keeps answers by the request alone"),
-        (CHAT, "without a chat template in its tokenizer: leave --apply_chat_template out"),
+        (flags(CHAT), "without a chat template in its tokenizer: leave --apply_chat_template out"),
     ],
 )
 def test_what_would_be_wrong_is_refused(arguments, words, checkpoint, tmp_path, quick):
@@ -169,3 +177,45 @@ def test_a_method_of_ones_own_runs_through_lm_eval(form, checkpoint, tmp_path, q
     command = ["--model_args", f"pretrained={path},method=even", "--tasks", "made", "--include_path", folder]
     assert main(["lm-eval", "run", *given, "--model", "attnbench", *command]) == 0
     assert "made" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--num-fewshot", "2"], "says num_fewshot: 0, which lm-eval lets nothing overrule"),
+        (["--num-fewshot", "-1"], "num_fewshot=-1 is not a whole number of at least 0"),
+        (["--apply-chat-template"], "the model has no chat template in its tokenizer"),
+        (["--fewshot-as-multiturn"], "makes turns of a chat: add --apply-chat-template"),
+        (["--gen-kwargs", "max_gen_toks=9"], "task 'made' generates nothing: leave --gen-kwargs out"),
+        (["--gen-kwargs", "max_gen_toks"], "'max_gen_toks' is no NAME=VALUE"),
+    ],
+)
+def test_prompts_that_a_task_cannot_have_are_one_line(options, words, checkpoint, tmp_path, capsys):
+    path = checkpoint("llama", positions=128).path
+    folder = tiny_causal.write(tmp_path, "choices")
+    command = ["run", "--models", path, "--tasks", "made", "--include-path", folder]
+    assert main([*command, "--records", str(tmp_path / "records"), *options]) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("attnbench: ")]
+    assert words in line
+
+
+def test_prompts_of_an_encoders_task_are_refused(tiny_folder, tmp_path, capsys):
+    command = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--num-fewshot", "1"]
+    assert main([*command, "--records", str(tmp_path)]) == 2
+    assert "--num-fewshot is for lm-eval's own tasks of causal language models" in capsys.readouterr().err
+
+
+def test_prompts_are_part_of_a_record_and_of_its_identity(checkpoint, tmp_path, capsys):
+    path = checkpoint("llama", positions=128, chat_template=TEMPLATE).path
+    folder = tiny_causal.write(tmp_path, "choices", fewshot_split="train", num_fewshot=None)
+    command = ["run", "--models", path, "--tasks", "made", "--include-path", folder, "--methods", "prune50"]
+    command += ["--records", str(tmp_path / "records")]
+    assert main([*command, "--num-fewshot", "1", "--apply-chat-template"]) == 0
+    (file,) = (tmp_path / "records").rglob("prune50.json")
+    settings = json.loads(file.read_text())["settings"]
+    assert settings["num_fewshot"] == 1 and settings["apply_chat_template"] is True
+    assert "system_instruction" not in settings
+    capsys.readouterr()
+    assert main(command) == 2  # what was measured otherwise gives way only where it is said
+    assert "num_fewshot 1, not none" in capsys.readouterr().err
+    assert main([*command, "--num-fewshot", "1", "--apply-chat-template"]) == 0

@@ -12,8 +12,9 @@ from typing import Any, Unpack, cast
 import numpy as np
 from torch import Tensor, nn
 
-from attnbench.backends import alone, data, kinds
+from attnbench.backends import alone, kinds
 from attnbench.backends import calibration as calibration_
+from attnbench.backends.causal import texts
 from attnbench.backends.causal.inputs import Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
@@ -30,7 +31,6 @@ from attnbench.measures.likely import Likely
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
-TEXTS = ("text", "page", "sentence", "content")
 
 
 class PreparedCausal:
@@ -42,9 +42,13 @@ class PreparedCausal:
         self.file = file
         self._checkpoint, self._settings = checkpoint, settings
         self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer())
-        self.task = Stock(file, settings.limit)
+        self.task = Stock(file, settings.limit, settings.prompting, self._lm)
         self._documents = self.task.documents()
         self.samples = len(self._documents)
+        if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):
+            texts.of(
+                settings.calibration.partition(":")[0]
+            )  # mistakes in it come before anything is measured
         self._lm.inputs.rows(self.task.instances)
         self.fingerprints: dict[str, str | None] = {
             "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
@@ -165,7 +169,7 @@ class PreparedCausal:
         for windows in self._lm.inputs.rows(self._drawn):
             kept = []
             for row in windows:
-                if row.targets and tokens < TOKENS:
+                if row.targets and tokens < (self._settings.calibration_tokens or TOKENS):
                     kept.append(row)
                     tokens += len(row.ids)
             found.append(kept)
@@ -173,15 +177,12 @@ class PreparedCausal:
 
     @functools.cached_property
     def _drawn(self) -> list[Any]:
-        source = calibration_.source(cast(Any, self.task), self._settings.calibration)
-        if source.dataset is not None and tasks.is_own(source.dataset[0]):
-            raise UserError(
-                f"'{source.dataset[0]}' holds labels, task '{self.file.name}' does not: give DATASET:SPLIT"
-            )
+        settings = self._settings
+        source = calibration_.source(cast(Any, self.task), settings.calibration, settings.calibration_samples)
         if source.dataset is None:
             requests = self.task.learnable(source.split)
         else:
-            requests = [_Text(text) for text in _texts(*source.dataset, source.split)]
+            requests = [_Text(text) for text in texts.of(*source.dataset, source.split)]
         calibration_.require(requests, self.file.name, source)
         count = min(source.samples, len(requests))
         chosen = random.Random(f"{self._settings.seed} calibration").sample(range(len(requests)), count)
@@ -218,14 +219,6 @@ def require_room(model: nn.Module, lm: CausalLM, requests: Sequence[Any]) -> Non
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedCausal:
     """Load a stock task, build and tokenise its requests. Raises UserError."""
     return PreparedCausal(file, checkpoint, settings)
-
-
-def _texts(path: str, name: str | None, split: str) -> list[str]:
-    """Load the texts of a dataset, of its column text, page, sentence or content. Raises UserError."""
-    docs = data.load(
-        path, name, split, lambda there: [next((key for key in TEXTS if key in there), TEXTS[0])]
-    )
-    return [text for doc in docs for text in doc.values() if text.strip()]
 
 
 def _outputs(documents: Sequence[Sequence[Any]]) -> list[np.ndarray]:

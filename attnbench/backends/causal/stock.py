@@ -12,11 +12,13 @@ import numpy as np
 from lm_eval.api import metrics as lm_metrics
 from lm_eval.evaluator import evaluate
 
+from attnbench.backends.causal.prompts import prompted, require_template
 from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
 from attnbench.backends.measurement import code_of, hash_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.prompting import Prompting
 from attnbench.statistics import aggregates
 
 Document = dict[str, Any]
@@ -49,14 +51,22 @@ AGGREGATES: dict[Callable[..., Any], tuple[str, Statistic]] = {
 class Stock:
     """A task, or the tasks of a group, whose documents are read and whose requests are built once."""
 
-    def __init__(self, file: tasks.TaskFile, limit: int | None) -> None:
+    def __init__(self, file: tasks.TaskFile, limit: int | None, prompting: Prompting, lm: Any) -> None:
         self.file, self.name, self.limit = file, file.name, limit
         self.items: dict[str, list[dict[str, Any]]] = {}
-        with reading(file), building():
+        require_template(file, prompting, lm)
+        with reading(file), building(prompting.num_fewshot):
             self.tasks: dict[str, Any] = load(file)
             for task in self.tasks.values():
                 keep_documents(task)
-                task.build_all_requests(limit=limit)
+                prompted(file, task, prompting)
+                task.build_all_requests(
+                    limit=limit,
+                    system_instruction=prompting.system_instruction,
+                    apply_chat_template=prompting.apply_chat_template,
+                    fewshot_as_multiturn=prompting.fewshot_as_multiturn,
+                    chat_template=lm.apply_chat_template if prompting.apply_chat_template else None,
+                )
                 check_targets(file, task)
                 task.build_all_requests = _built  # lm-eval would build them again at every evaluation
                 self._listen(task)

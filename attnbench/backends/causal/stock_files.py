@@ -27,13 +27,13 @@ Document = dict[str, Any]
 
 
 @contextlib.contextmanager
-def building() -> Iterator[None]:
+def building(shots: int | None = None) -> Iterator[None]:
     """Spare lm-eval compiling templates for every document and reading examples that no prompt shows."""
     examples, shown = ConfigurableTask.fewshot_docs, lm_eval.api.task.tqdm
     environment = lm_eval.utils.env
     environment.from_string = functools.cache(environment.from_string)
     lm_eval.api.task.tqdm = lambda items, **options: items
-    ConfigurableTask.fewshot_docs = lambda task: examples(task) if task.config.num_fewshot else None
+    ConfigurableTask.fewshot_docs = lambda task: examples(task) if task.config.num_fewshot or shots else None
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from attnbench.backends.classification import MULTI, NUMBERS, Classify, Regress,
 from attnbench.backends.encoders.tasks import EncoderTask
 from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.prompting import Prompting
 
 ARCHITECTURES = {
     "classification": "ForSequenceClassification",
@@ -21,6 +22,15 @@ def not_cut(file: tasks.TaskFile) -> UserError:
     return UserError(
         f"--max-length cuts the texts of a classifier's task, which '{file.name}' is not: leave it out. A "
         "likelihood's context is cut to fit by itself, a window's max_seq_length stands in its YAML."
+    )
+
+
+def not_prompted(file: tasks.TaskFile, prompting: Prompting) -> Misfit:
+    """Build the error for prompts that are asked of a task which has none."""
+    option = f"--{next(iter(prompting.given())).replace('_', '-')}"
+    return Misfit(
+        f"{option} is for lm-eval's own tasks of causal language models, which '{file.name}' is not with "
+        "this model: leave it out"
     )
 
 

@@ -50,7 +50,7 @@ class Prepared:
         self._checkpoint, self._settings = checkpoint, settings
         self._model: Callable[[], nn.Module | None] = lambda: None  # the one that was checked, while it lives
         if isinstance(task, Texts) and settings.calibration is not None:
-            chosen = calibration_.source(task, settings.calibration)
+            chosen = calibration_.source(task, settings.calibration, settings.calibration_samples)
             if chosen.dataset and tasks.is_own(chosen.dataset[0]):
                 calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
@@ -187,7 +187,8 @@ class Prepared:
     @functools.cached_property
     def _drawn(self) -> list[Document]:
         with loading.placed(self.file) if self._settings.calibration is None else contextlib.nullcontext():
-            chosen = calibration_.source(self.task, self._settings.calibration)
+            settings = self._settings
+            chosen = calibration_.source(self.task, settings.calibration, settings.calibration_samples)
             return calibration_.documents(self.task, chosen, self._settings.seed)
 
     def calibration_fingerprint(self) -> str:

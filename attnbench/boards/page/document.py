@@ -15,6 +15,7 @@ from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
 from attnbench.boards.tables import footnotes, leaderboard
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
+from attnbench.inputs.prompting import NAMES
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
@@ -88,9 +89,11 @@ def reproduce(body: dict[str, Any]) -> str:
     if settings.get("measure"):
         words.append("--measure")
     standard = {"limit": None, "seed": 0, "dtype": "float32", "calibration": None, "max_length": None}
+    standard |= dict.fromkeys(("calibration_samples", "calibration_tokens", *NAMES))
     for name, value in standard.items():
         if settings.get(name, value) != value:
-            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if settings[name] is True else [str(settings[name])]
     return shlex.join(clean(word, 1000) for word in words)
 
 

@@ -1,0 +1,113 @@
+"""What a language model's methods learn from: any texts, of a dataset or a file, as many as were asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny_causal
+import tiny_tasks
+
+from attnbench.backends import lm_eval
+from attnbench.backends.causal import texts
+from attnbench.cli.main import main
+from attnbench.errors import UserError
+from attnbench.inputs.settings import Settings
+
+TEXTS = ["w1 w2 w3", "w4 w5", "w6 w7 w8 w9\nw10"]
+FILES = {
+    "a.txt": "\n\n".join(TEXTS) + "\n \n\n",
+    "a.jsonl": "\n".join(json.dumps({"other": 1, "text": text}) for text in TEXTS),
+    "a.csv": 'id,content\n1,w1 w2 w3\n2,w4 w5\n3,"w6 w7 w8 w9\nw10"\n',
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_tasks.built_once(tmp_path_factory, tiny_causal.build)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_texts_of_a_file_are_learnt_from(name, checkpoint, tmp_path):
+    file = tmp_path / name
+    file.write_text(FILES[name])
+    assert texts.of(str(file)) == TEXTS
+    folder = tiny_causal.write(tmp_path, "choices")
+    chosen = checkpoint("llama")
+    prepared = lm_eval.prepare("made", chosen, Settings(include_path=folder, calibration=str(file)))
+    encode, batches = chosen.tokenizer(), prepared.calibration(batch_size=1)
+    # a text begins with bos, and every token of it is to be predicted
+    read = sorted(
+        [t for t, seen in zip(b["input_ids"][0].tolist(), b["attention_mask"][0], strict=True) if seen]
+        for b in batches
+    )
+    assert read == sorted([1, *encode(text)["input_ids"]] for text in TEXTS)
+
+
+@pytest.mark.parametrize(
+    "settings, count",
+    [
+        ({}, 3),
+        ({"calibration_samples": 2}, 2),
+        ({"calibration_samples": 9}, 3),
+        ({"calibration_tokens": 1}, 1),
+    ],
+)
+def test_as_many_are_taken_as_were_asked_for(settings, count, checkpoint, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(FILES["a.txt"])
+    folder = tiny_causal.write(tmp_path, "choices")
+    chosen = Settings(include_path=folder, calibration=str(file), **settings)
+    prepared = lm_eval.prepare("made", checkpoint("llama"), chosen)
+    assert len(prepared.calibration(batch_size=1)) == count
+    assert {"calibration": "a.txt", **settings}.items() <= chosen.recorded().items()
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("a.txt", " \n\n", "holds no text"),
+        ("a.jsonl", '{"txt": "w1"}', "line 1: no column 'text' (text, page, sentence, content): it has txt"),
+        ("a.jsonl", '{"text": 3}', "line 1: text is 3, no text"),
+        ("a.jsonl", '{"text": "w1"}\n{', "line 2: not JSON"),
+        ("a.jsonl", "[1]", "line 1: no column 'text'"),
+        ("a.csv", "label\nx\n", "line 2: no column 'text'"),
+        ("a.csv", 'text\n"w1', "unexpected end of data"),
+        ("gone.txt", None, "cannot be read: No such file"),
+    ],
+)
+def test_a_file_that_is_none_is_named_before_anything_is_measured(
+    name, content, words, checkpoint, tmp_path, capsys
+):
+    file = tmp_path / name
+    if content is not None:
+        file.write_text(content)
+    folder = tiny_causal.write(tmp_path, "choices")
+    command = ["run", "--models", checkpoint("llama").path, "--tasks", "made", "--include-path", folder]
+    command += ["--methods", "heads50:gradient", "--records", str(tmp_path / "records")]
+    assert main([*command, "--calibration", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert words in err and "dense" not in err + out
+
+
+def test_texts_alone_are_nothing_for_a_classifier(tiny_folder, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text(FILES["a.txt"])
+    from attnbench.inputs.models import Checkpoint
+
+    with pytest.raises(UserError, match="holds texts alone, for language models"):
+        lm_eval.prepare(
+            "pocket-sentiment", Checkpoint("tiny", tiny_folder, "folder"), Settings(calibration=str(file))
+        )
+
+
+def test_how_many_were_learnt_from_is_part_of_the_identity(checkpoint, tmp_path, capsys):
+    file = tmp_path / "a.txt"
+    file.write_text(FILES["a.txt"])
+    folder = tiny_causal.write(tmp_path, "choices")
+    command = ["run", "--models", checkpoint("llama").path, "--tasks", "made", "--include-path", folder]
+    command += ["--methods", "heads50:gradient", "--records", str(tmp_path / "records")]
+    command += ["--calibration", str(file)]
+    assert main([*command, "--calibration-samples", "2"]) == 0
+    assert main([*command, "--calibration-samples", "3"]) == 2
+    assert "calibration_samples 2, not 3" in capsys.readouterr().err
