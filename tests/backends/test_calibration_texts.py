@@ -1,4 +1,4 @@
-"""What a language model's methods learn from: any texts, of a dataset or a file, as many as were asked for."""
+"""What a language model learns from: any texts, of a dataset or of a file, as many as were asked for."""
 
 from __future__ import annotations
 

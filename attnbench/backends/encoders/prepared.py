@@ -51,7 +51,7 @@ class Prepared:
         self._model: Callable[[], nn.Module | None] = lambda: None  # the one that was checked, while it lives
         if isinstance(task, Texts) and settings.calibration is not None:
             chosen = calibration_.source(task, settings.calibration, settings.calibration_samples)
-            if chosen.dataset and tasks.is_own(chosen.dataset[0]):
+            if chosen.dataset and tasks.is_texts(chosen.dataset[0]):
                 calibration_.found(task, chosen)  # mistakes in it come before anything is measured
         self._lm: Any = self.answering(checkpoint.tokenizer())
         config = checkpoint.config()
