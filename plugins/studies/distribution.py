@@ -57,14 +57,14 @@ class Distribution(Study):
         counts, (seen, count) = counted(probs, site), visible(probs, site)
         keys, real = rows_with_keys(probs, site)
         shares = counts / keys[..., None]
-        values = wide(probs)
+        values, exact = wide(probs), probs.to(torch.float64, copy=True)
         self.sums.add(
             site,
             shares=shares.sum((0, 2), dtype=torch.float64),
             rows=float(real.sum()),
             pairs=float(count.sum(dtype=torch.float64)),
-            total=values.sum((0, 2, 3), dtype=torch.float64),
-            squares=values.square().sum((0, 2, 3), dtype=torch.float64),
+            total=exact.sum((0, 2, 3)),
+            squares=exact.square_().sum((0, 2, 3)),
         )
         self.sums.most(site, "max", values.amax((0, 2, 3)))
         shown = values if seen is None else values.masked_fill(~seen, torch.inf)
@@ -84,7 +84,7 @@ class Distribution(Study):
             rows=float(hidden.shape[0] * hidden.shape[1]),
             values=float(hidden.numel()),
             total=values.sum(dtype=torch.float64)[None],
-            squares=values.square().sum(dtype=torch.float64)[None],
+            squares=values.double().square_().sum()[None],
         )
         self.states.most(site, "max", values.max()[None])
         self.states.most(site, "min", values.min()[None], sign=-1)

@@ -123,7 +123,7 @@ class Sparsity(Study):
             for slot in self.tokens.frequent(FREQUENT)
             if (count := float(self.tokens.counts[place][slot]))
         ]
-        texts = [(*key, value) for key, value in self.texts.items()]
+        texts = [(*key, value) for key, value in sorted(self.texts.items())]
         return {
             "heads": heads,
             "layers": heads[["diversity", "zeros", "under"]].groupby(["kind", "layer"]).mean(),
