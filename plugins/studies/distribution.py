@@ -135,19 +135,20 @@ class Distribution(Study):
         return found
 
     def _by_token(self, upper: Any) -> Any:
+        labels = {slot: self.tokens.label(slot) for slot in self.tokens.frequent(NAMED)}
         for place in sorted(self.tokens.sums):
-            for slot in self.tokens.frequent(NAMED):
+            for slot, label in labels.items():
                 if count := float(self.tokens.counts[place][slot]):
                     cdf = (self.tokens.sums[place][slot] / count).cumsum(0).tolist()
                     for edge, value in zip(upper, cdf, strict=True):
-                        yield (*place, *self.tokens.label(slot), edge), (value,)
+                        yield (*place, *label, edge), (value,)
 
-    def draw(self) -> Any:
+    def draw(self, tables: Any, arrays: Any) -> Any:
         from matplotlib.figure import Figure
 
-        found, pictures = self.tables(), {}
+        pictures = {}
         for name, column, by in (("histogram", "share", "head"), ("tokens", "cdf", "token")):
-            table = found[name].reset_index()
+            table = tables[name].reset_index()
             places = [*table.groupby(["kind", "layer"])]
             figure = Figure(figsize=(9, 2.4 * -(-len(places) // 3)), layout="constrained")
             for number, ((kind, layer), part) in enumerate(places):
