@@ -115,6 +115,7 @@ def _sources(
         terms: Any = [*applied, study]
         found[name] = {
             "cell": cell,
+            "texts": list(opened.texts),
             "settings": opened.settings.recorded(),
             "environment": provenance.environment(),
             "provenance": provenance.of(

@@ -34,6 +34,9 @@ class Kept:
     tables: dict[str, DataFrame]
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
+    cell: dict[str, str]
+    settings: dict[str, Any]
+    texts: list[str]
 
 
 def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
@@ -57,6 +60,7 @@ def keep(folder: str | Path, sources: Mapping[str, Mapping[str, Any]], found: An
             "error": found.error or None,
             "tables": {name: packed_table(table) for name, table in found.tables.get(method, {}).items()},
             "arrays": [*found.arrays.get(method, {})],
+            "texts": source["texts"],
             "settings": source["settings"],
             "environment": source["environment"],
             "provenance": {**source["provenance"], "arrays": hashlib.sha256(packed).hexdigest()},
@@ -96,7 +100,10 @@ def read(path: str | Path) -> Kept:
             raise ValueError("its arrays are not those that it was written with")
         tables = {name: unpacked_table(table) for name, table in body["tables"].items()}
         held = arrays.unpack(packed, body["arrays"])
-        return Kept(body["status"], body["error"] or "", tables, held, body["provenance"])
+        cell = {key: str(body["cell"][key]) for key in ("model", "task", "method", "study")}
+        texts = list(map(str, body["texts"]))
+        told = str(body["status"]), str(body["error"] or "")
+        return Kept(*told, tables, held, dict(body["provenance"]), cell, dict(body["settings"]), texts)
     except (OSError, files.Unreadable, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

@@ -174,7 +174,7 @@ def test_differences_are_taken_where_dense_has_the_row():
     tables = {
         "dense": {"t": pd.DataFrame({"x": [1.0, 2.0]}, index=index)},
         "m": {
-            "t": pd.DataFrame({"x": [5.0, 7.0]}, index=pd.Index(["b", "c"], name="row")),
+            "t": pd.DataFrame({"x": [5.0, 7.0]}, index=other),
             "own": pd.DataFrame(),
         },
     }
@@ -254,3 +254,18 @@ def test_studies_are_listed_and_shown(capsys):
     assert "formula" in shown and "source" in shown and "looks at probs" in " ".join(shown.split())
     assert main(["studies", "sparsty"]) == 2
     assert "Did you mean sparsity?" in capsys.readouterr().err
+
+
+def test_a_look_is_verified_and_a_number_that_was_changed_is_found(written, capsys):
+    folder, _, _ = written
+    (path,) = (folder / "records" / looks.FOLDER).glob("*/*/prune80/sparsity.json")
+    assert main(["verify", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all(line.endswith(": agrees") for line in lines)
+    text = path.read_text(encoding="utf-8")
+    body = json.loads(text)
+    body["tables"]["heads"]["rows"][0][-1] += 1
+    path.write_text(json.dumps(body), encoding="utf-8")
+    assert main(["verify", str(path)]) == 1
+    assert "heads: 128 numbers" in (told := capsys.readouterr().out) and "DISAGREES" in told
+    path.write_text(text, encoding="utf-8")
