@@ -45,19 +45,29 @@ def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
     return Path(folder, FOLDER, *parts[:3], parts[3] + ".json")
 
 
-def keep(folder: str | Path, sources: Mapping[str, Mapping[str, Any]], found: Any, seconds: float) -> None:
-    """Write a record for each method that a study was measured with, or one for all that it was not.
+def keep(
+    folder: str | Path,
+    sources: Mapping[str, Mapping[str, Any]],
+    found: Any,
+    left_out: Mapping[str, str],
+    seconds: float,
+) -> None:
+    """Write a record for each method that a study was measured with, or that is `left_out` as not applicable.
 
-    Raises UserError where it cannot be written.
+    One that failed has none. Raises UserError where it cannot be written.
     """
-    for method in found.tables or sources:
-        source = sources[method]
+    for method, source in sources.items():
+        status, error = found.status, found.error or None
+        if found.tables and method not in found.tables:
+            if method not in left_out:
+                continue
+            status, error = HOLDS[1], left_out[method]
         packed = arrays.pack(found.arrays.get(method, {}))
         body = {
             "schema": SCHEMA,
             "cell": source["cell"],
-            "status": found.status,
-            "error": found.error or None,
+            "status": status,
+            "error": error,
             "tables": {name: packed_table(table) for name, table in found.tables.get(method, {}).items()},
             "arrays": [*found.arrays.get(method, {})],
             "texts": source["texts"],

@@ -193,11 +193,15 @@ def test_documents_of_tasks_and_every_kind_of_attention(model, task, tmp_path, c
     assert {row[0] for row in rows if row[1:3] == ["0", "0"]} == kinds
 
 
-def test_a_method_that_cannot_be_is_left_out_and_said(tmp_path, capsys):
+def test_a_method_that_cannot_be_is_left_out_and_said(tmp_path, capsys, monkeypatch):
     asked = ["look", "--models", "bert", "--text", TEXT, "--studies", "sparsity", "--records", str(tmp_path)]
     assert main([*asked, "--methods", "prune80:on=cross,prune50"]) == 0
     told = capsys.readouterr()
     assert "prune80:on=cross: not applicable: " in told.err and ": dense, prune50" in told.out
+    monkeypatch.setattr("attnbench.studies.looking.conduct", None)
+    assert main([*asked, "--methods", "prune80:on=cross,prune50"]) == 0  # all is recorded, that too
+    again = capsys.readouterr()
+    assert again.out == told.out and "prune80:on=cross: not applicable: " in again.err
 
 
 MISTAKES = {
