@@ -28,6 +28,7 @@ from attnbench.cli import (
     tasks,
     verify,
 )
+from attnbench.cli.looking import look, studies
 from attnbench.cli.parsing import Parser, add_plugins, add_shared
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
@@ -48,6 +49,8 @@ COMMANDS: dict[str, ModuleType] = {
     "verify": verify,
     "merge": merge,
     "methods": methods,
+    "studies": studies,
+    "look": look,
     "heads": heads,
     "export": export,
     "check": check,
