@@ -1,0 +1,129 @@
+"""Where a head looks by position: how sure it is, at which offset, at the first token, separators, itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from attnbench_plugins.studies.patterns.largest import NONE, largest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Key = tuple[str, int]  # kind, layer
+FROM = 16  # the position from which a query counts for `sink`: before it there are few other keys
+
+
+@dataclass
+class Rows:
+    """The rows that a tile shows: which of its tokens are special, or separators, and what may be seen.
+
+    `queries` and `keys` (batch, tokens) are True for special tokens, `separators` (batch, keys) for those
+    that part or end texts. `visible` is (batch, 1, queries, keys), None for all. `offset` is the position of
+    the first query among the keys.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    separators: Tensor
+    visible: Tensor | None = None
+    offset: int = 0
+
+
+@dataclass
+class Places:
+    """Sums over queries, in float64, for each head of each site; `columns` divides them.
+
+    Shapes: probs (batch, heads, queries, keys). A query counts where it is no special token and sees two keys
+    at least: of one alone nothing can be said. Its largest weight has to be one key's alone.
+    """
+
+    sums: dict[Key, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
+
+    def add(self, key: Key, probs: Tensor, rows: Rows) -> None:
+        """Take in a tile of attention weights of the site (kind, layer)."""
+        import torch
+
+        probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
+        batch, _, queries, keys = probs.shape
+        seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=probs.device)
+        seen = (seen if rows.visible is None else rows.visible).expand(batch, 1, queries, keys)
+        plain = seen & ~rows.keys[:, None, None]
+        asks = ~rows.queries[:, None] & (seen.sum(-1) > 1)
+        where = torch.arange(queries, device=probs.device) + rows.offset
+        top = largest(probs)
+        self._mean(key, "confidence_all", probs.amax(-1), seen.any(-1))
+        self._mean(key, "confidence", probs.masked_fill(~plain, 0).amax(-1), asks & (plain.sum(-1) > 1))
+        self._mean(key, "first", (top == 0).double(), asks)
+        self._mean(key, "first_weight", probs[..., 0], asks)
+        self._mean(key, "sink", probs[..., 0], seen[..., 0] & (where >= FROM))
+        if bool(rows.separators.any()):
+            parted = rows.separators[:, None, None].expand(-1, probs.shape[1], queries, -1)
+            hit = parted.gather(-1, top.clamp(min=0)[..., None])[..., 0] & (top != NONE)
+            self._mean(key, "separator", hit.double(), asks)
+            self._mean(key, "separator_weight", (probs * parted).sum(-1), asks)
+        if key[0] != "cross":
+            own = where.clamp(max=keys - 1)[:, None].expand(*probs.shape[:3], 1)
+            self._mean(key, "self", (top == where).double(), asks)
+            self._mean(key, "self_weight", probs.gather(-1, own)[..., 0], asks)
+            self._offsets(key, top, where, asks, seen)
+
+    def _mean(self, key: Key, name: str, values: Tensor, counted: Tensor) -> None:
+        """Add values (batch, heads, queries) of the queries that count (batch, 1, queries)."""
+        total = (values.double() * counted).sum((0, 2)).cpu().numpy()
+        before, count = self.sums[key].get(name, (0.0, 0))
+        self.sums[key][name] = before + total, count + int(counted.sum())
+
+    def _offsets(self, key: Key, top: Tensor, where: Tensor, asks: Tensor, seen: Tensor) -> None:
+        """Count, by key - query, largest weights (heads, offsets), and queries that see a key there."""
+        import torch
+
+        heads, keys, width = top.shape[1], seen.shape[-1], max(int(where[-1]), seen.shape[-1] - 1)
+        line = torch.arange(keys, device=top.device)
+        asked = (seen & asks[..., None]).sum((0, 1))  # (queries, keys)
+        possible = asked.new_zeros(2 * width + 1)
+        possible.index_add_(0, (line - where[:, None] + width).flatten(), asked.flatten())
+        found = (top != NONE) & asks
+        at = top - where + width + (2 * width + 1) * torch.arange(heads, device=top.device)[:, None]
+        hits = torch.bincount(at[found], minlength=heads * (2 * width + 1)).view(heads, -1)
+        both = torch.cat([hits, possible[None]]).cpu().numpy()
+        self.sums[key]["offsets"] = _wider(self.sums[key].get("offsets"), both)
+
+    def columns(self) -> dict[str, dict[Key, np.ndarray]]:
+        """Return what was found, each (kind, layer) -> one number a head; a column that has none is missing.
+
+        `positional` is the share of queries with their largest weight at `offset`, the one where most have
+        theirs, of those that see a key there. The others are means over queries: of a weight, or of 1 where
+        the largest is there.
+        """
+        import numpy as np
+
+        found: dict[str, dict[Key, np.ndarray]] = defaultdict(dict)
+        for key, sums in self.sums.items():
+            for name, value in sums.items():
+                if name != "offsets":
+                    total, count = value
+                    if count:
+                        found[name][key] = np.asarray(total) / count
+                    continue
+                hits, possible = value[:-1], value[-1]
+                if not possible.any():
+                    continue
+                best = hits.argmax(1)
+                share = hits.max(1) / np.maximum(possible[best], 1)
+                found["offset"][key] = np.where(hits.max(1) > 0, best - len(possible) // 2, np.nan)
+                found["positional"][key] = np.where(hits.max(1) > 0, share, 0)
+        return dict(found)
+
+
+def _wider(before: Any, more: Any) -> Any:
+    """Add counts by offset, whose middle is offset 0, to those so far."""
+    import numpy as np
+
+    if before is None:
+        return more
+    small, large = sorted((before, more), key=lambda counts: counts.shape[1])
+    side = (large.shape[1] - small.shape[1]) // 2
+    return large + np.pad(small, ((0, 0), (side, side)))
