@@ -172,15 +172,17 @@ def test_heads_that_point_at_the_rarest(cut):
         (np.array([0, 600, 8, 9, 10, 0]), (1, 2, 0)),  # rarest 1, then 4
         (np.array([0, 600, 8, 600, 10, 0]), (1, 3, 0)),  # twice the rarest: only the two are known
     ]
-    found = Rarest(COUNTS)
-    for ids, looks in texts:
+    found = Rarest()
+    for number, (ids, looks) in enumerate(texts):
         probs = torch.zeros(1, 3, 6, 6)
         for head, key in enumerate(looks):
             probs[0, head, 1:5, key] = 0.3
             probs[0, head, [0, 5], 3] = 1  # special tokens ask, and do not count
         for start in range(0, 6, cut):  # whole, and in tiles
-            found.add(("encoder", 0), probs[:, :, start : start + cut], [ids], [special], start)
-    table = found.table()
+            asks = torch.from_numpy(~special)[None, start : start + cut]
+            tile, last = probs[:, :, start : start + cut], start + cut >= 6
+            found.add(("encoder", 0), tile, asks, {number: (ids, ~special)}, last)
+    table = found.table(COUNTS)
     one, two = (table.xs(target, level="target") for target in (1, 2))
     assert one["share"].tolist() == [1, 0, 0] and one["texts"].tolist() == [2] * 3
     assert two["share"].tolist() == pytest.approx([1, 2 / 3, 0]) and two["texts"].tolist() == [3] * 3
@@ -196,51 +198,59 @@ def test_holm_is_that_of_statsmodels(number):
     np.testing.assert_allclose(relations.holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
 
 
+def counted(gold, weights, offsets, key=("encoder", 0)):
+    found = relations.Relations()
+    for arcs in gold:
+        found.add(key, weights(arcs), arcs, offsets)
+    return found
+
+
 def test_relations_of_a_hand_made_file():
     """Two heads on 120 sentences of one arc: one always right, one where the offset is."""
-    kind, key = ("nsubj", "dependent-head"), ("encoder", 0)
-    files = []
-    for _ in range(2):
-        gold = [[relations.Arc(kind, 0, 1 + n % 3)] for n in range(120)]
-        files.append(gold)
-    offsets = relations.best_offsets(files[0])
+    kind = ("nsubj", "dependent-head")
+    gold = [[relations.Arc(kind, 0, 1 + n % 3)] for n in range(120)]
+    offsets = relations.best_offsets(gold)
     assert offsets == {kind: 1}
-    both = []
-    for gold in files:
-        found = relations.Relations(offsets)
-        for arcs in gold:
-            weights = torch.zeros(2, 4, 4)
-            weights[0, 0, arcs[0].target] = 1
-            weights[1, 0, 1] = 1
-            found.expect(arcs)
-            found.add(key, weights, arcs)
-        both.append(found)
-    table = relations.table(*both)
+
+    def weights(arcs):
+        made = torch.zeros(2, 4, 4)
+        made[0, 0, arcs[0].target] = made[1, 0, 1] = 1
+        return made
+
+    table = relations.compared(counted(gold, weights, offsets), counted(gold, weights, offsets), offsets)
     right, fixed = table.loc["encoder", 0, 0, "nsubj", "dependent-head"], table.iloc[1]
     assert right["share"] == 1 and right["by_offset"] == pytest.approx(1 / 3) and right["arcs"] == 120
     assert right["is_chosen"] == right["beats"] == 1 and right["points"] == pytest.approx(2 / 3)
     # 80 arcs right that the offset has wrong: z = 80 / sqrt(80)
     assert right["p"] == pytest.approx(1.87e-19, rel=0.01) and right["holm"] == pytest.approx(2 * right["p"])
-    assert fixed["points"] == 0 and fixed["p"] == 1 and fixed["beats"] == 0
+    assert fixed["points"] == 0 and fixed["p"] == 1 and fixed["beats"] == fixed["is_chosen"] == 0
+
+
+def test_the_head_is_chosen_on_the_one_file_and_reported_on_the_other():
+    kind = ("obj", "head-dependent")
+    gold = [[relations.Arc(kind, 0, 1 + n % 2)] for n in range(100)]
+    first = counted(gold, lambda arcs: torch.eye(3)[[arcs[0].target, 0]][:, None], {kind: 1})
+    other = counted(gold, lambda arcs: torch.eye(3)[[0, arcs[0].target]][:, None], {kind: 1})
+    table = relations.compared(first, other, {kind: 1})
+    assert table["chosen"].tolist() == [1, 0] and table["share"].tolist() == [0, 1]
+    assert table["is_chosen"].tolist() == [1, 0] and table["beats"].tolist() == [0, 1]
 
 
 def test_relations_of_fewer_arcs_are_not_reported():
-    kind, key = ("obj", "head-dependent"), ("encoder", 0)
-    few = relations.Relations({kind: 1})
-    for _ in range(99):
-        few.expect([relations.Arc(kind, 0, 1)])
-        few.add(key, torch.eye(4)[None], [relations.Arc(kind, 0, 1)])
-    assert relations.table(few, few).empty
+    kind = ("obj", "head-dependent")
+    gold = [[relations.Arc(kind, 0, 1)] for _ in range(100)]
+    few, many = (counted(gold[:n], lambda _: torch.eye(4)[None], {kind: 1}) for n in (99, 100))
+    assert relations.compared(few, many, {kind: 1}).empty and relations.compared(many, few, {kind: 1}).empty
+    assert len(relations.compared(many, many, {kind: 1})) == 1
 
 
 def test_arcs_of_one_sentence_count_together():
-    """A sentence of 50 arcs is one pair: its z is 1, not sqrt(50)."""
-    kind, key = ("amod", "dependent-head"), ("encoder", 0)
-    found = relations.Relations({kind: -1})
+    """A sentence of 100 arcs is one pair: its z is 1, not 10."""
+    kind = ("amod", "dependent-head")
     arcs = [relations.Arc(kind, q, q + 1) for q in range(100)]
-    found.expect(arcs)
-    found.add(key, torch.eye(102).roll(1, 1)[None], arcs)
-    assert relations.table(found, found)["p"].iloc[0] == pytest.approx(0.1587, abs=1e-4)
+    found = counted([arcs], lambda _: torch.eye(102).roll(1, 1)[None], {kind: -1})
+    table = relations.compared(found, found, {kind: -1})
+    assert table["p"].iloc[0] == pytest.approx(0.1587, abs=1e-4) and table["share"].iloc[0] == 1
 
 
 @pytest.mark.parametrize("cut", [11, 4, 1])

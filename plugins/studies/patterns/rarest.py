@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,82 +39,81 @@ def rarest(ids: np.ndarray, plain: np.ndarray, counts: np.ndarray, most: int) ->
 
 @dataclass
 class Rarest:
-    """Texts in which a head points at the rarest token: a text's largest weight, summed over its queries.
+    """Which token of each text each head points at: the one with the largest weight summed over the queries.
 
-    Special tokens are neither queries nor keys. `counts` (vocabulary,) is how often a corpus has each token.
+    Special tokens are neither queries nor keys. What is rare is asked at the end, of `table`: a number for
+    each head and text is kept, and no weights.
     """
 
-    counts: np.ndarray
-    hits: dict[tuple[Key, int], Any] = field(default_factory=lambda: defaultdict(float))
-    texts: dict[tuple[Key, int], int] = field(default_factory=lambda: defaultdict(int))
-    chance: dict[tuple[Key, int], float] = field(default_factory=lambda: defaultdict(float))
-    places: dict[tuple[Key, int], dict[int, int]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(int))
-    )
+    points: dict[Key, list[tuple[int, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _open: dict[Key, Any] = field(default_factory=dict)
 
     def add(
         self,
         key: Key,
         probs: Tensor,
-        ids: Sequence[np.ndarray],
-        special: Sequence[np.ndarray],
-        offset: int = 0,
+        asks: Tensor,
+        texts: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        last: bool,
     ) -> None:
-        """Take in a tile (batch, heads, queries, keys); `ids` and `special` are those of the whole texts."""
+        """Take in a tile (batch, heads, queries, keys) of the site (kind, layer).
+
+        `asks` (batch, queries) tells which queries count, `texts` the ids of each text's keys and which are
+        plain, (tokens,) each, by the text's number. `last` where the tile has the texts' last query.
+        """
+        import numpy as np
         import torch
 
-        queries, keys, tokens = probs.shape[2], probs.shape[3], len(ids[0])
-        plain = ~torch.from_numpy(special[0] if len(ids) == 1 else _stack(special)).to(probs.device)
-        plain = plain.view(len(ids), tokens)
-        asks = plain[:, None, offset : offset + queries, None]
-        summed = (probs.double() * asks).sum(2)  # (batch, heads, keys)
-        summed = torch.nn.functional.pad(summed, (0, tokens - keys))
-        summed = summed + self._open.pop(key, 0) if offset else summed
-        if offset + queries < tokens:
+        plain = torch.from_numpy(np.stack([each for _, each in texts.values()])).to(probs.device)
+        summed = (probs.double() * asks[:, None, :, None]).sum(2)  # (batch, heads, keys)
+        summed = torch.nn.functional.pad(summed, (0, plain.shape[1] - summed.shape[2]))
+        summed = summed + self._open.pop(key, 0)
+        if not last:
             self._open[key] = summed
             return
-        points = largest(summed, plain[:, None]).cpu().numpy()  # (batch, heads)
-        for row, (own, marks) in enumerate(zip(ids, special, strict=True)):
-            for most in TARGETS:
-                self._text(key, most, points[row], rarest(own, ~marks, self.counts, most), ~marks)
+        found = largest(summed, plain[:, None]).cpu().numpy()  # (batch, heads)
+        for (number, text), row in zip(texts.items(), found, strict=True):
+            self.points[key].append((number, row))
+            self.texts[key[0], number] = text
 
-    def _text(
-        self, key: Key, most: int, points: np.ndarray, wanted: frozenset[int], plain: np.ndarray
-    ) -> None:
-        import numpy as np
+    def table(self, counts: np.ndarray) -> DataFrame:
+        """Return a row a head and target: 1 the rarest token, 2 one of the two rarest by these counts.
 
-        if not wanted:
-            return
-        at, own = (key, most), np.flatnonzero(plain)
-        self.hits[at] += np.isin(points, list(wanted)).astype(float)
-        self.texts[at] += 1
-        self.chance[at] += most / len(own)
-        for place in {int(np.searchsorted(own, each)) for each in wanted}:
-            self.places[at][place] += 1
-            self.places[at][place - len(own)] += 1
-
-    def table(self) -> DataFrame:
-        """Return a row a head and target: 1 the rarest token, 2 one of the two rarest.
-
-        `share` of `texts` in which the head points there, `chance` mean of 1/n (2/n), `place` the one place,
-        from 0 for the first token or -1 for the last, that is right most often, and `at_place` how often.
+        `share` of `texts` in which the head points there, `chance` mean of 1/n (2/n) over them, `place` the
+        one place, from 0 for the first token or -1 for the last, that is right most often, `at_place` how
+        often it is.
         """
+        import numpy as np
         import pandas as pd
 
-        rows = []
-        for (key, most), hits in sorted(self.hits.items()):
-            at, texts = (key, most), self.texts[key, most]
-            place, right = max(self.places[at].items(), key=lambda item: (item[1], -abs(item[0])))
-            for head, hit in enumerate(hits):
-                rows.append(
-                    (*key, head, most, hit / texts, texts, self.chance[at] / texts, place, right / texts)
+        rows: list[tuple[Any, ...]] = []
+        wanted = {
+            (*at, most): rarest(*text, counts, most) for at, text in self.texts.items() for most in TARGETS
+        }
+        for key, points in sorted(self.points.items()):
+            for most in TARGETS:
+                asked = [(number, row) for number, row in points if wanted[key[0], number, most]]
+                if not asked:
+                    continue
+                rare = [wanted[key[0], number, most] for number, _ in asked]
+                lengths = [int(self.texts[key[0], number][1].sum()) for number, _ in asked]
+                right, place = self._best(key[0], [number for number, _ in asked], rare)
+                hits = np.mean(
+                    [np.isin(row, list(at)) for (_, row), at in zip(asked, rare, strict=True)], axis=0
                 )
+                known = (len(asked), most * float(np.mean(1 / np.array(lengths))), place, right / len(asked))
+                rows += [(*key, head, most, float(hit), *known) for head, hit in enumerate(hits)]
         names = ["kind", "layer", "head", "target", "share", "texts", "chance", "place", "at_place"]
         return pd.DataFrame(rows, columns=names).set_index(names[:4])
 
+    def _best(self, kind: str, numbers: Sequence[int], rare: Sequence[frozenset[int]]) -> tuple[int, int]:
+        """Return how often the best one place, counted from either end of the plain tokens, is right."""
+        import numpy as np
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    import numpy as np
-
-    return np.stack(arrays)
+        found: Counter[int] = Counter()
+        for number, at in zip(numbers, rare, strict=True):
+            own = np.flatnonzero(self.texts[kind, number][1])
+            for place in {int(np.searchsorted(own, each)) for each in at}:
+                found.update([place, place - len(own)])
+        return max((count, -abs(place), place) for place, count in found.items())[::2]

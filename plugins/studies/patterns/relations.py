@@ -6,7 +6,6 @@ them, https://arxiv.org/abs/1906.04341.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ DIRECTIONS = ("dependent-head", "head-dependent")
 FEWEST = 100  # arcs: a share of fewer is not reported
 POINTS = 0.1  # above the best fixed offset: a syntactic head
 LEVEL = 0.05
+INDEX = ("kind", "layer", "head", "relation", "direction")
 
 Kind = tuple[str, str]  # relation, direction
 
@@ -62,57 +62,51 @@ def best_offsets(found: Iterable[Sequence[Arc]]) -> dict[Kind, int]:
         for arc in sentence:
             counts[arc.kind][arc.target - arc.query] += 1
     return {
-        kind: min(offsets, key=lambda d, of=offsets: (-of[d], abs(d), d)) for kind, offsets in counts.items()
+        kind: min((-count, abs(offset), offset) for offset, count in offsets.items())[2]
+        for kind, offsets in counts.items()
     }
 
 
 @dataclass
 class Found:
-    """What one relation in one direction came to on one file: sums over arcs, and over sentences."""
+    """What one relation in one direction came to at one site: sums over arcs, and over sentences.
 
+    `hits` (heads,) are the arcs that each head gets right, `by_offset` those of the fixed offset. `gain` and
+    `square` (heads,) sum over sentences the arcs of the one less those of the other, and the square of that.
+    """
+
+    hits: Any = 0
+    gain: Any = 0
+    square: Any = 0
     arcs: int = 0
-    by_offset: int = 0  # arcs that the fixed offset gets right
-    hits: dict[Key, Any] = field(default_factory=dict)  # (heads,) arcs that each head gets right
-    gain: dict[Key, Any] = field(default_factory=dict)  # (heads,) sum over sentences of head - offset
-    square: dict[Key, Any] = field(default_factory=dict)  # (heads,) and of its square
+    by_offset: int = 0
 
 
 @dataclass
 class Relations:
-    """Arcs that each head gets right on one file, beside the fixed `offsets`."""
+    """Arcs that each head gets right on one file, beside a fixed offset."""
 
-    offsets: Mapping[Kind, int]
-    found: dict[Kind, Found] = field(default_factory=lambda: defaultdict(Found))
+    found: dict[tuple[Kind, Key], Found] = field(default_factory=lambda: defaultdict(Found))
 
-    def expect(self, sentence: Sequence[Arc]) -> None:
-        """Count a sentence's arcs: once, whatever number of sites is shown."""
-        for arc in sentence:
-            at = self.found[arc.kind]
-            at.arcs += 1
-            at.by_offset += arc.target - arc.query == self.offsets.get(arc.kind)
-
-    def add(self, key: Key, weights: Tensor, sentence: Sequence[Arc]) -> None:
+    def add(self, key: Key, weights: Tensor, sentence: Sequence[Arc], offsets: Mapping[Kind, int]) -> None:
         """Take in a sentence's attention between words (heads, words, words) of the site (kind, layer)."""
-        import numpy as np
-
         points = largest(weights).cpu().numpy()  # (heads, words)
-        gains: dict[Kind, Any] = {}
+        kinds: dict[Kind, list[Arc]] = defaultdict(list)
         for arc in sentence:
-            at, right = self.found[arc.kind], points[:, arc.query] == arc.target
-            at.hits[key] = at.hits.get(key, 0) + right.astype(int)
-            fixed = int(arc.target - arc.query == self.offsets.get(arc.kind))
-            gains[arc.kind] = gains.get(arc.kind, 0) + right.astype(int) - fixed
-        for kind, gain in gains.items():
-            at = self.found[kind]
-            at.gain[key] = at.gain.get(key, np.zeros(len(gain))) + gain
-            at.square[key] = at.square.get(key, np.zeros(len(gain))) + gain**2
+            kinds[arc.kind].append(arc)
+        for kind, own in kinds.items():
+            right = sum((points[:, arc.query] == arc.target).astype(int) for arc in own)
+            fixed = sum(arc.target - arc.query == offsets.get(kind) for arc in own)
+            at = self.found[kind, key]
+            at.arcs, at.by_offset = at.arcs + len(own), at.by_offset + fixed
+            at.hits, at.gain, at.square = (
+                at.hits + right,
+                at.gain + right - fixed,
+                at.square + (right - fixed) ** 2,
+            )
 
-    def share(self, kind: Kind, key: Key, head: int) -> float:
-        """Return the share of arcs that a head gets right."""
-        return float(self.found[kind].hits[key][head]) / self.found[kind].arcs
 
-
-def table(chosen: Relations, reported: Relations) -> DataFrame:
+def compared(chosen: Relations, reported: Relations, offsets: Mapping[Kind, int]) -> DataFrame:
     """Compare every head with the fixed offset, on the file that chooses and on the one that reports.
 
     One row a head, relation and direction with FEWEST arcs in both files. `chosen` and `share` are the shares
@@ -120,45 +114,38 @@ def table(chosen: Relations, reported: Relations) -> DataFrame:
     on the first and `by_offset` its share on the second, `points` = share - by_offset. z = sum_s d_s / (sum_s
     d_s^2)^(1/2) over sentences s, d_s the arcs that the head gets right less those of the offset: McNemar's
     statistic with a sentence for a pair, as its arcs are not independent. `p` is one-sided, `holm` corrected
-    over all rows. `is_chosen` is 1 for the head of the largest `chosen` share, `beats` 1 for each
-    that is POINTS above the offset with holm at most LEVEL.
+    over all rows. `is_chosen` is 1 for the head of the largest `chosen` share, `beats` 1 for each that is
+    POINTS above the offset with holm at most LEVEL.
     """
+    import numpy as np
     import pandas as pd
     from scipy.stats import norm
 
-    rows: list[dict[str, Any]] = []
-    for kind, found in sorted(reported.found.items()):
-        first = chosen.found.get(kind)
-        if first is None or min(first.arcs, found.arcs) < FEWEST:
+    frames = []
+    for (kind, key), found in sorted(reported.found.items()):
+        first = chosen.found.get((kind, key), Found())
+        if min(first.arcs, found.arcs) < FEWEST:
             continue
-        heads = [(key, head) for key in sorted(found.hits) for head in range(len(found.hits[key]))]
-        best = max(heads, key=lambda at, of=kind: chosen.share(of, *at))
-        for key, head in heads:
-            square = float(found.square[key][head])
-            z = float(found.gain[key][head]) / math.sqrt(square) if square else 0.0
-            by_offset, share = found.by_offset / found.arcs, reported.share(kind, key, head)
-            rows.append(
-                dict(
-                    zip(("kind", "layer", "head", "relation", "direction"), (*key, head, *kind), strict=True)
-                )
-                | {
-                    "chosen": chosen.share(kind, key, head),
-                    "share": share,
-                    "offset": chosen.offsets[kind],
-                    "by_offset": by_offset,
-                    "points": share - by_offset,
-                    "arcs": found.arcs,
-                    "p": float(norm.sf(z)) if square else 1.0,
-                    "is_chosen": int((key, head) == best),
+        spread = np.sqrt(found.square)
+        z = np.divide(found.gain, spread, out=np.full(len(spread), -np.inf), where=spread > 0)
+        share, by_offset = found.hits / found.arcs, found.by_offset / found.arcs
+        frames.append(
+            pd.DataFrame(
+                {
+                    "kind": key[0], "layer": key[1], "head": range(len(share)), "relation": kind[0],
+                    "direction": kind[1], "chosen": first.hits / first.arcs, "share": share,
+                    "offset": offsets[kind], "by_offset": by_offset, "points": share - by_offset,
+                    "arcs": found.arcs, "p": norm.sf(z),
                 }
             )
-    names = ["kind", "layer", "head", "relation", "direction"]
-    columns = ["chosen", "share", "offset", "by_offset", "points", "arcs", "p", "holm", "is_chosen", "beats"]
-    frame = pd.DataFrame(rows, columns=[*names, *columns]).set_index(names)
-    frame["holm"] = holm(frame["p"].to_numpy(dtype=float))
-    above = frame["points"].astype(float) >= POINTS - 1e-12
-    frame["beats"] = (above & (frame["holm"] <= LEVEL)).astype(int)
-    return frame
+        )  # fmt: skip
+    columns = ["chosen", "share", "offset", "by_offset", "points", "arcs", "p"]
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*INDEX, *columns])
+    best = table.groupby(["relation", "direction"])["chosen"].transform("idxmax")
+    table["holm"] = holm(table["p"].to_numpy(dtype=float))
+    table["is_chosen"] = (best == table.index).astype(int)
+    table["beats"] = ((table["points"] >= POINTS - 1e-12) & (table["holm"] <= LEVEL)).astype(int)
+    return table.set_index(list(INDEX))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
