@@ -1,4 +1,4 @@
-"""Heads of language models that copy: on a sequence that repeats itself, and on needles in noise."""
+"""Heads of language models that look for what stood there before, on a sequence that repeats itself."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from attnbench_plugins.studies.patterns.largest import largest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,49 +57,3 @@ class Copies:
         return {
             name: {key: sums[name] / self.queries[key] for key, sums in self.sums.items()} for name in COPIES
         }
-
-
-@dataclass(frozen=True)
-class Needle:
-    """Where the answer of one text stands: its tokens in the text's noise, and once more at the text's end.
-
-    `needle` and `answer` are ranges of tokens (first, one past the last): the sentence that tells the answer,
-    and the answer itself, which the tokens before each of it have to predict.
-    """
-
-    needle: tuple[int, int]
-    answer: tuple[int, int]
-
-
-@dataclass
-class Retrieved:
-    """The share of an answer's tokens that a head copies from the needle, mean over texts.
-
-    A head copies the token w at t where the query at t - 1 has its largest weight at a key of the needle that
-    is w. Source: the retrieval score of Wu et al. 2024, section 2, https://arxiv.org/abs/2404.15574. Differs:
-    the answer is given, not generated, and each of its tokens counts, also where two are alike.
-    """
-
-    hits: dict[Key, Any] = field(default_factory=dict)
-    texts: dict[Key, int] = field(default_factory=dict)
-
-    def add(
-        self, key: Key, probs: Tensor, ids: Sequence[np.ndarray], needles: Sequence[Needle], offset: int = 0
-    ) -> None:
-        """Take in a tile (batch, heads, queries, keys); `ids` are those of the whole texts."""
-        import numpy as np
-
-        points = largest(probs).cpu().numpy()  # (batch, heads, queries)
-        for own, at, row in zip(ids, needles, points, strict=True):
-            first, stop = at.answer
-            for place in range(max(first - 1, offset), min(stop - 1, offset + probs.shape[2])):
-                found = row[:, place - offset]
-                inside = (found >= at.needle[0]) & (found < at.needle[1])
-                copied = (inside & (own[found] == own[place + 1])).astype(float)
-                self.hits[key] = self.hits.get(key, np.zeros(len(found))) + copied / (stop - first)
-            if offset == 0:
-                self.texts[key] = self.texts.get(key, 0) + 1
-
-    def columns(self) -> dict[str, dict[Key, np.ndarray]]:
-        """Return the mean, (kind, layer) -> one number a head."""
-        return {"retrieval": {key: hits / self.texts[key] for key, hits in self.hits.items()}}
