@@ -13,8 +13,9 @@ from tiny_models import padded, tiny
 
 from attnbench import watch
 from attnbench_plugins.studies.patterns import relations
-from attnbench_plugins.studies.patterns.copies import Copies, Needle, Retrieved, repeated
+from attnbench_plugins.studies.patterns.copies import Copies, repeated
 from attnbench_plugins.studies.patterns.largest import NONE, largest
+from attnbench_plugins.studies.patterns.needles import Needle, Retrieved
 from attnbench_plugins.studies.patterns.places import Places, Rows
 from attnbench_plugins.studies.patterns.rarest import Rarest, rarest
 
@@ -74,7 +75,8 @@ def reference(attentions, specials, separators, causal):
                     hits[top - q] += 1
         for name, values in means.items():
             found.setdefault(name, []).append(np.mean(values) if values else np.nan)
-        best = max(sorted(hits), key=lambda d: hits[d])
+        half = [d for d in possible if 2 * possible[d] >= len(means["first"])]
+        best = max(sorted(half, key=lambda d: (abs(d), d)), key=lambda d: hits[d])
         found.setdefault("offset", []).append(best)
         found.setdefault("positional", []).append(hits[best] / possible[best])
     return found

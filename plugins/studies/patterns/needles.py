@@ -38,8 +38,8 @@ THINGS = ("lamp", "kettle", "violin", "mirror", "basket", "hammer", "blanket", "
 def haystack(number: int, of: int, sentences: int, seed: int) -> tuple[str, Span, Span]:
     """Write one text: noise with a needle in it, a question, its answer.
 
-    The needle of text `number`, from 0, lies at the depth number / (of - 1) of so many `sentences`. Returns the
-    text, and the characters of the needle and of the answer.
+    The needle of text `number`, from 0, lies at the depth number / (of - 1) of so many `sentences`. Returns
+    the text, and the characters of the needle and of the answer.
     """
     draw = random.Random(f"{seed} needle {number}")
     noise = [draw.choice(NOISE) for _ in range(sentences)]

@@ -41,6 +41,7 @@ class Places:
     """
 
     sums: dict[Key, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
+    asked: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, key: Key, probs: Tensor, rows: Rows) -> None:
         """Take in a tile of attention weights of the site (kind, layer)."""
@@ -82,6 +83,7 @@ class Places:
 
         heads, keys, width = top.shape[1], seen.shape[-1], max(int(where[-1]), seen.shape[-1] - 1)
         line = torch.arange(keys, device=top.device)
+        self.asked[key] += int(asks.sum())
         asked = (seen & asks[..., None]).sum((0, 1))  # (queries, keys)
         possible = asked.new_zeros(2 * width + 1)
         possible.index_add_(0, (line - where[:, None] + width).flatten(), asked.flatten())
@@ -94,9 +96,9 @@ class Places:
     def columns(self) -> dict[str, dict[Key, np.ndarray]]:
         """Return what was found, each (kind, layer) -> one number a head; a column that has none is missing.
 
-        `positional` is the share of queries with their largest weight at `offset`, the one where most have
-        theirs, of those that see a key there. The others are means over queries: of a weight, or of 1 where
-        the largest is there.
+        `positional` is the share of queries with their largest weight at `offset`, of those that see a key
+        there. It is the offset where most have it, of equals the nearest, of those where half of the queries
+        see a key. The others are means over queries: of a weight, or of 1 where the largest is there.
         """
         import numpy as np
 
@@ -111,10 +113,13 @@ class Places:
                 hits, possible = value[:-1], value[-1]
                 if not possible.any():
                     continue
-                best = hits.argmax(1)
-                share = hits.max(1) / np.maximum(possible[best], 1)
-                found["offset"][key] = np.where(hits.max(1) > 0, best - len(possible) // 2, np.nan)
-                found["positional"][key] = np.where(hits.max(1) > 0, share, 0)
+                middle = len(possible) // 2
+                nearest = np.argsort(np.abs(np.arange(len(possible)) - middle), kind="stable")
+                order = nearest[2 * possible[nearest] >= self.asked[key]]
+                best = order[hits[:, order].argmax(1)]
+                most = hits[np.arange(len(hits)), best]
+                found["offset"][key] = np.where(most > 0, best - middle, np.nan)
+                found["positional"][key] = most / np.maximum(possible[best], 1)
         return dict(found)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Key = tuple[str, int]  # kind, layer
+Text = tuple[int, int]  # batch, number
 COMMON = 500  # a rarest token among so many most frequent ones is not rare
 TARGETS = (1, 2)  # the rarest token, one of the two rarest
 
@@ -45,8 +46,8 @@ class Rarest:
     each head and text is kept, and no weights.
     """
 
-    points: dict[Key, list[tuple[int, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
-    texts: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    points: dict[Key, list[tuple[Text, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[tuple[str, Text], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _open: dict[Key, Any] = field(default_factory=dict)
 
     def add(
@@ -54,13 +55,13 @@ class Rarest:
         key: Key,
         probs: Tensor,
         asks: Tensor,
-        texts: Mapping[int, tuple[np.ndarray, np.ndarray]],
+        texts: Mapping[Text, tuple[np.ndarray, np.ndarray]],
         last: bool,
     ) -> None:
         """Take in a tile (batch, heads, queries, keys) of the site (kind, layer).
 
         `asks` (batch, queries) tells which queries count, `texts` the ids of each text's keys and which are
-        plain, (tokens,) each, by the text's number. `last` where the tile has the texts' last query.
+        plain, (tokens,) each, by its batch and number. `last` where the tile has the texts' last query.
         """
         import numpy as np
         import torch
@@ -76,6 +77,14 @@ class Rarest:
         for (number, text), row in zip(texts.items(), found, strict=True):
             self.points[key].append((number, row))
             self.texts[key[0], number] = text
+
+    def counts(self) -> np.ndarray:
+        """Count the plain tokens of the texts seen (vocabulary,): the corpus where no other is named."""
+        import numpy as np
+
+        seen = [ids[plain] for ids, plain in self.texts.values()]
+        most = max((int(ids.max()) for ids, _ in self.texts.values()), default=0)
+        return np.bincount(np.concatenate(seen), minlength=most + 1) if seen else np.zeros(1, dtype=int)
 
     def table(self, counts: np.ndarray) -> DataFrame:
         """Return a row a head and target: 1 the rarest token, 2 one of the two rarest by these counts.
@@ -107,7 +116,7 @@ class Rarest:
         names = ["kind", "layer", "head", "target", "share", "texts", "chance", "place", "at_place"]
         return pd.DataFrame(rows, columns=names).set_index(names[:4])
 
-    def _best(self, kind: str, numbers: Sequence[int], rare: Sequence[frozenset[int]]) -> tuple[int, int]:
+    def _best(self, kind: str, numbers: Sequence[Text], rare: Sequence[frozenset[int]]) -> tuple[int, int]:
         """Return how often the best one place, counted from either end of the plain tokens, is right."""
         import numpy as np
 
