@@ -65,7 +65,7 @@ def roles_of(table):
 
 
 def sentence(draw, rare):
-    """Write a subject, its verb and its object with fillers between, one of them rare; say where they stand."""
+    """Write a subject, its verb and its object, fillers between, one perhaps rare; say where they stand."""
     fillers = [planted.FILLER + draw.randrange(400) for _ in range(draw.randint(4, 9))]
     if rare:
         fillers[draw.randrange(len(fillers))] = planted.RARE + draw.randrange(99)

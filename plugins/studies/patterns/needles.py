@@ -86,7 +86,7 @@ class Retrieved:
         """Take in a tile (batch, heads, queries, keys); `ids` are those of the whole texts."""
         import numpy as np
 
-        points = largest(probs).cpu().numpy()  # (batch, heads, queries)
+        points = largest(probs)[0].cpu().numpy()  # (batch, heads, queries)
         for own, at, row in zip(ids, needles, points, strict=True):
             first, stop = at.answer
             for place in range(max(first - 1, offset), min(stop - 1, offset + probs.shape[2])):

@@ -48,34 +48,36 @@ class Places:
         import torch
 
         probs = probs.to(torch.promote_types(probs.dtype, torch.float32))
-        batch, _, queries, keys = probs.shape
+        batch, heads, queries, keys = probs.shape
         seen = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=probs.device)
         seen = (seen if rows.visible is None else rows.visible).expand(batch, 1, queries, keys)
         plain = seen & ~rows.keys[:, None, None]
-        asks = ~rows.queries[:, None] & (seen.sum(-1) > 1)
+        asks = ~rows.queries[:, None] & (seen.sum(-1) > 1)  # (batch, 1, queries)
         where = torch.arange(queries, device=probs.device) + rows.offset
-        top = largest(probs)
-        self._mean(key, "confidence_all", probs.amax(-1), seen.any(-1))
-        self._mean(key, "confidence", probs.masked_fill(~plain, 0).amax(-1), asks & (plain.sum(-1) > 1))
-        self._mean(key, "first", (top == 0).double(), asks)
-        self._mean(key, "first_weight", probs[..., 0], asks)
-        self._mean(key, "sink", probs[..., 0], seen[..., 0] & (where >= FROM))
+        top, most = largest(probs)
+        found = {
+            "confidence_all": (most, seen.any(-1)),
+            "confidence": (probs.masked_fill(~plain, 0).amax(-1), asks & (plain.sum(-1) > 1)),
+            "first": (top == 0, asks),
+            "first_weight": (probs[..., 0], asks),
+            "sink": (probs[..., 0], seen[..., 0] & (where >= FROM)),
+        }
         if bool(rows.separators.any()):
-            parted = rows.separators[:, None, None].expand(-1, probs.shape[1], queries, -1)
-            hit = parted.gather(-1, top.clamp(min=0)[..., None])[..., 0] & (top != NONE)
-            self._mean(key, "separator", hit.double(), asks)
-            self._mean(key, "separator_weight", (probs * parted).sum(-1), asks)
+            parting = rows.separators[:, None]
+            hit = parting.expand(-1, heads, -1).gather(-1, top.clamp(min=0)) & (top != NONE)
+            found["separator"] = hit, asks
+            found["separator_weight"] = (probs @ parting.to(probs)[..., None])[..., 0], asks
         if key[0] != "cross":
-            own = where.clamp(max=keys - 1)[:, None].expand(*probs.shape[:3], 1)
-            self._mean(key, "self", (top == where).double(), asks)
-            self._mean(key, "self_weight", probs.gather(-1, own)[..., 0], asks)
+            found["self"] = top == where, asks
+            own = where.clamp(max=keys - 1)[:, None].expand(batch, heads, queries, 1)
+            found["self_weight"] = probs.gather(-1, own)[..., 0], asks
             self._offsets(key, top, where, asks, seen)
-
-    def _mean(self, key: Key, name: str, values: Tensor, counted: Tensor) -> None:
-        """Add values (batch, heads, queries) of the queries that count (batch, 1, queries)."""
-        total = (values.double() * counted).sum((0, 2)).cpu().numpy()
-        before, count = self.sums[key].get(name, (0.0, 0))
-        self.sums[key][name] = before + total, count + int(counted.sum())
+        values = torch.stack([each.double() for each, _ in found.values()])
+        counted = torch.stack([each for _, each in found.values()])
+        totals, counts = (values * counted).sum((1, 3)).cpu().numpy(), counted.sum((1, 2, 3)).tolist()
+        for name, total, count in zip(found, totals, counts, strict=True):
+            before, number = self.sums[key].get(name, (0.0, 0))
+            self.sums[key][name] = before + total, number + count
 
     def _offsets(self, key: Key, top: Tensor, where: Tensor, asks: Tensor, seen: Tensor) -> None:
         """Count, by key - query, largest weights (heads, offsets), and queries that see a key there."""

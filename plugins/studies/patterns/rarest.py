@@ -67,13 +67,13 @@ class Rarest:
         import torch
 
         plain = torch.from_numpy(np.stack([each for _, each in texts.values()])).to(probs.device)
-        summed = (probs.double() * asks[:, None, :, None]).sum(2)  # (batch, heads, keys)
+        summed = (asks[:, None, None].double() @ probs.double())[:, :, 0]  # (batch, heads, keys)
         summed = torch.nn.functional.pad(summed, (0, plain.shape[1] - summed.shape[2]))
         summed = summed + self._open.pop(key, 0)
         if not last:
             self._open[key] = summed
             return
-        found = largest(summed, plain[:, None]).cpu().numpy()  # (batch, heads)
+        found = largest(summed, plain[:, None])[0].cpu().numpy()  # (batch, heads)
         for (number, text), row in zip(texts.items(), found, strict=True):
             self.points[key].append((number, row))
             self.texts[key[0], number] = text

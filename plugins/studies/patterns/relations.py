@@ -90,7 +90,7 @@ class Relations:
 
     def add(self, key: Key, weights: Tensor, sentence: Sequence[Arc], offsets: Mapping[Kind, int]) -> None:
         """Take in a sentence's attention between words (heads, words, words) of the site (kind, layer)."""
-        points = largest(weights).cpu().numpy()  # (heads, words)
+        points = largest(weights)[0].cpu().numpy()  # (heads, words)
         kinds: dict[Kind, list[Arc]] = defaultdict(list)
         for arc in sentence:
             kinds[arc.kind].append(arc)
