@@ -89,6 +89,9 @@ class Roles(Study):
 
     def samples(self, name: str, data: Any) -> list[Any]:
         """Return sentences, repeated sequences, needles: nothing of what this model cannot have."""
+        if not callable(data.tokenizer):  # a batch was given, and nothing that reads texts
+            self.brought.left["texts of its own", "there is no tokenizer"] = 1
+            return []
         if name == COUNTS and self.counts:
             self.corpus = self.brought.counts(self.counts, data)
         if name == TREEBANK:
@@ -138,7 +141,7 @@ class Roles(Study):
         """Return `heads`, `roles`, `left_out`, and `rare` and `relations` where there are any."""
         shared = self.dense or self
         columns = {**self.places.columns(), **self.copies.columns(), **self.retrieved.columns()}
-        found = {"heads": by_head(columns)}
+        found = {"heads": by_head({name: values for name, values in columns.items() if values})}
         rare = self.rarest.table(self.rarest.counts() if shared.corpus is None else shared.corpus)
         found |= {} if rare.empty else {"rare": rare}
         chosen, reported = self.relations

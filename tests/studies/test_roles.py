@@ -8,7 +8,9 @@ from collections import Counter
 import numpy as np
 import planted_heads as planted
 import pytest
+import tapped_models
 import torch
+from closeness import close
 from tiny_models import padded, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -249,6 +251,35 @@ def test_batches_and_padding_do_not_count(name):
         np.testing.assert_allclose(one[table].to_numpy(), many[table].to_numpy(), atol=1e-5, err_msg=table)
 
 
+@pytest.mark.parametrize("name", ["t5", "marian"])
+def test_cross_attention_has_no_offsets(name):
+    """The decoder asks, the source is looked at: against numpy on eager attention."""
+    model = tiny(name)
+    data = reading(model, numbered(96, "$A", pad=0, bos=1, eos=2))
+    batch = {key: value[-1:] for key, value in padded(model).items()}
+    table = looked(model, data, batches=[data.taken(batch)])["dense"].tables()["heads"].xs("cross")
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = model(**batch, output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    asks = batch["decoder_input_ids"][0] > 2
+    for layer, weights in enumerate(output.cross_attentions):
+        rows = weights[0].double().numpy()
+        own = table.xs(layer)
+        close(own["confidence_all"], rows.max(-1).mean(1), layers=layer + 4)
+        close(own["first_weight"], rows[:, asks, 0].mean(1), layers=layer + 4)
+        close(own["first"], (rows[:, asks].argmax(-1) == 0).mean(1), layers=layer + 4)
+        assert own[["offset", "positional", "self", "self_weight"]].isna().all().all()
+
+
+@pytest.mark.parametrize("name", tapped_models.ZOO)
+def test_architectures_with_a_tapped_softmax_have_roles(name):
+    model = tapped_models.tiny(name)
+    data = reading(model, numbered(96, "$A", pad=0, bos=1, eos=2))
+    table = looked(model, data, batches=[data.taken(tapped_models.padded(name))])["dense"].tables()
+    assert table["heads"][["confidence", "first_weight", "positional"]].notna().all().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_double(dtype):
     data = encoder_reading(12)
@@ -268,6 +299,16 @@ def test_a_method_has_tables_of_its_own():
     assert dense["first"].max() == 1 and (uniform[["first", "positional", "self"]] == 0).all().all()
     assert uniform["confidence_all"].nunique() == 1
     assert roles_of(found["uniform"].tables()) == {}
+
+
+def test_a_batch_without_a_tokenizer_has_what_texts_alone_tell():
+    model = tiny("gpt2")
+    data = reading(model, numbered(96, "$A", pad=0, bos=1, eos=2))
+    batch = data.taken(padded(model))
+    data.tokenizer = None
+    table = looked(model, data, batches=[batch])["dense"].tables()
+    assert "confidence" in table["heads"] and "induction" not in table["heads"]
+    assert table["left_out"]["number"]["texts of its own", "there is no tokenizer"] == 1
 
 
 def test_what_is_missing_is_said(tmp_path):
