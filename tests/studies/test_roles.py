@@ -1,4 +1,4 @@
-"""Roles: planted heads are found, each by its own role and no other; words and arcs against plain numpy."""
+"""Roles against plain numpy: words and arcs, cross attention, batches, half precision, what is missing."""
 
 from __future__ import annotations
 
@@ -6,169 +6,19 @@ import random
 from collections import Counter
 
 import numpy as np
-import planted_heads as planted
 import pytest
 import tapped_models
 import torch
 from closeness import close
+from studied import BERT, encoder_reading, looked, numbered, reading, roles_of, treebank
 from tiny_models import padded, tiny
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
+import attnbench
 from attnbench import UserError
 from attnbench.methods import spec
-from attnbench.studies.passes import conduct
-from attnbench.studies.reading import Reading
-from attnbench_plugins.studies.patterns import brought, conllu, needles
+from attnbench_plugins.studies.patterns import conllu, needles
 from attnbench_plugins.studies.patterns.words import aligned
 from attnbench_plugins.studies.roles import Roles
-
-
-def numbered(count, template, **special):
-    """Make a tokenizer of the words w0, w1, ...; "w3+w4" is split at the plus. Special ones are <0>, <1>."""
-    marks = {f"<{k}>": k for k in special.values()}
-    names = {f"w{k}": k for k in range(count) if k not in special.values()}
-    raw = Tokenizer(models.WordLevel({**marks, **names, "+": count}, unk_token="<0>"))
-    raw.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("+", "isolated")]
-    )
-    raw.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[*marks.items()] if "<" in template else []
-    )
-    given = {f"{role}_token": f"<{k}>" for role, k in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=512, **given)
-
-
-BERT = {"template": "<1> $A <2>", "pad": 0, "cls": planted.CLS, "sep": planted.SEP}
-
-
-def reading(model, tokenizer, texts=()):
-    found = Reading(model, tokenizer)
-    found.given = [found.sample(text) for text in texts]
-    return found
-
-
-def looked(model, data, study=None, methods=None, batches=()):
-    (seen,) = conduct(model, [study or Roles()], data, methods, batches)
-    assert not seen.failed and not seen.absent, seen
-    return seen.twins
-
-
-def roles_of(table):
-    """Return the roles of each head that has any."""
-    found = {}
-    for (_, layer, head, role), row in table["roles"].iterrows():
-        if row["has"]:
-            found.setdefault((layer, head), set()).add(role)
-    return found
-
-
-# ------------------------------------------------------------------ planted
-
-
-def sentence(draw, rare):
-    """Write a subject, its verb and its object, fillers between, one perhaps rare; say where they stand."""
-    fillers = [planted.FILLER + draw.randrange(400) for _ in range(draw.randint(4, 9))]
-    if rare:
-        fillers[draw.randrange(len(fillers))] = planted.RARE + draw.randrange(99)
-    cuts = sorted(draw.randint(0, len(fillers)) for _ in range(3))
-    words, marks = [], {}
-    for k, name in enumerate(("subject", "verb", "object")):
-        words += fillers[cuts[k - 1] if k else 0 : cuts[k]]
-        marks[name] = len(words)
-        words.append({"subject": planted.SUBJECT, "verb": planted.VERB, "object": planted.OBJECT}[name])
-        words[-1] += draw.randrange(10)
-    words += fillers[cuts[-1] :]
-    return words, marks
-
-
-def treebank(path, count, seed):
-    draw = random.Random(seed)
-    blocks = []
-    for _ in range(count):
-        words, marks = sentence(draw, rare=False)
-        head = {marks["subject"]: ("nsubj:outer", "verb"), marks["object"]: ("obj", "verb")}
-        lines = []
-        for k, word in enumerate(words):
-            relation, on = head.get(k, ("dep", "verb"))
-            at = 0 if k == marks["verb"] else marks[on] + 1
-            lines.append(f"{k + 1}\tw{word}\t_\t_\t_\t_\t{at}\t{relation if at else 'root'}\t_\t_")
-        blocks.append("\n".join(lines))
-    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    return str(path)
-
-
-def encoder_reading(count=40):
-    tokenizer = numbered(planted.WORDS - 1, **BERT)
-    draw = random.Random(5)
-    texts = [" ".join(f"w{word}" for word in sentence(draw, rare=True)[0]) for _ in range(count)]
-    return reading(planted.encoder(), tokenizer, texts)
-
-
-def corpus(path):
-    """Write every token as often as makes those from RARE on ever rarer, and the others common."""
-    lines = [
-        " ".join([f"w{k}"] * (900 - k if k >= planted.RARE else 1000)) for k in range(3, planted.WORDS - 1)
-    ]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return str(path)
-
-
-def test_every_planted_head_of_an_encoder_has_its_role_and_no_other(tmp_path):
-    data = encoder_reading()
-    banks = (treebank(tmp_path / "dev", 150, 1), treebank(tmp_path / "test", 150, 2))
-    study = Roles(treebank=banks, counts=corpus(tmp_path / "counts"))
-    table = looked(data.model, data, study)["dense"].tables()
-    own = dict(zip(planted.ENCODER, range(8), strict=True))
-    names = {"previous": "positional", "next": "positional", "nsubj": "nsubj dependent-head"}
-    names |= {"obj": "obj head-dependent"}
-    assert roles_of(table) == {(0, head): {names.get(name, name)} for name, head in own.items()}
-    heads = table["heads"].xs(("encoder", 0))
-    assert heads["offset"][own["previous"]] == -1 and heads["offset"][own["next"]] == 1
-    assert heads["positional"][[own["previous"], own["next"], own["self"]]].tolist() == [1, 1, 1]
-    assert heads["first_weight"][own["first"]] == heads["separator_weight"][own["separator"]] == 1
-    # one key of what is not special gets all, or, where a special one does, nothing
-    assert heads["confidence"][own["rare"]] == 1 and heads["confidence"][own["first"]] == 0
-    assert heads["confidence_all"][own["first"]] == 1
-    chosen = table["relations"].query("is_chosen == 1")
-    assert chosen.loc["encoder", 0, own["nsubj"], "nsubj", "dependent-head"]["share"] == 1
-    assert chosen.loc["encoder", 0, own["obj"], "obj", "head-dependent"]["share"] == 1
-    assert set(table["relations"].index.get_level_values("relation")) == {"nsubj", "obj"}
-    assert table["rare"]["texts"].max() > 20 and table["left_out"].empty
-
-
-def planted_needle(number, of, sentences, seed):
-    draw = random.Random(number)
-    noise = [planted.PLAIN + draw.randrange(60) for _ in range(30)]
-    value = planted.VALUE + draw.randrange(5)
-    words = [*noise[: 3 * number], value, *noise[3 * number :], planted.ASKED, value]
-    text = " ".join(f"w{word}" for word in words)
-    start = len(" ".join(f"w{word}" for word in words[: 3 * number])) + (number > 0)
-    return text, (start, start + 2), (len(text) - 2, len(text))
-
-
-def test_every_planted_head_of_a_language_model_has_its_role_and_no_other(monkeypatch):
-    monkeypatch.setattr(brought, "haystack", planted_needle)
-    monkeypatch.setattr(brought, "LENGTH", 40)
-    monkeypatch.setattr("attnbench_plugins.studies.roles.LENGTH", 40)
-    tokenizer = numbered(planted.TOKENS - 1, "<0> $A", bos=planted.BEGIN)
-    draw = random.Random(3)
-    texts = [" ".join(f"w{draw.randrange(10, 70)}" for _ in range(20)) for _ in range(10)]
-    data = reading(planted.decoder(), tokenizer, texts)
-    table = looked(data.model, data)["dense"].tables()
-    expected = {at: {name} for at, name in planted.DECODER.items()}
-    expected[0, 0] = {"previous", "positional"}  # the same, on texts and on random sequences
-    assert roles_of(table) == expected
-    heads = table["heads"].xs("decoder")
-    for (layer, head), name in planted.DECODER.items():
-        if name != "first":
-            assert heads[name][layer, head] == pytest.approx(1, abs=0.03), name
-    assert heads["sink"][0, 2] == 1 and heads["offset"][0, 0] == -1
-    left = table["left_out"]["number"].to_dict()
-    assert [why for part, why in left if part == "relations"] == ["no treebank: give roles:treebank=FILE"]
-
-
-# ------------------------------------------------------------------ words and arcs
 
 
 def test_relations_are_what_plain_attention_says(tmp_path):
@@ -224,9 +74,6 @@ def test_relations_are_what_plain_attention_says(tmp_path):
     assert found["left_out"].loc["relations", "words without a token of their own"]["number"] == 500 * 2
 
 
-# ------------------------------------------------------------------ batches, methods, what is missing
-
-
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "marian"])
 def test_batches_and_padding_do_not_count(name):
     model = tiny(name)
@@ -278,6 +125,37 @@ def test_architectures_with_a_tapped_softmax_have_roles(name):
     data = reading(model, numbered(96, "$A", pad=0, bos=1, eos=2))
     table = looked(model, data, batches=[data.taken(tapped_models.padded(name))])["dense"].tables()
     assert table["heads"][["confidence", "first_weight", "positional"]].notna().all().all()
+
+
+POCKET = dict.fromkeys(("bert", "roberta", "electra"), "SequenceClassification")
+POCKET |= {"gpt": "CausalLM", "llama": "CausalLM", "marian": "Seq2SeqLM"}
+
+
+@pytest.mark.parametrize("name", POCKET)
+def test_every_pocket_family_has_roles(name, tmp_path):
+    import transformers
+
+    folder = attnbench.checkpoint(name)
+    model = getattr(transformers, f"AutoModelFor{POCKET[name]}").from_pretrained(folder).eval()
+    words = ["the", "old", "baker", "admires", "the", "quiet", "singer", "near", "the", "lamp"]
+    relations = {2: "amod", 3: "nsubj", 6: "amod", 7: "obj"}  # word -> relation
+    heads = {2: 3, 3: 4, 6: 7, 7: 4}
+    lines = [
+        f"{k}\t{word}\t_\t_\t_\t_\t{heads.get(k, 0)}\t{relations.get(k, 'dep')}\t_\t_"
+        for k, word in enumerate(words, 1)
+    ]
+    bank, causal = tmp_path / "bank", name in ("gpt", "llama")
+    bank.write_text("\n\n".join(["\n".join(lines)] * 200) + "\n", encoding="utf-8")
+    banks = () if name == "marian" else (str(bank),)  # it writes a translation of every sentence
+    data = reading(model, transformers.AutoTokenizer.from_pretrained(folder), [" ".join(words)])
+    table = looked(model, data, Roles(treebank=banks))["dense"].tables()
+    assert table["heads"]["confidence"].between(0, 1).all()
+    if banks:  # a language model sees no head that is still to come
+        known = {(relation, direction) for *_, relation, direction in table["relations"].index}
+        assert (("nsubj", "dependent-head") in known) != causal and ("nsubj", "head-dependent") in known
+    assert ("induction" in table["heads"]) == causal
+    kinds = {"marian": {"encoder", "decoder", "cross"}}.get(name, {"decoder" if causal else "encoder"})
+    assert set(table["heads"].index.get_level_values("kind")) == kinds
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
