@@ -6,7 +6,7 @@ import random
 
 import planted_heads as planted
 import pytest
-from studied import corpus, encoder_reading, looked, numbered, reading, roles_of, treebank
+from role_texts import corpus, encoder_reading, looked, numbered, reading, roles_of, treebank
 
 from attnbench_plugins.studies.patterns import brought
 from attnbench_plugins.studies.roles import Roles

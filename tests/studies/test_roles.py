@@ -10,7 +10,7 @@ import pytest
 import tapped_models
 import torch
 from closeness import close
-from studied import BERT, encoder_reading, looked, numbered, reading, roles_of, treebank
+from role_texts import BERT, encoder_reading, looked, numbered, reading, roles_of, treebank
 from tiny_models import padded, tiny
 
 import attnbench
