@@ -1,0 +1,1 @@
+"""Studies: what of a model is looked at."""
