@@ -1,0 +1,78 @@
+"""Probes with one hidden layer, for many sets of features side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attnbench.studies.probing.logistic import tiles
+
+if TYPE_CHECKING:
+    from attnbench.studies.probing.fits import Targets
+
+BATCH, RATE, EPOCHS = 256, 1e-3, 200
+PATIENCE = 5  # epochs without a better dev accuracy
+
+
+def train(
+    inputs: Tensor, dev: Tensor, targets: Targets, hidden: int, seed: int = 0
+) -> tuple[list[Tensor], Tensor]:
+    """Return the weights of every set's network as of its best epoch on dev, and that dev accuracy (sets,).
+
+    logits = sigmoid(x U) V, biases among the columns: `inputs` are those of `Scaling.apply`. Adam, without
+    dropout; all sets see the same batches in the same order and begin alike. A set stops after PATIENCE
+    epochs without a better dev accuracy. Source: SentEval's classifier with `nhid`
+    (https://github.com/facebookresearch/SentEval), which counts epochs without improvement over all its
+    training and has a weight decay chosen on dev; here stopping is all that holds it back.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    sets, samples, columns = inputs.shape
+    shapes = ((columns, hidden), (hidden + 1, targets.classes))
+    with torch.enable_grad():
+        weights = [
+            torch.randn(shape, generator=draw)
+            .mul(shape[0] ** -0.5)
+            .to(inputs)
+            .expand(sets, *shape)
+            .clone()
+            .requires_grad_()
+            for shape in shapes
+        ]
+        adam = torch.optim.Adam(weights, lr=RATE)
+        best = [each.detach().clone() for each in weights]
+        scores = torch.full((sets,), -1.0, dtype=torch.float64, device=inputs.device)
+        waited = torch.zeros_like(scores)
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(samples, generator=draw).to(inputs.device).split(BATCH):
+                logits = _logits(inputs[:, rows], weights)
+                wanted = targets.train[rows].expand(sets, -1).flatten()
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum")
+                adam.zero_grad()
+                (loss / len(rows)).backward()
+                adam.step()
+            current = [each.detach() for each in weights]
+            found = (predict(dev, current) == targets.dev).double().mean(1)
+            better = (found > scores) & (waited < PATIENCE)
+            for kept, each in zip(best, current, strict=True):
+                kept[better] = each[better]
+            scores[better] = found[better]
+            waited = torch.where(better, 0.0, waited + 1)
+            if bool((waited >= PATIENCE).all()):
+                break
+    return best, scores
+
+
+def _logits(inputs: Tensor, weights: list[Tensor]) -> Tensor:
+    inner = (inputs @ weights[0]).sigmoid()
+    return torch.cat([inner, inner.new_ones(*inner.shape[:2], 1)], 2) @ weights[1]
+
+
+def predict(inputs: Tensor, weights: list[Tensor]) -> Tensor:
+    """Return the likeliest class of every sample (sets, samples)."""
+    found = torch.empty(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+    row = (weights[0].shape[2] + weights[1].shape[2]) * weights[0].element_size()
+    for some, rows in tiles(*inputs.shape[:2], row, inputs):
+        found[some, rows] = _logits(inputs[some, rows], [each[some] for each in weights]).argmax(2)
+    return found
