@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from attnbench.studies.probing import logistic
-from attnbench.studies.probing.logistic import Scaling, solve
+from attnbench.studies.probes import logistic
+from attnbench.studies.probes.logistic import Scaling, solve
 
 
 def problem(sets: int, samples: int, columns: int, classes: int, seed: int = 0, dtype=torch.float64):

@@ -5,7 +5,6 @@ Nothing that is chosen sees a test label: `train` takes none, `Trained.score` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,13 +12,12 @@ import torch
 from torch import Tensor
 
 from attnbench.errors import UserError
-from attnbench.studies.probing import logistic, perceptron
-from attnbench.studies.probing.logistic import Scaling
+from attnbench.studies.probes import logistic, perceptron
+from attnbench.studies.probes.logistic import Scaling
 
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)  # SentEval's weight decay for a classifier in torch, strongest first
 LOOSE, TIGHT = 1e-2, 1e-3  # share of the objective that a fit may be above its minimum: on the grid, refit
 RESOLUTION = torch.finfo(torch.float16).eps  # what half precision tells apart
-Features = Callable[[slice, str], Tensor]  # some sets of a split: (sets, samples, columns), float32
 
 
 class Targets(NamedTuple):
@@ -48,8 +46,10 @@ class Trained:
         return _score(self.scaling.apply(features), self.weights, labels, self.classes)
 
 
-def train(features: Features, some: slice, targets: Targets, hidden: int = 0, seed: int = 0) -> Trained:
-    """Train a linear probe on each set, its L2 penalty chosen on dev, then refit.
+def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: int = 0) -> Trained:
+    """Train a linear probe on each set of vectors, its L2 penalty chosen on dev, then refit.
+
+    `given` are those of train, `held` those of dev: (sets, samples, columns).
 
     The vectors are standardised by the training samples. Classes: multinomial logistic regression,
     min mean cross entropy + penalty/2 |weights|^2 over PENALTIES, first to within LOOSE of the minimum; the
@@ -58,10 +58,8 @@ def train(features: Features, some: slice, targets: Targets, hidden: int = 0, se
     correlation on dev (SentEval has a softmax over the scores 1 to 5 there: https://arxiv.org/abs/1503.00075,
     section 4.2). `hidden`: units of a multilayer perceptron instead, stopped by dev.
     """
-    given = features(some, "train")
     scaling = Scaling.of(given, RESOLUTION)
-    inputs, dev = scaling.apply(given), scaling.apply(features(some, "dev"))
-    del given
+    inputs, dev = scaling.apply(given), scaling.apply(held)
     if hidden:
         if not targets.classes:
             raise UserError("a probe with hidden units is for classes: leave hidden= out for numbers")
@@ -122,8 +120,3 @@ def room(samples: int, columns: int, classes: int, limit: int = 1 << 29) -> int:
     outputs = 1 if classes <= 2 else classes
     one = 4 * (columns + 1) * (3 * samples + (2 * logistic.MEMORY + 6) * outputs)
     return max(1, limit // one)
-
-
-def order(dev: Sequence[float]) -> list[int]:
-    """Sort numbers of sets by their dev scores, the best first; NaN last, of equal ones the first."""
-    return sorted(range(len(dev)), key=lambda k: (-dev[k] if dev[k] == dev[k] else float("inf"), k))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from attnbench.studies.probing.logistic import tiles
+from attnbench.studies.probes.logistic import tiles
 
 if TYPE_CHECKING:
-    from attnbench.studies.probing.fits import Targets
+    from attnbench.studies.probes.fits import Targets
 
 BATCH, RATE, EPOCHS = 256, 1e-3, 200
 PATIENCE = 5  # epochs without a better dev accuracy

@@ -58,6 +58,14 @@ class Task:
         }
         return _numbered({split: np.array(labels) for split, labels in drawn.items()})[0]
 
+    def distinct(self) -> list[str]:
+        """List the texts of all splits, each once."""
+        return list(dict.fromkeys(text for split in SPLITS for each in self.texts[split] for text in each))
+
+    def majority(self, split: str) -> float:
+        """Return the share of a split that has the most frequent class of train."""
+        return float((self.labels[split] == np.bincount(self.labels[TRAIN]).argmax()).mean())
+
 
 def _first(texts: Texts) -> str:
     return next(iter(texts[0].split()), "").casefold()
