@@ -17,7 +17,7 @@ from attnbench.engine.places.sites import discover
 from attnbench.engine.serving.attention import watch
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Site
-from attnbench.methods.study import Batch, Data, Sample
+from attnbench.methods.views import Batch, Data, Sample
 
 Pooling = Literal["cls", "first", "last", "mean"]
 IN_MEMORY = 500_000_000  # bytes; more lie in a file

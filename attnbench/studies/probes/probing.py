@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnbench.methods.study import Data
+from attnbench.methods.views import Data
 from attnbench.studies.probes import fits
 from attnbench.studies.probes.other_weights import loaded, untrained
 from attnbench.studies.probes.pooled import Place, Pooled, Pooling, read
