@@ -83,9 +83,7 @@ class Reading:
         special = np.isin(ids, self.tokenizer.all_special_ids)
         return Tokens(ids, special, tuple(map(str, self.tokenizer.convert_ids_to_tokens(ids.tolist()))))
 
-    def _sample(
-        self, source: Tokens, text: str, about: dict[str, Any], decoded: bool = True
-    ) -> Sample:
+    def _sample(self, source: Tokens, text: str, about: dict[str, Any], decoded: bool = True) -> Sample:
         most, count = limits.longest(self.model, self.tokenizer), len(source.ids)
         if not count:
             raise UserError("a text without a token: give one with words")

@@ -57,7 +57,7 @@ def test_every_set_has_scikit_learns_optimum(classes, penalty, tolerance):
         assert reached == pytest.approx(float(found.objective[k]), rel=1e-12)
         excess = tolerance * reached  # what was asked for; scikit-learn stops closer, or as close as it can
         assert float(found.gap[k]) <= tolerance and abs(reached - lowest) <= excess
-        # strongly convex in the weights by the penalty: |w - w'|^2 / 2 <= excess / penalty, for each of the two
+        # strongly convex by the penalty: |w - w'|^2 / 2 <= excess / penalty, for each of the two
         far = 2 * (2 * excess / penalty) ** 0.5
         assert np.linalg.norm(own[0] - theirs.coef_) <= far
         z = ((fresh[k] - mean) / deviation).numpy()

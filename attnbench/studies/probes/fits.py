@@ -74,9 +74,7 @@ def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: 
     return Trained(scaling, [kept], best, penalty, targets.classes)
 
 
-def _grid(
-    inputs: Tensor, dev: Tensor, scaling: Scaling, targets: Targets
-) -> tuple[Tensor, Tensor, Tensor]:
+def _grid(inputs: Tensor, dev: Tensor, scaling: Scaling, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights of each set's best penalty, its dev score, and the penalty."""
     weights = None
     best = torch.full((len(inputs),), -torch.inf, dtype=torch.float64, device=inputs.device)
@@ -106,7 +104,9 @@ def _ridge(inputs: Tensor, numbers: Tensor, variance: Tensor, penalty: float) ->
 
 def _score(inputs: Tensor, weights: list[Tensor], labels: Tensor, classes: int) -> Tensor:
     if classes:
-        found = perceptron.predict(inputs, weights) if len(weights) > 1 else logistic.predict(inputs, *weights)
+        found = (
+            perceptron.predict(inputs, weights) if len(weights) > 1 else logistic.predict(inputs, *weights)
+        )
         return (found == labels).double().mean(1)
     said = (inputs @ weights[0])[:, :, 0].double()
     said, meant = said - said.mean(1, keepdim=True), labels.double() - labels.double().mean()

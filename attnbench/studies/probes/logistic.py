@@ -82,8 +82,8 @@ def solve(
 
     L-BFGS (Nocedal and Wright, Numerical Optimization, 2nd edition, algorithm 7.5) with a step halved until
     it is Armijo's, a set at its own pace. It begins from the Hessian's diagonal where all weights are zero,
-    variance_k p_c (1 - p_c) + penalty: along eigenvectors that is nearly all of the Hessian there, which saves
-    most of the steps.
+    variance_k p_c (1 - p_c) + penalty: along eigenvectors that is nearly all of the Hessian there, which
+    saves most of the steps.
     """
     sets, samples, columns = inputs.shape
     shares = torch.bincount(labels, minlength=classes).to(inputs.dtype) / samples
@@ -132,7 +132,11 @@ class _Descent:
             self.lowest[left[length[left] < noise]] = True
             if len(moved := left[good]):
                 self.remember(moved, tried[good] - self.weights[moved], slope[good] - self.slope[moved])
-                self.weights[moved], self.value[moved], self.slope[moved] = tried[good], value[good], slope[good]
+                self.weights[moved], self.value[moved], self.slope[moved] = (
+                    tried[good],
+                    value[good],
+                    slope[good],
+                )
                 length[moved] = 1
                 self.aim(moved)
 

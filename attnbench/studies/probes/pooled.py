@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -46,19 +48,20 @@ class Pooled:
         self.heads: list[Place] = []
         self.layers: list[Place] = []
         self._kept: dict[Key, tuple[np.ndarray, float]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.folder: Path | None = None
 
     def begin(self, first: dict[Key, Tensor]) -> None:
         """Make room for vectors like those of the first batch: (batch, heads, columns)."""
         needed = sum(2 * self.texts * each[0].numel() for each in first.values())
         if needed > IN_MEMORY:
-            self._folder = tempfile.TemporaryDirectory(prefix="attnbench-pooled-")
+            self.folder = Path(tempfile.mkdtemp(prefix="attnbench-pooled-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         for number, ((kind, layer, whole), each) in enumerate(first.items()):
             shape = (self.texts, *each.shape[1:])
-            if self._folder is None:
+            if self.folder is None:
                 kept = np.empty(shape, dtype=np.float16)
             else:
-                path = Path(self._folder.name) / f"{number}.half"
+                path = self.folder / f"{number}.half"
                 kept = np.memmap(path, dtype=np.float16, mode="w+", shape=shape)
             top = float(each.abs().max())
             scale = 2.0 ** math.ceil(math.log2(top / LARGEST)) if 0 < top < math.inf else 1.0
@@ -73,7 +76,9 @@ class Pooled:
             half = (each.double() / scale).half()
             if not bool(half.isfinite().all()):
                 what = "output" if whole else "heads"
-                raise ArithmeticError(f"the {what} of {kind} layer {layer}: not finite, or beyond half precision")
+                raise ArithmeticError(
+                    f"the {what} of {kind} layer {layer}: not finite, or beyond half precision"
+                )
             kept[list(rows)] = half.cpu().numpy()
 
     def vectors(self, places: Sequence[Place], rows: np.ndarray, other: np.ndarray | None = None) -> Tensor:
@@ -99,7 +104,9 @@ class Pooled:
         return int(self._kept[place.kind, place.layer, place.head < 0][0].shape[2])
 
 
-def read(model: Any, data: Data, texts: Sequence[str], pooling: Pooling | None = None, says: str = "") -> Pooled:
+def read(
+    model: Any, data: Data, texts: Sequence[str], pooling: Pooling | None = None, says: str = ""
+) -> Pooled:
     """Read the vector of every text at every head and layer, with the methods that are applied.
 
     A head's vector is its context at a token, before the output projection; a layer's is its output there, as
@@ -135,9 +142,7 @@ def _default(model: Any, data: Data, sample: Sample, pair: bool) -> Pooling:
     return "last" if any(site.kind == "decoder" for site in discover(model)) and not pair else "mean"
 
 
-def one_pass(
-    model: Any, reader: Any, batch: Batch, pooling: Pooling, cls: int | None
-) -> dict[Key, Tensor]:
+def one_pass(model: Any, reader: Any, batch: Batch, pooling: Pooling, cls: int | None) -> dict[Key, Tensor]:
     """Return (kind, layer, whether of the whole layer) -> vectors (batch, heads or 1, columns)."""
     weights = [torch.from_numpy(shares(sample, pooling, cls)) for sample in batch.samples]
     found: dict[Key, Tensor] = {}

@@ -16,9 +16,9 @@ from attnbench.methods.views import Data
 from attnbench.studies.probes import fits
 from attnbench.studies.probes.other_weights import loaded, untrained
 from attnbench.studies.probes.pooled import Place, Pooled, Pooling, read
-from attnbench.studies.probes.tasks import DEV, SPLITS, TEST, TRAIN, Task, find
+from attnbench.studies.probes.tasks import DEV, SPLITS, TEST, TRAIN, Task, find, majority
 
-__all__ = ["Scores", "Trials", "draws", "find", "loaded", "untrained"]
+__all__ = ["Scores", "Trials", "draws", "find", "loaded", "majority", "untrained"]
 
 Labels = Mapping[str, np.ndarray]
 
@@ -27,8 +27,8 @@ Labels = Mapping[str, np.ndarray]
 class Scores:
     """What probes got, one a set of places: on dev, by which they are chosen, and on test.
 
-    Accuracy, of numbers Pearson's correlation. `penalty` is what dev chose, NaN for a probe with hidden units;
-    `columns` how wide the vectors were.
+    Accuracy, of numbers Pearson's correlation. `penalty` is what dev chose, NaN for a probe with hidden
+    units; `columns` how wide the vectors were.
     """
 
     dev: np.ndarray
@@ -56,7 +56,8 @@ class Trials:
         texts = task.distinct()
         number = {text: k for k, text in enumerate(texts)}
         self.rows = {
-            split: np.array([[number[text] for text in each] for each in task.texts[split]]) for split in SPLITS
+            split: np.array([[number[text] for text in each] for each in task.texts[split]])
+            for split in SPLITS
         }
         self.pooled: Pooled = read(model, data, texts, pooling, f"{self.says}reading")
         self.heads, self.layers = self.pooled.heads, self.pooled.layers
@@ -68,7 +69,9 @@ class Trials:
         labels = self.task.labels if labels is None else labels
         classes = 0 if self.task.number else int(labels[TRAIN].max()) + 1
         found = Scores(*(np.full(len(sets), np.nan) for _ in range(4)))
-        found.columns[:] = [sum(map(self.pooled.width, places)) * self.rows[TRAIN].shape[1] for places in sets]
+        found.columns[:] = [
+            sum(map(self.pooled.width, places)) * self.rows[TRAIN].shape[1] for places in sets
+        ]
         shown = tqdm(
             total=len(sets), desc=self.says + what, unit="probe", leave=False, disable=not sys.stderr.isatty()
         )
@@ -98,7 +101,9 @@ class Trials:
     def _stacked(self, sets: Sequence[Sequence[Place]], split: str) -> Tensor:
         rows = self.rows[split]
         other = rows[:, 1] if rows.shape[1] > 1 else None
-        return torch.stack([self.pooled.vectors(places, rows[:, 0], other) for places in sets]).to(self.device)
+        return torch.stack([self.pooled.vectors(places, rows[:, 0], other) for places in sets]).to(
+            self.device
+        )
 
 
 def draws(places: Sequence[Place], size: int, times: int, seed: int = 0) -> list[list[Place]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,22 +49,30 @@ class Task:
     def control(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Return Hewitt and Liang's control: a class for each first word, the same wherever it occurs.
 
-        Drawn by a hash of the word, evenly over the classes, those that no training sample got are -1:
-        https://aclanthology.org/D19-1275/. Theirs is by the word that is tagged; a sentence has its first.
+        The words of all splits lie in the order of a hash; along it the classes take their shares of the
+        training samples, so that guessing is about as easy as in the task. -1 is a class that no training
+        sample got. Source: https://aclanthology.org/D19-1275/, where it is the word that is tagged, and
+        the draw is a class for each word by itself; a sentence has its first.
         """
-        drawn = {
-            split: [zlib.crc32(f"{seed} {_first(each)}".encode()) % self.classes for each in self.texts[split]]
-            for split in SPLITS
-        }
-        return _numbered({split: np.array(labels) for split, labels in drawn.items()})[0]
+        words = {split: [_first(each) for each in self.texts[split]] for split in SPLITS}
+        order = sorted(
+            set().union(*words.values()), key=lambda word: (zlib.crc32(f"{seed} {word}".encode()), word)
+        )
+        place = {word: k for k, word in enumerate(order)}
+        found = {split: np.array([place[word] for word in each]) for split, each in words.items()}
+        often = np.bincount(found[TRAIN], minlength=len(order))
+        ends = np.cumsum(np.bincount(self.labels[TRAIN], minlength=self.classes))
+        drawn = np.searchsorted(ends, np.cumsum(often) - often / 2, side="right").clip(max=self.classes - 1)
+        return _numbered({split: drawn[each] for split, each in found.items()})[0]
 
     def distinct(self) -> list[str]:
         """List the texts of all splits, each once."""
         return list(dict.fromkeys(text for split in SPLITS for each in self.texts[split] for text in each))
 
-    def majority(self, split: str) -> float:
-        """Return the share of a split that has the most frequent class of train."""
-        return float((self.labels[split] == np.bincount(self.labels[TRAIN]).argmax()).mean())
+
+def majority(labels: Mapping[str, np.ndarray], split: str) -> float:
+    """Return the share of a split that has the most frequent class of train."""
+    return float((labels[split] == np.bincount(labels[TRAIN]).argmax()).mean())
 
 
 def _first(texts: Texts) -> str:
@@ -205,5 +213,6 @@ def _numbered(given: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tupl
     """Number the labels that occur in training."""
     known = {label: number for number, label in enumerate(np.unique(given[TRAIN]).tolist())}
     return {
-        split: np.array([known.get(label, -1) for label in labels.tolist()]) for split, labels in given.items()
+        split: np.array([known.get(label, -1) for label in labels.tolist()])
+        for split, labels in given.items()
     }, tuple(map(str, known))
