@@ -183,7 +183,8 @@ class _Descent:
         value = (ridge * weights.square()).sum((1, 2), dtype=torch.float64) / 2
         slope = ridge * weights
         samples = self.inputs.shape[1]
-        for some, rows in tiles(len(sets), samples, weights[0, 0].numel() * weights.element_size(), weights):
+        row = weights.shape[2] * weights.element_size()
+        for some, rows in tiles(len(sets), samples, row, weights):
             inputs = self.inputs[sets[some], rows]
             logits = inputs @ weights[some]
             loss, residual = _loss(logits, self.labels[rows])
@@ -220,7 +221,8 @@ def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def predict(inputs: Tensor, weights: Tensor) -> Tensor:
     """Return the likeliest class of every sample (sets, samples); of classes alike, the first."""
     found = torch.empty(inputs.shape[:2], dtype=torch.long, device=inputs.device)
-    for some, rows in tiles(*inputs.shape[:2], weights[0, 0].numel() * weights.element_size(), weights):
+    row = weights.shape[2] * weights.element_size()
+    for some, rows in tiles(inputs.shape[0], inputs.shape[1], row, weights):
         logits = inputs[some, rows] @ weights[some]
         found[some, rows] = logits.argmax(2) if logits.shape[2] > 1 else (logits[:, :, 0] > 0).long()
     return found

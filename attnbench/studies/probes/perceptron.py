@@ -73,6 +73,6 @@ def predict(inputs: Tensor, weights: list[Tensor]) -> Tensor:
     """Return the likeliest class of every sample (sets, samples)."""
     found = torch.empty(inputs.shape[:2], dtype=torch.long, device=inputs.device)
     row = (weights[0].shape[2] + weights[1].shape[2]) * weights[0].element_size()
-    for some, rows in tiles(*inputs.shape[:2], row, inputs):
+    for some, rows in tiles(inputs.shape[0], inputs.shape[1], row, inputs):
         found[some, rows] = _logits(inputs[some, rows], [each[some] for each in weights]).argmax(2)
     return found

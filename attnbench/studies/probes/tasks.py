@@ -116,8 +116,8 @@ def _rows(content: dict[str, Any], place: str, path: str) -> dict[str, Rows]:
     if "file" in content:
         if not place:
             raise UserError(
-                f"probing task '{content['probe']}' needs its data: data=FOLDER with {content['file']}, from "
-                f"{SENTEVAL}, or data=DATASET with a configuration {content['probe']}"
+                f"probing task '{content['probe']}' needs its data: source=FOLDER with {content['file']}, "
+                f"from {SENTEVAL}, or source=DATASET with a configuration {content['probe']}"
             )
         if Path(place).expanduser().is_dir():
             return senteval(Path(place).expanduser() / content["file"])
