@@ -90,9 +90,9 @@ def test_selectivity_is_near_zero_for_labels_that_are_a_control_themselves(monke
     samples = 300
     arbitrary = np.random.default_rng(9).integers(0, 2, 60)
     task = made(lambda words, _: int(arbitrary[words[0]]), samples, words=12)
-    found = tables(monkeypatch, reading, task, "probe:pooling=first")["heads"]
-    assert found["score"].max() > 0.8  # the first word can be told, arbitrary as its label is
-    # of two accuracies of 300 samples, and of what 9 weights cannot tell of 12 words, about two of them
+    found = tables(monkeypatch, reading, task, "probe:pooling=first")["probes"]
+    assert found["score"].max() > 0.9  # the first word can be told, arbitrary as its label is
+    # of two accuracies of 300 samples, and of what 9 weights of a head cannot tell of 12 words: two of them
     assert abs(found["selectivity"].mean()) < 4 * (2 * 0.25 / samples) ** 0.5 + 2 / 12
 
 
@@ -130,9 +130,7 @@ def test_tables_have_a_row_for_each_and_say_the_same(monkeypatch, reading):
 
 def test_a_method_is_probed_without_other_weights(monkeypatch, reading):
     monkeypatch.setattr(probing, "find", lambda *_: made(by_first, 80))
-    (seen,) = conduct(
-        reading.model, [parse_study("probe")], reading, {"prune100": attnbench.parse("prune100")}
-    )
+    (seen,) = conduct(reading.model, [parse_study("probe")], reading, {"silent": [Silent()]})
     assert not seen.failed
     found = seen.tables()
     assert set(found["dense"]["probes"].index.get_level_values("weights")) == {"given", "random"}
@@ -249,7 +247,7 @@ def test_a_perceptron_tells_what_no_line_parts_and_a_set_does_not_depend_on_the_
     labels = [(each[0].prod(1) > 0).long() for each in (given, held)]
     targets = Targets(*labels, 2)
     line, bent = fits.train(given, held, targets), fits.train(given, held, targets, hidden=16)
-    assert line.dev[0] < 0.65 and bent.dev[0] > 0.9 and bent.dev[1] < 0.65
+    assert line.dev[0] < 0.65 and bent.dev[0] > 0.75 and bent.dev[1] < 0.65
     assert bent.score(held, labels[1]).tolist() == bent.dev.tolist()
     alone = fits.train(given[:1], held[:1], targets, hidden=16)
     assert abs(float(alone.dev[0]) - float(bent.dev[0])) < 0.02

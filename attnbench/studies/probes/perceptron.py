@@ -12,20 +12,20 @@ from attnbench.studies.probes.logistic import tiles
 if TYPE_CHECKING:
     from attnbench.studies.probes.fits import Targets
 
-BATCH, RATE, EPOCHS = 256, 1e-3, 200
-PATIENCE = 5  # epochs without a better dev accuracy
+BATCH, RATE = 64, 1e-3
+PASSES, CHECKS = 4, 50  # through train before each look at dev, looks at most
+PATIENCE = 5  # looks at dev in a row without a better accuracy
 
 
 def train(
     inputs: Tensor, dev: Tensor, targets: Targets, hidden: int, seed: int = 0
 ) -> tuple[list[Tensor], Tensor]:
-    """Return the weights of every set's network as of its best epoch on dev, and that dev accuracy (sets,).
+    """Return the weights of every set's network as they were best on dev, and that dev accuracy (sets,).
 
     logits = sigmoid(x U) V, biases among the columns: `inputs` are those of `Scaling.apply`. Adam, without
-    dropout; all sets see the same batches in the same order and begin alike. A set stops after PATIENCE
-    epochs without a better dev accuracy. Source: SentEval's classifier with `nhid`
-    (https://github.com/facebookresearch/SentEval), which counts epochs without improvement over all its
-    training and has a weight decay chosen on dev; here stopping is all that holds it back.
+    dropout and penalty; all sets see the same batches in the same order and begin alike. Batches, passes and
+    patience are those of SentEval's classifier with `nhid` (https://github.com/facebookresearch/SentEval),
+    which counts looks without improvement over all its training and has a weight decay chosen on dev.
     """
     draw = torch.Generator().manual_seed(seed)
     sets, samples, columns = inputs.shape
@@ -44,8 +44,9 @@ def train(
         best = [each.detach().clone() for each in weights]
         scores = torch.full((sets,), -1.0, dtype=torch.float64, device=inputs.device)
         waited = torch.zeros_like(scores)
-        for _ in range(EPOCHS):
-            for rows in torch.randperm(samples, generator=draw).to(inputs.device).split(BATCH):
+        for _ in range(CHECKS):
+            order = [torch.randperm(samples, generator=draw).to(inputs.device) for _ in range(PASSES)]
+            for rows in (part for each in order for part in each.split(BATCH)):
                 logits = _logits(inputs[:, rows], weights)
                 wanted = targets.train[rows].expand(sets, -1).flatten()
                 loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum")
