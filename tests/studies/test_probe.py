@@ -163,6 +163,14 @@ def test_checkpoints_of_one_training_stand_in_one_table(monkeypatch, reading, tm
             probing.loaded(reading.model, str(tmp_path / folder))
 
 
+def test_a_control_of_one_class_is_told_by_all(monkeypatch, reading):
+    task = made(lambda words, _: int(words[1] < 30), 60)
+    for texts in task.texts.values():
+        texts[:] = [("w1 " + text,) for (text,) in texts]
+    found = tables(monkeypatch, reading, task)
+    assert (found["heads"]["control"] == 1).all() and found["heads"]["score"].between(0, 0.95).all()
+
+
 @pytest.mark.parametrize("spec", ["probe:hidden=-1", "probe:limit=0", "probe:checkpoint=a/x:checkpoint=b/x"])
 def test_a_field_out_of_range_is_refused(spec):
     with pytest.raises(UserError):

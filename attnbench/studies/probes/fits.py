@@ -63,7 +63,9 @@ def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: 
     if hidden:
         if not targets.classes:
             raise UserError("a probe with hidden units is for classes: leave hidden= out for numbers")
-        weights, best = perceptron.train(inputs, dev, targets, hidden, seed)
+        weights, best = perceptron.train(
+            inputs, targets.train, dev, targets.dev, targets.classes, hidden, seed
+        )
         return Trained(scaling, weights, best, torch.full_like(best, torch.nan), targets.classes)
     kept, best, penalty = _grid(inputs, dev, scaling, targets)
     if targets.classes:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from attnbench.studies.probes.logistic import tiles
-
-if TYPE_CHECKING:
-    from attnbench.studies.probes.fits import Targets
 
 BATCH, RATE = 64, 1e-3
 PASSES, CHECKS = 4, 50  # through train before each look at dev, looks at most
@@ -18,9 +13,11 @@ PATIENCE = 5  # looks at dev in a row without a better accuracy
 
 
 def train(
-    inputs: Tensor, dev: Tensor, targets: Targets, hidden: int, seed: int = 0
+    inputs: Tensor, labels: Tensor, dev: Tensor, wanted: Tensor, classes: int, hidden: int, seed: int = 0
 ) -> tuple[list[Tensor], Tensor]:
     """Return the weights of every set's network as they were best on dev, and that dev accuracy (sets,).
+
+    `labels` are those of the training inputs, `wanted` those of dev.
 
     logits = sigmoid(x U) V, biases among the columns: `inputs` are those of `Scaling.apply`. Adam, without
     dropout and penalty; all sets see the same batches in the same order and begin alike. Batches, passes and
@@ -29,7 +26,7 @@ def train(
     """
     draw = torch.Generator().manual_seed(seed)
     sets, samples, columns = inputs.shape
-    shapes = ((columns, hidden), (hidden + 1, targets.classes))
+    shapes = ((columns, hidden), (hidden + 1, classes))
     with torch.enable_grad():
         weights = [
             torch.randn(shape, generator=draw)
@@ -48,13 +45,13 @@ def train(
             order = [torch.randperm(samples, generator=draw).to(inputs.device) for _ in range(PASSES)]
             for rows in (part for each in order for part in each.split(BATCH)):
                 logits = _logits(inputs[:, rows], weights)
-                wanted = targets.train[rows].expand(sets, -1).flatten()
-                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum")
+                right = labels[rows].expand(sets, -1).flatten()
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), right, reduction="sum")
                 adam.zero_grad()
                 (loss / len(rows)).backward()
                 adam.step()
             current = [each.detach() for each in weights]
-            found = (predict(dev, current) == targets.dev).double().mean(1)
+            found = (predict(dev, current) == wanted).double().mean(1)
             better = (found > scores) & (waited < PATIENCE)
             for kept, each in zip(best, current, strict=True):
                 kept[better] = each[better]

@@ -121,14 +121,15 @@ def read(
     """
     from tqdm import tqdm
 
-    pair = bool(getattr(model.config, "is_encoder_decoder", False))
+    writes = bool(getattr(model.config, "is_encoder_decoder", False))
     samples = [data.sample(text, target=False) for text in texts]
     numbers = {sample.number: k for k, sample in enumerate(samples)}
-    pooling = pooling or _default(model, data, samples[0], pair)
-    reader, found = model.get_encoder() if pair else model, Pooled(len(texts))
+    cls = getattr(data.tokenizer, "cls_token_id", None)
+    pooling = pooling or _default(model, cls, samples[0], writes)
+    reader, found = model.get_encoder() if writes else model, Pooled(len(texts))
     with tqdm(total=len(texts), desc=says, unit="text", leave=False, disable=not sys.stderr.isatty()) as bar:
         for batch in data.batches(samples):
-            vectors = one_pass(model, reader, batch, pooling, data.tokenizer.cls_token_id)
+            vectors = one_pass(model, reader, batch, pooling, cls)
             if not found.heads:
                 found.begin(vectors)
             found.write([numbers[sample.number] for sample in batch.samples], vectors)
@@ -136,10 +137,10 @@ def read(
     return found
 
 
-def _default(model: Any, data: Data, sample: Sample, pair: bool) -> Pooling:
-    if data.tokenizer.cls_token_id in sample.source.ids and not pair:
+def _default(model: Any, cls: int | None, sample: Sample, writes: bool) -> Pooling:
+    if cls in sample.source.ids and not writes:
         return "cls"
-    return "last" if any(site.kind == "decoder" for site in discover(model)) and not pair else "mean"
+    return "last" if any(site.kind == "decoder" for site in discover(model)) and not writes else "mean"
 
 
 def one_pass(model: Any, reader: Any, batch: Batch, pooling: Pooling, cls: int | None) -> dict[Key, Tensor]:

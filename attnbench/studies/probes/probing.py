@@ -72,6 +72,9 @@ class Trials:
         found.columns[:] = [
             sum(map(self.pooled.width, places)) * self.rows[TRAIN].shape[1] for places in sets
         ]
+        if classes == 1:  # a control whose first word is nearly always the same
+            found.dev[:], found.test[:] = (np.mean(labels[split] == 0) for split in (DEV, TEST))
+            return found
         shown = tqdm(
             total=len(sets), desc=self.says + what, unit="probe", leave=False, disable=not sys.stderr.isatty()
         )
