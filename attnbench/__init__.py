@@ -38,6 +38,7 @@ _PUBLIC = {
     "own_weights": "attnbench.engine.learning.training:own_weights",
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
+    "probing": "attnbench.studies.probes.probing",
     "realize": "attnbench.engine.realised.removal:realize",
     "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import Study as Study
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
+    from attnbench.studies.probes import probing as probing
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal
 else:

@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).with_name("plugins.md")
 MARK = "<!-- from here on written by: python docs/surface.py -->\n"
 GROUPS = {
     "A method": ("Method", "Site", "hookimpl", "NotApplicable", "UserError"),
-    "A study": ("Study", "View", "by_head"),
+    "A study": ("Study", "View", "by_head", "probing"),
     "Look at a model": ("discover", "sites", "layer_of", "watch", "head_sensitivity"),
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),

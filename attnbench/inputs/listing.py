@@ -12,6 +12,7 @@ from attnbench.inputs import models, tasks
 from attnbench.inputs.published import PUBLISHED
 
 BEGIN, END = "<!-- table: python -m attnbench.inputs.listing -->", "<!-- end -->"
+PROBING, PROBED = "<!-- probing: python -m attnbench.inputs.listing -->", "<!-- end of probing -->"
 METRICS = {
     "acc": "accuracy", "em": "exact match", "f1": "F1", "mcc": "Matthews correlation", "pearson": "Pearson",
     "spearman": "Spearman", "bleu": "BLEU", "chrf": "chrF", "pseudo_perplexity": "pseudo-perplexity",
@@ -99,6 +100,24 @@ def table() -> str:
         ("task", "what", "source", "licence", "metric", "evaluated on", "calibration")
     ]
     rows += [_row(task) for task in tasks.available().values()]
+    return _markdown(rows)
+
+
+def probing_table() -> str:
+    """Return the bundled probing tasks as a markdown table, from what their YAML files say."""
+    rows: list[tuple[str, ...]] = [("probing task", "level", "what", "data", "licence")]
+    for path in sorted((tasks.folder() / "probing").glob("*.yaml")):
+        content = tasks.read_yaml(path)
+        named = "/".join(filter(None, (content.get("dataset_path"), content.get("dataset_name"))))
+        data = f"Hub: `{named}`" if named else content["source"]
+        if "file" in content:
+            data = f"`source=`: SentEval's `{content['file']}`"
+        said = (content["level"], content["description"], data, content["licence"])
+        rows.append((f"`{content['probe']}`", *said))
+    return _markdown(rows)
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> str:
     lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -120,10 +139,12 @@ def _row(task: tasks.TaskFile) -> tuple[str, ...]:
 
 
 def main(path: Path) -> None:
-    """Write the table into a README, between its two marks."""
+    """Write the tables into a README, each between its two marks."""
     text = path.read_text(encoding="utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+    for begin, end, made in ((BEGIN, END, table()), (PROBING, PROBED, probing_table())):
+        before, after = text.partition(begin)[0], text.partition(end)[2]
+        text = f"{before}{begin}\n{made}{end}{after}"
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -114,8 +114,11 @@ class Data(Protocol):
     seed: int
     given: Sequence[Sample]
 
-    def sample(self, text: str, pair: str | None = None, **about: Any) -> Sample:
-        """Tokenise a text, or a pair, as the model reads it. Raises UserError where it is too long."""
+    def sample(self, text: str, pair: str | None = None, *, target: bool = True, **about: Any) -> Sample:
+        """Tokenise a text, or a pair, as the model reads it. Raises UserError where it is too long.
+
+        Without `target` an encoder-decoder writes nothing: enough for what looks at the encoder alone.
+        """
 
     def words(self, words: Sequence[str], **about: Any) -> Sample:
         """Tokenise a sentence that is split into words: `source.words` tells whose part each token is."""

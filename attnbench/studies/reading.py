@@ -33,9 +33,12 @@ class Reading:
         self.writes = bool(getattr(model.config, "is_encoder_decoder", False))
         self._count = itertools.count()
 
-    def sample(self, text: str, pair: str | None = None, **about: Any) -> Sample:
-        """Tokenise a text, or a pair, as the model reads it. Raises UserError where it is too long."""
-        return self._encoded(text if pair is None else f"{text} {pair}", about, text, pair)
+    def sample(self, text: str, pair: str | None = None, *, target: bool = True, **about: Any) -> Sample:
+        """Tokenise a text, or a pair, as the model reads it. Raises UserError where it is too long.
+
+        Without `target` an encoder-decoder writes nothing: enough for what looks at the encoder alone.
+        """
+        return self._encoded(text if pair is None else f"{text} {pair}", about, text, pair, target=target)
 
     def words(self, words: Sequence[str], **about: Any) -> Sample:
         """Tokenise a sentence that is split into words: `source.words` tells whose part each token is.
@@ -54,7 +57,9 @@ class Reading:
         found = np.asarray(ids, dtype=np.int64)
         return self._sample(self._plain(found), self.tokenizer.decode(found), about)
 
-    def _encoded(self, text: str, about: dict[str, Any], *given: Any, **options: Any) -> Sample:
+    def _encoded(
+        self, text: str, about: dict[str, Any], *given: Any, target: bool = True, **options: Any
+    ) -> Sample:
         fast = getattr(self.tokenizer, "is_fast", False)
         cut = {} if self.max_length is None else {"truncation": True, "max_length": self.max_length}
         found = self.tokenizer(
@@ -72,13 +77,13 @@ class Reading:
         )
         if "token_type_ids" in found and "token_type_ids" in self.tokenizer.model_input_names:
             about = {**about, "types": np.asarray(found["token_type_ids"])}
-        return self._sample(tokens, text, about)
+        return self._sample(tokens, text, about, target)
 
     def _plain(self, ids: np.ndarray) -> Tokens:
         special = np.isin(ids, self.tokenizer.all_special_ids)
         return Tokens(ids, special, tuple(map(str, self.tokenizer.convert_ids_to_tokens(ids.tolist()))))
 
-    def _sample(self, source: Tokens, text: str, about: dict[str, Any]) -> Sample:
+    def _sample(self, source: Tokens, text: str, about: dict[str, Any], decoded: bool = True) -> Sample:
         most, count = limits.longest(self.model, self.tokenizer), len(source.ids)
         if not count:
             raise UserError("a text without a token: give one with words")
@@ -87,7 +92,7 @@ class Reading:
                 f"text {text[:40]!r} has {count} tokens, the model takes {most}: cut it with "
                 f"--max-length {most}, or choose a model that takes more"
             )
-        target = self._written(source) if self.writes else None
+        target = self._written(source) if self.writes and decoded else None
         return Sample(next(self._count), source, target, text, about)
 
     def _written(self, source: Tokens) -> Tokens:

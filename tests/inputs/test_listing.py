@@ -17,9 +17,11 @@ BUNDLED = tasks.available()
 
 def test_the_table_of_tasks_is_what_their_files_say():
     text = (tasks.folder() / "README.md").read_text(encoding="utf-8")
-    assert f"{listing.BEGIN}\n{listing.table()}{listing.END}" in text, (
-        "run: python -m attnbench.inputs.listing"
-    )
+    for begin, table, end in (
+        (listing.BEGIN, listing.table(), listing.END),
+        (listing.PROBING, listing.probing_table(), listing.PROBED),
+    ):
+        assert f"{begin}\n{table}{end}" in text, "run: python -m attnbench.inputs.listing"
 
 
 @pytest.mark.parametrize("name", BUNDLED)

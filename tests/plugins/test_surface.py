@@ -23,8 +23,8 @@ OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
     "HardConcrete", "Heads", "Method", "NotApplicable", "Removal", "Site", "Study", "UserError", "View",
     "apply", "by_head", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl",
-    "kernels", "layer_of", "openness", "own_weights", "parse", "plugins", "realize", "run", "sidecar",
-    "sites", "testing", "train", "transform", "watch", "with_weights", "without_heads",
+    "kernels", "layer_of", "openness", "own_weights", "parse", "plugins", "probing", "realize", "run",
+    "sidecar", "sites", "testing", "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
