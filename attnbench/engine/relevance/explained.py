@@ -48,9 +48,10 @@ def positions(batch: dict[str, Tensor], like: Tensor, causal: bool) -> Tensor:
 def unlabelled(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return what the model reads, its labels aside: of a translation they become the decoder's input."""
     given = {key: value for key, value in batch.items() if key not in LABELS}
-    shifted: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    if getattr(model, "config", None) and model.config.is_encoder_decoder and "labels" in batch:
-        given.setdefault("decoder_input_ids", shifted(labels=batch["labels"]))
+    config: Any = model.config
+    if config.is_encoder_decoder and "labels" in batch and "decoder_input_ids" not in given:
+        shifted: Any = model.prepare_decoder_input_ids_from_labels
+        given["decoder_input_ids"] = shifted(labels=batch["labels"])
     return given
 
 

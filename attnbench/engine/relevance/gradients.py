@@ -27,17 +27,18 @@ def propagation(model: nn.Module, kind: Kind) -> Propagation:
 
         f(x), element by element, f(0) = 0     R_x = R_f                                identity
         a b, a @ b, both of the input          half of R to a, half to b                uniform
+        f(a) b, f(a) a gate, in "cp"           a constant: all to b                     as LXT does
         x / sigma in a norm                    sigma is a constant, the mean is not     identity
         softmax over keys, "attn"              its gradient: R_x = x (R_p - p sum R_p)  Taylor
                            "cp"                a constant: queries and keys are stopped
 
     Sources: Achtibat et al. 2024 (AttnLRP, https://arxiv.org/abs/2402.05602) and Ali et al. 2022 (CP-LRP,
-    https://arxiv.org/abs/2202.07304). Differs: no epsilon; in CP-LRP a gated MLP follows AttnLRP's uniform
-    rule (LXT, the code of the former, stops its gate).
+    https://arxiv.org/abs/2202.07304), whose paper has no gates: there as in LXT, the code of the former,
+    https://github.com/rachtibat/LRP-eXplains-Transformers. Differs: no epsilon.
     """
     rules: dict[str, Rule] = {
         **dict.fromkeys(ELEMENTWISE, _elementwise),
-        **dict.fromkeys(PRODUCTS, _product),
+        **dict.fromkeys(PRODUCTS, _gated if kind == "cp" else _product),
         **dict.fromkeys(("pow", "square", "var"), _second_moment),
         "layer_norm": _layer_norm,
         "rms_norm": _rms_norm,
@@ -59,16 +60,19 @@ class Identity(torch.autograd.Function):
         return gradients[0] * ctx.saved_tensors[0], None
 
 
+GATES: Any = Identity._backward_cls
+
+
 def identity(x: Tensor, y: Tensor) -> Tensor:
-    return Identity.apply(x, y)  # type: ignore[no-untyped-call]
+    return Identity.apply(x, y)
 
 
 def whole_activation(
     make: Callable[[Tensor, Tensor], Tensor],
 ) -> Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor] | None]:
     """Take transformers' activations, of several steps each, as one function f with f(0) = 0."""
-    classes = tuple(
-        {each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()} - {nn.Softplus}
+    classes: tuple[Any, ...] = tuple(
+        each[0] if isinstance(each, tuple) else each for each in ACT2CLS.values()
     )
     known: dict[nn.Module, bool] = {}
 
@@ -101,6 +105,14 @@ def _product(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str
     if len(followed(args)) > 2:
         raise at.refusal(f"a product of three ({func.__name__})")
     return func(*_halves(args), **kwargs)
+
+
+def _gated(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stop what comes straight from an activation, where the other operand does not."""
+    gates = [isinstance(x.grad_fn, GATES) for x in followed(args)]
+    if sum(gates) != 1 or len(gates) != 2 or len(args) != 2:
+        return _product(at, func, args, kwargs)
+    return func(*(x.detach() if isinstance(x.grad_fn, GATES) else x for x in args), **kwargs)
 
 
 def _halves(value: Any) -> Any:

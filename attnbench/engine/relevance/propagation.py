@@ -1,4 +1,4 @@
-"""Follow what a model computes of its first layer's input: by a rule, or by what needs none, or not at all."""
+"""Follow what a model computes of its first layer's input: by rules, or by what needs none, or refuse it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ Rule = Callable[["Propagation", Callable[..., Any], tuple[Any, ...], dict[str, A
 Whole = Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor] | None]
 
 # steps of autograd's graph that only move values: what is written at one place is read at others
-MOVING = frozenset(
-    "AccumulateGrad Alias AsStrided Cat Clone ConstantPadNd Copy CopySlices Expand Gather Index IndexSelect "
-    "MaskedFill Narrow Permute Repeat ReshapeAlias Roll Select Slice Split SplitWithSizes Squeeze Stack T "
-    "ToCopy Transpose Unbind Unsafe UnsafeSplit UnsafeView Unsqueeze View Where".split()
-)
+MOVING = frozenset([
+    "AccumulateGrad", "Alias", "AsStrided", "Cat", "Clone", "ConstantPadNd", "Copy", "CopySlices", "Expand",
+    "Gather", "Index", "IndexSelect", "MaskedFill", "Narrow", "Permute", "Repeat", "ReshapeAlias", "Roll",
+    "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "Unbind",
+    "Unsafe", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View", "Where",
+])  # fmt: skip
 # and steps that are linear in what is followed; which of a product's operands may be followed, one of them
-LINEAR = frozenset("Add Mean Neg Rsub Sub Sum Cumsum".split())
+LINEAR = frozenset(["Add", "Cumsum", "Mean", "Neg", "Rsub", "Sub", "Sum"])
 PRODUCTS: dict[str, tuple[int, ...]] = {
     "Addmm": (1, 2), "Baddbmm": (1, 2), "Bmm": (0, 1), "Convolution": (0, 1), "Mm": (0, 1), "Mul": (0, 1),
     "Mv": (0, 1),
