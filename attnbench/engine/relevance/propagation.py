@@ -19,7 +19,7 @@ PART_OF_METHODS = True  # heads:lrp ranks by what is propagated here
 # (propagation, function, args, kwargs) -> result; NotImplemented where it is no case for the rule
 Rule = Callable[["Propagation", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 # a module -> what makes its output of (input, output), None for one that is followed inside
-Whole = Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor] | None]
+Whole = Callable[[nn.Module], Callable[[Tensor, Tensor], Any] | None]
 
 # steps of autograd's graph that only move values: what is written at one place is read at others
 MOVING = frozenset([
@@ -93,7 +93,7 @@ class Propagation(TorchFunctionMode):
         rule = self.rules.get(name)
         result = NotImplemented if rule is None else rule(self, func, args, kwargs)
         if result is not NotImplemented:
-            self._trust(result)
+            self.trust(result)
             return result
         result = func(*args, **kwargs)
         self.require(followed(result), name)
@@ -132,7 +132,7 @@ class Propagation(TorchFunctionMode):
             return made_of[1] is None if len(made_of) > 1 else True
         return step in PRODUCTS and sum(made_of[k] is not None for k in PRODUCTS[step]) < 2
 
-    def _trust(self, result: Any) -> None:
+    def trust(self, result: Any) -> None:
         waiting = [tensor.grad_fn for tensor in followed(result) if tensor.grad_fn is not None]
         while waiting:
             node = waiting.pop()
@@ -159,7 +159,9 @@ class Propagation(TorchFunctionMode):
             assert make is not None
             with self.pause():
                 result = make(given, output)
-                self._trust(result)
+                if result is NotImplemented:
+                    raise self.refusal("what is computed")
+                self.trust(result)
         self.inside.pop()
         return result
 
