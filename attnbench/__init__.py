@@ -21,14 +21,17 @@ _PUBLIC = {
     "NotApplicable": "attnbench.errors:NotApplicable",
     "Removal": "attnbench_plugins.heads:Removal",
     "Site": "attnbench.methods.protocol:Site",
+    "Study": "attnbench.methods.study:Study",
     "UserError": "attnbench.errors:UserError",
+    "View": "attnbench.methods.study:View",
     "apply": "attnbench.engine.serving.attention:apply",
+    "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
     "discover": "attnbench.engine.places.sites:discover",
     "final_gate": "attnbench.engine.learning.gates:final_gate",
     "format": "attnbench.methods.spec:format",
     "head_sensitivity": "attnbench.engine.learning.gates:head_sensitivity",
-    "hookimpl": "attnbench.methods.plugins:hookimpl",
+    "hookimpl": "attnbench.methods.hooks:hookimpl",
     "kernels": "attnbench.engine.serving.kernels",
     "layer_of": "attnbench.engine.serving.dispatch:layer_of",
     "openness": "attnbench.engine.learning.gates:openness",
@@ -73,11 +76,14 @@ if TYPE_CHECKING:
     from attnbench.errors import UserError as UserError
     from attnbench.inputs.models import checkpoint as checkpoint
     from attnbench.methods import plugins as plugins
-    from attnbench.methods.plugins import hookimpl as hookimpl
+    from attnbench.methods.hooks import hookimpl as hookimpl
     from attnbench.methods.protocol import Method as Method
     from attnbench.methods.protocol import Site as Site
     from attnbench.methods.spec import format as format
     from attnbench.methods.spec import parse as parse
+    from attnbench.methods.study import Study as Study
+    from attnbench.methods.study import View as View
+    from attnbench.methods.study import by_head as by_head
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal
 else:

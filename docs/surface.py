@@ -19,6 +19,7 @@ DOCUMENT = Path(__file__).with_name("plugins.md")
 MARK = "<!-- from here on written by: python docs/surface.py -->\n"
 GROUPS = {
     "A method": ("Method", "Site", "hookimpl", "NotApplicable", "UserError"),
+    "A study": ("Study", "View", "by_head"),
     "Look at a model": ("discover", "sites", "layer_of", "watch", "head_sensitivity"),
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),
@@ -76,8 +77,9 @@ def _lines(name: str) -> Iterator[str]:
         return
     yield _line(name, thing)
     if inspect.isclass(thing):
-        for inner, own in vars(thing).items():
-            inherited = thing is not attnbench.Method and hasattr(attnbench.Method, inner)
+        own_base = thing in (attnbench.Method, attnbench.Study)
+        for inner, own in ({**vars(thing.__base__), **vars(thing)} if own_base else vars(thing)).items():
+            inherited = not own_base and hasattr(attnbench.Method, inner)
             if not inner.startswith("_") and inspect.isfunction(own) and not inherited:
                 yield _line(f"{name}.{inner}", own)
 

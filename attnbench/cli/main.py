@@ -25,6 +25,7 @@ from attnbench.cli import (
     new_method,
     run,
     stdout,
+    studies,
     tasks,
     verify,
 )
@@ -48,6 +49,7 @@ COMMANDS: dict[str, ModuleType] = {
     "verify": verify,
     "merge": merge,
     "methods": methods,
+    "studies": studies,
     "heads": heads,
     "export": export,
     "check": check,

@@ -49,7 +49,7 @@ def _named(text: str) -> list[str]:
     try:
         return list(dict.fromkeys(method.name for method in spec.parse(text)))
     except UserError:
-        raise spec.unknown_method(text) from None
+        raise spec.unknown_name(text) from None
 
 
 def _first_line(cls: type) -> str:

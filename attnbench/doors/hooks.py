@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attnbench.methods.plugins import hookimpl
+from attnbench.methods.hooks import hookimpl
 
 
 @hookimpl

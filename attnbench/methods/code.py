@@ -1,4 +1,4 @@
-"""A method's code as one hash: what is written there decides numbers, its words and layout do not."""
+"""The code of a method or a study as one hash: what it does counts, its words and layout do not."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import TypeGuard
 
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method
+from attnbench.methods.study import Study
 
 MARK = "PART_OF_METHODS"  # a file of the core that sets it counts for whatever imports from it
 
 
-def code_of(methods: Sequence[Method]) -> str:
+def code_of(methods: Sequence[Method | Study]) -> str:
     """Hash the methods' code: each class and its parents, and what else their files hold and use of others.
 
     Of a file count its functions, constants and classes that are no methods. Where something imported is
@@ -30,7 +31,7 @@ def code_of(methods: Sequence[Method]) -> str:
     classes = [
         cls
         for cls in dict.fromkeys(cls for method in methods for cls in type(method).__mro__)
-        if issubclass(cls, Method) and cls is not Method
+        if issubclass(cls, Method | Study) and cls not in (Method, Study)
     ]
     parts = set()
     waiting: list[str] = []
@@ -63,7 +64,7 @@ def _shared(module: str) -> list[ast.stmt]:
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef) and not _is_marked(module):
             found = getattr(sys.modules.get(module), node.name, None)
-            if isinstance(found, type) and issubclass(found, Method):
+            if isinstance(found, type) and issubclass(found, Method | Study):
                 continue
         if not _only_imports(node):
             kept.append(node)

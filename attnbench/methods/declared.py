@@ -1,4 +1,4 @@
-"""What a method's class has to declare before it is one: a name, fields that a spec can write, examples."""
+"""What a method or a study has to declare: a name, fields that a spec can write, examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 
 from attnbench.errors import UserError
 from attnbench.methods.fields import amount_field, require_fields
-from attnbench.methods.protocol import Method
+from attnbench.methods.protocol import Method, Term
+from attnbench.methods.study import Study, alone, observed
 
 NAME = re.compile(r"[a-z](-?[a-z])*(:[a-z](-?[a-z0-9])*)*")  # digits in a variant only: heads:l2
 WORD = re.compile(r"[a-z](?:-?[a-z0-9])*")  # a modifier, or the key of one
@@ -24,10 +25,21 @@ def place(cls: type) -> str:
 
 def require(cls: type[Method]) -> None:
     """Raise UserError, one line, for a class that no spec can stand for."""
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
+    _require(cls, Method, "method")
+
+
+def require_study(cls: type[Study]) -> None:
+    """Raise UserError for a class that no spec can stand for, or that looks at nothing."""
+    _require(cls, Study, "study")
+    if not (observed(cls) or alone(cls)):
+        raise UserError(f"{place(cls)} looks at nothing: override an observer, or run")
+
+
+def _require(cls: type[Method | Study], base: type[Term], what: str) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, base)):
         found = place(cls) if isinstance(cls, type) else f"{place(type(cls))}, an instance,"
         raise UserError(
-            f"{found} is no method: `register` takes a class that is a subclass of attnbench.Method"
+            f"{found} is no {what}: `register` takes a class that is a subclass of attnbench.{base.__name__}"
         )
     name = cls.__dict__.get("name", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -48,10 +60,10 @@ def require(cls: type[Method]) -> None:
     _require_examples(cls)
 
 
-def _require_dataclass(cls: type[Method]) -> None:
+def _require_dataclass(cls: type[Term]) -> None:
     """Raise UserError for an annotation that is no field: @dataclass was forgotten."""
     for base in cls.__mro__:
-        if issubclass(base, Method) and base is not Method:
+        if issubclass(base, Term) and base not in (Term, Method, Study):
             bare = [key for key, kind in inspect.get_annotations(base).items() if "ClassVar" not in str(kind)]
             lost = [key for key in bare if key not in cls.__dataclass_fields__]
             if lost:
@@ -60,7 +72,7 @@ def _require_dataclass(cls: type[Method]) -> None:
                 )
 
 
-def _require_words(cls: type[Method]) -> None:
+def _require_words(cls: type[Term]) -> None:
     """Raise UserError for a field whose name no spec can write; the amount's is never written."""
     for field in dataclasses.fields(cls):
         if field.init and field is not amount_field(cls) and not WORD.fullmatch(field.name.replace("_", "-")):
@@ -70,7 +82,7 @@ def _require_words(cls: type[Method]) -> None:
             )
 
 
-def _require_examples(cls: type[Method]) -> None:
+def _require_examples(cls: type[Method | Study]) -> None:
     """Raise UserError for examples that are no specs of this method."""
     given = cls.__dict__.get("examples", ())
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Describe a method from its class: formula, source, fields, stages, and what it does to a probability."""
+"""Describe a method or a study from its class, and what a method does to a probability."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import STAGES, Method, Site
 from attnbench.methods.spec import parse
+from attnbench.methods.study import Study, alone, observed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,19 @@ def describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def docstring(cls: type[Method]) -> tuple[str, dict[str, str]]:
+def describe_study(name: str) -> str:
+    """Return all that `attnbench studies NAME` shows."""
+    cls = registry().studies[name]
+    examples = f"e.g. {', '.join(cls.examples)}" if cls.examples else "examples: none yet"
+    first, parts = docstring(cls)
+    looks = "runs by itself" if alone(cls) else ", ".join(observed(cls))
+    facts = [("looks at", looks), ("runs on", ", ".join(cls.data)), ("defined", place(cls))]
+    lines = [f"{name}    {examples}", "", first, ""]
+    lines += [_wrapped(label, text) for label, text in (*parts.items(), *facts)]
+    return "\n".join([*lines, "", "fields", *_fields(cls)])
+
+
+def docstring(cls: type[Method | Study]) -> tuple[str, dict[str, str]]:
     """Split a docstring into its first line and what follows, by the words its sentences begin with."""
     first, _, rest = (inspect.getdoc(cls) or "").partition("\n")
     text = " ".join(rest.split())
@@ -74,7 +87,7 @@ def _declarations(cls: type[Method]) -> list[tuple[str, str]]:
     return said
 
 
-def _fields(cls: type[Method]) -> list[str]:
+def _fields(cls: type[Method | Study]) -> list[str]:
     amount, shown = amount_field(cls), []
     for field in sorted(dataclasses.fields(cls), key=lambda field: field is not amount):
         if not field.init:

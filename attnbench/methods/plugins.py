@@ -1,4 +1,4 @@
-"""Find methods and backends: built-ins, entry points, files and folders, all through the same hooks."""
+"""Find methods, studies and backends: built-ins, entry points, files, all through the same hooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import re
 import shlex
 import sys
@@ -19,43 +18,21 @@ from typing import Any
 import pluggy
 
 from attnbench.errors import UserError, described, near, near_file, said, tell
-from attnbench.methods import declared
+from attnbench.methods import declared, hooks
 from attnbench.methods.declared import place
+from attnbench.methods.hooks import PROJECT, Hooks, Misnamed
 from attnbench.methods.protocol import Method
+from attnbench.methods.study import Study
 
 __all__ = ["load", "registry"]
 
-PROJECT = "attnbench"
-
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-class Hooks:
-    """What a plugin may implement. Each hook hands over a `register` callable."""
-
-    @hookspec
-    def register_methods(self, register: Callable[[type[Method]], None]) -> None:
-        """Call `register(MethodClass)` for every method the plugin brings."""
-
-    @hookspec
-    def register_backends(self, register: Callable[[str, str], None]) -> None:
-        """Call `register(name, "package.module")` for every evaluation framework the plugin hands over to.
-
-        `attnbench NAME ARGUMENTS` then calls `main(ARGUMENTS)` of the module, a list of texts; what it
-        returns is the exit status.
-        """
-
-
-class Misnamed(Exception):
-    """A hook of another name or argument than any there is."""
-
 
 class Registry:
-    """The methods and backends of this process; of a name registered twice, the first is kept and named."""
+    """What plugins register in this process; of a name registered twice, the first is kept and named."""
 
     def __init__(self) -> None:
         self.methods: dict[str, type[Method]] = {}
+        self.studies: dict[str, type[Study]] = {}
         self.backends: dict[str, str] = {}
         self.broken: list[str] = []  # one line a plugin that could not be loaded
         self.contested: dict[str, str] = {}  # a method's name that several classes want -> where they are
@@ -67,13 +44,14 @@ class Registry:
         """Register one plugin module through the hooks; a second time changes nothing."""
         if self._manager.is_registered(module):
             return
-        self._require_hooks(module)
+        hooks.require(self._manager, module)
         others = self._manager.get_plugins()
         self._manager.register(module)
         try:
             self._manager.check_pending()
             for hook, register in (
                 ("register_methods", self._add_method),
+                ("register_studies", self._add_study),
                 ("register_backends", self._add_backend),
             ):
                 self._manager.subset_hook_caller(hook, remove_plugins=others)(register=register)
@@ -81,33 +59,18 @@ class Registry:
             self._manager.unregister(module)  # else every later plugin would be blamed for it
             raise
 
-    def _require_hooks(self, module: Any) -> None:
-        """Raise Misnamed for a hook of another name, or one with another argument than `register`."""
-        known = [name for name in vars(Hooks) if name.startswith("register_")]
-        for name in dir(module):
-            options = self._manager.parse_hookimpl_opts(module, name)
-            if options is None:
-                continue
-            hook = options.get("specname") or name
-            if hook not in known:
-                shown = " and ".join(f"{each}(register)" for each in known)
-                raise Misnamed(f"unknown hook '{hook}'.{near(hook, known, 0.8)} There are {shown}.")
-            given = [*inspect.signature(getattr(module, name)).parameters]
-            if given != ["register"]:
-                raise Misnamed(f"{hook}({', '.join(given)}): its argument is register: def {hook}(register)")
-
     def _add_method(self, cls: type[Method]) -> None:
         self._taken += 1
         declared.require(cls)
-        name = cls.name
-        if name in self.methods and self.methods[name] is not cls:
-            text = (
-                f"method '{name}' is registered twice: {place(self.methods[name])}, {place(cls)}. Rename one."
-            )
-            self.contested[name] = text
-            tell(text)
-            return
-        self.methods[name] = cls
+        if self.methods.setdefault(cls.name, cls) is not cls:
+            self.contested[cls.name] = _twice("method", self.methods[cls.name], cls)
+            tell(self.contested[cls.name])
+
+    def _add_study(self, cls: type[Study]) -> None:
+        self._taken += 1
+        declared.require_study(cls)
+        if self.studies.setdefault(cls.name, cls) is not cls:
+            tell(_twice("study", self.studies[cls.name], cls))
 
     def _add_backend(self, name: str, module: str) -> None:
         self._taken += 1
@@ -131,7 +94,8 @@ class Registry:
 
         Raises UserError for a mistake in what it registers, where it was `asked` for by its own path.
         """
-        before, taken = (dict(self.methods), dict(self.backends), dict(self.contested)), self._taken
+        before = {name: dict(vars(self)[name]) for name in ("methods", "studies", "backends", "contested")}
+        taken = self._taken
         try:
             module = load()
             new = not self._manager.is_registered(module)
@@ -143,30 +107,33 @@ class Registry:
         except BaseException as error:
             if asked and isinstance(error, UserError):
                 raise
-            self.methods, self.backends, self.contested = before
+            vars(self).update(before)
             told = isinstance(error, UserError | Misnamed)
             reason = said(error) if told else _reason(error)
             self._leave_out(f"plugin {source} is left out: {reason}")
 
     def _idle(self, source: str, module: Any, asked: bool) -> None:
-        """Tell of a plugin that registers nothing, where it was asked for or holds a method."""
+        """Tell of a plugin that registers nothing, where it was asked for or holds a method or a study."""
         held = getattr(module, "__dict__", {})
         own = [
             name
             for name, each in held.items()
-            if isinstance(each, type) and issubclass(each, Method) and each.__module__ == held.get("__name__")
+            if isinstance(each, type)
+            and issubclass(each, Method | Study)
+            and each.__module__ == held.get("__name__")
         ]
         if not asked and not own:  # a test, or what the plugins of a folder share
             return
         self._manager.unregister(module)
         cls = own[0] if own else "METHOD"
+        hook = "register_studies" if own and issubclass(held[cls], Study) else "register_methods"
         text = f"plugin {source} registers nothing: "
         if any(self._manager.parse_hookimpl_opts(module, name) for name in held):
             text += f"its hook never calls register({cls})"
-        elif "register_methods" in held:
-            text += "@hookimpl is missing above its def register_methods(register)"
+        elif hook in held:
+            text += f"@hookimpl is missing above its def {hook}(register)"
         else:
-            text += f"end it with @hookimpl def register_methods(register): register({cls})"
+            text += f"end it with @hookimpl def {hook}(register): register({cls})"
         if asked:
             raise UserError(text)
         self._leave_out(text)
@@ -175,6 +142,10 @@ class Registry:
         if line not in self.broken:
             self.broken.append(line)
             tell(line)
+
+
+def _twice(kind: str, first: type, second: type[Method | Study]) -> str:
+    return f"{kind} '{second.name}' is registered twice: {place(first)}, {place(second)}. Rename one."
 
 
 def _reason(error: BaseException) -> str:
@@ -212,9 +183,12 @@ def option(cls: type) -> str:
 
 
 def builtin_modules() -> list[str]:
-    folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
-    families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    return ["attnbench.doors.hooks", *(f"attnbench_plugins.{stem}" for stem in families)]
+    found = ["attnbench.doors.hooks"]
+    for package in ("attnbench_plugins", "attnbench_plugins.studies"):
+        folder = Path(importlib.import_module(package).__path__[0])
+        families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
+        found += [f"{package}.{stem}" for stem in families]
+    return found
 
 
 _registry: Registry | None = None

@@ -24,7 +24,8 @@ class Site:
     layer in the model's own list, from 0: layers that do not attend count too. `visible` is (batch, 1,
     queries, keys) and tells which keys each query may see (None: all of them). `offset` is the position of
     the first query row among the keys: 0, but for a KV cache or a tile of queries. Padding at either end of
-    an example is cut off before a stage sees it: key 0 is the example's first real token.
+    an example is cut off before a stage sees it: key 0 is the example's first real token. `examples` are
+    those of the batch that the tensor holds; none are named for `hidden`, which holds them all.
     """
 
     path: str
@@ -34,10 +35,25 @@ class Site:
     head_dim: int
     visible: Tensor | None = None
     offset: int = 0
+    examples: range = range(0)
 
 
 @dataclass
-class Method:
+class Term:
+    """What one term of a spec stands for: `on=` and `layers=` choose the sites that it is about."""
+
+    on: tuple[str, ...] = field(default=(), kw_only=True)
+    layers: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def selects(self, site: Site) -> bool:
+        """Tell whether `on=` and `layers=` include this site."""
+        return (not self.on or site.kind in self.on) and (
+            not self.layers or any(site.layer in layer_range(r) for r in self.layers)
+        )
+
+
+@dataclass
+class Method(Term):
     """One change to attention: a dataclass whose first field is its spec's amount (`prune80` is Prune(80)).
 
     Override the stages it changes; each gets a tensor and its `site`, and returns the tensor's replacement:
@@ -64,9 +80,6 @@ class Method:
     grows: ClassVar[str] = ""  # "sparsity": a larger amount leaves more attention exactly zero
     criterion: ClassVar[bool] = False  # `attnbench heads` takes it: at amount 0 `fit` only learns `scores_`
     empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
-
-    on: tuple[str, ...] = field(default=(), kw_only=True)
-    layers: tuple[str, ...] = field(default=(), kw_only=True)
 
     def hidden(self, hidden: Tensor, site: Site) -> Tensor:
         """Replace the input of a layer: (batch, tokens, hidden)."""
@@ -105,12 +118,6 @@ class Method:
         Raises NotApplicable for a method, or a model, where there is no such way.
         """
         raise NotApplicable(f"{self.name} is only simulated: it saves no work")
-
-    def selects(self, site: Site) -> bool:
-        """Tell whether `on=` and `layers=` include this site."""
-        return (not self.on or site.kind in self.on) and (
-            not self.layers or any(site.layer in layer_range(r) for r in self.layers)
-        )
 
 
 def layer_range(text: str) -> range:

@@ -1,11 +1,12 @@
-"""Read and write method specs: `prune80+logquant3` is (Prune(80), LogQuant(3))."""
+"""Read and write specs, of methods and of studies: `prune80+logquant3` is (Prune(80), LogQuant(3))."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,11 +14,43 @@ from attnbench.errors import UserError, described, near, said, unknown
 from attnbench.methods.declared import WORD
 from attnbench.methods.fields import amount_field, kind_of, required
 from attnbench.methods.plugins import option, registry
-from attnbench.methods.protocol import KINDS, Method, layer_range, overridden
+from attnbench.methods.protocol import KINDS, Method, Term, layer_range, overridden
+from attnbench.methods.study import Study
 
 TERM = re.compile(r"(?P<name>[a-z](?:-?[a-z])*)(?P<amount>\d+(?:\.\d+)?)?(?P<modifiers>(?::[^:]+)*)")
 VALUE = re.compile(r"[A-Za-z0-9._/~-]+")
-HINT = "`attnbench methods` lists them."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a term may name: methods or studies, and the command that lists them."""
+
+    word: str
+    known: Callable[[], Mapping[str, type[Any]]]
+    example: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        return f"attnbench {'studies' if self.word == 'study' else 'methods'}"
+
+    @property
+    def hint(self) -> str:
+        return f"`{self.command}` lists them."
+
+
+METHOD = Kind("method", lambda: registry().methods, "prune80 or heads50:entropy", ("dense",))
+STUDY = Kind("study", lambda: registry().studies, "sparsity or clamp4")
+
+
+def parse_study(text: str) -> Study:
+    """Read the spec of one study. Raises UserError naming what is wrong.
+
+    >>> parse_study("sparsity").name
+    'sparsity'
+    """
+    found: Study = _term(text.strip(), STUDY)
+    return found
 
 
 def parse(text: str) -> tuple[Method, ...]:
@@ -31,7 +64,7 @@ def parse(text: str) -> tuple[Method, ...]:
         return ()
     if "dense" in terms:
         raise UserError(f"'{text}': dense is the unmodified model and combines with nothing. Leave it out.")
-    methods = tuple(_term(term) for term in terms)
+    methods: tuple[Method, ...] = tuple(_term(term, METHOD) for term in terms)
     for place, method in enumerate(methods):
         for other in methods[:place]:
             if all("normalize" in overridden(each) for each in (method, other)) and _meet(method, other):
@@ -42,8 +75,8 @@ def parse(text: str) -> tuple[Method, ...]:
     return methods
 
 
-def format(methods: Sequence[Method]) -> str:
-    """Write methods as their canonical spec: variants first, no defaults, keys sorted, plain decimals."""
+def format(methods: Sequence[Term]) -> str:
+    """Write methods, or one study, as a canonical spec: variants first, no defaults, keys sorted."""
     return "+".join(_format_term(method) for method in methods) or "dense"
 
 
@@ -55,43 +88,43 @@ def _meet(a: Method, b: Method) -> bool:
     )
 
 
-def _term(term: str) -> Method:
+def _term(term: str, kind: Kind) -> Any:
     match = TERM.fullmatch(term)
-    if match and match["name"] == "dense":
+    if match and match["name"] == "dense" and kind is METHOD:
         raise UserError(f"'{term}': dense is the unmodified model and takes nothing. Write dense.")
     if not match:
-        raise UserError(f"'{term}' is not a method spec such as prune80 or heads50:entropy. {HINT}")
+        raise UserError(f"'{term}' is not a {kind.word} spec such as {kind.example}. {kind.hint}")
     words, pairs = [], []
     for modifier in match["modifiers"].split(":")[1:]:
         key, equals, value = modifier.partition("=")
         if not WORD.fullmatch(key) or (equals and not VALUE.fullmatch(value)):
-            raise UserError(f"'{term}': '{modifier}' is neither a word nor key=value. {HINT}")
+            raise UserError(f"'{term}': '{modifier}' is neither a word nor key=value. {kind.hint}")
         if equals:
             pairs.append((key, value))
         elif key in words:
             raise UserError(f"'{term}': '{key}' is given twice")
         else:
             words.append(key)
-    cls = _class(term, match["name"], words)
+    cls = _class(term, match["name"], words, kind)
     flags = [word for word in words if word not in cls.name.split(":")[1:]]
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     arguments: dict[str, Any] = {}
     amount = amount_field(cls)
     if match["amount"]:
         if amount is None:
-            raise UserError(f"'{term}': {cls.name} takes no amount. {_shown(cls)}")
+            raise UserError(f"'{term}': {cls.name} takes no amount. {_shown(cls, kind)}")
         arguments[amount.name] = _value(term, cls, amount, match["amount"])
     elif amount is not None and required(amount):
         raise UserError(f"'{term}': the amount ({amount.name}) is missing, as in {_example(cls)}")
     for flag in flags:
         field = fields.get(flag.replace("-", "_"))
         if field is None or not kind_of(cls, field).word:
-            raise _unknown_modifier(term, flag, cls, fields)
+            raise _unknown_modifier(term, flag, cls, fields, kind)
         arguments[field.name] = True
     for key, value in pairs:
         field = fields.get(key.replace("-", "_"))
         if field is None or field is amount:
-            raise _unknown_modifier(term, key, cls, fields)
+            raise _unknown_modifier(term, key, cls, fields, kind)
         if kind_of(cls, field).many:
             arguments[field.name] = (*arguments.get(field.name, ()), _value(term, cls, field, value))
         elif field.name in arguments:
@@ -101,32 +134,32 @@ def _term(term: str) -> Method:
     missing = next((name for name in fields if required(fields[name]) and name not in arguments), None)
     if missing is not None:
         key = missing.replace("_", "-")
-        raise UserError(f"'{term}': {key} is missing, as in {key}=... {_shown(cls)}")
+        raise UserError(f"'{term}': {key} is missing, as in {key}=... {_shown(cls, kind)}")
     try:
-        method = cls(**arguments)
-        for text in method.layers:
+        found = cls(**arguments)
+        for text in found.layers:
             layer_range(text)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"'{term}': {said(error)}. {_shown(cls)}") from None
+        raise UserError(f"'{term}': {said(error)}. {_shown(cls, kind)}") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise UserError(
-            f"'{term}': {cls.__name__} cannot be made: {described(error)}. {_shown(cls)}"
+            f"'{term}': {cls.__name__} cannot be made: {described(error)}. {_shown(cls, kind)}"
         ) from error
-    for kind in method.on:
-        if kind not in KINDS:
-            raise unknown("kind of attention", kind, KINDS, f"'{term}' takes on={'|'.join(KINDS)}.")
-    return method
+    for place in found.on:
+        if place not in KINDS:
+            raise unknown("kind of attention", place, KINDS, f"'{term}' takes on={'|'.join(KINDS)}.")
+    return found
 
 
-def _class(term: str, name: str, words: list[str]) -> type[Method]:
-    methods = registry().methods
+def _class(term: str, name: str, words: list[str], kind: Kind) -> type[Any]:
+    methods = kind.known()
     variants = {known: set(known.split(":")[1:]) for known in methods if known.split(":")[0] == name}
     if not variants:
-        raise unknown_method(name)
+        raise unknown_name(name, kind)
     fitting = [known for known, needed in variants.items() if needed <= set(words)]
     if not fitting:
         choices = ", ".join(sorted(":".join(known.split(":")[1:]) for known in variants))
@@ -138,21 +171,21 @@ def _class(term: str, name: str, words: list[str]) -> type[Method]:
     return methods[max(fitting, key=lambda known: len(variants[known]))]
 
 
-def unknown_method(name: str) -> UserError:
-    """Build the error for a name that no method has."""
-    known = {each.split(":")[0] for each in registry().methods} | {"dense"}
-    own = "" if near(name, known) else " A method of your own: --plugin FILE.py."
-    return unknown("method", name, known, HINT + own)
+def unknown_name(name: str, kind: Kind = METHOD) -> UserError:
+    """Build the error for a name that no method, or no study, has."""
+    known = {each.split(":")[0] for each in kind.known()} | {*kind.others}
+    own = "" if near(name, known) else f" A {kind.word} of your own: --plugin FILE.py."
+    return unknown(kind.word, name, known, kind.hint + own)
 
 
-def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str, Any]) -> UserError:
+def _unknown_modifier(term: str, token: str, cls: type[Any], fields: dict[str, Any], kind: Kind) -> UserError:
     base, *own = cls.name.split(":")
-    variants = [name.split(":")[1:] for name in registry().methods if name.startswith(base + ":")]
+    variants = [name.split(":")[1:] for name in kind.known() if name.startswith(base + ":")]
     known = sorted(name.replace("_", "-") for name in fields if fields[name] is not amount_field(cls))
     if f":{token}=" in term and (token in own or [token] in variants):
         return UserError(f"'{term}': {token} takes no value: it is a variant, as in {base}:{token}")
     if f":{token}=" not in term and token in known:
-        return UserError(f"'{term}': {token} takes a value, as in {token}=... {_shown(cls)}")
+        return UserError(f"'{term}': {token} takes a value, as in {token}=... {_shown(cls, kind)}")
     choices = [":".join(words) for words in variants]
     if any(token in words for words in variants):
         told = f"{' and '.join([*own, token])} do not combine" if own else f"{token} does not stand alone"
@@ -161,11 +194,11 @@ def _unknown_modifier(term: str, token: str, cls: type[Method], fields: dict[str
     return unknown(f"modifier of {cls.name}", token, known, f"'{term}' may use {', '.join(known)}.")
 
 
-def _shown(cls: type[Method]) -> str:
-    return f"`attnbench methods {cls.name}{option(cls)}` shows its fields."
+def _shown(cls: type[Any], kind: Kind) -> str:
+    return f"`{kind.command} {cls.name}{option(cls)}` shows its fields."
 
 
-def _value(term: str, cls: type[Method], field: dataclasses.Field[Any], text: str) -> Any:
+def _value(term: str, cls: type[Any], field: dataclasses.Field[Any], text: str) -> Any:
     try:
         return kind_of(cls, field).read(text, field.name)
     except ValueError as wanted:
@@ -173,7 +206,7 @@ def _value(term: str, cls: type[Method], field: dataclasses.Field[Any], text: st
         raise UserError(f"'{term}': {name} takes {wanted}, not '{text}'") from None
 
 
-def _example(cls: type[Method]) -> str:
+def _example(cls: type[Any]) -> str:
     return cls.examples[0] if cls.examples else cls.name
 
 
@@ -189,7 +222,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if made is dataclasses.MISSING else made()
 
 
-def _format_term(method: Method) -> str:
+def _format_term(method: Any) -> str:
     name, *variants = type(method).name.split(":")
     amount = amount_field(type(method))
     modifiers = []

@@ -83,7 +83,7 @@ class TapEngine(Engine):
             where = block.examples, slice(None), block.queries, block.keys
             at = Site(
                 place.site.path, place.site.kind, place.site.layer, probs.shape[1], place.site.head_dim,
-                block.visible, block.offset,
+                block.visible, block.offset, range(block.examples.start, block.examples.stop),
             )  # fmt: skip
             tile = probs[where] if probs.requires_grad else probs[where].clone()
             for stage in place.stages.probs:

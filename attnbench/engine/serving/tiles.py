@@ -59,7 +59,10 @@ def attend(
         at_once = queries if stages.whole or not scored else evenly(queries, _rows(row_bytes, budget))
         together = max(1, budget // (row_bytes * queries)) if scored else examples
         for part in block.part(together, at_once):
-            at = Site(site.path, site.kind, site.layer, heads, site.head_dim, part.visible, part.offset)
+            at = Site(
+                site.path, site.kind, site.layer, heads, site.head_dim, part.visible, part.offset,
+                range(part.examples.start, part.examples.stop),
+            )  # fmt: skip
             q = query[part.examples, :, part.queries]
             k, v = key[part.examples, :, part.keys], value[part.examples, :, part.keys]
             if groups > 1:
