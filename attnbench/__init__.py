@@ -27,6 +27,7 @@ _PUBLIC = {
     "apply": "attnbench.engine.serving.attention:apply",
     "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
+    "contributions": "attnbench.engine.relevance.contributions:contributions",
     "discover": "attnbench.engine.places.sites:discover",
     "final_gate": "attnbench.engine.learning.gates:final_gate",
     "format": "attnbench.methods.spec:format",
@@ -39,6 +40,7 @@ _PUBLIC = {
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
     "realize": "attnbench.engine.realised.removal:realize",
+    "relevance": "attnbench.engine.relevance.relevance:relevance",
     "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
     "sites": "attnbench.engine.places.sites",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
     from attnbench.engine.realised import sidecar as sidecar
     from attnbench.engine.realised.removal import realize as realize
     from attnbench.engine.realised.removal import without_heads as without_heads
+    from attnbench.engine.relevance.contributions import contributions as contributions
+    from attnbench.engine.relevance.relevance import relevance as relevance
     from attnbench.engine.serving import kernels as kernels
     from attnbench.engine.serving.attention import apply as apply
     from attnbench.engine.serving.attention import transform as transform

@@ -66,7 +66,7 @@ def contributions(model: nn.Module, batch: dict[str, Tensor]) -> list[Contributi
     are rescaled apart; the start token is one of the prefix (there a zero vector, left out).
     Patent notice: LRP is a patented technology, free of charge for personal and scientific purposes only, as
     the code of AttnLRP's authors says, https://github.com/rachtibat/LRP-eXplains-Transformers. This project's
-    licence grants no patent rights either.
+    licence covers no patent of others.
     """
     from attnbench.engine.relevance.explained import unlabelled
 

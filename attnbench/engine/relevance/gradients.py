@@ -29,8 +29,8 @@ def propagation(model: nn.Module, kind: Kind) -> Propagation:
         a b, a @ b, both of the input          half of R to a, half to b                uniform
         f(a) b, f(a) a gate, in "cp"           a constant: all to b                     as LXT does
         x / sigma in a norm                    sigma is a constant, the mean is not     identity
-        softmax over keys, "attn"              its gradient: R_x = x (R_p - p sum R_p)  Taylor
-                           "cp"                a constant: queries and keys are stopped
+        softmax over keys, in "attn"           its gradient: R_x = x (R_p - p sum R_p)  Taylor
+        queries @ keys, in "cp"                a constant, and the attention with it    stopped
 
     Sources: Achtibat et al. 2024 (AttnLRP, https://arxiv.org/abs/2402.05602) and Ali et al. 2022 (CP-LRP,
     https://arxiv.org/abs/2202.07304), whose paper has no gates: there as in LXT, the code of the former,
@@ -38,12 +38,14 @@ def propagation(model: nn.Module, kind: Kind) -> Propagation:
     """
     rules: dict[str, Rule] = {
         **dict.fromkeys(ELEMENTWISE, _elementwise),
-        **dict.fromkeys(PRODUCTS, _gated if kind == "cp" else _product),
+        **dict.fromkeys(PRODUCTS, _stopped if kind == "cp" else _product),
         **dict.fromkeys(("pow", "square", "var"), _second_moment),
+        "clamp": _unclamped,
         "layer_norm": _layer_norm,
         "rms_norm": _rms_norm,
-        "softmax": _stopped if kind == "cp" else _taylor,
     }
+    if kind == "attn":
+        rules["softmax"] = _taylor
     return Propagation(model, rules, whole_activation(identity), MOVING | LINEAR, products=True)
 
 
@@ -107,8 +109,10 @@ def _product(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return func(*_halves(args), **kwargs)
 
 
-def _gated(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Stop what comes straight from an activation, where the other operand does not."""
+def _stopped(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Stop queries and keys, and of a gate what comes straight from an activation, the other does not."""
+    if func.__name__ == "bmm" and at.path in at.attending and len(followed(args)) == 2:
+        return func(*(x.detach() for x in args), **kwargs)
     gates = [isinstance(x.grad_fn, GATES) for x in followed(args)]
     if sum(gates) != 1 or len(gates) != 2 or len(args) != 2:
         return _product(at, func, args, kwargs)
@@ -126,6 +130,12 @@ def _second_moment(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: di
     norm = at.inside and "Norm" in type(at.inside[-1]).__name__
     exponent = args[1] if len(args) > 1 and func.__name__ == "pow" else 2
     return func(*args, **kwargs).detach() if norm and exponent == 2 else NotImplemented
+
+
+def _unclamped(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Pass by a bound that nothing reaches, as T5's in float16."""
+    same = torch.equal(func(*args, **kwargs), args[0])
+    return args[0] if same else NotImplemented
 
 
 def _layer_norm(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -152,10 +162,6 @@ def _normed(
     result = wide * (wide.detach().square().mean(axes, keepdim=True) + floor).rsqrt()
     result = result if weight is None else result * weight
     return (result if bias is None else result + bias).to(input.dtype)
-
-
-def _stopped(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return func(*args, **kwargs).detach() if at.path in at.attending else NotImplemented
 
 
 def _taylor(at: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -37,7 +37,7 @@ class Places(Method):
     """
 
     starts: dict[str, Tensor] = field(default_factory=dict)
-    contexts: list[tuple[Key, int, Tensor]] = field(default_factory=list)  # of a tile: its first query
+    contexts: list[tuple[Key, range, Tensor]] = field(default_factory=list)  # of a tile: its examples
 
     def hidden(self, hidden: Tensor, site: Site) -> Tensor:
         if site.layer or site.kind in self.starts:
@@ -49,7 +49,7 @@ class Places(Method):
         return probs
 
     def context(self, context: Tensor, site: Site) -> Tensor:
-        self.contexts.append(((site.kind, site.layer), site.offset, context))
+        self.contexts.append(((site.kind, site.layer), site.examples, context))
         return context
 
 
@@ -67,7 +67,7 @@ def relevance(
     computes something that no rule covers, and where it keeps its attention to itself.
     Patent notice: LRP is a patented technology, free of charge for personal and scientific purposes only, as
     its authors' code says (LXT, https://github.com/rachtibat/LRP-eXplains-Transformers, whose licence grants
-    no patent rights). This project's licence does not either.
+    no patent rights). This project's licence covers no patent of others.
     """
     import torch
 
@@ -99,13 +99,8 @@ def relevance(
         for x, g in zip(inputs, found, strict=True)
     ]
     tokens = {kind: part.sum(-1) for kind, part in zip(places.starts, parts, strict=False)}
-    heads: dict[Key, list[Tensor]] = {}
-    for (key, offset, _), part in zip(places.contexts, parts[len(tokens) :], strict=True):
-        value, before = part.sum((2, 3)), heads.setdefault(key, [])  # (examples of the tile, heads)
-        if offset and before:  # the next range of the same examples' queries
-            before[-1] = before[-1] + value
-        else:
-            before.append(value)
-    return Relevance(
-        logits.detach().double().cpu(), {key: torch.cat(value) for key, value in heads.items()}, tokens
-    )
+    heads: dict[Key, Tensor] = {}
+    for (key, examples, context), part in zip(places.contexts, parts[len(tokens) :], strict=True):
+        empty = part.new_zeros(len(logits), context.shape[1])
+        heads.setdefault(key, empty)[examples.start : examples.stop] += part.sum((2, 3))
+    return Relevance(logits.detach().double().cpu(), heads, tokens)
