@@ -31,8 +31,8 @@ def top(output: Any, batch: dict[str, Tensor], causal: bool) -> Tensor:
     best = logits.amax(-1)
     if best.dim() == 1:
         return best
-    counted = positions(batch, best, causal).to(best)
-    return (best * counted).sum(-1) / counted.sum(-1).clamp(min=1)
+    counted = positions(batch, best, causal).to(best.device)
+    return best.masked_fill(~counted, 0).sum(-1) / counted.sum(-1).clamp(min=1)
 
 
 def positions(batch: dict[str, Tensor], like: Tensor, causal: bool) -> Tensor:
