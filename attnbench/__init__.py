@@ -23,7 +23,7 @@ _PUBLIC = {
     "Site": "attnbench.methods.protocol:Site",
     "Study": "attnbench.methods.study:Study",
     "UserError": "attnbench.errors:UserError",
-    "View": "attnbench.methods.study:View",
+    "View": "attnbench.methods.views:View",
     "apply": "attnbench.engine.serving.attention:apply",
     "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from attnbench.methods.spec import format as format
     from attnbench.methods.spec import parse as parse
     from attnbench.methods.study import Study as Study
-    from attnbench.methods.study import View as View
     from attnbench.methods.study import by_head as by_head
+    from attnbench.methods.views import View as View
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal
 else:

@@ -16,7 +16,8 @@ from attnbench.engine.serving.attention import apply, watch
 from attnbench.errors import NotApplicable, UserError, described
 from attnbench.methods import spec
 from attnbench.methods.protocol import Method, Site
-from attnbench.methods.study import OBSERVERS, TEXT, Batch, Sample, Study, View, alone, observed
+from attnbench.methods.study import OBSERVERS, Study, alone, observed
+from attnbench.methods.views import TEXT, Batch, Sample, View
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,8 +49,9 @@ class Pass:
     data: str
     method: str
     batch: Batch
+    number: int
     seen: Sequence[Seen]
-    memo: dict[Any, Tensor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def observers(self, shown: Sequence[str]) -> dict[str, Callable[[Tensor, Site], None]]:
         """Return a watcher for each stage that any of the studies looks at."""
@@ -100,7 +102,7 @@ class Pass:
         samples = self.batch.samples[examples.start : examples.stop]
         return View(
             site.path, site.kind, site.layer, site.heads, site.head_dim, site.visible, site.offset, examples,
-            samples, self.data, rows, columns, self.memo,
+            samples, self.data, self.number, rows, columns, self.memo,
         )  # fmt: skip
 
     def _places(self, kind: str) -> list[tuple[int, int]]:
@@ -135,10 +137,12 @@ def conduct(
     passes = {DENSE: (), **(methods or {})}
     seen = [_begun(model, study, passes) for study in studies]
     watching = [each for each in seen if not (each.absent or each.failed) and not _runs(each)]
+    number = 0
     for name, looking, given in _data_sets(watching, data, batches):
         for batch in given:
+            number += 1
             for method, applied in passes.items():
-                one = Pass(name, method, batch, looking)
+                one = Pass(name, method, batch, number, looking)
                 watchers = one.observers(shows(model))
                 with torch.no_grad(), apply(model, *applied), watch(model, **watchers):
                     model(**batch.inputs)

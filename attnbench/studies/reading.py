@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnbench.backends.encoders import limits
 from attnbench.errors import UserError
-from attnbench.methods.study import Batch, Sample, Tokens
+from attnbench.methods.views import Batch, Sample, Tokens
 
 TOKENS = 2048  # a batch
 WRITTEN = 64  # tokens at most that an encoder-decoder writes itself where no target is given
