@@ -39,12 +39,14 @@ _PUBLIC = {
     "own_weights": "attnbench.engine.learning.training:own_weights",
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
+    "rank_agreement": "attnbench.statistics.rank_agreement:rank_agreement",
     "realize": "attnbench.engine.realised.removal:realize",
     "relevance": "attnbench.engine.relevance.relevance:relevance",
     "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
     "sites": "attnbench.engine.places.sites",
     "testing": "attnbench.testing",
+    "top_logit": "attnbench.engine.relevance.explained:top_logit",
     "train": "attnbench.engine.learning.training:train",
     "transform": "attnbench.engine.serving.attention:transform",
     "watch": "attnbench.engine.serving.attention:watch",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from attnbench.engine.realised.removal import realize as realize
     from attnbench.engine.realised.removal import without_heads as without_heads
     from attnbench.engine.relevance.contributions import contributions as contributions
+    from attnbench.engine.relevance.explained import top_logit as top_logit
     from attnbench.engine.relevance.relevance import relevance as relevance
     from attnbench.engine.serving import kernels as kernels
     from attnbench.engine.serving.attention import apply as apply
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import Study as Study
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
+    from attnbench.statistics.rank_agreement import rank_agreement as rank_agreement
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal
 else:

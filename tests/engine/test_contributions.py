@@ -168,7 +168,7 @@ def test_the_rule_is_voitas_written_slowly_with_whole_jacobians():
     (found,) = contributions(model, {"input_ids": source[None], "decoder_input_ids": prefix[None]})
     np.testing.assert_allclose(found.source, at_source, atol=1e-9)
     np.testing.assert_allclose(found.prefix, at_prefix, atol=1e-9)
-    assert found.tokens.tolist() == expected.argmax(-1).tolist()
+    assert found.tokens.tolist() == expected.argmax(-1).tolist() and found.read.tolist() == [0, 7]
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -212,7 +212,9 @@ def test_the_reference_may_be_given_as_labels():
 
 def test_influence_and_entropies_are_those_of_the_parts():
     source = torch.tensor([[0.3, 0.1], [0.2, 0.2]]).double()
-    found = Contributions(source, torch.tensor([[0.6, 0.0], [0.3, 0.3]]).double(), torch.tensor([1, 2]))
+    found = Contributions(
+        source, torch.tensor([[0.6, 0.0], [0.3, 0.3]]).double(), *torch.tensor([[0, 7], [1, 2]])
+    )
     np.testing.assert_allclose(found.influence(), [2 * (0.75 + 0.5) / 2, 2 * (0.25 + 0.5) / 2])
     of_source, of_prefix = found.entropies()
     np.testing.assert_allclose(of_source, [-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), np.log(2)])

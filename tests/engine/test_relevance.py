@@ -14,7 +14,7 @@ from torch import nn
 
 from attnbench import NotApplicable, layer_of, relevance
 from attnbench.engine.places.sites import discover
-from attnbench.engine.relevance.explained import top
+from attnbench.engine.relevance.explained import top_logit as top
 
 
 def biasless(name):

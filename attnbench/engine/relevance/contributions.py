@@ -22,11 +22,13 @@ class Contributions:
     """Of one text, for each target position: parts of its top logit's relevance, which sum to 1.
 
     source (targets, source tokens); prefix (targets, targets): of the decoder's input, the start token
-    first, 0 for tokens still to come. tokens (targets,): the ids of the top logits.
+    first, 0 for tokens still to come. read, tokens (targets,): the ids that the decoder reads, and those of
+    the top logits.
     """
 
     source: Tensor
     prefix: Tensor
+    read: Tensor
     tokens: Tensor
 
     def influence(self) -> Tensor:
@@ -127,7 +129,7 @@ def _of_one(model: Any, source: Tensor, prefix: Tensor) -> Contributions:
     if not torch.allclose(total, torch.ones_like(total), atol=10 * NEAR):
         raise NotApplicable(f"contributions: {type(model).__name__} has inputs beside its first layers'")
     parts = (parts / total).cpu()
-    return Contributions(parts[:, : len(source)], parts[:, len(source) :], tokens.cpu())
+    return Contributions(parts[:, : len(source)], parts[:, len(source) :], prefix.cpu(), tokens.cpu())
 
 
 @contextlib.contextmanager

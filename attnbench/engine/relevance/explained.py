@@ -14,7 +14,7 @@ IGNORED = -100  # of a label: transformers' own
 LABELS = ("labels", "start_positions", "end_positions")
 
 
-def top(output: Any, batch: dict[str, Tensor], causal: bool) -> Tensor:
+def top_logit(output: Any, batch: dict[str, Tensor], causal: bool) -> Tensor:
     """Return the largest logit of each example's answer: (examples,).
 
     Of a classifier the top class's; of a reader of spans the top start's plus the top end's, among real

@@ -21,11 +21,13 @@ class Relevance:
     """Parts of the explained logit, in its units; what biases and norms' shifts take is in none.
 
     explained (examples,); heads: (kind, layer) -> (examples, heads), summed over queries and head_dim;
-    tokens: "encoder" or "decoder" -> (examples, tokens), of the first layer's input, 0 for padding.
+    sizes: the same with the sum over queries of absolute values; tokens: "encoder" or "decoder" ->
+    (examples, tokens), of the first layer's input, 0 for padding.
     """
 
     explained: Tensor
     heads: dict[Key, Tensor]
+    sizes: dict[Key, Tensor]
     tokens: dict[str, Tensor]
 
 
@@ -62,7 +64,7 @@ def relevance(
     rule says how gradients pass (`gradients.py`): CP-LRP ("cp"), in which queries and keys are constants and
     a model without biases keeps the sum; AttnLRP ("attn"); or as they are ("gradient"), which for a head is
     the sum over queries and keys of attention times its gradient. What is explained is
-    `explained.top`: a classifier's top class, the mean over positions of a language model's top token. No
+    `top_logit`: a classifier's top class, the mean over positions of a language model's top token. No
     example counts for another, nor does padding. Raises NotApplicable, with the module's name, where a model
     computes something that no rule covers, and where it keeps its attention to itself.
     Patent notice: LRP is a patented technology, free of charge for personal and scientific purposes only, as
@@ -89,7 +91,7 @@ def relevance(
             with following.open():
                 output = model(**given)
                 following.require(followed(tuple(output.values())), "its output")
-        logits = explained.top(output, batch, causal)
+        logits = explained.top_logit(output, batch, causal)
         if not places.starts or not places.contexts:
             raise NotApplicable(f"{type(model).__name__}: no layer's input and heads to follow")
         inputs = [*places.starts.values(), *(context for _, _, context in places.contexts)]
@@ -100,7 +102,9 @@ def relevance(
     ]
     tokens = {kind: part.sum(-1) for kind, part in zip(places.starts, parts, strict=False)}
     heads: dict[Key, Tensor] = {}
+    sizes: dict[Key, Tensor] = {}
     for (key, examples, context), part in zip(places.contexts, parts[len(tokens) :], strict=True):
-        empty = part.new_zeros(len(logits), context.shape[1])
-        heads.setdefault(key, empty)[examples.start : examples.stop] += part.sum((2, 3))
-    return Relevance(logits.detach().double().cpu(), heads, tokens)
+        by_query, where = part.sum(3), slice(examples.start, examples.stop)
+        for sums, value in ((heads, by_query), (sizes, by_query.abs())):
+            sums.setdefault(key, part.new_zeros(len(logits), context.shape[1]))[where] += value.sum(2)
+    return Relevance(logits.detach().double().cpu(), heads, sizes, tokens)
