@@ -27,6 +27,7 @@ _PUBLIC = {
     "apply": "attnbench.engine.serving.attention:apply",
     "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
+    "contributions": "attnbench.engine.relevance.contributions:contributions",
     "discover": "attnbench.engine.places.sites:discover",
     "final_gate": "attnbench.engine.learning.gates:final_gate",
     "format": "attnbench.methods.spec:format",
@@ -39,11 +40,14 @@ _PUBLIC = {
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
     "probing": "attnbench.studies.probes.probing",
+    "rank_agreement": "attnbench.statistics.rank_agreement:rank_agreement",
     "realize": "attnbench.engine.realised.removal:realize",
+    "relevance": "attnbench.engine.relevance.relevance:relevance",
     "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
     "sites": "attnbench.engine.places.sites",
     "testing": "attnbench.testing",
+    "top_logit": "attnbench.engine.relevance.explained:top_logit",
     "train": "attnbench.engine.learning.training:train",
     "transform": "attnbench.engine.serving.attention:transform",
     "watch": "attnbench.engine.serving.attention:watch",
@@ -68,6 +72,9 @@ if TYPE_CHECKING:
     from attnbench.engine.realised import sidecar as sidecar
     from attnbench.engine.realised.removal import realize as realize
     from attnbench.engine.realised.removal import without_heads as without_heads
+    from attnbench.engine.relevance.contributions import contributions as contributions
+    from attnbench.engine.relevance.explained import top_logit as top_logit
+    from attnbench.engine.relevance.relevance import relevance as relevance
     from attnbench.engine.serving import kernels as kernels
     from attnbench.engine.serving.attention import apply as apply
     from attnbench.engine.serving.attention import transform as transform
@@ -85,6 +92,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import Study as Study
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
+    from attnbench.statistics.rank_agreement import rank_agreement as rank_agreement
     from attnbench.studies.probes import probing as probing
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal

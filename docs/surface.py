@@ -21,6 +21,7 @@ GROUPS = {
     "A method": ("Method", "Site", "hookimpl", "NotApplicable", "UserError"),
     "A study": ("Study", "View", "by_head", "probing"),
     "Look at a model": ("discover", "sites", "layer_of", "watch", "head_sensitivity"),
+    "Pass relevance back": ("relevance", "contributions", "top_logit", "rank_agreement"),
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),
     "Remove heads": ("Heads", "Removal", "without_heads"),
