@@ -17,8 +17,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "HardConcrete": "attnbench.engine.learning.gates:HardConcrete",
     "Heads": "attnbench_plugins.heads:Heads",
+    "Kept": "attnbench.methods.prompt:Kept",
     "Method": "attnbench.methods.protocol:Method",
     "NotApplicable": "attnbench.errors:NotApplicable",
+    "Prompt": "attnbench.methods.prompt:Prompt",
     "Removal": "attnbench_plugins.heads:Removal",
     "Site": "attnbench.methods.protocol:Site",
     "UserError": "attnbench.errors:UserError",
@@ -35,6 +37,7 @@ _PUBLIC = {
     "own_weights": "attnbench.engine.learning.training:own_weights",
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
+    "prompts": "attnbench.engine.serving.prompts:prompts",
     "realize": "attnbench.engine.realised.removal:realize",
     "run": "attnbench.boards.result:run",
     "sidecar": "attnbench.engine.realised.sidecar",
@@ -69,11 +72,14 @@ if TYPE_CHECKING:
     from attnbench.engine.serving.attention import transform as transform
     from attnbench.engine.serving.attention import watch as watch
     from attnbench.engine.serving.dispatch import layer_of as layer_of
+    from attnbench.engine.serving.prompts import prompts as prompts
     from attnbench.errors import NotApplicable as NotApplicable
     from attnbench.errors import UserError as UserError
     from attnbench.inputs.models import checkpoint as checkpoint
     from attnbench.methods import plugins as plugins
     from attnbench.methods.plugins import hookimpl as hookimpl
+    from attnbench.methods.prompt import Kept as Kept
+    from attnbench.methods.prompt import Prompt as Prompt
     from attnbench.methods.protocol import Method as Method
     from attnbench.methods.protocol import Site as Site
     from attnbench.methods.spec import format as format
