@@ -53,6 +53,7 @@ class Applied:
     hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     guards: list[Guard | CacheGuard] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    cutting: set[str] = field(default_factory=set)  # the places where caches are cut
     tally: Tally = field(default_factory=Tally)
     scored: float = 0
     cut: float = 0
@@ -64,9 +65,9 @@ class Applied:
         cache   tokens kept of those seen
         kv      bits kept over 16 bits a value
         """
-        acting = sum(self in place.cutting for place in self.places)
+        acting = len(self.cutting)
         layers = sum(bool(place.site.heads) for place in self.places)
-        if not self.tally.seen or not acting:
+        if not self.tally.seen:
             return {}
         rest = layers - acting  # whole
         found = {"cache": self.tally.tokens, "kv": self.tally.bits}

@@ -185,8 +185,8 @@ class Cutting:
         for stage in self.place.stages.cache:
             given = replace(
                 prompt,
-                keys=prompt.keys if kept.keys is None else kept.keys,
-                values=prompt.values if kept.values is None else kept.values,
+                keys=prompt.keys if kept.keys is None else kept.keys[:],
+                values=prompt.values if kept.values is None else kept.values[:],
                 kept=kept,
                 later=queries[:, end:] if stage.ahead and after else None,
                 attend_later=(lambda: whole.probs(range(end, queries.shape[1]), start, end))

@@ -39,6 +39,7 @@ class Pass(threading.local):
         # what a cross-attention cannot tell by itself: where the decoder's queries stand, its padding
         self.rows: list[Rows] | None = None
         self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
+        self.depth = 0  # of calls of the model within each other
 
     def begin(self) -> None:
         self.calls.clear()
@@ -104,6 +105,7 @@ class Engine:
                 changed = {stage for method in acting for stage in _acting(place, method)}
                 if "cache" in changed:
                     place.cutting.append(applied)
+                    applied.cutting.add(place.key)
                 if changed & INSIDE:
                     place.reach.append(applied.hits)
                 elif "hidden" in changed and place.layer is not None:

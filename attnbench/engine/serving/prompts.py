@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +47,7 @@ def prompts(
     if lengths is not None and any(length is not None and length < 0 for length in lengths):
         raise UserError(f"a prompt has 0 tokens or more, not {min(each or 0 for each in lengths)}")
     told = Told([*lengths] if lengths is not None else [], lengths is not None)
-    body = body_of(model)
-    stack = _told.setdefault(body, [])
+    stack = _told.setdefault(model, [])
     stack.append(told)
     try:
         yield told
@@ -62,15 +62,21 @@ def prompts(
         applied.cut += sum(n * s / m if m else 0 for n, s, m in zip(counts, seen, later, strict=True))
 
 
-def body_of(model: nn.Module) -> nn.Module:
-    """Return the module that has the layers: it is called alone too, without a head."""
-    return getattr(model, "base_model", model)
+def told_of(bodies: Sequence[nn.Module]) -> Told | None:
+    """Return what was last told of a model's prompts, by the model itself or a body of it."""
+    return next((stack[-1] for body in bodies if (stack := _told.get(body))), None)
 
 
-def told_of(body: nn.Module) -> Told | None:
-    """Return what was last told of a model's prompts."""
-    stack = _told.get(body)
-    return stack[-1] if stack else None
+def bodies_of(model: nn.Module, paths: Iterable[str]) -> list[nn.Module]:
+    """List the modules that have all the places in them and take a cache: each may be called by itself."""
+    parts = [path.split(".") for path in paths]
+    shared = next((k for k, names in enumerate(zip(*parts, strict=False)) if len({*names}) > 1), 0)
+    found, module = list[nn.Module](), model
+    for name in (*parts[0][:shared], ""):
+        if "past_key_values" in inspect.signature(module.forward).parameters:
+            found.append(module)
+        module = getattr(module, name) if name else module
+    return found
 
 
 _numbers = itertools.count(1)

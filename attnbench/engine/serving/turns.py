@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench.engine.serving.prompts import Told, body_of, told_of
+from attnbench.engine.serving.prompts import Told, bodies_of, told_of
 from attnbench.engine.serving.rotations import Made, Turned
 from attnbench.errors import UserError
 
@@ -127,40 +127,40 @@ class Turn:
 
 
 def watching(model: nn.Module, engine: Any) -> list[Any]:
-    """Hook into a model's body, so that every pass has its turn while the engine cuts caches."""
-    body: Any = body_of(model)
-    signature = inspect.signature(body.forward)
+    """Hook into a model's bodies, so that every pass has its turn while the engine cuts caches."""
     paths = {module: path for path, module in model.named_modules() if path in engine.at}
+    bodies = bodies_of(model, paths.values())
 
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inner, engine.now.depth = engine.now.depth, engine.now.depth + 1
+        if inner:
+            return
         engine.now.turn = None
-        if not engine.cutters.number:
-            return
-        given = signature.bind_partial(*args, **kwargs).arguments
-        given |= given.pop("kwargs", {})
-        cache, caching = given.get("past_key_values"), given.get("use_cache")
-        caching = bool(body.config.use_cache if caching is None else caching) or cache is not None
-        engine.now.turn = Turn(engine.cutters.number, engine.layers, told_of(body), cache, caching)
+        if engine.cutters.number:
+            given = _given(module, args, kwargs)
+            cache, caching = given.get("past_key_values"), given.get("use_cache")
+            caching = bool(module.config.use_cache if caching is None else caching) or cache is not None
+            told = told_of(bodies)
+            engine.now.turn = Turn(engine.cutters.number, engine.layers, told, cache, caching)
 
-    def end(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        turn, engine.now.turn = engine.now.turn, None
-        if turn is None:
+    def end(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        engine.now.depth = max(0, engine.now.depth - 1)
+        if engine.now.depth:
             return
-        given = signature.bind_partial(*args, **kwargs).arguments
-        given |= given.pop("kwargs", {})
-        cache = given.get("past_key_values")
-        if cache is None:
-            cache = getattr(output, "past_key_values", None)
-        if cache is not None and hasattr(cache, "get_seq_length"):
+        turn, engine.now.turn = engine.now.turn, None
+        if turn is None or output is None:  # None where the pass broke off
+            return
+        cache = _given(module, args, kwargs).get("past_key_values")
+        cache = getattr(output, "past_key_values", None) if cache is None else cache
+        if hasattr(cache, "get_seq_length"):
             setattr(cache, HELD, turn.memory)
         for applied in engine.applied:
             applied.notes.update(note for _, note in turn.notes)
-        if turn.told is None:
-            for applied in engine.applied:
+            if turn.told is None:
                 applied.scored += sum(later for later, _ in turn.counts)
                 applied.cut += sum(cut for _, cut in turn.counts)
-            if not turn.caching and not turn.past:
-                engine.cutters.warn()
+        if turn.told is None and not turn.caching:
+            engine.cutters.warn()
 
     def turned(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         turn, given = engine.now.turn, kwargs.get("position_embeddings")
@@ -172,10 +172,16 @@ def watching(model: nn.Module, engine: Any) -> list[Any]:
             engine.now.turn.rotary.append((module, args, kwargs, output))
 
     off: Callable[..., Any] = torch.compiler.disable
-    handles = [body.register_forward_pre_hook(off(begin), with_kwargs=True)]
-    handles.append(body.register_forward_hook(off(end), with_kwargs=True))
+    handles = [body.register_forward_pre_hook(off(begin), with_kwargs=True) for body in bodies]
+    handles += [body.register_forward_hook(off(end), with_kwargs=True, always_call=True) for body in bodies]
     handles += [module.register_forward_pre_hook(off(turned), with_kwargs=True) for module in paths]
     for module in model.modules():
         if type(module).__name__.endswith("RotaryEmbedding"):
             handles.append(module.register_forward_hook(off(rotated), with_kwargs=True))
     return handles
+
+
+def _given(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return a call's arguments by name."""
+    found = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+    return found | found.pop("kwargs", {})
