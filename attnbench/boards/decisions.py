@@ -76,6 +76,8 @@ def _decide(
             against_dense.problem(item) or same_samples.other_samples(item, records[0]) for item in records
         ):
             return Outcome(claim, model, task, "not measured", pocket=section.pocket)
+        if any(map(against_dense.mostly_dense, sides)):
+            return Outcome(claim, model, task, "undecided", pocket=section.pocket)
         try:
             found.append(pairs.difference(sides[0], sides[1]))
         except pairs.Undefined:

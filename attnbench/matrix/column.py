@@ -225,9 +225,10 @@ class Column:
             **self._changed(found.outputs, methods, item),
         }
         if applied:
-            require_hits(applied)
+            item.receipt |= require_hits(applied)
         started = time.perf_counter()
         measured = measure(model, self.bench.batches(SAMPLES), methods)
+        measured |= applied.cached() if applied else {}
         if self.settings.measure:
             measured |= self._costs.of(methods)
         require_finite(measured)

@@ -15,7 +15,7 @@ from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
 from attnbench.statistics import inference, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
-from attnbench.statistics.row import LEVEL, Row
+from attnbench.statistics.row import LEVEL, MOSTLY, MOSTLY_DENSE, Row
 
 if TYPE_CHECKING:
     import pandas
@@ -202,7 +202,7 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         seconds=_seconds(members),
-        effect=_effect(effects) if name != "dense" else None,
+        effect=(_effect(effects) or mostly_dense(members)) if name != "dense" else None,
         check=_check(members),
     ).with_costs(members)  # fmt: skip
 
@@ -210,6 +210,11 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
 def _check(members: Sequence[Record]) -> str | None:
     said = [str(item.provenance.get("check")).partition(":")[0] for item in members]
     return next((word for word in (verdicts.FAILED, verdicts.UNCHECKED) if word in said), None)
+
+
+def mostly_dense(members: Sequence[Record]) -> str | None:
+    """Say so where most of what is scored saw no cut cache though a method cuts them."""
+    return MOSTLY_DENSE if any(item.receipt.get("cut", 1) < MOSTLY for item in members) else None
 
 
 def _effect(effects: Sequence[str | None]) -> str | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 LEVEL = 0.05
+MOSTLY, MOSTLY_DENSE = 0.5, "mostly dense"  # fewer scored tokens than that saw a cut cache
 LARGEST = 700.0  # of a logarithm: a percentage of more is no float
 
 

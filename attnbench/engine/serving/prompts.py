@@ -17,6 +17,7 @@ from attnbench.engine.places import routing
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, overridden
 
+SHORTEST = 2  # tokens of a prompt
 FULL = ("full_attention", "sliding_attention")  # of a configuration's layer_types
 
 
@@ -65,6 +66,12 @@ def prompts(
 def told_of(bodies: Sequence[nn.Module]) -> Told | None:
     """Return what was last told of a model's prompts, by the model itself or a body of it."""
     return next((stack[-1] for body in bodies if (stack := _told.get(body))), None)
+
+
+def cuts(model: nn.Module) -> bool:
+    """Tell whether methods cut a model's caches at the moment."""
+    cutters = getattr(routing.serving(model), "cutters", None)
+    return cutters is not None and bool(cutters.number)
 
 
 def bodies_of(model: nn.Module, paths: Iterable[str]) -> list[nn.Module]:

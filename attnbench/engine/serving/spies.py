@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnbench.engine.serving.attention import apply
 from attnbench.engine.serving.guard import Guard, StageError
+from attnbench.engine.serving.prompts import prompts
 from attnbench.methods.prompt import Kept, Prompt
 from attnbench.methods.protocol import Method, Site, overridden
 
@@ -62,7 +63,8 @@ def spied(methods: Sequence[Method], see: Seen, copies: bool = False) -> Sequenc
 def blame(model: Any, methods: Sequence[Method], inputs: dict[str, Tensor]) -> str:
     """Say which stage at which site made the first non-finite value, or nothing."""
     origin, look = first_nonfinite()
-    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look, copies=True)):
+    watched = spied(copy.deepcopy(list(methods)), look, copies=True)
+    with torch.no_grad(), apply(model, *watched), prompts(model, None):
         model(**inputs)
     return "".join(origin)
 

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnbench.engine.serving.prompts import Told, bodies_of, told_of
+from attnbench.engine.serving.prompts import SHORTEST, Told, bodies_of, told_of
 from attnbench.engine.serving.rotations import Made, Turned
 from attnbench.errors import UserError
 
 HELD = "_attnbench_prompts"  # an attribute of a cache: copies of it take what is left of its prompts along
-SHORTEST = 2  # tokens of a prompt
 
 
 @dataclass
