@@ -253,7 +253,7 @@ def test_what_cannot_be_cut_is_refused(llama):
             with attnbench.apply(llama, Odd()), attnbench.prompts(llama, lengths[:3]):
                 llama(**batch)
     for name in ("bert", "t5"):
-        with pytest.raises(NotApplicable, match="has an encoder"), attnbench.apply(tiny(name), Odd()):
+        with pytest.raises(NotApplicable, match="a model with an encoder"), attnbench.apply(tiny(name), Odd()):
             pass
     linear = copy.deepcopy(llama)
     attnbench.discover(linear)

@@ -181,7 +181,7 @@ class Cutting:
             turning=_together([chunk.turned for chunk in chunks], end),
         )  # fmt: skip
         site, kept = replace(self.place.site, layers=self.turn.layers, rank=self.place.rank), Kept()
-        after = queries.shape[1] > end
+        after = queries.shape[1] > end and not self.turn.caching  # else they are only the first of them
         for stage in self.place.stages.cache:
             given = replace(
                 prompt,

@@ -120,10 +120,10 @@ def require_caches(model: nn.Module | None, methods: Sequence[Method], places: S
     cutting = [method.name or type(method).__name__ for method in methods if "cache" in overridden(method)]
     if not cutting or model is None:
         return
-    name, why = type(model).__name__, f"{cutting[0]} cuts what a decoder remembers of its prompt"
+    why = f"{cutting[0]} cuts what a decoder remembers of its prompt"
     if any(place.site.kind != "decoder" for place in places if place.site.heads):
-        raise NotApplicable(f"{why}: {name} has an encoder")
+        raise NotApplicable(f"{why}: a model with an encoder has none, or another")
     config: Any = getattr(model, "config", None)
     types = getattr(config.get_text_config(), "layer_types", None) or ()
     if others := [each for each in types if each not in FULL]:
-        raise NotApplicable(f"{why}: {name} has layers of {others[0].replace('_', ' ')}")
+        raise NotApplicable(f"{why}: this model has layers of {others[0].replace('_', ' ')}")
