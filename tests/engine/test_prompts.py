@@ -249,11 +249,14 @@ def test_what_cannot_be_cut_is_refused(llama):
                 rest(llama, batch, dense, [0, 1, 2, 3])
         with attnbench.apply(llama, Odd()), pytest.raises(UserError, match="filled before the block"):
             rest(llama, batch, before, [0, 1, 2, 3])
-        with pytest.raises(UserError, match="3 lengths of prompts were told for a batch of 4"):  # noqa: SIM117
+        with pytest.raises(UserError, match="3 lengths of prompts were told for a"):  # noqa: SIM117
             with attnbench.apply(llama, Odd()), attnbench.prompts(llama, lengths[:3]):
                 llama(**batch)
     for name in ("bert", "t5"):
-        with pytest.raises(NotApplicable, match="a model with an encoder"), attnbench.apply(tiny(name), Odd()):
+        with (
+            pytest.raises(NotApplicable, match="a model with an encoder"),
+            attnbench.apply(tiny(name), Odd()),
+        ):
             pass
     linear = copy.deepcopy(llama)
     attnbench.discover(linear)
