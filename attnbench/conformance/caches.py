@@ -42,7 +42,7 @@ def _pieces(
     real, gap = tiny.real(subject.family, inputs), 0.0
     expected = subject.run(inputs, model=model)[real]
     for pieces in ways:
-        made = [DynamicCache(config=model.config)]
+        made: list[Any] = [DynamicCache(config=model.config)]
         made += [StaticCache(config=model.config, max_cache_len=16)] if static else []
         for cache in made:
             found, done = [], 0

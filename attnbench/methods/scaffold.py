@@ -51,9 +51,7 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
         if path.exists():
             raise UserError(f"{path} is there already: move it away or give another --output DIR.")
     title = "".join(map(str.capitalize, re.split("[-:]", name)))
-    if title in ("Any", "Kept", "Method", "Prompt", "Site", "Tensor") or keyword.iskeyword(
-        title
-    ):  # it would hide an import
+    if title in IMPORTED or keyword.iskeyword(title):
         title += "Method"
     words = {"name": name, "file": method.name, "title": title}
     words |= OF_PROMPTS if kind == "cache" else PLAIN
