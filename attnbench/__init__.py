@@ -17,8 +17,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "HardConcrete": "attnbench.engine.learning.gates:HardConcrete",
     "Heads": "attnbench_plugins.heads:Heads",
+    "Kept": "attnbench.methods.prompt:Kept",
     "Method": "attnbench.methods.protocol:Method",
     "NotApplicable": "attnbench.errors:NotApplicable",
+    "Prompt": "attnbench.methods.prompt:Prompt",
     "Removal": "attnbench_plugins.heads:Removal",
     "Site": "attnbench.methods.protocol:Site",
     "Study": "attnbench.methods.study:Study",
@@ -40,6 +42,7 @@ _PUBLIC = {
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
     "probing": "attnbench.studies.probes.probing",
+    "prompts": "attnbench.engine.serving.prompts:prompts",
     "rank_agreement": "attnbench.statistics.rank_agreement:rank_agreement",
     "realize": "attnbench.engine.realised.removal:realize",
     "relevance": "attnbench.engine.relevance.relevance:relevance",
@@ -80,11 +83,14 @@ if TYPE_CHECKING:
     from attnbench.engine.serving.attention import transform as transform
     from attnbench.engine.serving.attention import watch as watch
     from attnbench.engine.serving.dispatch import layer_of as layer_of
+    from attnbench.engine.serving.prompts import prompts as prompts
     from attnbench.errors import NotApplicable as NotApplicable
     from attnbench.errors import UserError as UserError
     from attnbench.inputs.models import checkpoint as checkpoint
     from attnbench.methods import plugins as plugins
     from attnbench.methods.hooks import hookimpl as hookimpl
+    from attnbench.methods.prompt import Kept as Kept
+    from attnbench.methods.prompt import Prompt as Prompt
     from attnbench.methods.protocol import Method as Method
     from attnbench.methods.protocol import Site as Site
     from attnbench.methods.spec import format as format

@@ -18,14 +18,14 @@ import attnbench
 DOCUMENT = Path(__file__).with_name("plugins.md")
 MARK = "<!-- from here on written by: python docs/surface.py -->\n"
 GROUPS = {
-    "A method": ("Method", "Site", "hookimpl", "NotApplicable", "UserError"),
+    "A method": ("Method", "Site", "Prompt", "Kept", "hookimpl", "NotApplicable", "UserError"),
     "A study": ("Study", "View", "by_head", "probing"),
     "Look at a model": ("discover", "sites", "layer_of", "watch", "head_sensitivity"),
     "Pass relevance back": ("relevance", "contributions", "top_logit", "rank_agreement"),
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),
     "Remove heads": ("Heads", "Removal", "without_heads"),
-    "Use methods": ("apply", "realize", "transform", "parse", "format", "plugins", "testing"),
+    "Use methods": ("apply", "prompts", "realize", "transform", "parse", "format", "plugins", "testing"),
     "Measure": ("run", "checkpoint", "sidecar"),
 }
 WITHOUT = """

@@ -61,7 +61,7 @@ def evaluate(board: Board) -> list[Outcome]:
 def _decide(
     claim: Claim, model: str, task: str, methods: dict[str, list[Record]], section: Section
 ) -> Outcome:
-    from attnbench.statistics import against_dense, pairs, same_samples
+    from attnbench.statistics import against_dense, pairs, receipts, same_samples
 
     found: list[Difference] = []
     for names in claim.pairs:
@@ -76,6 +76,8 @@ def _decide(
             against_dense.problem(item) or same_samples.other_samples(item, records[0]) for item in records
         ):
             return Outcome(claim, model, task, "not measured", pocket=section.pocket)
+        if any(map(receipts.mostly_dense, sides)):
+            return Outcome(claim, model, task, "undecided", pocket=section.pocket)
         if claim.bound is not None:
             return _bounded(claim, model, task, sides[0], section.pocket)
         try:

@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench new-method`."""
     parser.add_argument("name", help="as in my-method or heads:mine")
     parser.add_argument(
-        "--kind", default="transform", metavar="KIND", help="transform, calibrated or trained (transform)"
+        "--kind",
+        default="transform",
+        metavar="KIND",
+        help="transform, calibrated, trained or cache (transform)",
     )
     parser.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
 

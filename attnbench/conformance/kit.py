@@ -99,7 +99,7 @@ def _source_checks() -> dict[str, Any]:
 
 
 def _family_checks() -> dict[str, Any]:
-    from attnbench.conformance import integrity, learned, promises, strength
+    from attnbench.conformance import caches, integrity, learned, promises, strength
 
     return {
         "sites": promises.sites_hit,
@@ -115,6 +115,7 @@ def _family_checks() -> dict[str, Any]:
         "restored": integrity.restored,
         "realized": integrity.realized,
         "generation": promises.generation,
+        "caches": caches.cut,
         "gradients": promises.gradients,
         "effect": strength.effect,
         "dtypes": strength.dtypes,

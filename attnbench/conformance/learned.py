@@ -21,6 +21,7 @@ from attnbench.measures.measure import summary
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit
 
 OTHER_BATCHES = ((1, 6, 5), (7, 2, 3))  # of the 12 samples that are else three times four
+LONGER = 40  # tokens, of which more are kept than what is protected
 DRAWS = 3  # other seeds, of which one has to be seen
 
 
@@ -87,7 +88,7 @@ def reseeded(subject: Subject, seed: int) -> str:
     drawing = {at: term.seed for at, term in enumerate(subject.terms) if hasattr(term, "seed")}
     if not drawing:
         raise NotApplicable("has no `seed`")
-    inputs = subject.sample(seed)
+    inputs = subject.sample(seed, LONGER) if subject.cuts else subject.sample(seed)
     learned, outputs = list(map(fitted, subject.fitted)), subject.run(inputs)
     for at, own in drawing.items():
         for more in range(1, DRAWS + 1):

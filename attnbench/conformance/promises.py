@@ -40,8 +40,9 @@ def sites_hit(subject: Subject, seed: int) -> str:
         for site in sites.discover(model)
         if method.selects(site)
     }
-    with torch.no_grad(), apply(model, *methods) as applied:
-        tiny.outputs(model, subject.sample(seed))
+    inputs = subject.sample(seed)
+    with torch.no_grad(), apply(model, *methods) as applied, subject.prompts(model, inputs):
+        tiny.outputs(model, inputs)
     missed = [words for key, words in wanted.items() if key not in called]
     if missed:
         raise Fault(missed[0] + (f", and {len(missed) - 1} more" if len(missed) > 1 else ""))
@@ -100,6 +101,7 @@ def causal(subject: Subject, seed: int) -> str:
     """Tokens after t leave outputs up to t bit-equal."""
     if not tiny.FAMILIES[subject.family].causal:
         raise NotApplicable("sees both ways")
+    require_no_oracle(subject)
     inputs = subject.batch(tiny.samples(subject.family, (128, 14, 14, 10), seed))
     key = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
     tokens, real = inputs[key], tiny.real(subject.family, inputs)
@@ -112,6 +114,12 @@ def causal(subject: Subject, seed: int) -> str:
             worst(after[at, : t + 1], before[at, : t + 1]), f"tokens after {t} change outputs up to {t}", 0.0
         )
     return "bit-equal"
+
+
+def require_no_oracle(subject: Subject) -> None:
+    """Raise NotApplicable for a method that says it looks ahead."""
+    if any(term.ahead for term in subject.terms):
+        raise NotApplicable("looks ahead, as it says: a reference")
 
 
 @confirmed
@@ -145,6 +153,7 @@ def generation(subject: Subject, seed: int) -> str:
     family = tiny.FAMILIES[subject.family]
     if not family.causal:
         raise NotApplicable("generates nothing")
+    require_no_oracle(subject)
     gap = _generated(subject, seed, subject.shared, "with a cache")
     if subject.family == "llama":
         gap = max(
@@ -159,7 +168,8 @@ def _generated(subject: Subject, seed: int, model: Any, how: str) -> float:
     prompts = {key: inputs[key] for key in ("input_ids", "attention_mask")}
     runs = []
     for cache in (True, False):
-        with torch.no_grad(), apply(model, *subject.methods()):
+        told = subject.prompts(model, prompts, spare=1)
+        with torch.no_grad(), apply(model, *subject.methods()), told:
             runs.append(
                 model.generate(
                     **prompts, max_new_tokens=6, do_sample=False, use_cache=cache,
@@ -188,7 +198,8 @@ def gradients(subject: Subject, seed: int) -> str:
             touched.append(f"{Guard(method, stage).at(site)} is not finite where a gradient is needed")
 
     try:
-        with torch.enable_grad(), apply(model, *spied(subject.methods(), look)):
+        told = subject.prompts(model, inputs)
+        with torch.enable_grad(), apply(model, *spied(subject.methods(), look)), told:
             found = tiny.outputs(model, inputs)
             if found.requires_grad:
                 found.square().mean().backward()

@@ -54,11 +54,11 @@ def check_study(text: str, families: Sequence[str] = ()) -> Report:
     """
     study = spec.parse_study(text)
     report = Report(text)
-    for name, check in (("spec", _registered), ("docstring", _described)):
-        report.outcomes.append(outcome_of(name, "", functools.partial(check, study)))
+    for name, told in (("spec", _registered), ("docstring", _described)):
+        report.outcomes.append(outcome_of(name, "", functools.partial(told, study)))
     if alone(type(study)) or TEXT not in type(study).data:
-        told = "brings its own texts and passes: its own tests hold it"
-        report.outcomes.append(Outcome("batch", "", "n/a", told))
+        reason = "brings its own texts and passes: its own tests hold it"
+        report.outcomes.append(Outcome("batch", "", "n/a", reason))
         return report
     ran = []
     for family in families or tiny.FAMILIES:

@@ -17,8 +17,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from attnbench.conformance import seeds, tiny
 from attnbench.engine.learning import fit
 from attnbench.engine.serving.attention import apply
+from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import described
-from attnbench.methods.protocol import Method
+from attnbench.methods.protocol import Method, overridden
 
 TOLERANCE = 1e-5
 
@@ -70,8 +71,21 @@ class Subject:
     ) -> Tensor:
         """Return the outputs (batch, tokens, ...) with the methods applied, without gradients."""
         model = self.shared if model is None else model
-        with torch.no_grad(), apply(model, *(self.methods() if methods is None else methods)):
+        methods = self.methods() if methods is None else methods
+        with torch.no_grad(), apply(model, *methods), self.prompts(model, inputs):
             return tiny.outputs(model, inputs)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a term cuts caches: then three quarters of every text are its prompt."""
+        return any("cache" in overridden(term) for term in self.terms)
+
+    def prompts(self, model: Any, inputs: dict[str, Tensor], spare: int | None = None) -> Any:
+        """Tell where prompts end, of which `spare` tokens are left out at the end."""
+        if not self.cuts:
+            return contextlib.nullcontext()
+        tokens = inputs["attention_mask"].sum(1)
+        return prompts(model, (tokens * 3 // 4 if spare is None else tokens - spare).tolist())
 
     def sample(self, seed: int, length: int = 12) -> dict[str, Tensor]:
         return self.batch(tiny.samples(self.family, (length,) * 2, seed))

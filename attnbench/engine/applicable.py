@@ -19,6 +19,7 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
     from attnbench.engine.serving import tapped
     from attnbench.engine.serving.applied import require_reach
     from attnbench.engine.serving.dispatch import Engine
+    from attnbench.engine.serving.prompts import require_caches
 
     for method in methods:
         text = spec.format([method])
@@ -28,7 +29,9 @@ def require_sites(model: Any, methods: Sequence[Method]) -> None:
             raise TypeError(
                 f"{text} overrides no stage: `attnbench check {text}{option(type(method))}` says more"
             )
-        chosen = require_reach(method, text, Engine(model).places)
+        places = Engine(model).places
+        require_caches(model, [method], places)
+        chosen = require_reach(method, text, places)
         if method.rows == "all" and any(site.kind != "encoder" for site in chosen):
             raise NotApplicable(f"{text} needs all query rows: in a decoder it would see the future")
         tapped.require(model, [method])

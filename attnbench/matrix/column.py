@@ -230,12 +230,13 @@ class Column:
         effect = answered.effect(self.dense, own, self.settings.dtype)
         item.receipt = {"sites_expected": expected, "sites_hit": hit, **effect}
         if applied:
-            require_hits(applied)
+            item.receipt |= require_hits(applied)
         form = self.bench.prepared.form
         faithful = fidelity.compared(form, found.metrics, self.dense, own) if methods else {}
         item.scores |= faithful
         started = time.perf_counter()
         measured = measure(model, self.bench.batches(SAMPLES), methods)
+        measured |= applied.cached() if applied else {}
         if self.settings.measure:
             measured |= self._costs.of(methods)
         if faithful:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attnbench.engine.serving.attention import apply, watch
 from attnbench.engine.serving.dispatch import ATTENTION
+from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable
 from attnbench.measures.peak import peak_memory
 from attnbench.methods.protocol import Method, Site, overridden
@@ -131,7 +132,8 @@ def skipped(model: nn.Module, methods: Sequence[Method], batches: Sequence[Batch
         products = torch.where(silent, 2 * tile["seen"], tile["zero"] + tile["both"])
         total += 2 * site.head_dim * int(products.sum())
 
-    with torch.no_grad(), apply(model, *methods), watch(model, scores=scores, probs=probs, context=context):
+    looking = watch(model, scores=scores, probs=probs, context=context)
+    with torch.no_grad(), apply(model, *methods), looking, prompts(model, None):
         for batch in batches:
             model(**batch)
     return total

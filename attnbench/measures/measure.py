@@ -63,12 +63,14 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
                 a site, mean over both
     heads       share of heads whose context is not all zero
     divergence  mean total variation 1/2 sum_k |p - p_dense| between a query's attention with and without the
-                methods, for the same input to the site
+                methods, for the same input to the site; null where one changes queries or keys, before which
+                nobody looks
     """
     import torch
 
     from attnbench.engine.serving.attention import apply, watch
     from attnbench.engine.serving.dispatch import ATTENTION
+    from attnbench.engine.serving.prompts import prompts
 
     if not any(ATTENTION & set(overridden(method)) for method in methods):
         return {}
@@ -109,6 +111,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     def as_it_is(probs: Tensor, site: Site) -> None:
         dense[site.kind, site.layer] = probs.float().clone()
 
+    blind = any({"queries", "keys"} & set(overridden(method)) for method in methods)
     by_tap = softmax.needed(model)  # where there is nothing but probabilities, a silent head has none
     with (
         torch.no_grad(),
@@ -117,7 +120,8 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         watch(model, probs=beside) if by_tap else watch(model, probs=after, context=outputs),
     ):
         for batch in batches:
-            model(**batch)
+            with prompts(model, None):  # of evaluation samples: what is done to a cache is counted there
+                model(**batch)
     heads = torch.cat(list(silent.values()))
     return {
         "sparsity": zeros["zero"] / zeros["visible"],
@@ -125,7 +129,7 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         "bits": math.log2(codes.most) if codes.few() else None,
         "entropy": sum(codes.entropies) / len(codes.entropies) if codes.few() else None,
         "heads": float(1 - heads.float().mean()),
-        "divergence": zeros["distance"] / zeros["rows"],
+        "divergence": None if blind else zeros["distance"] / zeros["rows"],
         "samples": sum(len(batch["input_ids"]) for batch in batches),
     }
 

@@ -11,7 +11,7 @@ import re
 
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
-from attnbench.methods.protocol import STAGES, Method
+from attnbench.methods.protocol import Method, stages_of
 
 JI = "https://aclanthology.org/2021.findings-acl.363/"
 FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order
@@ -110,7 +110,7 @@ def _lines(cls: type[Method]) -> list[str]:
 
 
 def _stages(cls: type[Method]) -> str:
-    changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]
+    changed = [*stages_of(cls)]
     return ", ".join(["fit"] * (cls.fit is not Method.fit) + changed)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attnbench.methods.declared import place
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
-from attnbench.methods.protocol import STAGES, Method, Site
+from attnbench.methods.protocol import Method, Site, stages_of
 from attnbench.methods.spec import parse
 from attnbench.methods.study import Study, alone, observed
 
@@ -32,7 +32,7 @@ def describe(name: str) -> str:
     lines = [f"{name}    {examples}", ""]
     first, parts = docstring(cls)
     lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
-    changed = [stage for stage in STAGES if getattr(cls, stage) is not getattr(Method, stage)]
+    changed = [*stages_of(cls)]
     fits = cls.fit is not Method.fit
     stages = ("fit, then " if fits else "") + (", ".join(changed) or "none")
     facts = [("stages", stages), ("defined", place(cls)), *_declarations(cls)]

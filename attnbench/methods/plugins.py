@@ -183,12 +183,10 @@ def option(cls: type) -> str:
 
 
 def builtin_modules() -> list[str]:
-    found = ["attnbench.doors.hooks"]
-    for package in ("attnbench_plugins", "attnbench_plugins.studies"):
-        folder = Path(importlib.import_module(package).__path__[0])
-        families = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-        found += [f"{package}.{stem}" for stem in families]
-    return found
+    folder = Path(importlib.import_module("attnbench_plugins").__path__[0])
+    files = [*sorted(folder.glob("*.py")), *sorted(folder.glob("[!_]*/*.py"))]
+    names = [path.relative_to(folder).with_suffix("").parts for path in files if path.stem[0] != "_"]
+    return ["attnbench.doors.hooks", *(".".join(("attnbench_plugins", *parts)) for parts in names)]
 
 
 _registry: Registry | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attnbench.errors import NotApplicable
+from attnbench.methods.prompt import Kept, Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-STAGES = ("hidden", "scores", "normalize", "probs", "context")
+STAGES = ("hidden", "queries", "keys", "values", "cache", "scores", "normalize", "probs", "context")
 KINDS = ("encoder", "decoder", "cross")
 SCORED, LEFT = ("scores_", "gates_"), "alive_"  # learned per head, (kind, layer) -> (heads,): drawn as a map
 
@@ -25,7 +28,8 @@ class Site:
     queries, keys) and tells which keys each query may see (None: all of them). `offset` is the position of
     the first query row among the keys: 0, but for a KV cache or a tile of queries. Padding at either end of
     an example is cut off before a stage sees it: key 0 is the example's first real token. `examples` are
-    those of the batch that the tensor holds; none are named for `hidden`, which holds them all.
+    those of the batch that the tensor holds; none are named for `hidden`, which holds them all. `layers`
+    counts the layers that have a cache and `rank`, from 0, is this one's place among them: for `cache` alone.
     """
 
     path: str
@@ -36,6 +40,8 @@ class Site:
     visible: Tensor | None = None
     offset: int = 0
     examples: range = range(0)
+    layers: int = 0
+    rank: int = 0
 
 
 @dataclass
@@ -59,11 +65,15 @@ class Method(Term):
     Override the stages it changes; each gets a tensor and its `site`, and returns the tensor's replacement:
 
         hidden     (batch, tokens, hidden)                 input of a layer
+        queries    (batch, heads, tokens, head_dim)        as they enter attention, each token by itself
+        keys       (batch, key-value heads, tokens, head_dim)          likewise
+        values     (batch, key-value heads, tokens, head_dim)          likewise
         scores     (batch, heads, queries, keys)           before the softmax, masked; hide a key with -inf
         normalize  (batch, heads, queries, keys) -> same   instead of the softmax (entmax)
         probs      (batch, heads, queries, keys)           after it
         context    (batch, heads, queries, head_dim)       probs @ values, before the output projection
 
+    Override `cache(prompt, site)` instead to change what the queries after a prompt see of it.
     Override `fit(model, batches)` to learn from data first (`batches`: a list of dicts for `model(**batch)`,
     labels included where the task has them); what it learns ends in an underscore and is stored with the
     record. Raise ValueError in `__post_init__` for an amount out of range. A stage may edit its tensor in
@@ -80,10 +90,38 @@ class Method(Term):
     grows: ClassVar[str] = ""  # "sparsity": a larger amount leaves more attention exactly zero
     criterion: ClassVar[bool] = False  # `attnbench heads` takes it: at amount 0 `fit` only learns `scores_`
     empty: ClassVar[Literal["zeros", "uniform"]] = "zeros"  # what a query with no visible key left attends to
+    ahead: ClassVar[bool] = False  # `cache` looks at the queries after the prompt: a reference
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in inspect.get_annotations(cls):
+            if name in STAGES and name not in vars(cls):
+                setattr(cls, name, dataclasses.field())  # else the stage would be the field's default
 
     def hidden(self, hidden: Tensor, site: Site) -> Tensor:
         """Replace the input of a layer: (batch, tokens, hidden)."""
         return hidden
+
+    def queries(self, queries: Tensor, site: Site) -> Tensor:
+        """Replace the queries, each token by itself: (batch, heads, tokens, head_dim)."""
+        return queries
+
+    def keys(self, keys: Tensor, site: Site) -> Tensor:
+        """Replace the keys, each token by itself: (batch, key-value heads, tokens, head_dim)."""
+        return keys
+
+    def values(self, values: Tensor, site: Site) -> Tensor:
+        """Replace the values, each token by itself: (batch, key-value heads, tokens, head_dim)."""
+        return values
+
+    def cache(self, prompt: Prompt, site: Site) -> Kept:
+        """Say what is kept of one example's prompt at one site, once, when the prompt is complete.
+
+        The prompt's own queries have attended to all of it; those after it see what is kept. Nothing of a
+        prompt may be remembered. Not applicable where there is no cache: encoders, encoder-decoders, layers
+        without softmax.
+        """
+        return Kept()
 
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         """Replace the masked scores before the softmax: (batch, heads, queries, keys)."""
@@ -130,7 +168,13 @@ def layer_range(text: str) -> range:
 
 def overridden(method: Method) -> tuple[str, ...]:
     """List the stages that a method changes."""
-    return tuple(stage for stage in STAGES if getattr(type(method), stage) is not getattr(Method, stage))
+    return stages_of(type(method))
+
+
+def stages_of(cls: type[Method]) -> tuple[str, ...]:
+    """List the stages that a class overrides; a field of the same name is none."""
+    found = ((stage, getattr(cls, stage, None)) for stage in STAGES)
+    return tuple(name for name, own in found if callable(own) and own is not getattr(Method, name))
 
 
 def needs_fit(method: Method) -> bool:

@@ -11,7 +11,16 @@ from pathlib import Path
 from attnbench.errors import UserError, require_folder, unknown
 from attnbench.methods.declared import NAME, RESERVED
 from attnbench.methods.plugins import option, registry
-from attnbench.methods.templates import HEAD, KINDS, TAIL, TEST
+from attnbench.methods.templates import HEAD, KINDS, OF_PROMPTS, PLAIN, TAIL, TEST
+
+IMPORTED = (
+    "Any",
+    "Kept",
+    "Method",
+    "Prompt",
+    "Site",
+    "Tensor",
+)  # no class of these names: it would hide them
 
 
 def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple[Path, Path]:
@@ -42,9 +51,10 @@ def write(name: str, kind: str = "transform", folder: str | Path = ".") -> tuple
         if path.exists():
             raise UserError(f"{path} is there already: move it away or give another --output DIR.")
     title = "".join(map(str.capitalize, re.split("[-:]", name)))
-    if title in ("Any", "Method", "Site", "Tensor") or keyword.iskeyword(title):  # it would hide an import
+    if title in IMPORTED or keyword.iskeyword(title):
         title += "Method"
     words = {"name": name, "file": method.name, "title": title}
+    words |= OF_PROMPTS if kind == "cache" else PLAIN
     base, *variant = name.split(":")
     body, formula = KINDS[kind]
     written = (HEAD + body + TAIL).format(**words)

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnbench import Method, hookimpl
+from attnbench import {public}
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from attnbench import Site
+{shown}
 
 
 '''
@@ -137,6 +135,32 @@ class {title}(Method):
         return context * self.gates_[site.kind, site.layer].to(context.dtype)[:, None, None]
 '''
 
+CACHE = '''@dataclass
+class {title}(Method):
+    """Keep the tokens of a prompt whose values have the largest norm.
+
+    Of n tokens each key-value head keeps the n - floor(n p / 100) of the largest L2 norm of their value, ties
+    to the lower index. Shapes: values (key-value heads, tokens, head_dim). Source:
+    https://arxiv.org/abs/1706.03762.
+    """  # <- one imperative line, the formula, the shapes, where it comes from
+
+    name = "{name}"
+    examples = ("{name}50", "{name}20")  # <- specs that the tests run
+    zero = 0  # <- the amount that changes nothing, where there is one
+
+    percent: float  # the first field is the amount in the spec: `{name}50`
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent < 100:
+            raise ValueError("the share to evict is at least 0 and under 100 percent")
+
+    def cache(self, prompt: Prompt, site: Site) -> Kept:  # one example at one site; nothing may be remembered
+        keep = prompt.tokens - int(prompt.tokens * self.percent / 100)
+        worth = prompt.values.float().norm(dim=-1)  # <- by what tokens are chosen: keys, values, probs(rows)
+        order = worth.argsort(dim=-1, descending=True, stable=True)
+        return Kept(tokens=order.argsort(dim=-1) < keep)  # <- and keys= or values= where they change
+'''
+
 TEST = '''"""{title} keeps every promise that `attnbench check` knows of, and computes its formula."""
 
 from __future__ import annotations
@@ -197,8 +221,30 @@ def test_its_formula():
     assert found[0, :, 0].tolist() == [[2.0, 4.0], [0.5, 1.0]]  # <- by hand
 """
 
+FORMULA_CACHE = """
+
+def test_its_formula():
+    import torch
+
+    from attnbench import Prompt, Site, parse
+
+    (method,) = parse("{name}50")
+    values = torch.tensor([[[3.0], [-4.0], [1.0], [2.0]]])  # (key-value heads, tokens, head_dim)
+    prompt = Prompt(values, values, values, attend=lambda rows: values)
+    found = method.cache(prompt, Site("", "decoder", 0, heads=1, head_dim=1))
+    assert found.tokens.tolist() == [[True, True, False, False]]  # <- by hand
+"""
+
+# what a file imports of attnbench, and what for its annotations
+PLAIN = {
+    "public": "Method, hookimpl",
+    "shown": "    from torch import Tensor\n\n    from attnbench import Site",
+}
+OF_PROMPTS = {"public": "Kept, Method, hookimpl", "shown": "    from attnbench import Prompt, Site"}
+
 KINDS = {
     "transform": (TRANSFORM, FORMULA),
     "calibrated": (CALIBRATED, FORMULA_CALIBRATED),
     "trained": (TRAINED, FORMULA_TRAINED),
+    "cache": (CACHE, FORMULA_CACHE),
 }

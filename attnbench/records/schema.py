@@ -90,11 +90,11 @@ TABLE: Table = {
     },
     "receipt": {
         "sites_expected": COUNT, "sites_hit": COUNT, "changed": SHARE,
-        "effect": _one_of("applied", "no effect"),
+        "effect": _one_of("applied", "no effect"), "cut": SHARE, "notes": {EACH: COUNT},
     },
     "measured": {
         "sparsity": SHARE, "nominal": SHARE, "bits": AMOUNT.or_null(), "entropy": AMOUNT.or_null(),
-        "heads": SHARE, "divergence": AMOUNT, "samples": COUNT,
+        "heads": SHARE, "divergence": AMOUNT.or_null(), "samples": COUNT, "cache": SHARE, "kv": AMOUNT,
         "fidelity": {
             EACH: {"value": AMOUNT.needed(), "low": AMOUNT.needed(), "high": AMOUNT.needed()},
         },

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench.errors import UserError
-from attnbench.methods import controls, verdicts
+from attnbench.methods import controls
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import inference, same_samples
+from attnbench.statistics import inference, receipts, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
 from attnbench.statistics.row import LEVEL, Row
 
@@ -191,7 +191,6 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
     known = [entry["value"] for entry in entries if entry["value"] is not None]
     values = [float(value) for value in known] if len(known) == len(entries) else []
     scores = members[0].scores.get(metric)
-    effects = [item.receipt.get("effect") for item in members]
     return Row(
         model, task, name, metric,
         samples=0 if scores is None else len(scores),
@@ -202,22 +201,9 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         seed_high=max(values) if len(values) > 1 else None,
         higher_is_better=bool(entries[0].get("higher_is_better", True)),
         seconds=_seconds(members),
-        effect=_effect(effects) if name != "dense" else None,
-        check=_check(members),
+        effect=(receipts.effect(members) or receipts.mostly_dense(members)) if name != "dense" else None,
+        check=receipts.check(members),
     ).with_costs(members)  # fmt: skip
-
-
-def _check(members: Sequence[Record]) -> str | None:
-    said = [str(item.provenance.get("check")).partition(":")[0] for item in members]
-    return next((word for word in (verdicts.FAILED, verdicts.UNCHECKED) if word in said), None)
-
-
-def _effect(effects: Sequence[str | None]) -> str | None:
-    """Say what changed nothing: the method, or some of its seeds."""
-    idle = effects.count("no effect")
-    if idle == len(effects):
-        return "no effect"
-    return f"{idle} of {len(effects)} seeds without effect" if idle else None
 
 
 def scale_of(kind: str, arrays: Sequence[Array]) -> str:

@@ -102,7 +102,7 @@ class Pass:
         samples = self.batch.samples[examples.start : examples.stop]
         return View(
             site.path, site.kind, site.layer, site.heads, site.head_dim, site.visible, site.offset, examples,
-            samples, self.data, self.number, rows, columns, self.memo,
+            samples=samples, data=self.data, batch=self.number, rows=rows, columns=columns, memo=self.memo,
         )  # fmt: skip
 
     def _places(self, kind: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from attnbench.cli import main
 from attnbench.errors import UserError
 from attnbench.methods import scaffold
 
-KINDS = ("transform", "calibrated", "trained")
+KINDS = ("transform", "calibrated", "trained", "cache")
 FAMILIES = ("bert", "llama", "bart")
 
 
@@ -26,7 +26,7 @@ def test_what_is_written_passes_as_it_stands(kind, name, fresh_registry, tmp_pat
     method, test = scaffold.write(name, kind, tmp_path)
     fresh_registry.load([str(method)])
     specs = expand(name)
-    assert specs and all(needs_fit(parse(spec)[0]) == (kind != "transform") for spec in specs)
+    assert specs and all(needs_fit(parse(spec)[0]) == (kind in ("calibrated", "trained")) for spec in specs)
     report = check_method(specs[0], families=FAMILIES)
     assert report.ok, str(report)
     compile(test.read_text(encoding="utf-8"), str(test), "exec")

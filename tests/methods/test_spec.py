@@ -104,11 +104,13 @@ def test_every_example_is_canonical():
             assert cls in map(type, parse(example))
 
 
-def _values(field):
-    kind = str(field.type)
+def _values(cls, field):
+    kind, choices = str(field.type), kind_of(cls, field).choices
+    if choices:
+        return st.sampled_from(choices)
     if field.name == "on":
         return st.lists(st.sampled_from(["encoder", "decoder", "cross"]), max_size=3).map(tuple)
-    if field.name == "layers":
+    if field.name in ("layers", "skip"):
         return st.lists(st.sampled_from(["0", "3", "0-5", "11-12"]), max_size=3).map(tuple)
     if field.name == "off":
         return st.lists(st.sampled_from(["0.1", "3.5", "4"]), min_size=1, max_size=3).map(tuple)
@@ -123,7 +125,9 @@ def _values(field):
 def terms(draw):
     cls = draw(st.sampled_from(sorted(registry().methods.values(), key=lambda cls: cls.name)))
     amount = amount_field(cls)
-    values = {f.name: draw(_values(f)) for f in dataclasses.fields(cls) if f is amount or draw(st.booleans())}
+    values = {
+        f.name: draw(_values(cls, f)) for f in dataclasses.fields(cls) if f is amount or draw(st.booleans())
+    }
     try:
         return cls(**values)
     except ValueError:

@@ -17,10 +17,15 @@ GENERATED = 256  # tokens at most where a task says nothing: HFLM's own
 
 
 class Row(NamedTuple):
-    """A model input and the tokens it has to predict: the last of them follows the input's last."""
+    """A model input and the tokens it has to predict: the last of them follows the input's last.
+
+    `prompt` counts the tokens before the one whose successor is predicted first: that one is the first to see
+    what is left of a cache. A window of a text has none.
+    """
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
+    prompt: int | None = None
 
 
 class Inputs:
@@ -59,7 +64,8 @@ class Inputs:
                 room = self.longest - key[2]
                 self.cut += len(ids) > room
                 self._require_known(ids, named[key])
-                self._rows[key] = [Row(tuple(self._prompt(ids, room)), ())]
+                kept = tuple(self._prompt(ids, room))
+                self._rows[key] = [Row(kept, (), len(kept) - 1)]
         return [self._rows[_key(request)] for request in requests]
 
     def check_room(self, request: Any) -> None:
@@ -80,7 +86,8 @@ class Inputs:
         ids = (*context, *continuation)
         self._require_known(ids, request)
         self.cut += len(ids) > self.longest + 1
-        return Row(ids[-(self.longest + 1) : -1], tuple(continuation))
+        read = ids[-(self.longest + 1) : -1]
+        return Row(read, tuple(continuation), len(read) - len(continuation))
 
     def prompts(self, texts: Sequence[str], room: int) -> dict[str, Tensor]:
         """Pad prompts on the left to one batch, each cut on the left to `room` tokens."""
@@ -104,7 +111,8 @@ class Inputs:
     def _windows(self, ids: list[int], request: Any) -> list[Row]:
         windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)
         pairs = (make_disjoint_window(window) for window in windows)
-        return [self.row(list(before), list(wanted), request) for before, wanted in pairs]
+        rows = [self.row(list(before), list(wanted), request) for before, wanted in pairs]
+        return [row._replace(prompt=None) for row in rows]
 
     def _pairs(self, arguments: list[tuple[str, str]]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield the tokens of contexts and continuations; spaces between them belong to the continuation."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from attnbench.backends import alone
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.served import BATCH_SIZE, Serving, one_text
-from attnbench.errors import UserError
+from attnbench.engine.serving.prompts import SHORTEST, cuts, prompts
+from attnbench.errors import NotApplicable, UserError
 from attnbench.measures.likely import Likely
 
 LOGITS = 1 << 28  # in one batch at most: 1 GB
@@ -92,7 +93,8 @@ class CausalLM(HFLM):
         return batch["input_ids"], batch["attention_mask"]
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
-        with one_text(self._model):
+        lengths = (options["attention_mask"].sum(1) - 1).tolist() if cuts(self._model) else None
+        with one_text(self._model), prompts(self._model, lengths):
             found = super()._model_generate(context, max_length, stop, **options)
         self._advance(len(context))
         return found
@@ -161,18 +163,26 @@ class CausalLM(HFLM):
         return found
 
     def _score(self, rows: Sequence[Row], requests: int, targets: Sequence[int]) -> np.ndarray:
-        """Return (log-likelihood, greedy or not) of each row's targets; rows of the same input share it."""
-        sharing: dict[tuple[int, ...], list[int]] = {}
+        """Return (log-likelihood, greedy or not) of each row's targets; rows of the same input share it.
+
+        Where caches are cut, an input is the same only with the same prompt.
+        """
+        cutting = cuts(self._model)
+        if cutting and not any((row.prompt or 0) >= SHORTEST for row in rows):
+            raise NotApplicable(
+                f"no prompt here has the {SHORTEST} tokens before what is scored that a cache is cut of"
+            )
+        sharing: dict[tuple[tuple[int, ...], int | None], list[int]] = {}
         for number, row in enumerate(rows):
-            sharing.setdefault(row.ids, []).append(number)
+            sharing.setdefault((row.ids, row.prompt if cutting else None), []).append(number)
         inputs = list(sharing)
         found, done = np.empty((len(rows), 2)), 0
-        for chosen in self.batches([len(ids) for ids in inputs]):
+        for chosen in self.batches([len(ids) for ids, _ in inputs]):
             numbers = [number for k in chosen for number in sharing[inputs[k]]]
             places = [place for place, k in enumerate(chosen) for _ in sharing[inputs[k]]]
-            found[numbers] = self._forward(
-                [inputs[k] for k in chosen], places, [rows[n] for n in numbers], [targets[n] for n in numbers]
-            )
+            with prompts(self._model, *_ends([inputs[k] for k in chosen], sharing, rows)):
+                ids, own = [inputs[k][0] for k in chosen], [rows[n] for n in numbers]
+                found[numbers] = self._forward(ids, places, own, [targets[n] for n in numbers])
             done += len(numbers)
             self._advance(requests * done // len(rows) - requests * (done - len(numbers)) // len(rows))
         strange = int((~np.isfinite(found[:, 0])).sum())
@@ -217,6 +227,13 @@ class CausalLM(HFLM):
         self._done += requests
         if self.progress is not None:
             self.progress(self._done)
+
+
+def _ends(
+    inputs: Sequence[tuple[tuple[int, ...], int | None]], sharing: dict[Any, list[int]], rows: Sequence[Row]
+) -> tuple[list[int | None], list[int]]:
+    """Return where the prompts of inputs end, and how many tokens are scored of each."""
+    return [end for _, end in inputs], [sum(len(rows[n].targets) for n in sharing[k]) for k in inputs]
 
 
 def _shortens(model: nn.Module) -> bool:

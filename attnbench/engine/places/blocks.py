@@ -61,6 +61,16 @@ class Block:
         seen = seen.flatten(0, 2).any(0).nonzero()
         return int(seen[-1]) + 1 if len(seen) else 1
 
+    def cut_to(self, first: int, last: int, low: int = 0, high: int | None = None) -> Block:
+        """Return the part with the examples from `first` up to `last`, of whose queries those in a range."""
+        high = self.queries.stop - self.queries.start if high is None else high
+        inner = slice(first - self.examples.start, last - self.examples.start)
+        visible, bias = (
+            cut(mask, inner, slice(low, high), slice(None)) for mask in (self.visible, self.bias)
+        )
+        queries = slice(self.queries.start + low, self.queries.start + high)
+        return Block(slice(first, last), queries, self.keys, self.offset + low, visible, bias)
+
     def within(self, rows: Sequence[Rows]) -> Iterator[Block]:
         """Cut each example to its own range of queries, the first of which stands at its own offset."""
         for example in range(self.examples.start, self.examples.stop):

@@ -16,7 +16,7 @@ from attnbench.engine.serving.attention import apply, methods_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
-Kept = Mapping[
+HeadsKept = Mapping[
     tuple[str, int], Sequence[int]
 ]  # (kind, layer) -> heads that stay; a layer not in it keeps all
 CLOSE = 1e-4  # of float32: how far the probe's output may be from the simulated one
@@ -70,7 +70,7 @@ def _compare(model: nn.Module, probe: dict[str, Tensor], expected: Tensor) -> No
         raise NotApplicable(f"{type(model).__name__} differs by {gap:.2g} when its heads are cut out")
 
 
-def without_heads(model: nn.Module, kept: Kept) -> contextlib.AbstractContextManager[None]:
+def without_heads(model: nn.Module, kept: HeadsKept) -> contextlib.AbstractContextManager[None]:
     """Return a context manager in which a model has only some of its heads, numbered as they are now."""
     numbers = {path: _numbers(model, path, heads) for path, heads, _ in _modules(model, {})}
     chosen = {
@@ -80,7 +80,7 @@ def without_heads(model: nn.Module, kept: Kept) -> contextlib.AbstractContextMan
     return _without(model, chosen)
 
 
-def shrink(model: nn.Module, kept: Kept) -> None:
+def shrink(model: nn.Module, kept: HeadsKept) -> None:
     """Cut heads out of a model for good."""
     _shrink(slicing.Edits(), model, {path: list(own) for path, _, own in _modules(model, kept)})
 
@@ -119,7 +119,7 @@ def _numbers(model: nn.Module, path: str, heads: int) -> list[int]:
     return _present.get(model, {}).get(path, list(range(heads)))
 
 
-def _modules(model: nn.Module, kept: Kept) -> list[tuple[str, int, Sequence[int]]]:
+def _modules(model: nn.Module, kept: HeadsKept) -> list[tuple[str, int, Sequence[int]]]:
     """List (path, heads, heads that stay). Raises NotApplicable where layers that share weights differ."""
     found: dict[str, list[tuple[int, Sequence[int]]]] = defaultdict(list)
     for site in sites.discover(model):

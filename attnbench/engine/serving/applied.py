@@ -3,29 +3,77 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.guard import CacheGuard, Guard
 from attnbench.engine.serving.scored import Stages
 from attnbench.errors import NotApplicable
+from attnbench.methods.prompt import Kept
 from attnbench.methods.protocol import Method, Site, overridden
+
+BITS = 16  # of a value that is kept as it is
+
+
+@dataclass
+class Tally:
+    """What methods left of prompts so far: sums over prompts, sites and key-value heads."""
+
+    seen: float = 0
+    tokens: Tensor | float = 0.0
+    bits: Tensor | float = 0.0
+
+    def add(self, kept: Kept, heads: int, tokens: int) -> None:
+        """Count one prompt at one site; each counts alike, whatever its length."""
+        share: Tensor | float = 1.0 if kept.tokens is None else kept.tokens.double().mean()
+        width: Tensor | float = share
+        if kept.bits is not None:
+            bits = torch.as_tensor(kept.bits).double().expand(heads, tokens)
+            width = (bits if kept.tokens is None else bits * kept.tokens.to(bits.device)).mean() / BITS
+        self.seen += 1
+        self.tokens = self.tokens + share
+        self.bits = self.bits + width
 
 
 @dataclass
 class Applied:
-    """What `apply` did: `expected` sites where a method acts, `hits` calls of each site so far."""
+    """What `apply` did: `expected` sites where a method acts, `hits` calls of each site so far.
+
+    Of methods for caches: `scored` predictions, of which the queries of `cut` saw a cut cache, what they left
+    and the notes they made.
+    """
 
     methods: tuple[Method, ...]
     sites: list[Site]
     acting: set[str] = field(default_factory=set)
     hits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    guards: list[Guard] = field(default_factory=list)
+    guards: list[Guard | CacheGuard] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    cutting: set[str] = field(default_factory=set)  # the places where caches are cut
+    tally: Tally = field(default_factory=Tally)
+    scored: float = 0
+    cut: float = 0
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def cached(self) -> dict[str, float]:
+        """Return what is kept of prompts, mean over prompts, layers and key-value heads; empty without any.
+
+        cache   tokens kept of those seen
+        kv      bits kept over 16 bits a value
+        """
+        acting = len(self.cutting)
+        layers = sum(bool(place.site.heads) for place in self.places)
+        if not self.tally.seen:
+            return {}
+        rest = layers - acting  # whole
+        found = {"cache": self.tally.tokens, "kv": self.tally.bits}
+        return {
+            name: (float(total) / self.tally.seen * acting + rest) / layers for name, total in found.items()
+        }
 
     @property
     def expected(self) -> int:
@@ -58,6 +106,8 @@ class Place:
     hidden: list[Callable[[Tensor, Site], Tensor]] = field(default_factory=list)
     reach: list[dict[str, int]] = field(default_factory=list)
     reach_hidden: list[dict[str, int]] = field(default_factory=list)
+    cutting: list[Applied] = field(default_factory=list)  # whose methods cut caches here
+    rank: int = 0
     total: Tensor | None = None  # of all that methods made of it, in any thread
     lock: threading.Lock = field(default_factory=threading.Lock)
 

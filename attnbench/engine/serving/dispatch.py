@@ -15,14 +15,18 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench.engine.places import origins, routing, sites
 from attnbench.engine.places.blocks import Rows, blocks, rows_of
+from attnbench.engine.serving import turns
 from attnbench.engine.serving.applied import Applied, Place
-from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.cutting import Cutting
+from attnbench.engine.serving.guard import CacheGuard, Guard
+from attnbench.engine.serving.prompts import Cutters, require_caches
 from attnbench.engine.serving.scored import Scratch, Stages
 from attnbench.engine.serving.tiles import attend
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method, overridden
 
-ATTENTION = {"scores", "normalize", "probs", "context"}
+ATTENTION = {"queries", "keys", "values", "scores", "normalize", "probs", "context"}
+INSIDE = ATTENTION | {"cache"}
 
 
 class Pass(threading.local):
@@ -34,6 +38,8 @@ class Pass(threading.local):
         scratches.add(self.scratch)
         # what a cross-attention cannot tell by itself: where the decoder's queries stand, its padding
         self.rows: list[Rows] | None = None
+        self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
+        self.depth = 0  # of calls of the model within each other
 
     def begin(self) -> None:
         self.calls.clear()
@@ -61,6 +67,10 @@ class Engine:
             self.places.append(place)
             self.at[site.path].append(place)
         self.paths = {module: path for path, module in model.named_modules() if path in self.at}
+        self.layers = 0
+        for place in self.places:
+            place.rank, self.layers = self.layers, self.layers + bool(place.site.heads)
+        self.cutters = Cutters()
         self.scratches: weakref.WeakSet[Scratch] = weakref.WeakSet()
         self.now = Pass(self.scratches)
 
@@ -73,6 +83,7 @@ class Engine:
         return routing.attached(model, self)
 
     def push(self, applied: Applied) -> None:
+        require_caches(self.model(), applied.methods, self.places)
         self.applied.append(applied)
         applied.places = self.places
         self._plan()
@@ -86,33 +97,42 @@ class Engine:
             applied.guards.clear()
         for place in self.places:
             place.stages, place.hidden, place.reach, place.reach_hidden = Stages(), [], [], []
+            place.cutting = []
             for applied in self.applied:
                 acting = [method for method in applied.methods if method.selects(place.site)]
                 for method in acting:
                     self._add(place, applied, method)
                 changed = {stage for method in acting for stage in _acting(place, method)}
-                if changed & ATTENTION:
+                if "cache" in changed:
+                    place.cutting.append(applied)
+                    applied.cutting.add(place.key)
+                if changed & INSIDE:
                     place.reach.append(applied.hits)
                 elif "hidden" in changed and place.layer is not None:
                     place.reach_hidden.append(applied.hits)
                 else:
                     continue
                 applied.acting.add(place.key)
+        self.cutters.become([method for applied in self.applied for method in applied.methods])
         self.crossing = any(place.site.kind == "cross" and place.reach for place in self.places)
 
     def _add(self, place: Place, applied: Applied, method: Method) -> None:
-        stages, guards = place.stages, {stage: Guard(method, stage) for stage in _acting(place, method)}
+        stages, acting = place.stages, _acting(place, method)
+        guards = {stage: Guard(method, stage) for stage in acting if stage != "cache"}
         applied.guards += guards.values()
+        if "cache" in acting:
+            stages.cache.append(CacheGuard(method))
+            applied.guards.append(stages.cache[-1])
         if "hidden" in guards and place.layer is not None:
             place.hidden.append(guards["hidden"])
         if "normalize" in guards:
             if stages.normalize is not None:
                 raise UserError(f"{method.name}: another method replaces the softmax already")
             stages.normalize = guards["normalize"]
-        for stage in ("scores", "probs", "context"):
+        for stage in ("queries", "keys", "values", "scores", "probs", "context"):
             if stage in guards:
                 getattr(stages, stage).append(guards[stage])
-        stages.whole |= method.rows == "all" and bool(ATTENTION & set(guards))
+        stages.whole |= method.rows == "all" and bool(INSIDE & set(acting))
 
     def __call__(
         self,
@@ -137,7 +157,7 @@ class Engine:
         if kind == "decoder" and self.crossing:
             self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
         dropout = dropout if module.training else 0.0
-        if not (stages.on_scores() or stages.context or softcap is not None):
+        if not (stages.acting() or softcap is not None):
             kwargs |= {
                 "scaling": scaling,
                 "dropout": dropout,
@@ -147,21 +167,16 @@ class Engine:
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         if kind == "decoder":
             _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
+        cutting, turn = None, self.now.turn
+        if stages.cache and turn is not None:
+            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+            window = kwargs.get("sliding_window")
+            cutting = Cutting(place, turn, module, scale, softcap, position_bias, window)
         context = attend(
-            place.site,
-            stages,
-            self.now.scratch,
-            query,
-            key,
-            value,
-            mask,
-            scaling=scaling,
-            dropout=dropout,
-            causal=causal,
-            rows=self.now.rows if kind == "cross" else None,
-            position_bias=position_bias,
-            softcap=softcap,
-        )
+            place.site, stages, self.now.scratch, query, key, value, mask, scaling=scaling, dropout=dropout,
+            causal=causal, rows=self.now.rows if kind == "cross" else None, position_bias=position_bias,
+            softcap=softcap, cutting=cutting,
+        )  # fmt: skip
         if place.reach:
             place.add(context)
         return context, None
@@ -186,6 +201,7 @@ class Engine:
         for path, places in layers.items():
             change = torch.compiler.disable(self._on_input(f"{path} input", places))
             handles.append(modules[path].register_forward_pre_hook(change, with_kwargs=True))
+        handles += turns.watching(model, self)
         try:
             yield
         finally:
@@ -222,7 +238,7 @@ def _require_positions(path: str, queries: int, keys: int, mask: Tensor | None, 
 
 def _acting(place: Place, method: Method) -> tuple[str, ...]:
     """List the stages of a method that a place has: without heads, its input alone."""
-    return tuple(stage for stage in overridden(method) if place.site.heads or stage not in ATTENTION)
+    return tuple(stage for stage in overridden(method) if place.site.heads or stage not in INSIDE)
 
 
 def layer_of(model: nn.Module, path: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, UntypedStorage
 
+from attnbench.methods.prompt import Kept, Prompt
 from attnbench.methods.protocol import Method, Site
 
 Stage = Callable[[Tensor, Site], Tensor]
@@ -63,6 +64,59 @@ class Guard:
         return f"{self.name} at {site.path} ({site.kind} layer {site.layer})"
 
 
+class CacheGuard:
+    """The `cache` of one method: what it says is kept fits the prompt. Raises StageError as `Guard` does."""
+
+    __slots__ = ("ahead", "call", "lent", "name")
+
+    def __init__(self, method: Method) -> None:
+        self.call: Callable[[Prompt, Site], Kept] = method.cache
+        self.name = f"{method.name or type(method).__name__}.cache"
+        self.ahead = method.ahead
+        self.lent: weakref.WeakSet[Tensor] = weakref.WeakSet()
+
+    def __call__(self, prompt: Prompt, site: Site) -> Kept:
+        """Return what is kept, with what the terms before have left where this one leaves it as it is."""
+        for tensor in (prompt.keys, prompt.values, prompt.queries):
+            self.lent.add(tensor)
+        try:
+            kept = self.call(prompt, site)
+        except BaseException as error:
+            error.add_note(self.at(site))
+            raise
+        if not isinstance(kept, Kept):
+            raise StageError(f"{self.at(site)} returned {type(kept).__name__}, not Kept")
+        tokens = prompt.keys.shape[:2]
+        for name, wanted in (("keys", prompt.keys), ("values", prompt.values)):
+            found = getattr(kept, name)
+            if found is not None and (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+                raise StageError(
+                    f"{self.at(site)} kept {name} {tuple(found.shape)} of {found.dtype} for "
+                    f"{tuple(wanted.shape)} of {wanted.dtype}"
+                )
+        if kept.tokens is not None and (kept.tokens.shape, kept.tokens.dtype) != (tokens, torch.bool):
+            raise StageError(
+                f"{self.at(site)} kept tokens {tuple(kept.tokens.shape)} of {kept.tokens.dtype}, not "
+                f"booleans {tuple(tokens)}"
+            )
+        return _joined(prompt.kept, kept, prompt)
+
+    def at(self, site: Site) -> str:
+        """Name the method, the stage and the site."""
+        return f"{self.name} at {site.path} ({site.kind} layer {site.layer})"
+
+
+def _joined(before: Kept, kept: Kept, prompt: Prompt) -> Kept:
+    """Return what two terms leave together; nothing of it is the model's own memory, or the method's."""
+    tokens = before.tokens if kept.tokens is None else kept.tokens.clone()
+    if kept.tokens is not None and before.tokens is not None:
+        tokens = kept.tokens & before.tokens
+    keys = before.keys if kept.keys is None or kept.keys is prompt.keys else kept.keys.clone()
+    values = before.values if kept.values is None or kept.values is prompt.values else kept.values.clone()
+    bits = before.bits if kept.bits is None else kept.bits
+    return Kept(keys, values, tokens, bits, kept.note or before.note)
+
+
 def _ours(result: Tensor, lent: Tensor) -> Tensor:
     """Return a stage's result in the memory it was lent: what is edited later is not the method's own."""
     if result.requires_grad or lent.requires_grad:
@@ -75,7 +129,7 @@ def _ours(result: Tensor, lent: Tensor) -> Tensor:
 
 
 def require_nothing_kept(
-    methods: Sequence[Method], lent: Iterable[UntypedStorage], guards: Iterable[Guard] = ()
+    methods: Sequence[Method], lent: Iterable[UntypedStorage], guards: Iterable[Guard | CacheGuard] = ()
 ) -> None:
     """Raise StageError where a method holds a tensor or memory that was lent to its stages, wherever."""
     addresses = {memory.data_ptr() for memory in lent}

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, UntypedStorage
 from torch.nn import functional
 
-from attnbench.engine.serving.guard import Guard
+from attnbench.engine.serving.guard import CacheGuard
 from attnbench.methods.protocol import Site
 
 Stage = Callable[[Tensor, Site], Tensor]
+
+
+class ScoreStage(Protocol):
+    """A stage on scores, and whether its empty queries attend uniformly."""
+
+    uniform: bool
+
+    def __call__(self, tensor: Tensor, site: Site, /) -> Tensor: ...
 
 
 @dataclass
 class Stages:
     """What the methods of one site do, in order."""
 
-    scores: list[Guard] = field(default_factory=list)
+    queries: list[Stage] = field(default_factory=list)
+    keys: list[Stage] = field(default_factory=list)
+    values: list[Stage] = field(default_factory=list)
+    cache: list[CacheGuard] = field(default_factory=list)
+    scores: list[ScoreStage] = field(default_factory=list)
     normalize: Stage | None = None
     probs: list[Stage] = field(default_factory=list)
     context: list[Stage] = field(default_factory=list)
@@ -33,6 +45,12 @@ class Stages:
 
     def on_scores(self) -> bool:
         return bool(self.scores or self.normalize or self.probs)
+
+    def acting(self) -> bool:
+        """Tell whether anything is changed here."""
+        return self.on_scores() or bool(
+            self.queries or self.keys or self.values or self.cache or self.context
+        )
 
 
 class Scratch:

@@ -62,10 +62,23 @@ def require_sound(name: str, model: Any, dtype: str) -> None:
         )
 
 
-def require_hits(applied: Any) -> None:
-    """Raise RuntimeError where methods ran at fewer sites than they act at."""
+def require_hits(applied: Any) -> dict[str, Any]:
+    """Raise RuntimeError where methods ran at fewer sites than they act at, or never cut a cache they should.
+
+    Returns what a receipt says of caches: the share of scored tokens whose query saw a cut one, and on how
+    many texts there was something to note.
+    """
     if applied.hit < applied.expected:
         raise RuntimeError(
             f"the method ran at {applied.hit} of {applied.expected} sites: its numbers would be the dense "
             "model's in part"
         )
+    if not applied.cutting:
+        return {}
+    if not applied.cut:
+        raise RuntimeError(
+            "no scored token's query saw a cut cache: its numbers would be the dense model's. Prompts have 2 "
+            "tokens or more"
+        )
+    notes = {"notes": dict(applied.notes)} if applied.notes else {}
+    return {"cut": min(1.0, applied.cut / applied.scored), **notes}

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from attnbench.engine.serving.attention import apply
 from attnbench.engine.serving.guard import Guard, StageError
+from attnbench.engine.serving.prompts import prompts
+from attnbench.methods.prompt import Kept, Prompt
 from attnbench.methods.protocol import Method, Site, overridden
 
 Seen = Callable[[Method, str, Site, Tensor, Tensor], None]
@@ -36,18 +38,33 @@ class Spy(Guard):
         return result
 
 
+class CacheSpy:
+    """A `cache` that tells of the keys that it was shown and left."""
+
+    def __init__(self, method: Method, see: Seen) -> None:
+        self.method, self.call, self.see = method, method.cache, see
+
+    def __call__(self, prompt: Prompt, site: Site) -> Kept:
+        kept = self.call(prompt, site)
+        self.see(self.method, "cache", site, prompt.keys, prompt.keys if kept.keys is None else kept.keys)
+        return kept
+
+
 def spied(methods: Sequence[Method], see: Seen, copies: bool = False) -> Sequence[Method]:
     """Let `see` watch every stage of these methods, which are changed."""
     for method in methods:
         for stage in overridden(method):
-            vars(method)[stage] = Spy(method, stage, see, copies)
+            vars(method)[stage] = (
+                CacheSpy(method, see) if stage == "cache" else Spy(method, stage, see, copies)
+            )
     return methods
 
 
 def blame(model: Any, methods: Sequence[Method], inputs: dict[str, Tensor]) -> str:
     """Say which stage at which site made the first non-finite value, or nothing."""
     origin, look = first_nonfinite()
-    with torch.no_grad(), apply(model, *spied(copy.deepcopy(list(methods)), look, copies=True)):
+    watched = spied(copy.deepcopy(list(methods)), look, copies=True)
+    with torch.no_grad(), apply(model, *watched), prompts(model, None):
         model(**inputs)
     return "".join(origin)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnbench.engine.places.blocks import Rows, blocks, cut, evicted, within
+from attnbench.engine.places.blocks import Block, Rows, blocks, cut, evicted, within
+from attnbench.engine.serving.cutting import Cutting, Hide
 from attnbench.engine.serving.scored import Scratch, Stages, Tile, context_of
 from attnbench.methods.protocol import Site
 
@@ -33,12 +35,13 @@ def attend(
     rows: Sequence[Rows] | None = None,
     position_bias: Tensor | None = None,
     softcap: float | None = None,
+    cutting: Cutting | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
     Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
     tile; a query that is padding gets zeros. `rows` tells a cross-attention each example's queries that are
-    no padding. Keys that a window's cache has lost are hidden ones.
+    no padding. Keys that a window's cache has lost are hidden ones. `cutting` tells what is left of prompts.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -50,10 +53,17 @@ def attend(
     if lost := evicted(site.kind, mask):
         key, value = (functional.pad(x, (0, 0, lost, 0)) for x in (key, value))
         position_bias = None if position_bias is None else functional.pad(position_bias, (lost, 0))
+        if cutting is not None:
+            cutting.lost = lost
+    if stages.queries or stages.keys or stages.values:
+        query, key, value = _entering(site, stages, found, query, key, value)
     output = query.new_empty(query.shape[0], query.shape[2], heads, value.shape[3])
     if sum((b := block.shape())[0] * b[1] for block in found) < output.shape[0] * output.shape[1]:
         output.zero_()
-    for block in found:
+    pieces = (
+        ((block, None) for block in found) if cutting is None else cutting.pieces(found, query, key, value)
+    )
+    for block, left in pieces:
         examples, queries, keys = block.shape()
         row_bytes = heads * keys * query.element_size()
         at_once = queries if stages.whole or not scored else evenly(queries, _rows(row_bytes, budget))
@@ -64,18 +74,53 @@ def attend(
                 range(part.examples.start, part.examples.stop),
             )  # fmt: skip
             q = query[part.examples, :, part.queries]
-            k, v = key[part.examples, :, part.keys], value[part.examples, :, part.keys]
+            if left is None:
+                k, v = key[part.examples, :, part.keys], value[part.examples, :, part.keys]
+            else:
+                k, v = (x[:, :, : part.keys.stop - part.keys.start] for x in (left.keys, left.values))
             if groups > 1:
                 k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))
             shift = cut(position_bias, part.examples, part.queries, part.keys)
             if part.bias is not None:
                 shift = part.bias if shift is None else shift + part.bias
             tile = Tile(at, stages, q, k, v, scale, shift, softcap, dropout)
+            if left is not None and left.hidden is not None:
+                tile = _hiding(tile, left.hidden[..., : k.shape[2]], scored)
             context = context_of(tile, scratch) if scored else _fused(tile)
             for stage in stages.context:
                 context = stage(context, at)
             output[part.examples, part.queries] = context.transpose(1, 2)
     return output
+
+
+def _entering(
+    site: Site, stages: Stages, found: Sequence[Block], query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the stages on queries, keys and values, padding left out."""
+    query, key, value = (
+        tensor.clone() if wanted else tensor
+        for tensor, wanted in ((query, stages.queries), (key, stages.keys), (value, stages.values))
+    )
+    for block in found:
+        at = Site(site.path, site.kind, site.layer, query.shape[1], site.head_dim, None, block.offset)
+        for tensor, stage_list, tokens in (
+            (query, stages.queries, block.queries),
+            (key, stages.keys, block.keys),
+            (value, stages.values, block.keys),
+        ):
+            for stage in stage_list:
+                given = tensor[block.examples, :, tokens].clone()
+                tensor[block.examples, :, tokens] = stage(given, at)
+    return query, key, value
+
+
+def _hiding(tile: Tile, hidden: Tensor, scored: bool) -> Tile:
+    """Hide keys (1, heads, 1, keys): before the stages on scores, or in the mask of the fused kernel."""
+    if scored:
+        stages = replace(tile.stages, scores=[Hide(hidden), *tile.stages.scores])
+        return replace(tile, stages=stages)
+    away = tile.q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+    return replace(tile, shift=away if tile.shift is None else tile.shift + away)
 
 
 def _rows(row_bytes: int, budget: int) -> int:

@@ -194,9 +194,10 @@ def _task(name: str, content: dict[str, Any], rows: dict[str, Rows], limit: int 
             raise UserError(f"probing task '{name}' has no sample in {split}")
     texts = {split: [row[0] for row in kept[split]] for split in SPLITS}
     number = content.get("scale") == "number"
+    names: tuple[str, ...] = ()
     given = {split: np.array([row[1] for row in kept[split]]) for split in SPLITS}
     if number:
-        labels, names = {split: values.astype(np.float64) for split, values in given.items()}, ()
+        labels = {split: values.astype(np.float64) for split, values in given.items()}
     else:
         labels, names = _numbered(given)
         if len(names) < 2:

@@ -1,0 +1,1 @@
+"""Methods that change what a model remembers of its prompt: one family a file."""
