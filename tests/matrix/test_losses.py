@@ -18,7 +18,7 @@ import attnbench
 from attnbench.cli import stdout
 from attnbench.cli.main import main
 from attnbench.errors import UserError, described
-from attnbench.matrix import started
+from attnbench.matrix import leases, started
 from attnbench.matrix.request import Request
 from attnbench.records import provenance, record, whereabouts
 
@@ -112,7 +112,7 @@ def _statuses(folder):
 
 
 def _notes(folder):
-    return [path.name for path in folder.rglob(".*")]
+    return [path.name for path in folder.rglob(".*") if path.name != leases.FOLDER]
 
 
 def test_what_a_method_raises_moves_or_prints_harms_no_other_cell(command, tmp_path):
