@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
-from attnbench.cli import stdout
+from attnbench.cli import spread, stdout
 from attnbench.cli.measured import measured, show_json, show_table, status
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive, seconds
 from attnbench.errors import UserError, require_folder, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE
 from attnbench.matrix import console, estimate
+from attnbench.matrix.ledger import recorded
 from attnbench.matrix.plan import check_tasks, plan
 from attnbench.matrix.request import REPEATS, Request, split_models
 from attnbench.records.record import RECORDS
@@ -29,7 +30,10 @@ STOPPED = "; what is recorded stays, the same command goes on from there"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench run`."""
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
+        "suites",
+        nargs="*",
+        metavar="SUITE.toml",
+        help="run these instead; --models and --tasks choose among theirs",
     )
     parser.add_argument(
         "--models",
@@ -101,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FLOPs too, and latency and peak memory of attention where a method is realised",
     )
+    spread.add_arguments(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
     parser.add_argument(
@@ -122,7 +127,8 @@ def execute(options: argparse.Namespace) -> int:
         measure=options.measure, **_machine(options),
     )  # fmt: skip
     with stdout.aside():
-        cells = plan(asked)
+        whole = plan(asked)
+        cells = spread.of_cells(options.shard, whole, asked.settings)
     if options.dry_run:
         print("\n".join(f"{models.label(cell.model)} {cell.task} {cell.method}" for cell in cells))
         print(f"{len(cells)} cells", file=sys.stderr)
@@ -132,7 +138,9 @@ def execute(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    records, mistake = measured(options, cells, asked.settings, folder)
+    names = list(recorded(whole, asked.settings).values())
+    with spread.claimed(options.shard, folder, "--models", names):
+        records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
             show_json(records)
@@ -140,7 +148,7 @@ def execute(options: argparse.Namespace) -> int:
             show_table(records, f"attnbench leaderboard --records {folder}")
     if mistake is not None:
         raise mistake
-    if all(item.status == "not applicable" for item in records):
+    if all(item.status == "not applicable" for item in records) and not options.shard:
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
     return status(records)
 
@@ -163,13 +171,17 @@ def _suites(options: argparse.Namespace) -> int:
     suites = [suite.load(path) for path in options.suites]
     _refuse_overruling(options, suites)
     given = split_models(options.models)
+    parts = [(each, part) for each in suites for part in suite.chosen(each, given, not options.dry_run)]
+    if options.dry_run:
+        for _, part in parts:
+            check_tasks(part.tasks, options.include_path)
+    columns = spread.of_suites(options.shard, parts, options)
     if options.dry_run:
         for each in suites:
-            _print_cells(options, each, given)
+            _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
         return 0
     machine = _machine(options)
     console.quiet(options.verbose)
-    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
     records: list[Record] = []
     mistake = None
     for each, part in parts:
@@ -180,7 +192,11 @@ def _suites(options: argparse.Namespace) -> int:
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
             )
             folder = str(options.records or each.records)
-            found, missing = measured(options, plan(asked), asked.settings, folder)
+            cells = spread.kept(plan(asked), asked.settings, columns[each.path].mine)
+            if not cells:
+                continue
+            with spread.claimed(options.shard, folder, each.path.name, each.cells(columns[each.path].all)):
+                found, missing = measured(options, cells, asked.settings, folder)
         except UserError as error:
             missing = error
         records += found
@@ -203,7 +219,7 @@ def _suites(options: argparse.Namespace) -> int:
 def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
     """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
-    for name in ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype", "max_length"):
+    for name in ("methods", "limit", "repeats", "seed", "calibration", "dtype", "max_length"):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
             own = {"dtype": "its own, float32,", "max_length": "whole texts"}.get(name, "its own")
@@ -212,12 +228,14 @@ def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite
             raise UserError(f"--{name.replace('_', '-')}: a suite holds {own}{also}.{change}")
 
 
-def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence[str]) -> None:
-    """Print what a suite measures, and on stderr how much of it is recorded."""
-    chosen = suite.chosen(each, given, locate=False)
-    for part in chosen:
-        check_tasks(part.tasks, options.include_path)
-    known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
+def _print_cells(
+    options: argparse.Namespace,
+    each: suite.Suite,
+    parts: Sequence[suite.Part],
+    columns: Collection[tuple[str, str]],
+) -> None:
+    """Print what is measured of a suite, and on stderr how much of it is recorded."""
+    known = [(*column, each.specs(part)) for part in parts for column in part.columns() if column in columns]
     cells = [(model, task, method) for model, task, specs in known for method in specs]
     print("\n".join(" ".join(cell) for cell in cells))
     print(f"{each.path}: {estimate.describe(options.records or each.records, cells)}", file=sys.stderr)
