@@ -28,7 +28,7 @@ from attnbench.cli import (
     tasks,
     verify,
 )
-from attnbench.cli.parsing import Parser, add_shared
+from attnbench.cli.parsing import Parser, add_shared, plugin_folders
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
@@ -166,7 +166,7 @@ def _backends() -> dict[str, str]:
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         with staying(), stdout.aside():
-            plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
+            plugins.load((), plugin_folders())
         if arguments[0] in _backends():
             return int(plugins.registry().backend(arguments[0])(arguments[1:]))
     options = parser().parse_args(arguments)

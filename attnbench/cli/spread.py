@@ -10,24 +10,31 @@ from pathlib import Path
 
 from attnbench.boards import suite
 from attnbench.boards.suite import Part, Suite
+from attnbench.cli.parsing import positive
 from attnbench.errors import tell, unknown
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
-from attnbench.matrix import shards
 from attnbench.matrix.ledger import recorded
 from attnbench.matrix.plan import Cell
 from attnbench.matrix.request import split_tasks
+from attnbench.matrix.sharing import shards
 from attnbench.records import record
 
 Column = tuple[str, str]  # model and task by the names that records have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --shard."""
+    """Declare --shard and --workers."""
     parser.add_argument(
         "--shard", type=shards.parse, metavar="K/N",
         help="measure the K-th of N shares of the columns; slurm: as the variables of a job array say",
     )  # fmt: skip
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="measure by N processes, each with a device or a part of the threads of its own",
+    )
 
 
 def of_cells(shard: shards.Shard | None, cells: Sequence[Cell], settings: Settings) -> list[Cell]:

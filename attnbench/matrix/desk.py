@@ -9,7 +9,7 @@ from attnbench.matrix.column import Column
 from attnbench.matrix.console import Listener
 from attnbench.matrix.ledger import Ledger
 from attnbench.matrix.plan import Cell
-from attnbench.matrix.schedule import DENSE
+from attnbench.matrix.sharing.schedule import DENSE
 from attnbench.methods import spec
 from attnbench.methods.staying import staying
 from attnbench.records.record import Record

@@ -13,8 +13,8 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import started
-from attnbench.matrix.leases import Leases, Lost
 from attnbench.matrix.plan import Cell
+from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.watchdog import Watchdog
 from attnbench.records import provenance, record, whereabouts
 from attnbench.records.difference import ANOTHER, changes, conflict, same_place
@@ -46,6 +46,14 @@ class Ledger:
         for cell in cells:
             path = record.path_of(self.folder, cell)
             self._before[path] = _stamp(path)
+
+    def stamp(self, cell: dict[str, str]) -> tuple[int, int] | None:
+        """Return what tells the record that was there before from a later one, None where there was none."""
+        return self._before[record.path_of(self.folder, cell)]
+
+    def resume(self, cell: dict[str, str], stamp: Sequence[int] | None) -> None:
+        """Begin a cell as of the run that it is measured for, by that run's stamp."""
+        self._before[record.path_of(self.folder, cell)] = (stamp[0], stamp[1]) if stamp else None
 
     def done(self, cell: dict[str, str]) -> None:
         """Take a cell's record for one of this run."""

@@ -11,10 +11,10 @@ from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.console import Listener, Once, Silent
 from attnbench.matrix.desk import Desk
-from attnbench.matrix.leases import Leases
 from attnbench.matrix.ledger import Ledger, recorded, refuse
 from attnbench.matrix.plan import Cell
-from attnbench.matrix.schedule import Schedule
+from attnbench.matrix.sharing.leases import Leases
+from attnbench.matrix.sharing.schedule import Schedule
 from attnbench.matrix.watchdog import Watchdog
 from attnbench.methods import spec, verdicts
 from attnbench.methods.code import code_of

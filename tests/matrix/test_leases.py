@@ -14,9 +14,10 @@ import pytest
 
 import attnbench
 from attnbench.backends.encoders import prepared
-from attnbench.matrix import heartbeat, leases, runner
-from attnbench.matrix.leases import LASTS, Leases
+from attnbench.matrix import runner
 from attnbench.matrix.ledger import Ledger
+from attnbench.matrix.sharing import heartbeat, leases
+from attnbench.matrix.sharing.leases import LASTS, Leases
 from attnbench.records import record
 from attnbench.records.record import Record
 
@@ -124,7 +125,7 @@ def test_what_is_taken_over_is_no_longer_written(tmp_path, made):
 
 HOLD = """
 import os, sys
-from attnbench.matrix.leases import Leases
+from attnbench.matrix.sharing.leases import Leases
 held = Leases(sys.argv[1])
 print(held.take(sys.argv[2]), flush=True)
 sys.stdin.read()

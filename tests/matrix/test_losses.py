@@ -18,8 +18,9 @@ import attnbench
 from attnbench.cli import stdout
 from attnbench.cli.main import main
 from attnbench.errors import UserError, described
-from attnbench.matrix import leases, started
+from attnbench.matrix import started
 from attnbench.matrix.request import Request
+from attnbench.matrix.sharing import leases
 from attnbench.records import provenance, record, whereabouts
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attnbench.matrix.heartbeat import Heartbeat
+from attnbench.matrix.sharing.heartbeat import Heartbeat
 
 try:
     import fcntl

@@ -37,10 +37,11 @@ class Schedule:
     """Hand out the cells of groups, which come in order of preference."""
 
     def __init__(self, groups: Iterable[tuple[tuple[str, str], list[Cell]]]) -> None:
-        self._groups = [
-            Group(*column, cells, ready=all(cell.method != DENSE for cell in cells))
-            for column, cells in groups
-        ]
+        self._groups: list[Group] = []
+        waiting: set[tuple[str, str]] = set()
+        for column, cells in groups:
+            waiting |= {column} if any(cell.method == DENSE for cell in cells) else set()
+            self._groups.append(Group(*column, cells, ready=column not in waiting))
 
     def take(self, at: Group | None = None) -> tuple[Group, Cell] | None:
         """Return the next cell for who has the column `at` open; None where there is none for now.
@@ -61,7 +62,9 @@ class Schedule:
 
     def done(self, group: Group, cell: Cell) -> None:
         """Note that a cell has its record; that of dense lets the others of its column begin."""
-        group.ready |= cell.method == DENSE
+        for each in self._groups:
+            same = (each.model, each.task) == (group.model, group.task)
+            each.ready |= same and cell.method == DENSE
 
     def elsewhere(self, group: Group, cell: Cell) -> None:
         """Put a cell back that another run is measuring, until `again`."""
