@@ -7,18 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import pytest
 
 import attnbench
-from attnbench.backends.encoders import prepared
 from attnbench.matrix import runner
 from attnbench.matrix.ledger import Ledger
 from attnbench.matrix.sharing import heartbeat, leases
 from attnbench.matrix.sharing.leases import LASTS, Leases
-from attnbench.records import record
 from attnbench.records.record import Record
 
 CELL = "tiny · sst2 · prune80"
@@ -155,58 +152,6 @@ def test_a_heartbeat_is_of_the_owners_lease_alone(tmp_path):
     heartbeat.touch(str(file), "mine")
     assert file.stat().st_mtime > 1
     heartbeat.touch(str(tmp_path / "gone"), "mine")
-
-
-METHODS = [f"prune{amount}" for amount in range(5, 95, 5)]  # with dense and uniform 20 cells
-
-
-def _children(number, act):
-    """Fork processes that act by their number, and return their exit statuses."""
-    children = []
-    for k in range(number):
-        child = os.fork()
-        if child == 0:
-            try:
-                act(k)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(1)  # a child must never come back into pytest
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_four_processes_on_one_folder_measure_forty_cells_once_each(tiny_folder, tmp_path, monkeypatch):
-    log, original = tmp_path / "log", prepared.Prepared.evaluate
-
-    def counted(self, *arguments, **options):
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()}\n")
-        return original(self, *arguments, **options)
-
-    monkeypatch.setattr(prepared.Prepared, "evaluate", counted)
-    monkeypatch.setattr(leases, "PAUSE", 0.02)
-    models = [f"a={tiny_folder}", f"b={tiny_folder}"]
-
-    def run(folder):
-        return attnbench.run(models, METHODS, "pocket-sentiment", records=str(folder), limit=4).records
-
-    def act(number):
-        found = run(tmp_path / "shared")
-        assert len(found) == 40 and {item.status for item in found} == {"measured"}
-
-    assert _children(4, act) == [0, 0, 0, 0]
-    assert len(log.read_text(encoding="utf-8").splitlines()) == 40
-    assert not list((tmp_path / "shared").rglob(".*"))
-    monkeypatch.undo()
-    alone = {tuple(item.cell.values()): item for item in run(tmp_path / "alone")}
-    shared = {tuple(item.cell.values()): item for item in record.read_all(tmp_path / "shared")}
-    assert shared.keys() == alone.keys() and len(alone) == 40
-    for cell, item in alone.items():
-        assert shared[cell].provenance["identity"] == item.provenance["identity"]
-        assert shared[cell].metrics == item.metrics and shared[cell].receipt == item.receipt
 
 
 class _Others:

@@ -87,11 +87,8 @@ class Leases:
 
     def owner(self, cell: str) -> str:
         """Say who has a cell's lease, nothing where nobody has."""
-        try:
-            found = json.loads(_content(self._place(cell)) or "null")
-            return f"{found['host']}, process {found['process']}" if found else ""
-        except (ValueError, TypeError, KeyError):
-            return "another run"
+        content = _content(self._place(cell))
+        return _owner(content)[1] if content is not None else ""
 
     def wait(self) -> None:
         """Let others work for a moment."""
@@ -150,6 +147,21 @@ class Leases:
             self._seen[file] = (stamp, self._clock())
             return False
         return self._clock() - since > LASTS
+
+
+def held(folder: str | Path) -> list[tuple[str, str]]:
+    """List the cells that are leased on a folder of records, and by whom: dead owners among them."""
+    found = [_content(file) for file in sorted((Path(folder) / FOLDER).glob("*.lease"))]
+    return [_owner(content) for content in found if content is not None]
+
+
+def _owner(content: str) -> tuple[str, str]:
+    """Return the cell and the owner that a lease names."""
+    try:
+        found = json.loads(content)
+        return str(found["cell"]), f"{found['host']}, process {found['process']}"
+    except (ValueError, TypeError, KeyError):  # just begun
+        return "a cell", "another run"
 
 
 def machine() -> str:
