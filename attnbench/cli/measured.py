@@ -28,7 +28,7 @@ def measured(
     from attnbench.matrix import runner
     from attnbench.matrix.sharing import workers
 
-    if options.device is None:
+    if options.device is None and not options.on:
         settings = dataclasses.replace(settings, device=default_device())
     with stdout.aside(), contextlib.closing(console.Console()) as listener:
         how = {
@@ -36,8 +36,12 @@ def measured(
             "fail_fast": options.fail_fast, "debug": options.debug, "listener": listener,
         }  # fmt: skip
         try:
+            more = workers.Start(options.plugin, plugin_folders(options.plugins_dir), options.verbose)
+            if options.on:
+                from attnbench.matrix.sharing import on_ray
+
+                return on_ray.run(cells, settings, folder, options.on, options.device, more, **how), None
             if options.workers:
-                more = workers.Start(options.plugin, plugin_folders(options.plugins_dir), options.verbose)
                 return workers.run(cells, settings, folder, options.workers, more, **how), None
             return runner.run(cells, settings, folder, **how), None
         except runner.Incomplete as mistake:

@@ -119,6 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
+    if options.on and options.workers:
+        raise UserError("--workers: are of this machine, and --on ray of a cluster: give one")
     if options.suites:
         return _suites(options)
     asked = Request.of(
@@ -158,7 +160,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "batch_size": options.batch_size,
         "batch_tokens": options.batch_tokens,
-        "device": (not options.dry_run and options.device) or "cpu",
+        "device": (not options.dry_run and not options.on and options.device) or "cpu",
         "dtype": options.dtype or "float32",
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,

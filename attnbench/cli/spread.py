@@ -11,7 +11,7 @@ from pathlib import Path
 from attnbench.boards import suite
 from attnbench.boards.suite import Part, Suite
 from attnbench.cli.parsing import positive
-from attnbench.errors import tell, unknown
+from attnbench.errors import UserError, tell, unknown
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.ledger import recorded
@@ -24,7 +24,7 @@ Column = tuple[str, str]  # model and task by the names that records have
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --shard and --workers."""
+    """Declare --shard, --workers and --on."""
     parser.add_argument(
         "--shard", type=shards.parse, metavar="K/N",
         help="measure the K-th of N shares of the columns; slurm: as the variables of a job array say",
@@ -35,6 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="measure by N processes, each with a device or a part of the threads of its own",
     )
+    parser.add_argument(
+        "--on", type=_engine, metavar="ray",
+        help="measure on a Ray cluster, a task a column: that of $RAY_ADDRESS or of this machine, or "
+        "ray://HOST:PORT",
+    )  # fmt: skip
+
+
+def _engine(text: str) -> str:
+    """Read --on. Raises UserError."""
+    address = text.removeprefix("ray://")
+    if text != "ray" and (address == text or not address.rpartition(":")[2].isdecimal()):
+        raise UserError(f"--on {text}: give ray, or ray://HOST:PORT of a cluster")
+    return text
 
 
 def of_cells(shard: shards.Shard | None, cells: Sequence[Cell], settings: Settings) -> list[Cell]:

@@ -104,3 +104,49 @@ def test_workers_record_what_one_run_does(forty, alone, tmp_path):
     assert main([*forty, str(tmp_path / "r"), "--workers", "2"]) == 0
     assert _comparable(tmp_path / "r") == alone
     assert not list((tmp_path / "r").rglob(".*"))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Start two nodes of Ray on this machine."""
+    ray = pytest.importorskip("ray")
+    from ray import cluster_utils
+
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    found.node = found.add_node(num_cpus=1)
+    found.add_node(num_cpus=1)
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = found.address
+    yield found
+    if before is None:
+        del os.environ["RAY_ADDRESS"]
+    else:
+        os.environ["RAY_ADDRESS"] = before
+    ray.shutdown()
+    found.shutdown()
+
+
+WAITS = """
+import os, time
+from attnbench import Method, hookimpl
+
+class Waits(Method):
+    name = "waits"
+    examples = ("waits",)
+
+    def probs(self, probs, site):
+        if not os.path.exists(os.environ["ATTNBENCH_TEST_MARK"]):
+            open(os.environ["ATTNBENCH_TEST_MARK"], "w").close()
+            time.sleep(600)
+        return probs
+
+@hookimpl
+def register_methods(register):
+    register(Waits)
+"""
+
+
+def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path):
+    assert main([*forty, str(tmp_path / "r"), "--on", "ray"]) == 0
+    assert _comparable(tmp_path / "r") == alone
+    assert not list((tmp_path / "r").rglob(".*"))

@@ -49,12 +49,14 @@ def run(
     cell_timeout: float | None = None,
     fail_fast: bool = False,
     debug: bool = False,
+    alone: bool | None = None,
     listener: Listener | None = None,
 ) -> list[Record]:
     """Measure cells as `runner.run` does, by `workers` processes: the column first that will take longest.
 
     Each has a device of its own where there are several, else its part of the processor's threads. One that
-    ends is named and replaced, and its cell has failed. Raises as `runner.run` does.
+    ends is named and replaced, and its cell has failed. Raises as `runner.run` does; `alone` says whether
+    the cells are of the only column that was asked for, where they are not all.
     """
     heard = Once(listener or Silent())
     runner.check(cells, settings, records, replace)
@@ -62,7 +64,7 @@ def run(
     asked = {
         "argv": sys.argv, "path": os.environ.get("PYTHONPATH"), "records": records,
         **dataclasses.asdict(start or Start()),
-        "settings": dataclasses.asdict(settings), "alone": len(runner.by_column(cells)) == 1,
+        "settings": dataclasses.asdict(settings), "alone": len(runner.by_column(cells)) == 1 if alone is None else alone,
         "force": force, "replace": replace, "strict": debug or fail_fast, "cell_timeout": cell_timeout,
     }  # fmt: skip
     driver = _Driver(cells, settings, records, heard, fail_fast, debug)
