@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +129,12 @@ def cluster():
     found.shutdown()
 
 
+def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path):
+    assert main([*forty, str(tmp_path / "r"), "--on", "ray"]) == 0
+    assert _comparable(tmp_path / "r") == alone
+    assert not list((tmp_path / "r").rglob(".*"))
+
+
 WAITS = """
 import os, time
 from attnbench import Method, hookimpl
@@ -135,10 +144,12 @@ class Waits(Method):
     examples = ("waits",)
 
     def probs(self, probs, site):
-        if not os.path.exists(os.environ["ATTNBENCH_TEST_MARK"]):
-            open(os.environ["ATTNBENCH_TEST_MARK"], "w").close()
+        if not os.path.exists(MARK):
+            with open(MARK + ".part", "w") as file:
+                file.write(os.environ["RAY_RAYLET_PID"])
+            os.replace(MARK + ".part", MARK)
             time.sleep(600)
-        return probs
+        return probs * 0.5
 
 @hookimpl
 def register_methods(register):
@@ -146,7 +157,27 @@ def register_methods(register):
 """
 
 
-def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path):
-    assert main([*forty, str(tmp_path / "r"), "--on", "ray"]) == 0
-    assert _comparable(tmp_path / "r") == alone
-    assert not list((tmp_path / "r").rglob(".*"))
+def test_a_node_that_is_lost_costs_the_cell_it_was_at(
+    forty, cluster, tiny_folder, tmp_path, capsys, fresh_registry
+):
+    mark, plugin = tmp_path / "mark", tmp_path / "waits.py"
+    plugin.write_text(f"MARK = {str(mark)!r}\n{WAITS}", encoding="utf-8")
+    data = Path(forty[1]).with_name("mine.csv")
+
+    def lose():
+        while not mark.exists():
+            time.sleep(0.1)
+        nodes = {each.all_processes["raylet"][0].process.pid: each for each in cluster.worker_nodes}
+        cluster.remove_node(nodes[int(mark.read_text(encoding="utf-8"))])
+
+    losing = threading.Thread(target=lose, daemon=True)
+    losing.start()
+    asked = ["run", "--models", tiny_folder, "--tasks", str(data), "--methods", "waits,prune50"]
+    asked += ["--plugin", str(plugin), "--records", str(tmp_path / "r")]
+    assert main([*asked, "--on", "ray"]) == 0
+    losing.join(timeout=60)
+    found = {method: item["status"] for (_, _, method), item in _comparable(tmp_path / "r").items()}
+    assert found == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
+    err = capsys.readouterr().err
+    assert "tiny · " in err and err.count("its task was lost") == 1
+    assert err.count(" · dense: ") == 1  # it was measured before, and not again

@@ -8,10 +8,8 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from attnbench.errors import NotApplicable, UserError

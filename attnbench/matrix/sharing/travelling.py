@@ -38,7 +38,7 @@ class Luggage:
             self.files[name] = each.read_bytes()
         if (size := sum(map(len, self.files.values()))) > LARGEST:
             raise UserError(
-                f"{path}: {size:,} bytes of plugins and data would travel to each node, at most {LARGEST:,} do"
+                f"{path}: {size:,} bytes of plugins and data would travel to each node, at most {LARGEST:,}"
             )
         return place
 
@@ -64,7 +64,7 @@ def packed(
         model = cells[0].model
         if names.is_folder(place):
             luggage.there.append(os.path.abspath(os.path.expanduser(place)))
-            model = f"{own or names.label(model)}={luggage.there[-1]}"
+            model = f"{own}={luggage.there[-1]}" if own else luggage.there[-1]
         for text in _named(cells):
             if os.path.isabs(os.path.expanduser(text)):
                 luggage.there.append(os.path.expanduser(text))

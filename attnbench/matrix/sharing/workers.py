@@ -61,10 +61,11 @@ def run(
     heard = Once(listener or Silent())
     runner.check(cells, settings, records, replace)
     environments = _environments(settings, min(workers, len(cells)))
+    only = len(runner.by_column(cells)) == 1
     asked = {
         "argv": sys.argv, "path": os.environ.get("PYTHONPATH"), "records": records,
         **dataclasses.asdict(start or Start()),
-        "settings": dataclasses.asdict(settings), "alone": len(runner.by_column(cells)) == 1 if alone is None else alone,
+        "settings": dataclasses.asdict(settings), "alone": alone if alone is not None else only,
         "force": force, "replace": replace, "strict": debug or fail_fast, "cell_timeout": cell_timeout,
     }  # fmt: skip
     driver = _Driver(cells, settings, records, heard, fail_fast, debug)
