@@ -101,6 +101,11 @@ class Suite:
         ]
         return list(dict.fromkeys(texts))
 
+    def cells(self, columns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+        """List the cells of columns, all by the names that records have."""
+        found = [(column, self.specs(self.part_of(*column))) for column in columns]
+        return [{"model": m, "task": t, "method": spec} for (m, t), specs in found for spec in specs]
+
     def names(self, part: Part | None = None) -> list[str]:
         """List the methods of a part, or of all: every spec, and what its seeds are grouped under."""
         specs = self.specs(part)

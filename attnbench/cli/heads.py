@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
-    from attnbench.cli import head_tables
+    from attnbench.cli.looking import head_tables
     from attnbench.studies import importance as importance
 
     by = importance.chosen(options.by)

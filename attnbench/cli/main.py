@@ -24,12 +24,13 @@ from attnbench.cli import (
     models,
     new_method,
     run,
+    status,
     stdout,
     tasks,
     verify,
 )
 from attnbench.cli.looking import look, studies
-from attnbench.cli.parsing import Parser, add_plugins, add_shared
+from attnbench.cli.parsing import Parser, add_plugins, add_shared, plugin_folders
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
@@ -47,6 +48,7 @@ COMMANDS: dict[str, ModuleType] = {
     "leaderboard": leaderboard,
     "compare": compare,
     "verify": verify,
+    "status": status,
     "merge": merge,
     "methods": methods,
     "studies": studies,
@@ -179,7 +181,7 @@ def _handed_over(name: str, arguments: list[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         with staying(), stdout.aside():
-            plugins.load((), filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)))
+            plugins.load((), plugin_folders())
         if arguments[0] in _backends():
             return _handed_over(arguments[0], arguments[1:])
     options = parser().parse_args(arguments)

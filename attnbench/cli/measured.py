@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli import stdout
+from attnbench.cli.parsing import plugin_folders
 from attnbench.errors import UserError
 from attnbench.inputs.settings import Settings, default_device
 from attnbench.matrix import console
@@ -25,16 +26,24 @@ def measured(
 ) -> tuple[list[Record], UserError | None]:
     """Return what was measured, and the mistake that kept the rest, or all, from it."""
     from attnbench.matrix import runner
+    from attnbench.matrix.sharing import workers
 
-    if options.device is None:
+    if options.device is None and not options.on:
         settings = dataclasses.replace(settings, device=default_device())
     with stdout.aside(), contextlib.closing(console.Console()) as listener:
+        how = {
+            "force": options.force, "replace": options.replace, "cell_timeout": options.cell_timeout,
+            "fail_fast": options.fail_fast, "debug": options.debug, "listener": listener,
+        }  # fmt: skip
         try:
-            return runner.run(
-                cells, settings, folder,
-                force=options.force, replace=options.replace, cell_timeout=options.cell_timeout,
-                fail_fast=options.fail_fast, debug=options.debug, listener=listener,
-            ), None  # fmt: skip
+            more = workers.Start(options.plugin, plugin_folders(options.plugins_dir), options.verbose)
+            if options.on:
+                from attnbench.matrix.sharing import on_ray
+
+                return on_ray.run(cells, settings, folder, options.on, options.device, more, **how), None
+            if options.workers:
+                return workers.run(cells, settings, folder, options.workers, more, **how), None
+            return runner.run(cells, settings, folder, **how), None
         except runner.Incomplete as mistake:
             return mistake.records, mistake
         except UserError as mistake:

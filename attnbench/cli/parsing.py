@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
@@ -43,6 +45,11 @@ class Once(argparse.Action):
                 f"{option_string} is given twice: give one. `attnbench merge A B --into C` makes one of two."
             )
         setattr(namespace, self.dest, values)
+
+
+def plugin_folders(given: Sequence[str] = ()) -> list[str]:
+    """Return the folders of plugins, those of the environment first."""
+    return [*filter(None, os.environ.get("ATTNBENCH_PLUGINS_DIR", "").split(os.pathsep)), *given]
 
 
 def positive(text: str) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import suite
-from attnbench.cli import stdout
+from attnbench.cli import spread, stdout
 from attnbench.cli.measured import measured, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
@@ -26,6 +26,7 @@ from attnbench.inputs import models
 from attnbench.inputs.prompting import NAMES
 from attnbench.inputs.settings import EAGER_TOLERANCE
 from attnbench.matrix import console, estimate
+from attnbench.matrix.ledger import recorded
 from attnbench.matrix.plan import check_tasks, plan
 from attnbench.matrix.request import REPEATS, Request, split_models
 from attnbench.records.record import RECORDS
@@ -39,7 +40,10 @@ STOPPED = "; what is recorded stays, the same command goes on from there"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench run`."""
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="run these instead; --models chooses among theirs"
+        "suites",
+        nargs="*",
+        metavar="SUITE.toml",
+        help="run these instead; --models and --tasks choose among theirs",
     )
     parser.add_argument(
         "--models",
@@ -107,6 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FLOPs too, and latency and peak memory of attention where a method is realised",
     )
+    spread.add_arguments(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
     parser.add_argument(
@@ -121,6 +126,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
+    if options.on and options.workers:
+        raise UserError("--workers: are of this machine, and --on ray of a cluster: give one")
     if options.suites:
         return _suites(options)
     asked = Request.of(
@@ -130,7 +137,8 @@ def execute(options: argparse.Namespace) -> int:
         measure=options.measure, **_machine(options),
     )  # fmt: skip
     with stdout.aside():
-        cells = plan(asked)
+        whole = plan(asked)
+        cells = spread.of_cells(options.shard, whole, asked.settings)
     if options.dry_run:
         print("\n".join(f"{models.label(cell.model)} {cell.task} {cell.method}" for cell in cells))
         print(f"{len(cells)} cells", file=sys.stderr)
@@ -140,7 +148,9 @@ def execute(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    records, mistake = measured(options, cells, asked.settings, folder)
+    names = list(recorded(whole, asked.settings).values())
+    with spread.claimed(options.shard, folder, "--models", names):
+        records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
             show_json(records)
@@ -148,7 +158,7 @@ def execute(options: argparse.Namespace) -> int:
             show_table(records, f"attnbench leaderboard --records {folder}")
     if mistake is not None:
         raise mistake
-    if all(item.status == "not applicable" for item in records):
+    if all(item.status == "not applicable" for item in records) and not options.shard:
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
     return status(records)
 
@@ -159,7 +169,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "batch_size": options.batch_size,
         "batch_tokens": options.batch_tokens,
-        "device": (not options.dry_run and options.device) or "cpu",
+        "device": (not options.dry_run and not options.on and options.device) or "cpu",
         "dtype": options.dtype or "float32",
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,
@@ -173,13 +183,17 @@ def _suites(options: argparse.Namespace) -> int:
     suites = [suite.load(path) for path in options.suites]
     _refuse_overruling(options, suites)
     given = split_models(options.models)
+    parts = [(each, part) for each in suites for part in suite.chosen(each, given, not options.dry_run)]
+    if options.dry_run:
+        for _, part in parts:
+            check_tasks(part.tasks, options.include_path)
+    columns = spread.of_suites(options.shard, parts, options)
     if options.dry_run:
         for each in suites:
-            _print_cells(options, each, given)
+            _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
         return 0
     machine = _machine(options)
     console.quiet(options.verbose)
-    parts = [(each, part) for each in suites for part in suite.chosen(each, given)]
     records: list[Record] = []
     mistake = None
     for each, part in parts:
@@ -190,7 +204,11 @@ def _suites(options: argparse.Namespace) -> int:
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
             )
             folder = str(options.records or each.records)
-            found, missing = measured(options, plan(asked), asked.settings, folder)
+            cells = spread.kept(plan(asked), asked.settings, columns[each.path].mine)
+            if not cells:
+                continue
+            with spread.claimed(options.shard, folder, each.path.name, each.cells(columns[each.path].all)):
+                found, missing = measured(options, cells, asked.settings, folder)
         except UserError as error:
             missing = error
         records += found
@@ -213,7 +231,7 @@ def _suites(options: argparse.Namespace) -> int:
 def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite]) -> None:
     """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
-    own = ("methods", "tasks", "limit", "repeats", "seed", "calibration", "dtype", "max_length")
+    own = ("methods", "limit", "repeats", "seed", "calibration", "dtype", "max_length")
     for name in (*own, "calibration_samples", "calibration_tokens", *NAMES):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
@@ -223,12 +241,14 @@ def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite
             raise UserError(f"--{name.replace('_', '-')}: a suite holds {told}{also}.{change}")
 
 
-def _print_cells(options: argparse.Namespace, each: suite.Suite, given: Sequence[str]) -> None:
-    """Print what a suite measures, and on stderr how much of it is recorded."""
-    chosen = suite.chosen(each, given, locate=False)
-    for part in chosen:
-        check_tasks(part.tasks, options.include_path)
-    known = [(*column, each.specs(part)) for part in chosen for column in part.columns()]
+def _print_cells(
+    options: argparse.Namespace,
+    each: suite.Suite,
+    parts: Sequence[suite.Part],
+    columns: Collection[tuple[str, str]],
+) -> None:
+    """Print what is measured of a suite, and on stderr how much of it is recorded."""
+    known = [(*column, each.specs(part)) for part in parts for column in part.columns() if column in columns]
     cells = [(model, task, method) for model, task, specs in known for method in specs]
     print("\n".join(" ".join(cell) for cell in cells))
     print(f"{each.path}: {estimate.describe(options.records or each.records, cells)}", file=sys.stderr)

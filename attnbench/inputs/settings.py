@@ -46,6 +46,11 @@ class Settings:
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed {self.seed} is no whole number from 0 to {SEEDS - 1}")
 
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> Settings:
+        """Return what `dataclasses.asdict` made a table of."""
+        return cls(**{**body, "prompting": Prompting(**body.get("prompting", {}))})
+
     def recorded(self) -> dict[str, Any]:
         """Return what a record keeps: of a file its name, and no folder of this machine."""
         kept = dataclasses.asdict(self)

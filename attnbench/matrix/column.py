@@ -18,7 +18,7 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix import answered
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener, beside_card
-from attnbench.matrix.ledger import Ledger, settled
+from attnbench.matrix.ledger import Ledger
 from attnbench.measures import fidelity
 from attnbench.measures.finite import origin, require_finite
 from attnbench.measures.likely import IDS
@@ -145,7 +145,7 @@ class Column:
             return (old.status, old.error, old.settings) == (item.status, item.error, item.settings)
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
         contested = any(method.name in registry().contested for method in methods)
-        usable = settled(old) and not unmeasured and not contested
+        usable = self.ledger.settled(old) and not unmeasured and not contested
         return usable and provenance.holds(old.provenance, item.provenance)
 
     @functools.cached_property

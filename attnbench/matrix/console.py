@@ -70,6 +70,19 @@ class Console:
             self._bar.close()
 
 
+class Once:
+    """Pass on to a listener, each line once: a column may be opened several times."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener, self._said = listener, set[str]()
+        self.start, self.advance, self.finish = listener.start, listener.advance, listener.finish
+
+    def line(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._listener.line(text)
+
+
 def describe(record: Record, reused: bool = False) -> str:
     """Return a finished cell as one line."""
     where = " · ".join(record.cell[key] for key in ("model", "task", "method"))

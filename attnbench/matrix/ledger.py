@@ -1,11 +1,11 @@
-"""The records of a run: what is there, what may give way, and which cell is being measured."""
+"""The records of a run: what is there, what may give way, and which cell is being measured by whom."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import started
 from attnbench.matrix.plan import Cell
+from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.watchdog import Watchdog
 from attnbench.records import provenance, record, whereabouts
 from attnbench.records.difference import ANOTHER, changes, conflict, same_place
@@ -24,10 +25,59 @@ TIMES = 2  # after which it is not tried again: a kill from outside comes but on
 
 
 class Ledger:
-    """A folder of records that a run adds to; what measures something else gives way only with `replace`."""
+    """A folder of records that a run adds to; what measures something else gives way only with `replace`.
 
-    def __init__(self, folder: str | Path, replace: bool = False, watchdog: Watchdog | None = None) -> None:
+    With `leases` other runs may add to it at the same time.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        replace: bool = False,
+        watchdog: Watchdog | None = None,
+        leases: Leases | None = None,
+    ) -> None:
         self.folder, self.replace, self.watchdog = Path(folder).absolute(), replace, watchdog
+        self.leases = leases
+        self._before: dict[Path, tuple[int, int] | None] = {}
+
+    def begin(self, cells: Iterable[dict[str, str]]) -> None:
+        """Keep what is there before these cells are measured: what another run adds is not measured again."""
+        for cell in cells:
+            path = record.path_of(self.folder, cell)
+            self._before[path] = _stamp(path)
+
+    def stamp(self, cell: dict[str, str]) -> tuple[int, int] | None:
+        """Return what tells the record that was there before from a later one, None where there was none."""
+        return self._before[record.path_of(self.folder, cell)]
+
+    def resume(self, cell: dict[str, str], stamp: Sequence[int] | None) -> None:
+        """Begin a cell as of the run that it is measured for, by that run's stamp."""
+        self._before[record.path_of(self.folder, cell)] = (stamp[0], stamp[1]) if stamp else None
+
+    def done(self, cell: dict[str, str]) -> None:
+        """Take a cell's record for one of this run."""
+        self._before[record.path_of(self.folder, cell)] = None
+
+    def fresh(self, cell: dict[str, str]) -> bool:
+        """Tell whether a cell was recorded since it began, by whomever."""
+        path = record.path_of(self.folder, cell)
+        return path in self._before and _stamp(path) not in (None, self._before[path])
+
+    @contextlib.contextmanager
+    def held(self, cell: dict[str, str]) -> Iterator[bool]:
+        """Hold a cell's lease, and yield whether it was to be had. Where it is lost the block just ends."""
+        name = " · ".join(cell.values())
+        try:
+            mine = self.leases is None or self.leases.take(name)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            with contextlib.suppress(Lost):
+                yield mine
+        finally:
+            if mine and self.leases is not None:
+                self.leases.release(name)
 
     def existing(self, cell: dict[str, str]) -> Record | None:
         """Return a cell's record, or None."""
@@ -36,8 +86,11 @@ class Ledger:
     def write(self, item: Record) -> None:
         """Write a record. Raises UserError where another run has meanwhile recorded something else there.
 
+        Raises Lost where another run has taken over the cell.
         What no JSON holds makes a failed cell of it.
         """
+        if self.leases is not None and not self.leases.mine(" · ".join(item.cell.values())):
+            raise Lost
         item.date = item.date or provenance.now()
         old = None if self.replace else self.existing(item.cell)
         if old is not None and (why := conflict(old, item)) is not None:
@@ -71,8 +124,7 @@ class Ledger:
             try:
                 stack.enter_context(started.noted(path, item.provenance["identity"]))
             except OSError as error:
-                told = f"--records {self.folder}: cannot be written: {error.strerror or error}"
-                raise UserError(told) from error
+                raise self._unwritable(error) from error
             if self.watchdog is not None:
                 self.watchdog.start(" · ".join(item.cell.values()), str(started.place(path)))
                 stack.callback(self.watchdog.stop)
@@ -95,10 +147,23 @@ class Ledger:
         old = self.existing(cell)
         return _ends(old) if old is not None else 0
 
+    def settled(self, old: Record) -> bool:
+        """Tell whether a record need not be tried again.
 
-def settled(old: Record) -> bool:
-    """Tell whether a record need not be tried again: what failed is, but not what always ends a process."""
-    return old.status != "failed" or _ends(old) >= TIMES
+        What failed is, but not what always ends a process, and not what has failed since this run began.
+        """
+        return old.status != "failed" or _ends(old) >= TIMES or self.fresh(old.cell)
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"--records {self.folder}: cannot be written: {error.strerror or error}")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _ends(old: Record) -> int:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from attnbench.errors import UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
-from attnbench.matrix.column import Column
-from attnbench.matrix.console import Listener, Silent
+from attnbench.matrix.console import Listener, Once, Silent
+from attnbench.matrix.desk import Desk
 from attnbench.matrix.ledger import Ledger, recorded, refuse
 from attnbench.matrix.plan import Cell
+from attnbench.matrix.sharing.leases import Leases
+from attnbench.matrix.sharing.schedule import Schedule
 from attnbench.matrix.watchdog import Watchdog
 from attnbench.methods import spec, verdicts
 from attnbench.methods.code import code_of
 from attnbench.methods.plugins import option
-from attnbench.methods.staying import staying
 from attnbench.records import record
 from attnbench.records.record import RECORDS, Record
 
@@ -70,45 +71,98 @@ def run(
 
     A cell that ends the process, as one of more than `cell_timeout` seconds does, has failed for the next
     run. One that may have been killed from outside is tried once more, after all others.
+
+    Several runs on one folder share its cells: none is measured by two of them, and each returns all.
     """
-    heard = listener or Silent()
+    heard = Once(listener or Silent())
+    check(cells, settings, records, replace)
+    found, mistakes = dict[Cell, Record](), list[UserError]()
+    columns = by_column(cells)
+    strict = debug or fail_fast
+    with contextlib.ExitStack() as stack:
+        watchdog = cell_timeout and stack.enter_context(contextlib.closing(Watchdog(cell_timeout)))
+        leases = stack.enter_context(contextlib.closing(Leases(records)))
+        ledger = Ledger(records, replace, watchdog or None, leases)
+        names = recorded(cells, settings)
+        ledger.begin(names.values())
+        schedule, at = Schedule(grouped(cells, ledger, names)), None
+        desk = Desk(settings, ledger, heard, alone=len(columns) == 1, force=force, strict=strict)
+        heard.start(len(cells))
+        for line in unproven(dict.fromkeys(cell.method for cell in cells)):
+            heard.line(line)
+        while True:
+            taken = schedule.take(at)
+            if taken is None:
+                if not (left := schedule.left):
+                    break
+                heard.line(waiting([leases.owner(" · ".join(names[cell].values())) for cell in left]))
+                leases.wait()
+                schedule.again()
+                continue
+            at, cell = taken
+            try:
+                done = desk.measure(cell, names[cell], columns[cell.model, cell.task])
+            except UserError as error:
+                if len(columns) == 1 or strict:
+                    raise
+                mistakes.append(error)
+                heard.line(f"{models.label(cell.model)} · {cell.task}: not measured: {error}")
+                schedule.drop(at)
+                continue
+            if done is None:
+                schedule.elsewhere(at, cell)
+                continue
+            schedule.done(at, cell)
+            found[cell], reused = done
+            heard.finish(found[cell], reused)
+            if fail_fast and found[cell].status == "failed":
+                return [*found.values()]
+    return complete(cells, found, mistakes, records)
+
+
+def check(cells: Sequence[Cell], settings: Settings, records: str, replace: bool) -> None:
+    """Raise UserError for what keeps cells from being measured, or recorded, before any is."""
     for cell in cells:
         code_of(spec.parse(cell.method))  # of the code as it is loaded now
     record.check_writable(records)
     record.clear_partial(records)
     if not replace:
         refuse(cells, settings, records)
-    found, mistakes = dict[Cell, Record](), list[UserError]()
-    columns = len({(cell.model, cell.task) for cell in cells})
-    with contextlib.ExitStack() as stack:
-        watchdog = cell_timeout and stack.enter_context(contextlib.closing(Watchdog(cell_timeout)))
-        ledger = Ledger(records, replace, watchdog or None)
-        names = recorded(cells, settings)
-        last = sorted(cells, key=lambda cell: ledger.postponed(names[cell]))
-        heard.start(len(cells))
-        for line in unproven(dict.fromkeys(cell.method for cell in cells)):
-            heard.line(line)
-        for (model, task), group in groupby(last, key=lambda cell: (cell.model, cell.task)):
-            try:
-                with staying():
-                    column = Column(model, task, settings, ledger, heard, alone=columns == 1)
-                mine = [(cell, spec.parse(cell.method)) for cell in group]
-                column.announce([methods for _, methods in mine])
-                for cell, methods in mine:
-                    with staying():
-                        found[cell], reused = column.measure(methods, force, debug or fail_fast)
-                    heard.finish(found[cell], reused)
-                    if fail_fast and found[cell].status == "failed":
-                        return [*found.values()]
-            except UserError as error:
-                if columns == 1 or debug or fail_fast:
-                    raise
-                mistakes.append(error)
-                heard.line(f"{models.label(model)} · {task}: not measured: {error}")
+
+
+def by_column(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """Return the cells of each model and task."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.model, cell.task), []).append(cell)
+    return found
+
+
+def grouped(
+    cells: Sequence[Cell], ledger: Ledger, names: Mapping[Cell, dict[str, str]]
+) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
+    """Yield cells by column in running order; what has ended a process comes after all others."""
+    last = sorted(cells, key=lambda cell: ledger.postponed(names[cell]))
+    for column, group in groupby(last, key=lambda cell: (cell.model, cell.task)):
+        yield column, list(group)
+
+
+def waiting(owners: Sequence[str]) -> str:
+    """Say in a line for whom a run waits."""
+    cells = "1 cell" if len(owners) == 1 else f"{len(owners)} cells"
+    others = "; ".join(dict.fromkeys(filter(None, owners)))
+    return f"waiting for {cells} that other runs measure" + (f": {others}" if others else "")
+
+
+def complete(
+    cells: Sequence[Cell], found: Mapping[Cell, Record], mistakes: Sequence[UserError], records: str
+) -> list[Record]:
+    """Return what was measured in the order of the cells. Raises Incomplete where a column was not."""
     measured = [found[cell] for cell in cells if cell in found]
     if mistakes:
+        pairs = f"{len(mistakes)} of {len(by_column(cells))} pairs of model and task"
         raise Incomplete(
-            f"{len(mistakes)} of {columns} pairs of model and task could not be measured, the others are: "
+            f"{pairs} could not be measured, the others are: "
             f"attnbench leaderboard --records {records} shows them. First reason: {mistakes[0]}",
             measured,
         ) from mistakes[0]

@@ -19,8 +19,8 @@ from typing import Any
 class Watchdog:
     """Kill this process where `start` is not followed by `stop` within some seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, after: str = "the same command goes on with the others") -> None:
+        self.seconds, self.after = seconds, after
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, cell: str, note: str) -> None:
@@ -28,7 +28,7 @@ class Watchdog:
         if self._process is None or self._process.poll() is not None:
             command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        self._tell({"seconds": self.seconds, "cell": cell, "note": note})
+        self._tell({"seconds": self.seconds, "cell": cell, "note": note, "after": self.after})
 
     def stop(self) -> None:
         """Count no longer."""
@@ -69,7 +69,7 @@ def watch(owner: int) -> None:
     with contextlib.suppress(OSError), open(content["note"], "a", encoding="utf-8") as file:
         file.write(reason + "\n")
     print(
-        f"attnbench: stopped: {content['cell']} {reason}; the same command goes on with the others",
+        f"attnbench: stopped: {content['cell']} {reason}; {content['after']}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     os.kill(owner, signal.SIGKILL)

@@ -211,7 +211,7 @@ def test_a_folder_named_like_a_short_name_is_taken_where_it_is(tmp_path, monkeyp
 
 def test_a_suite_is_not_overruled(tmp_path, capsys):
     path = str(write(tmp_path, SMALL))
-    held = {"--methods": "prune50", "--limit": "3", "--seed": "0", "--tasks": "sst2", "--dtype": "bfloat16"}
+    held = {"--methods": "prune50", "--limit": "3", "--seed": "0", "--dtype": "bfloat16"}
     for option in held.items():
         assert main(["run", path, *option]) == 2
         assert "a suite holds its own" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from attnbench.cli.main import main
 from attnbench.errors import UserError, described
 from attnbench.matrix import started
 from attnbench.matrix.request import Request
+from attnbench.matrix.sharing import leases
 from attnbench.records import provenance, record, whereabouts
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def _statuses(folder):
 
 
 def _notes(folder):
-    return [path.name for path in folder.rglob(".*")]
+    return [path.name for path in folder.rglob(".*") if path.name != leases.FOLDER]
 
 
 def test_what_a_method_raises_moves_or_prints_harms_no_other_cell(command, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 import attnbench
 from attnbench.backends import lm_eval
 from attnbench.boards.pictures import heatmap
-from attnbench.cli import head_tables
+from attnbench.cli.looking import head_tables
 from attnbench.cli.main import main
 from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError

@@ -1,0 +1,71 @@
+"""Say how far suites are: what is done, missing, failed or stale, by model and task."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from attnbench.cli.parsing import MANY, Once
+from attnbench.errors import UserError, message
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench status`."""
+    parser.add_argument("suites", nargs="+", metavar="SUITE.toml", help="what to look at")
+    parser.add_argument(
+        "--models", **MANY, metavar="NAME", help="some of its models; NAME=./FOLDER says where"
+    )
+    parser.add_argument(
+        "--records", action=Once, metavar="DIR", help="where records are, if not in records/NAME beside it"
+    )
+    parser.add_argument(
+        "--missing", action="store_true",
+        help="print a command a line for each model and task with cells to measure, for a shell or a queue",
+    )  # fmt: skip
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print a row a model and task, or the commands. Returns 0 where all is done, else 1."""
+    from attnbench.boards import progress, suite
+    from attnbench.matrix.request import split_models
+    from attnbench.matrix.sharing import leases
+
+    if options.records and len(options.suites) > 1:
+        raise UserError("--records: each suite has its own folder of records. Give one suite with it.")
+    rows: list[tuple[str, ...]] = [("model", "task", *progress.STATES)]
+    lines: list[str] = []
+    done = True
+    more = [text for each in options.plugin for text in ("--plugin", each)]
+    more += [text for each in options.plugins_dir for text in ("--plugins-dir", each)]
+    more += ["--records", options.records] if options.records else []
+    for path in options.suites:
+        each = suite.load(path)
+        folder = options.records or each.records
+        parts = suite.chosen(each, split_models(options.models), locate=False)
+        for column in progress.columns(each, parts, folder):
+            done &= column.cells["done"] == sum(column.cells.values())
+            rows.append((column.model, column.task, *map(str, column.cells.values())))
+            lines += column.lines
+            if options.missing and column.open:
+                print(progress.command(each, column, more))
+        lines += [f"being measured: {cell}, by {owner}" for cell, owner in leases.held(folder)]
+    if not options.missing:
+        _show(rows)
+        for line in lines:
+            print(message(line))
+        if not done:
+            print(f"next: attnbench status {shlex.join(options.suites)} --missing", file=sys.stderr)
+    return 0 if done else 1
+
+
+def _show(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, names to the left and numbers to the right."""
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    for row in rows:
+        texts = [
+            f"{text:<{w}}" if k < 2 else f"{text:>{w}}"
+            for k, (text, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(texts))

@@ -1,0 +1,72 @@
+"""What a task does on a node of a cluster: it measures a column there and posts what it has, cell by cell."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from attnbench.errors import UserError
+from attnbench.matrix.console import Silent
+from attnbench.matrix.sharing import travelling, workers
+from attnbench.methods import plugins
+from attnbench.methods.staying import staying
+from attnbench.records import record
+from attnbench.records.record import Record
+
+
+class Post:
+    """Where tasks put what they have, until the driver takes it."""
+
+    def __init__(self) -> None:
+        self._items: list[tuple[int, Any, bool]] = []
+
+    def put(self, column: int, item: Any, reused: bool) -> None:
+        self._items.append((column, item, reused))
+
+    def take(self) -> list[tuple[int, Any, bool]]:
+        items, self._items = self._items, []
+        return items
+
+
+class _Posting(Silent):
+    """Listen to a column on a node, and post its records and lines."""
+
+    def __init__(self, post: Any, number: int) -> None:
+        self._post, self._number = post, number
+
+    def line(self, text: str) -> None:
+        self._put(text, False)
+
+    def finish(self, record: Record, reused: bool) -> None:
+        self._put(record, reused)
+
+    def _put(self, item: str | Record, reused: bool) -> None:
+        import ray
+
+        ray.get(self._post.put.remote(self._number, item, reused))  # it is there before the task ends
+
+
+def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], post: Any) -> str | None:
+    """Measure a column on a node and post its records. Returns what keeps it from being measured, or None."""
+    if (here := record.NUMERICS) != asked["numerics"]:
+        return f"{socket.gethostname()} has another attnbench: numerics {here}, not {asked['numerics']}"
+    os.environ["OMP_NUM_THREADS"] = str(asked["threads"])
+    sys.argv = asked["argv"]  # records say by which command they were measured
+    with staying(), tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            travelling.unpack(luggage, Path(folder))
+            plugins.load(asked["plugins"], asked["folders"])
+            workers.run(
+                asked["cells"], travelling.settings_of(asked, asked["device"]), "records", 1,
+                workers.Start(asked["plugins"], asked["folders"]), force=asked["force"], replace=True,
+                cell_timeout=asked["cell_timeout"], debug=asked["strict"], listener=_Posting(post, number),
+                alone=asked["alone"],
+            )  # fmt: skip
+        except UserError as error:
+            return str(error)
+    return None

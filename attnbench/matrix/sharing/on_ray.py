@@ -1,0 +1,256 @@
+"""Measure the columns of a run as tasks of a Ray cluster; the records come back and are written here."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attnbench.errors import NotApplicable, UserError
+from attnbench.inputs import models
+from attnbench.inputs.settings import Settings
+from attnbench.matrix import runner
+from attnbench.matrix.console import Listener, Once, Silent
+from attnbench.matrix.ledger import Ledger, recorded
+from attnbench.matrix.plan import Cell
+from attnbench.matrix.sharing import node, travelling, workers
+from attnbench.matrix.sharing.leases import Leases, Lost
+from attnbench.matrix.sharing.schedule import DENSE
+from attnbench.matrix.sharing.workers import Start
+from attnbench.records import record, whereabouts
+from attnbench.records.record import Record
+
+PLAIN, CLIENT = "ray", "ray://"
+ANSWERS = 10.0  # seconds in which an address has to
+TRIES = 3  # times that a column is begun: nodes may be lost
+
+
+def run(
+    cells: Sequence[Cell],
+    settings: Settings,
+    records: str,
+    address: str,
+    device: str | None = None,
+    start: Start | None = None,
+    *,
+    force: bool = False,
+    replace: bool = False,
+    cell_timeout: float | None = None,
+    fail_fast: bool = False,
+    debug: bool = False,
+    listener: Listener | None = None,
+) -> list[Record]:
+    """Measure cells as `runner.run` does, a column a task, with a GPU each where the cluster has some.
+
+    What a task measures comes back cell by cell: a node that is lost costs the cell that it was at, and its
+    column goes on elsewhere. Raises as `runner.run` does, and UserError where the cluster does not answer.
+    """
+    heard = Once(listener or Silent())
+    runner.check(cells, settings, records, replace)
+    with connected(address, (start or Start()).verbose) as ray:
+        device = device or ("cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu")
+        if settings.measure and device == "cpu":
+            raise UserError("--on ray: --measure takes times, which tasks on one processor would change")
+        asked = {
+            "argv": sys.argv, "force": force, "cell_timeout": cell_timeout, "device": device, "strict": debug,
+            "threads": int(os.environ.get("OMP_NUM_THREADS") or 1),
+        }  # fmt: skip
+        with contextlib.closing(Leases(records)) as leases:
+            ledger = Ledger(records, replace, leases=leases)
+            driver = _Driver(ray, cells, settings, ledger, heard, asked, start or Start())
+            heard.start(len(cells))
+            for line in runner.unproven(dict.fromkeys(cell.method for cell in cells)):
+                heard.line(line)
+            try:
+                whole = driver.work(fail_fast)
+            except (ray.exceptions.RayError, ConnectionError) as error:
+                raise UserError(f"--on {address}: the cluster is gone: {error}") from error
+            finally:
+                driver.cancel()
+    if not whole:
+        return [*driver.found.values()]
+    return runner.complete(cells, driver.found, driver.mistakes, records)
+
+
+@contextlib.contextmanager
+def connected(address: str, verbose: bool) -> Iterator[Any]:
+    """Connect to a cluster, or start one on this machine. Raises UserError."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError('--on ray: ray is not installed. Next: pip install "attnbench[ray]"') from None
+    if address != PLAIN:
+        host, _, port = address.removeprefix(CLIENT).rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), ANSWERS).close()
+        except OSError as error:
+            raise UserError(f"--on {address}: no answer: {error.strerror or error}") from error
+    before = signal.getsignal(signal.SIGTERM)
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            quiet = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+            ray.init(None if address == PLAIN else address, **quiet)
+    except Exception as error:
+        raise UserError(f"--on {address}: {error}") from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)  # else it would end this process past all that it holds
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+class _Driver:
+    """Submits columns and writes what comes back."""
+
+    def __init__(
+        self,
+        ray: Any,
+        cells: Sequence[Cell],
+        settings: Settings,
+        ledger: Ledger,
+        heard: Listener,
+        asked: dict[str, Any],
+        start: Start,
+    ) -> None:
+        self.ray, self.settings, self.ledger, self.heard = ray, settings, ledger, heard
+        self.names = recorded(cells, settings)
+        self.ledger.begin(self.names.values())
+        self.groups = workers.largest_first(cells, ledger, self.names)
+        self.asked = {**asked, "alone": len(runner.by_column(cells)) == 1, "numerics": record.NUMERICS}
+        self.start = start
+        self.found: dict[Cell, Record] = {}
+        self.mistakes: list[UserError] = []
+        self._tries: Counter[int] = Counter()
+        self._open: set[int] = set(range(len(self.groups)))  # columns with cells to measure
+        self._running: dict[Any, int] = {}
+        self._held: dict[int, list[Cell]] = {}
+        gpus = float(asked["device"].startswith("cuda"))
+        self._task = ray.remote(num_cpus=asked["threads"], num_gpus=gpus, max_retries=0, max_calls=1)(
+            node.measure
+        )
+        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(node.Post).remote()
+
+    def work(self, fail_fast: bool) -> bool:
+        """Measure all columns. Returns whether all were: they are not after a failure that ends the run."""
+        while self._open or self._running:
+            self._submit()
+            if not self._running:
+                left = [cell for number in self._open for cell in self._left(number)]
+                leases = self.ledger.leases
+                assert leases is not None
+                self.heard.line(runner.waiting([leases.owner(self._name(cell)) for cell in left]))
+                leases.wait()
+                continue
+            ended, _ = self.ray.wait([*self._running], timeout=1.0)
+            self._take()
+            for each in ended:
+                self._end(each)
+            if fail_fast and any(item.status == "failed" for item in self.found.values()):
+                return False
+        return True
+
+    def cancel(self) -> None:
+        """End the tasks that run, and give back what is held."""
+        for each in self._running:
+            with contextlib.suppress(Exception):  # the cluster may be what is gone
+                self.ray.cancel(each, force=True)
+        self._running = {}
+        with contextlib.suppress(Exception):
+            self.ray.kill(self._post)
+
+    def _name(self, cell: Cell) -> str:
+        return " · ".join(self.names[cell].values())
+
+    def _left(self, number: int) -> list[Cell]:
+        return [cell for cell in self.groups[number][1] if cell not in self.found]
+
+    def _submit(self) -> None:
+        """Submit the columns that are not running, of each what no other run is measuring."""
+        for number in sorted(self._open - {*self._running.values()}):
+            column = self.groups[number][0]
+            if any(self.groups[other][0] == column for other in self._open if other < number):
+                continue  # dense comes first
+            leases, left = self.ledger.leases, self._left(number)
+            assert leases is not None
+            mine = [cell for cell in left if leases.take(self._name(cell))]
+            if not mine or (left[0].method == DENSE and left[0] not in mine):
+                for cell in mine:
+                    leases.release(self._name(cell))
+                continue
+            self._held[number] = mine
+            dense = dataclasses.replace(mine[0], method=DENSE)
+            cells = mine if mine[0] == dense or dense not in self.names else [dense, *mine]
+            luggage, asked = travelling.packed(
+                cells, dataclasses.asdict(self.settings), self.start.plugins, self.start.folders
+            )
+            for cell in cells:
+                path = record.path_of(self.ledger.folder, self.names[cell])
+                for file in (path, path.with_suffix(".npz")):
+                    if file.exists():
+                        place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
+                        luggage.files[place.as_posix()] = file.read_bytes()
+            self._tries[number] += 1
+            task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
+            self._running[task] = number
+
+    def _take(self) -> None:
+        """Write what has come back."""
+        for number, item, reused in self.ray.get(self._post.take.remote()):
+            if isinstance(item, str):
+                self.heard.line(item)
+                continue
+            cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
+            if cell in self.found or cell not in self._held[number]:
+                continue
+            if not reused:
+                self._place(cell, item)
+                with contextlib.suppress(Lost):  # this process stood still: what the other records counts
+                    self.ledger.write(item)
+            self.found[cell] = item
+            self.heard.finish(item, reused)
+            self._release(number, cell)
+
+    def _place(self, cell: Cell, item: Record) -> None:
+        """Say where a column's things lie on this machine, not in a node's temporary folder."""
+        if "places" in item.provenance:
+            with contextlib.suppress(UserError, NotApplicable):
+                found = models.find(cell.model, cell.task, self.settings.trust_remote_code)
+                item.provenance["places"] = whereabouts.of(found, cell.task, self.settings)
+
+    def _release(self, number: int, cell: Cell) -> None:
+        assert self.ledger.leases is not None
+        self.ledger.leases.release(self._name(cell))
+        self._held[number].remove(cell)
+
+    def _end(self, task: Any) -> None:
+        """Hear how a column ended; what a lost node had not measured is submitted again."""
+        number = self._running.pop(task)
+        model, name = self.groups[number][0]
+        shown = f"{models.label(model)} · {name}"
+        try:
+            mistake = self.ray.get(task)
+        except self.ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()[0]
+            mistake = f"its task was lost {TRIES} times: {why}" if self._tries[number] == TRIES else None
+            self.heard.line(f"{shown}: its task was lost: {why}; what it had not measured is begun again")
+        self._take()
+        for cell in [*self._held[number]]:
+            self._release(number, cell)
+        if mistake is None and self._left(number):
+            return
+        self._open.discard(number)
+        if mistake is not None:
+            if self.asked["alone"] or self.asked["strict"]:
+                raise UserError(mistake)
+            self.mistakes.append(UserError(mistake))
+            self.heard.line(f"{shown}: not measured: {mistake}")
