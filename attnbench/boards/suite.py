@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from attnbench.boards import claims
-from attnbench.errors import UserError, near, unknown
-from attnbench.inputs import files, models, names, tasks
-from attnbench.inputs.names import PLACES
+from attnbench.errors import UserError, unknown
+from attnbench.inputs import files, models, names, prompting, tasks
+from attnbench.inputs.prompting import Prompting
 from attnbench.matrix import plan
 from attnbench.matrix.request import Request
 from attnbench.methods.controls import CONTROLS
@@ -24,23 +22,23 @@ from attnbench.methods.fields import SEEDS
 REPEATS = 5
 MANY = 1000  # repeats, each a cell a method
 LARGEST = 1 << 20  # bytes of a file
-ALIKE = 0.8  # of a folder's name and a short one: more is taken for a slip
 TEXTS = ("title", "about", "calibration")
 LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
-PART = ("models", "tasks", "limit")
+PART = ("models", "tasks", "limit", *prompting.NAMES)
 
 
 @dataclass(frozen=True)
 class Part:
     """Models on tasks, all with the first `limit` samples; no tasks are those that a model names itself.
 
-    `methods` are measured here beside the suite's.
+    `methods` are measured here beside the suite's. `prompting` says how lm-eval's tasks become prompts.
     """
 
     models: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     limit: int | None = None
     methods: tuple[str, ...] = ()
+    prompting: Prompting = field(default_factory=Prompting)
 
     def columns(self) -> Iterator[tuple[str, str]]:
         """Yield (model, task) by the names that records have."""
@@ -83,6 +81,7 @@ class Suite:
             "calibration": self.calibration,
             "measure": self.measure,
         }
+        own |= part.prompting.given()
         given = {key: value for key, value in settings.items() if value is not None}
         methods = [*self.methods, *part.methods]
         return Request.of(part.models, methods, part.tasks, repeats or self.repeats, **{**own, **given})
@@ -171,7 +170,11 @@ def _part(where: str, body: Any) -> Part:
     if not names:
         raise UserError(f"{where}: names no model: models = [...]")
     tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
-    part = Part(names, tasks_, body.get("limit"), methods)
+    try:
+        prompts = Prompting(**{key: body[key] for key in prompting.NAMES if key in body})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    part = Part(names, tasks_, body.get("limit"), methods, prompts)
     if part.limit is not None and (type(part.limit) is not int or not 1 <= part.limit <= sys.maxsize):
         raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
     for name in names:
@@ -214,45 +217,3 @@ def is_folder_name(name: str) -> bool:
     if "/" in name or name.startswith((".", "~")) or names.named(name)[0] is not None:
         return False
     return name not in models.PUBLISHED and name.removeprefix("pocket-") not in models.pocket_families()
-
-
-def chosen(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part]:
-    """Return the parts to run, models named by where they are.
-
-    `given` (of --models) chooses among the suite's models and says where a folder is; without it all are
-    run, and folders are looked for in $ATTNBENCH_MODELS. Raises UserError where one is not to be found;
-    without `locate` only where its name is like a short name.
-    """
-    wanted = {_given(name): name for name in given}
-    names = [shown(name) for part in suite.parts for name in part.models]
-    for label in wanted:
-        if label not in names:
-            raise unknown("model of the suite", label, names, f"{suite.path} has {', '.join(names)}.")
-    parts = []
-    for part in suite.parts:
-        found = tuple(name for name in part.models if not wanted or shown(name) in wanted)
-        found = tuple(_place(suite, name, wanted.get(shown(name)), locate) for name in found)
-        if found:
-            parts.append(dataclasses.replace(part, models=found))
-    return parts
-
-
-def _given(name: str) -> str:
-    return name if is_folder_name(name) else models.label(name)
-
-
-def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
-    if not is_folder_name(name):
-        return name
-    if given is not None and given != name:
-        return given
-    if there := names.placed(name):
-        return there
-    base = os.environ.get(PLACES)
-    short = [*models.PUBLISHED, *(f"pocket-{family}" for family in models.pocket_families())]
-    meant = near(name, short, ALIKE)
-    if not locate and not meant:
-        return name
-    told = f"{PLACES}={base} has no such folder" if base else f"--models PATH/{name}, or {PLACES}=PATH"
-    what = f"unknown model '{name}'.{meant} If it" if meant else f"model '{name}'"
-    raise UserError(f"suite {suite.path}: {what} is a folder: say where it is: {told}.")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench.boards import suite
+from attnbench.boards import chosen, suite
 from attnbench.cli import spread, stdout
 from attnbench.cli.measured import measured, show_json, show_table, status
 from attnbench.cli.parsing import (
@@ -183,7 +183,7 @@ def _suites(options: argparse.Namespace) -> int:
     suites = [suite.load(path) for path in options.suites]
     _refuse_overruling(options, suites)
     given = split_models(options.models)
-    parts = [(each, part) for each in suites for part in suite.chosen(each, given, not options.dry_run)]
+    parts = [(each, part) for each in suites for part in chosen.parts(each, given, not options.dry_run)]
     if options.dry_run:
         for _, part in parts:
             check_tasks(part.tasks, options.include_path)

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print a row a model and task, or the commands. Returns 0 where all is done, else 1."""
-    from attnbench.boards import progress, suite
+    from attnbench.boards import chosen, progress, suite
     from attnbench.matrix.request import split_models
     from attnbench.matrix.sharing import leases
 
@@ -43,7 +43,7 @@ def execute(options: argparse.Namespace) -> int:
     for path in options.suites:
         each = suite.load(path)
         folder = options.records or each.records
-        parts = suite.chosen(each, split_models(options.models), locate=False)
+        parts = chosen.parts(each, split_models(options.models), locate=False)
         for column in progress.columns(each, parts, folder):
             done &= column.cells["done"] == sum(column.cells.values())
             rows.append((column.model, column.task, *map(str, column.cells.values())))

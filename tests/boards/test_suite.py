@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from sample_records import record as sample
 from sample_records import right
 
-from attnbench.boards import board, checks, decisions, suite
+from attnbench.boards import board, checks, chosen, decisions, suite
 from attnbench.cli.main import main
 from attnbench.errors import UserError
+from attnbench.inputs import names
 from attnbench.records import record
 
 SMALL = """
@@ -148,18 +150,18 @@ FOLDERS = 'methods = ["prune80"]\nmodels = ["pocket-bert", "mine"]\ntasks = ["po
 
 def test_a_folder_is_located_by_models_or_by_the_environment(tmp_path, monkeypatch):
     found = suite.load(write(tmp_path, FOLDERS))
-    monkeypatch.delenv(suite.PLACES, raising=False)
+    monkeypatch.delenv(names.PLACES, raising=False)
     with pytest.raises(UserError, match="--models PATH/mine"):
-        suite.chosen(found, [])
+        chosen.parts(found, [])
     (tmp_path / "models" / "mine").mkdir(parents=True)
     (tmp_path / "models" / "mine" / "config.json").touch()
     place = str(tmp_path / "models" / "mine")
-    assert suite.chosen(found, [place])[0].models == (place,)
-    assert suite.chosen(found, ["pocket-bert"])[0].models == ("pocket-bert",)
-    monkeypatch.setenv(suite.PLACES, str(tmp_path / "models"))
-    assert suite.chosen(found, [])[0].models == ("pocket-bert", place)
+    assert chosen.parts(found, [place])[0].models == (place,)
+    assert chosen.parts(found, ["pocket-bert"])[0].models == ("pocket-bert",)
+    monkeypatch.setenv(names.PLACES, str(tmp_path / "models"))
+    assert chosen.parts(found, [])[0].models == ("pocket-bert", place)
     with pytest.raises(UserError, match=r"unknown model of the suite 'mind'\. Did you mean mine"):
-        suite.chosen(found, ["mind"])
+        chosen.parts(found, ["mind"])
 
 
 def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
@@ -187,7 +189,7 @@ def test_a_slip_is_named_before_anything_runs(tmp_path, monkeypatch, capsys, com
     path = write(tmp_path, f'methods = ["prune80"]\nmodels = ["{model}"]\ntasks = ["{task}"]')
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").touch()
-    monkeypatch.setenv(suite.PLACES, str(tmp_path))
+    monkeypatch.setenv(names.PLACES, str(tmp_path))
     assert main(["run", str(path), *command]) == 2
     out, err = capsys.readouterr()
     assert not out and words in err and len(err.splitlines()) == 1
@@ -197,14 +199,14 @@ def test_a_slip_is_named_before_anything_runs(tmp_path, monkeypatch, capsys, com
 
 def test_a_folder_named_like_a_short_name_is_taken_where_it_is(tmp_path, monkeypatch, capsys):
     path = write(tmp_path, 'methods = ["prune80"]\nmodels = ["bert-base2", "a/b"]\ntasks = ["sst2"]')
-    monkeypatch.delenv(suite.PLACES, raising=False)
+    monkeypatch.delenv(names.PLACES, raising=False)
     assert main(["run", str(path), "--dry-run"]) == 2
     assert "If it is a folder: say where it is: --models PATH/bert-base2" in capsys.readouterr().err
     place = str(tmp_path / "models" / "bert-base2")
     assert main(["run", str(path), "--dry-run", "--models", place, "a/b"]) == 0
     (tmp_path / "models" / "bert-base2").mkdir(parents=True)
     (tmp_path / "models" / "bert-base2" / "config.json").touch()
-    monkeypatch.setenv(suite.PLACES, str(tmp_path / "models"))
+    monkeypatch.setenv(names.PLACES, str(tmp_path / "models"))
     assert main(["run", str(path), "--dry-run"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 12
 
@@ -283,3 +285,32 @@ def test_json_of_several_parts_is_one_array(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [item["cell"]["model"] for item in found] == ["pocket-bert"] * 3 + ["pocket-roberta"] * 3
     assert [item["status"] for item in found] == ["measured", "measured", "failed"] * 2
+
+
+def test_a_part_says_how_prompts_are_made(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(
+        'methods = ["prune80"]\n[[part]]\nmodels = ["m"]\ntasks = ["t"]\nnum_fewshot = 2\n'
+        'apply_chat_template = true\nsystem_instruction = "Be brief."\n'
+        '[[part]]\nmodels = ["m"]\ntasks = ["u"]\n',
+        encoding="utf-8",
+    )
+    found = suite.load(path)
+    first, second = (found.request(part).settings.prompting.given() for part in found.parts)
+    assert first == {"num_fewshot": 2, "apply_chat_template": True, "system_instruction": "Be brief."}
+    assert second == {}
+
+
+@pytest.mark.parametrize("line, words", [
+    ("num_fewshot = -1", "num_fewshot=-1 is not a whole number of at least 0"),
+    ('num_fewshot = "2"', "num_fewshot='2' is not a whole number"),
+    ("apply_chat_template = 1", "apply_chat_template=1 is neither true nor false"),
+    ("fewshot_as_multiturn = true", "makes turns of a chat"),
+    ("nun_fewshot = 1", "unknown key 'nun_fewshot'. Did you mean num_fewshot"),
+])  # fmt: skip
+def test_prompts_that_no_part_can_have_are_named(line, words, tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(f'methods = ["prune80"]\nmodels = ["m"]\ntasks = ["t"]\n{line}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        suite.load(path)
+    assert str(path) in str(caught.value)
