@@ -54,6 +54,8 @@ def saved(figure: Any, name: str) -> dict[str, bytes]:
 
     found = {}
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # where things lie is known by now
         for form in FORMS:
             buffer = io.BytesIO()
             metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
