@@ -50,9 +50,10 @@ class Study(Term):
     `tables()` returns DataFrames by name. The index says what a row is of (kind, layer, head, token, ...),
     every other column is a number in the unit that the docstring says: so differences between a method and
     dense can be taken of any table. The table `heads` has one row a head; `shown` names the up to three of
-    its columns that the terminal prints and that colour the grid of heads. `arrays()` returns what is too
-    much for a table, `draw(tables, arrays)` figures of both, beside the maps of `shown` that all studies get.
-    Raise ValueError in `__post_init__` for a field out of range. An example:
+    its columns that the terminal prints and that colour the grid of heads. Each row of a table `left_out`
+    (part, why), with one number, is told in a line. `arrays()` returns what is too much for a table,
+    `draw(tables, arrays)` figures of both, beside the maps of `shown` that all studies get. Raise ValueError
+    in `__post_init__` for a field out of range. An example:
 
         @dataclass
         class Peak(Study):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attnbench.studies.looking import Found, Look
 
 HEADS = "heads"  # the table of one row a head
+LEFT_OUT = "left_out"  # the table of one row a part and reason
 DIFFERENCE = "_difference"
 TEXTS, LONGEST = 4, 128  # texts of a page, and tokens of each at most
 
@@ -41,6 +42,15 @@ def compared(tables: Mapping[str, Mapping[str, DataFrame]]) -> dict[str, DataFra
         if parts:
             found[name] = pd.concat(parts, names=["method"])
     return found
+
+
+def left_out(found: Found) -> list[tuple[str, str, int]]:
+    """List what a study says in its table `left_out` that it did not measure: part, reason, how much."""
+    table = found.tables.get(DENSE, {}).get(LEFT_OUT)
+    if table is None:
+        return []
+    rows = zip(table.index, table.iloc[:, 0], strict=True)
+    return [(str(part), str(why), int(number)) for (part, why), number in rows]
 
 
 def scores(look: Look) -> list[dict[str, Any]]:

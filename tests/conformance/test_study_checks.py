@@ -87,7 +87,7 @@ def test_a_study_that_keeps_its_promises_passes(planted):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("name", ["distribution", "sparsity", "divergence", "maps"])
+@pytest.mark.parametrize("name", ["distribution", "sparsity", "divergence", "maps", "roles"])
 def test_the_built_in_ones_keep_theirs(name):
     report = check_study(name, families=["bert", "bart"])
     assert report.ok, str(report)

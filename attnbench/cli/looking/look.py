@@ -161,10 +161,14 @@ def _bar(where: str) -> Any:
 
 
 def _told(look: Look) -> None:
+    from attnbench.studies.compared import left_out
+
     where = f"{look.model} · {look.data}"
     for text, found in look.found.items():
         if found.error:
             print(message(f"{where}: {text}: {found.status}: {found.error}"), file=sys.stderr)
+        for part, why, number in left_out(found):
+            print(message(f"{where}: {text}: left out: {part}: {why} ({number})"), file=sys.stderr)
     for kind, reasons in (("not applicable", look.left_out), ("failed", look.failed)):
         for method, reason in reasons.items():
             print(message(f"{where}: {method}: {kind}: {reason}"), file=sys.stderr)
