@@ -43,13 +43,15 @@ class Probe(Study):
     files or a dataset; limit: samples of each split at most; bare: no untrained weights, no control. Samples
     of train and dev whose text is also in test are left out.
 
-    Sources: Jo and Myaeng 2020, https://aclanthology.org/2020.acl-main.311/; Hewitt and Liang 2019,
-    https://aclanthology.org/D19-1275/; Conneau et al. 2018, https://aclanthology.org/P18-1198/. Differs: Jo's
-    code stops an RMSprop early where this solves to the minimum, orders some heads by their test scores, and
-    reads decoders at the padding after the last token.
+    Shapes: context (batch, heads, tokens, head_dim), hidden states (batch, tokens, hidden), vectors (texts,
+    head_dim) or (texts, hidden), W (columns, classes). Source: Jo and Myaeng 2020,
+    https://aclanthology.org/2020.acl-main.311/; the control is Hewitt and Liang's, 2019,
+    https://aclanthology.org/D19-1275/; the tasks Conneau et al., 2018, https://aclanthology.org/P18-1198/.
+    Differs: Jo's code stops an RMSprop early where this solves to the minimum, orders some heads by their
+    test scores, and reads decoders at the padding after the last token.
     """
 
-    name, examples = "probe", ("probe:limit=60", "probe:pooling=mean:hidden=4:limit=60:bare")
+    name, examples = "probe", ("probe:limit=60", "probe:bare:hidden=4:limit=60:pooling=mean")
     data: ClassVar[tuple[str, ...]] = ()
     shown = ("score", "selectivity")
 
@@ -72,6 +74,15 @@ class Probe(Study):
     def begin(self, model: Any, sites: Any) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in INDEX}
         self.sites = {(site.kind, site.layer) for site in sites}
+
+    def reads(self) -> dict[str, str]:
+        from attnbench import probing
+
+        tasks = [probing.find(name, self.source, self.limit) for name in self.task]
+        found = {f"probing task {task.name}": task.digest() for task in tasks}
+        return found | {
+            f"checkpoint {Path(each).name}": probing.fingerprint(each) for each in self.checkpoint
+        }
 
     def run(self, model: Any, data: Any) -> None:
         from attnbench import probing

@@ -163,6 +163,27 @@ def test_checkpoints_of_one_training_stand_in_one_table(monkeypatch, reading, tm
             probing.loaded(reading.model, str(tmp_path / folder))
 
 
+def test_a_record_is_of_the_data_and_the_checkpoints_that_were_read(tmp_path):
+    lines = [f"{split}\t{k % 2}\t{split} w{k}" for split in ("tr", "va", "te") for k in range(4)]
+    (tmp_path / "data").mkdir()
+    config = transformers.BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1)
+    for step in (1, 2):
+        torch.manual_seed(step)
+        transformers.BertModel(config).save_pretrained(tmp_path / f"step-{step}")
+
+    def read(line, spec=""):
+        (tmp_path / "data" / "tree_depth.txt").write_text("\n".join([*lines, line]), encoding="utf-8")
+        return parse_study(f"probe:task=tree_depth:source={tmp_path / 'data'}{spec}").reads()
+
+    first = read("tr\t0\tmore")
+    assert set(first) == {"probing task tree_depth"} and first == read("tr\t0\tmore")
+    for other in ("tr\t1\tmore", "tr\t0\tless", "va\t0\tmore"):
+        assert read(other) != first
+    steps = [read("tr\t0\tmore", f":checkpoint={tmp_path}/step-{step}") for step in (1, 2)]
+    assert [set(each) - set(first) for each in steps] == [{"checkpoint step-1"}, {"checkpoint step-2"}]
+    assert steps[0]["checkpoint step-1"] != steps[1]["checkpoint step-2"]
+
+
 def test_a_control_of_one_class_is_told_by_all(monkeypatch, reading):
     task = made(lambda words, _: int(words[1] < 30), 60)
     for texts in task.texts.values():
