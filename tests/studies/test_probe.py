@@ -157,7 +157,7 @@ def test_checkpoints_of_one_training_stand_in_one_table(monkeypatch, reading, tm
     wide.save_pretrained(tmp_path / "half")
     for folder, said in (
         ("half", "checkpoint .* another architecture|cannot be read"),
-        ("none", "cannot be read"),
+        ("none", "no config.json there"),
     ):
         with pytest.raises(UserError, match=said):
             probing.loaded(reading.model, str(tmp_path / folder))
@@ -192,7 +192,7 @@ def test_a_control_of_one_class_is_told_by_all(monkeypatch, reading):
     assert (found["heads"]["control"] == 1).all() and found["heads"]["score"].between(0, 0.95).all()
 
 
-@pytest.mark.parametrize("spec", ["probe:hidden=-1", "probe:limit=0", "probe:checkpoint=a/x:checkpoint=b/x"])
+@pytest.mark.parametrize("spec", ["probe:units=-1", "probe:limit=0", "probe:checkpoint=a/x:checkpoint=b/x"])
 def test_a_field_out_of_range_is_refused(spec):
     with pytest.raises(UserError):
         parse_study(spec)
@@ -280,5 +280,5 @@ def test_a_perceptron_tells_what_no_line_parts_and_a_set_does_not_depend_on_the_
     assert bent.score(held, labels[1]).tolist() == bent.dev.tolist()
     alone = fits.train(given[:1], held[:1], targets, hidden=16)
     assert abs(float(alone.dev[0]) - float(bent.dev[0])) < 0.02
-    with pytest.raises(UserError, match="hidden"):
+    with pytest.raises(UserError, match="units="):
         fits.train(given, held, Targets(labels[0].double(), labels[1].double(), 0), hidden=4)

@@ -64,7 +64,7 @@ def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: 
     inputs, dev = scaling.apply(given), scaling.apply(held)
     if hidden:
         if not targets.classes:
-            raise UserError("a probe with hidden units is for classes: leave hidden= out for numbers")
+            raise UserError("a probe with hidden units is for classes: leave units= out for numbers")
         weights, best = perceptron.train(
             inputs, targets.train, dev, targets.dev, targets.classes, hidden, seed
         )

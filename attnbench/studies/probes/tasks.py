@@ -204,8 +204,9 @@ def _task(name: str, content: dict[str, Any], rows: dict[str, Rows], limit: int 
     texts = {split: [row[0] for row in kept[split]] for split in SPLITS}
     number = content.get("scale") == "number"
     given = {split: np.array([row[1] for row in kept[split]]) for split in SPLITS}
+    names: tuple[str, ...] = ()
     if number:
-        labels, names = {split: values.astype(np.float64) for split, values in given.items()}, ()
+        labels = {split: values.astype(np.float64) for split, values in given.items()}
     else:
         labels, names = _numbered(given)
         if len(names) < 2:
