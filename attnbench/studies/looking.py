@@ -59,7 +59,7 @@ def usual() -> list[str]:
     return [
         cls.examples[0]
         for name, cls in sorted(known.items())
-        if cls.data == (TEXT,) and not alone(cls) and cls.examples
+        if TEXT in cls.data and not alone(cls) and cls.examples
     ]
 
 
@@ -87,7 +87,9 @@ def look_at(
             missing.append(study)
         else:
             found[text] = _restored(text, type(study), old)
-    applied = [DENSE, *methods]
+            if found[text].tables:
+                opened.left_out |= {name: kept.error for name, kept in old.items() if kept.status == ABSENT}
+    applied = [DENSE, *(name for name in methods if name not in opened.left_out)]
     if missing:
         learned = opened.learned(methods)
         started = time.perf_counter()
@@ -97,7 +99,7 @@ def look_at(
         for study, each in zip(missing, seen, strict=True):
             found[each.name] = _kept(each, type(study), applied)
             if records is not None:
-                looks.keep(records, sources[each.name], found[each.name], spent)
+                looks.keep(records, sources[each.name], found[each.name], opened.left_out, spent)
     ordered = {text: found[text] for text in sources}
     return Look(
         opened.label, opened.data, opened.checkpoint.fingerprint, tuple(applied), ordered,
@@ -116,6 +118,7 @@ def _sources(
         terms: Any = [*applied, study]
         found[name] = {
             "cell": cell,
+            "texts": list(opened.texts),
             "settings": opened.settings.recorded(),
             "environment": provenance.environment(),
             "provenance": provenance.of(
@@ -140,9 +143,9 @@ def _kept(seen: Seen, cls: type[Study], methods: Sequence[str]) -> Found:
 
 
 def _restored(text: str, cls: type[Study], old: Mapping[str, looks.Kept]) -> Found:
-    first = next(iter(old.values()))
-    made = Found(text, cls.shown, first.status, first.error, reused=True)
-    if first.status == MEASURED:
-        made.tables = {name: kept.tables for name, kept in old.items()}
-        made.arrays = {name: kept.arrays for name, kept in old.items()}
+    made = Found(text, cls.shown, old[DENSE].status, old[DENSE].error, reused=True)
+    if made.status == MEASURED:
+        held = {name: kept for name, kept in old.items() if kept.status == MEASURED}
+        made.tables = {name: kept.tables for name, kept in held.items()}
+        made.arrays = {name: kept.arrays for name, kept in held.items()}
     return made

@@ -34,6 +34,9 @@ class Kept:
     tables: dict[str, DataFrame]
     arrays: dict[str, np.ndarray]
     provenance: dict[str, Any]
+    cell: dict[str, str]
+    settings: dict[str, Any]
+    texts: list[str]
 
 
 def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
@@ -42,21 +45,32 @@ def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
     return Path(folder, FOLDER, *parts[:3], parts[3] + ".json")
 
 
-def keep(folder: str | Path, sources: Mapping[str, Mapping[str, Any]], found: Any, seconds: float) -> None:
-    """Write a record for each method that a study was measured with, or one for all that it was not.
+def keep(
+    folder: str | Path,
+    sources: Mapping[str, Mapping[str, Any]],
+    found: Any,
+    left_out: Mapping[str, str],
+    seconds: float,
+) -> None:
+    """Write a record for each method that a study was measured with, or that is `left_out` as not applicable.
 
-    Raises UserError where it cannot be written.
+    One that failed has none. Raises UserError where it cannot be written.
     """
-    for method in found.tables or sources:
-        source = sources[method]
+    for method, source in sources.items():
+        status, error = found.status, found.error or None
+        if found.tables and method not in found.tables:
+            if method not in left_out:
+                continue
+            status, error = HOLDS[1], left_out[method]
         packed = arrays.pack(found.arrays.get(method, {}))
         body = {
             "schema": SCHEMA,
             "cell": source["cell"],
-            "status": found.status,
-            "error": found.error or None,
+            "status": status,
+            "error": error,
             "tables": {name: packed_table(table) for name, table in found.tables.get(method, {}).items()},
             "arrays": [*found.arrays.get(method, {})],
+            "texts": source["texts"],
             "settings": source["settings"],
             "environment": source["environment"],
             "provenance": {**source["provenance"], "arrays": hashlib.sha256(packed).hexdigest()},
@@ -96,7 +110,10 @@ def read(path: str | Path) -> Kept:
             raise ValueError("its arrays are not those that it was written with")
         tables = {name: unpacked_table(table) for name, table in body["tables"].items()}
         held = arrays.unpack(packed, body["arrays"])
-        return Kept(body["status"], body["error"] or "", tables, held, body["provenance"])
+        cell = {key: str(body["cell"][key]) for key in ("model", "task", "method", "study")}
+        texts = list(map(str, body["texts"]))
+        told = str(body["status"]), str(body["error"] or "")
+        return Kept(*told, tables, held, dict(body["provenance"]), cell, dict(body["settings"]), texts)
     except (OSError, files.Unreadable, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

@@ -187,6 +187,10 @@ def _begun(model: Any, study: Study, passes: Methods) -> Seen:
             twin.begin(model, sites)
     except NotApplicable as reason:
         seen.absent = str(reason)
+    except UserError:
+        raise
+    except Exception as error:
+        seen.failed = f"begin: {described(error)}"
     return seen
 
 

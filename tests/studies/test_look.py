@@ -174,7 +174,7 @@ def test_differences_are_taken_where_dense_has_the_row():
     tables = {
         "dense": {"t": pd.DataFrame({"x": [1.0, 2.0]}, index=index)},
         "m": {
-            "t": pd.DataFrame({"x": [5.0, 7.0]}, index=pd.Index(["b", "c"], name="row")),
+            "t": pd.DataFrame({"x": [5.0, 7.0]}, index=other),
             "own": pd.DataFrame(),
         },
     }
@@ -193,11 +193,15 @@ def test_documents_of_tasks_and_every_kind_of_attention(model, task, tmp_path, c
     assert {row[0] for row in rows if row[1:3] == ["0", "0"]} == kinds
 
 
-def test_a_method_that_cannot_be_is_left_out_and_said(tmp_path, capsys):
+def test_a_method_that_cannot_be_is_left_out_and_said(tmp_path, capsys, monkeypatch):
     asked = ["look", "--models", "bert", "--text", TEXT, "--studies", "sparsity", "--records", str(tmp_path)]
     assert main([*asked, "--methods", "prune80:on=cross,prune50"]) == 0
     told = capsys.readouterr()
     assert "prune80:on=cross: not applicable: " in told.err and ": dense, prune50" in told.out
+    monkeypatch.setattr("attnbench.studies.looking.conduct", None)
+    assert main([*asked, "--methods", "prune80:on=cross,prune50"]) == 0  # all is recorded, that too
+    again = capsys.readouterr()
+    assert again.out == told.out and "prune80:on=cross: not applicable: " in again.err
 
 
 MISTAKES = {
@@ -254,3 +258,18 @@ def test_studies_are_listed_and_shown(capsys):
     assert "formula" in shown and "source" in shown and "looks at probs" in " ".join(shown.split())
     assert main(["studies", "sparsty"]) == 2
     assert "Did you mean sparsity?" in capsys.readouterr().err
+
+
+def test_a_look_is_verified_and_a_number_that_was_changed_is_found(written, capsys):
+    folder, _, _ = written
+    (path,) = (folder / "records" / looks.FOLDER).glob("*/*/prune80/sparsity.json")
+    assert main(["verify", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all(line.endswith(": agrees") for line in lines)
+    text = path.read_text(encoding="utf-8")
+    body = json.loads(text)
+    body["tables"]["heads"]["rows"][0][-1] += 1
+    path.write_text(json.dumps(body), encoding="utf-8")
+    assert main(["verify", str(path)]) == 1
+    assert "heads: 128 numbers" in (told := capsys.readouterr().out) and "DISAGREES" in told
+    path.write_text(text, encoding="utf-8")
