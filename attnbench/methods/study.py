@@ -111,6 +111,13 @@ class Study(Term):
         """Return the samples of a data set of the study's own; none where its part is to be left out."""
         return ()
 
+    def reads(self) -> dict[str, str]:
+        """Hash what is read beside the model and the texts that are given: a part of a record's identity.
+
+        Raises UserError where it is not to be had: nothing has been loaded yet.
+        """
+        return {}
+
     def run(self, model: nn.Module, data: Data) -> None:
         """Do all by itself, where passes that are watched are not enough."""
         return None

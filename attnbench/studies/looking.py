@@ -112,6 +112,7 @@ def _sources(
 ) -> dict[str, dict[str, Any]]:
     """Return what each record of a study is of: method -> cell, settings, environment and provenance."""
     found: dict[str, dict[str, Any]] = {}
+    fingerprints = {**opened.fingerprints, **study.reads()}
     for name, applied in {DENSE: (), **methods}.items():
         cell = {"model": opened.label, "task": opened.data, "method": name, "study": spec.format([study])}
         terms: Any = [*applied, study]
@@ -121,7 +122,7 @@ def _sources(
             "settings": opened.settings.recorded(),
             "environment": provenance.environment(),
             "provenance": provenance.of(
-                cell, terms, opened.checkpoint, opened.fingerprints, opened.settings, opened.places
+                cell, terms, opened.checkpoint, fingerprints, opened.settings, opened.places
             ),
         }
     return found

@@ -28,7 +28,7 @@ class Probe(Study):
     columns |u - v| and u v. A probe is logistic regression: min mean cross entropy + penalty/2 |W|^2 on
     vectors standardised by train, all heads side by side; the penalty, 1e-2 to 1e-5, is chosen on dev and the
     probe then solved again on train, to within 0.1 % of the minimum. Of numbers (stsb) it is ridge
-    regression, with `hidden=100` a perceptron of so many units.
+    regression, with `units=100` a perceptron of so many units.
 
     score: accuracy on test, 0 to 1, of numbers Pearson's correlation, -1 to 1; dev: likewise, and all that is
     chosen is chosen by it. control: accuracy on test for labels hashed from each text's first word, of
@@ -43,28 +43,30 @@ class Probe(Study):
     files or a dataset; limit: samples of each split at most; bare: no untrained weights, no control. Samples
     of train and dev whose text is also in test are left out.
 
-    Sources: Jo and Myaeng 2020, https://aclanthology.org/2020.acl-main.311/; Hewitt and Liang 2019,
-    https://aclanthology.org/D19-1275/; Conneau et al. 2018, https://aclanthology.org/P18-1198/. Differs: Jo's
-    code stops an RMSprop early where this solves to the minimum, orders some heads by their test scores, and
-    reads decoders at the padding after the last token.
+    Shapes: context (batch, heads, tokens, head_dim), hidden states (batch, tokens, hidden), vectors (texts,
+    head_dim) or (texts, hidden), W (columns, classes). Source: Jo and Myaeng 2020,
+    https://aclanthology.org/2020.acl-main.311/; the control is Hewitt and Liang's, 2019,
+    https://aclanthology.org/D19-1275/; the tasks Conneau et al., 2018, https://aclanthology.org/P18-1198/.
+    Differs: Jo's code stops an RMSprop early where this solves to the minimum, orders some heads by their
+    test scores, and reads decoders at the padding after the last token.
     """
 
-    name, examples = "probe", ("probe:limit=60", "probe:pooling=mean:hidden=4:limit=60:bare")
+    name, examples = "probe", ("probe:limit=60", "probe:bare:limit=60:pooling=mean:units=4")
     data: ClassVar[tuple[str, ...]] = ()
     shown = ("score", "selectivity")
 
     task: tuple[str, ...] = field(default=("pocket-agreement",), kw_only=True)
     source: str = field(default="", kw_only=True)
     pooling: Literal["cls", "first", "last", "mean"] | None = field(default=None, kw_only=True)
-    hidden: int = field(default=0, kw_only=True)
+    units: int = field(default=0, kw_only=True)
     limit: int | None = field(default=None, kw_only=True)
     checkpoint: tuple[str, ...] = field(default=(), kw_only=True)
     bare: bool = field(default=False, kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.hidden < 0 or self.limit == 0 or (self.limit or 1) < 0:
-            raise ValueError("hidden is a number of units, limit a number of samples")
+        if self.units < 0 or self.limit == 0 or (self.limit or 1) < 0:
+            raise ValueError("units and limit are numbers of units and samples")
         names = [Path(folder).name for folder in self.checkpoint]
         if twice := {name for name in names if names.count(name) > 1 or name in (OWN, UNTRAINED)}:
             raise ValueError(f"checkpoint folders need names of their own: {min(twice)}")
@@ -73,6 +75,15 @@ class Probe(Study):
         self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in INDEX}
         self.sites = {(site.kind, site.layer) for site in sites}
 
+    def reads(self) -> dict[str, str]:
+        from attnbench import probing
+
+        tasks = [probing.find(name, self.source, self.limit) for name in self.task]
+        found = {f"probing task {task.name}": task.digest() for task in tasks}
+        return found | {
+            f"checkpoint {Path(each).name}": probing.fingerprint(each) for each in self.checkpoint
+        }
+
     def run(self, model: Any, data: Any) -> None:
         from attnbench import probing
 
@@ -80,7 +91,7 @@ class Probe(Study):
             task = probing.find(name, self.source, self.limit)
             for weights, other in self._models(model):
                 says = "" if weights == OWN else f", {weights} weights"
-                trials = probing.Trials(other, data, task, self.pooling, self.hidden, self.seed, says)
+                trials = probing.Trials(other, data, task, self.pooling, self.units, self.seed, says)
                 self._compare(trials, task, weights)
 
     def _models(self, model: Any) -> Iterator[tuple[str, Any]]:

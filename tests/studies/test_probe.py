@@ -157,10 +157,31 @@ def test_checkpoints_of_one_training_stand_in_one_table(monkeypatch, reading, tm
     wide.save_pretrained(tmp_path / "half")
     for folder, said in (
         ("half", "checkpoint .* another architecture|cannot be read"),
-        ("none", "cannot be read"),
+        ("none", "no config.json there"),
     ):
         with pytest.raises(UserError, match=said):
             probing.loaded(reading.model, str(tmp_path / folder))
+
+
+def test_a_record_is_of_the_data_and_the_checkpoints_that_were_read(tmp_path):
+    lines = [f"{split}\t{k % 2}\t{split} w{k}" for split in ("tr", "va", "te") for k in range(4)]
+    (tmp_path / "data").mkdir()
+    config = transformers.BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1)
+    for step in (1, 2):
+        torch.manual_seed(step)
+        transformers.BertModel(config).save_pretrained(tmp_path / f"step-{step}")
+
+    def read(line, spec=""):
+        (tmp_path / "data" / "tree_depth.txt").write_text("\n".join([*lines, line]), encoding="utf-8")
+        return parse_study(f"probe:task=tree_depth:source={tmp_path / 'data'}{spec}").reads()
+
+    first = read("tr\t0\tmore")
+    assert set(first) == {"probing task tree_depth"} and first == read("tr\t0\tmore")
+    for other in ("tr\t1\tmore", "tr\t0\tless", "va\t0\tmore"):
+        assert read(other) != first
+    steps = [read("tr\t0\tmore", f":checkpoint={tmp_path}/step-{step}") for step in (1, 2)]
+    assert [set(each) - set(first) for each in steps] == [{"checkpoint step-1"}, {"checkpoint step-2"}]
+    assert steps[0]["checkpoint step-1"] != steps[1]["checkpoint step-2"]
 
 
 def test_a_control_of_one_class_is_told_by_all(monkeypatch, reading):
@@ -171,7 +192,7 @@ def test_a_control_of_one_class_is_told_by_all(monkeypatch, reading):
     assert (found["heads"]["control"] == 1).all() and found["heads"]["score"].between(0, 0.95).all()
 
 
-@pytest.mark.parametrize("spec", ["probe:hidden=-1", "probe:limit=0", "probe:checkpoint=a/x:checkpoint=b/x"])
+@pytest.mark.parametrize("spec", ["probe:units=-1", "probe:limit=0", "probe:checkpoint=a/x:checkpoint=b/x"])
 def test_a_field_out_of_range_is_refused(spec):
     with pytest.raises(UserError):
         parse_study(spec)
@@ -259,5 +280,5 @@ def test_a_perceptron_tells_what_no_line_parts_and_a_set_does_not_depend_on_the_
     assert bent.score(held, labels[1]).tolist() == bent.dev.tolist()
     alone = fits.train(given[:1], held[:1], targets, hidden=16)
     assert abs(float(alone.dev[0]) - float(bent.dev[0])) < 0.02
-    with pytest.raises(UserError, match="hidden"):
+    with pytest.raises(UserError, match="units="):
         fits.train(given, held, Targets(labels[0].double(), labels[1].double(), 0), hidden=4)

@@ -15,6 +15,8 @@ from attnbench.errors import UserError
 from attnbench.studies.probes import logistic, perceptron
 from attnbench.studies.probes.logistic import Scaling
 
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
+
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)  # SentEval's weight decay for a classifier in torch, strongest first
 LOOSE, TIGHT = 1e-2, 1e-3  # share of the objective that a fit may be above its minimum: on the grid, refit
 RESOLUTION = torch.finfo(torch.float16).eps  # what half precision tells apart
@@ -62,7 +64,7 @@ def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: 
     inputs, dev = scaling.apply(given), scaling.apply(held)
     if hidden:
         if not targets.classes:
-            raise UserError("a probe with hidden units is for classes: leave hidden= out for numbers")
+            raise UserError("a probe with hidden units is for classes: leave units= out for numbers")
         weights, best = perceptron.train(
             inputs, targets.train, dev, targets.dev, targets.classes, hidden, seed
         )

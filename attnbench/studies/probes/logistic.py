@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
+
 MEMORY = 10  # steps that a direction is made of
 ARMIJO, SHRUNK = 1e-4, 0.5
 ROUNDS = 500  # evaluations of a set at most; a weak penalty on many classes takes about 100
@@ -111,6 +113,7 @@ class _Descent:
         self.steps = start.new_zeros(MEMORY, sets, width)
         self.turns = start.new_zeros(MEMORY, sets, width)  # what a step did to the slope
         self.inverse = start.new_zeros(MEMORY, sets)  # 1 / (step . turn), 0 where there is no step yet
+        self.count = torch.zeros(sets, dtype=torch.long, device=start.device)  # of steps, kept in turn
         self.gain = start.new_ones(sets)
         self.rounds = torch.ones(sets, dtype=torch.long, device=start.device)
         self.excess = self.value.new_zeros(sets)
@@ -158,22 +161,23 @@ class _Descent:
         product = (step * turn).sum(1)
         sound = product > 0  # rounding alone can make a convex function bend the other way
         sets, step, turn, product = sets[sound], step[sound], turn[sound], product[sound]
-        for kept, new in ((self.steps, step), (self.turns, turn), (self.inverse, 1 / product)):
-            kept[:-1, sets] = kept[1:, sets]
-            kept[-1, sets] = new
+        place = self.count[sets] % MEMORY
+        self.steps[place, sets], self.turns[place, sets], self.inverse[place, sets] = step, turn, 1 / product
+        self.count[sets] += 1
         self.gain[sets] = product / (turn * self.scale[sets].flatten(1) * turn).sum(1)
 
     def aim(self, sets: Tensor) -> None:
         """Find the direction of the sets, and by how much a whole step of it lowers a quadratic."""
         ahead = self.slope[sets].flatten(1).clone()
+        places = [(self.count[sets] - 1 - k) % MEMORY for k in range(MEMORY)]  # the newest first
         weights = []
-        for k in reversed(range(MEMORY)):
-            weights.append(self.inverse[k, sets] * (self.steps[k, sets] * ahead).sum(1))
-            ahead -= weights[-1][:, None] * self.turns[k, sets]
+        for place in places:
+            weights.append(self.inverse[place, sets] * (self.steps[place, sets] * ahead).sum(1))
+            ahead -= weights[-1][:, None] * self.turns[place, sets]
         ahead *= self.gain[sets, None] * self.scale[sets].flatten(1)
-        for k in range(MEMORY):
-            back = self.inverse[k, sets] * (self.turns[k, sets] * ahead).sum(1)
-            ahead += (weights.pop() - back)[:, None] * self.steps[k, sets]
+        for place in reversed(places):
+            back = self.inverse[place, sets] * (self.turns[place, sets] * ahead).sum(1)
+            ahead += (weights.pop() - back)[:, None] * self.steps[place, sets]
         self.direction[sets] = -ahead.reshape_as(self.slope[sets])
         self.excess[sets] = (ahead * self.slope[sets].flatten(1)).sum(1, dtype=torch.float64) / 2
 

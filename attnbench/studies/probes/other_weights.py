@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attnbench.errors import UserError
+from attnbench.inputs.models import Checkpoint
+
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
 
 
 def untrained(model: Any, seed: int = 0) -> Any:
@@ -21,15 +25,21 @@ def untrained(model: Any, seed: int = 0) -> Any:
     return other.to(device=model.device, dtype=model.dtype).eval()
 
 
+def fingerprint(folder: str) -> str:
+    """Hash a checkpoint's config and weights. Raises UserError for a folder that holds none."""
+    return Checkpoint(Path(folder).name, str(Path(folder).expanduser()), "folder").fingerprint
+
+
 def loaded(model: Any, folder: str) -> Any:
     """Return a model of the same architecture with the weights of a folder, as of a step of its training.
 
     A head that the folder does not have is new, as nothing here reads it. Raises UserError for a folder that
     is not of this architecture.
     """
+    place = Checkpoint(Path(folder).name, str(Path(folder).expanduser()), "folder").folder
     try:
         other, found = type(model).from_pretrained(
-            folder, dtype=model.dtype, output_loading_info=True, local_files_only=True
+            place, dtype=model.dtype, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"checkpoint '{folder}' cannot be read: {str(error).splitlines()[0]}") from error

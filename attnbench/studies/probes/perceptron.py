@@ -7,6 +7,8 @@ from torch import Tensor
 
 from attnbench.studies.probes.logistic import tiles
 
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
+
 BATCH, RATE = 64, 1e-3
 PASSES, CHECKS = 4, 50  # through train before each look at dev, looks at most
 PATIENCE = 5  # looks at dev in a row without a better accuracy

@@ -21,6 +21,8 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Site
 from attnbench.methods.views import Batch, Data, Sample
 
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
+
 Pooling = Literal["cls", "first", "last", "mean"]
 IN_MEMORY = 500_000_000  # bytes; more lie in a file
 LARGEST = 1024.0  # what the first batch's largest value is scaled to: half precision ends at 65,504

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from attnbench.methods.views import Data
 from attnbench.studies.probes import fits
-from attnbench.studies.probes.other_weights import loaded, untrained
+from attnbench.studies.probes.other_weights import fingerprint, loaded, untrained
 from attnbench.studies.probes.pooled import Place, Pooled, Pooling, read
 from attnbench.studies.probes.tasks import DEV, SPLITS, TEST, TRAIN, Task, find, majority
 
-__all__ = ["Scores", "Trials", "draws", "find", "loaded", "majority", "untrained"]
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
+
+__all__ = ["Scores", "Trials", "draws", "find", "fingerprint", "loaded", "majority", "untrained"]
 
 Labels = Mapping[str, np.ndarray]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ import numpy as np
 from attnbench.backends import data
 from attnbench.errors import TaskMistake, UserError, near_file, unknown
 from attnbench.inputs import task_yaml, tasks
+
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
 
 TRAIN, DEV, TEST = SPLITS = ("train", "dev", "test")
 WRITTEN = {"tr": TRAIN, "va": DEV, "te": TEST}  # the first column of a SentEval file
@@ -64,6 +68,11 @@ class Task:
         ends = np.cumsum(np.bincount(self.labels[TRAIN], minlength=self.classes))
         drawn = np.searchsorted(ends, np.cumsum(often) - often / 2, side="right").clip(max=self.classes - 1)
         return _numbered({split: drawn[each] for split, each in found.items()})[0]
+
+    def digest(self) -> str:
+        """Hash the texts and labels of all splits."""
+        content = [[split, self.texts[split], self.labels[split].tolist()] for split in SPLITS]
+        return hashlib.sha256(json.dumps([*content, self.names]).encode()).hexdigest()
 
     def distinct(self) -> list[str]:
         """List the texts of all splits, each once."""
@@ -196,6 +205,7 @@ def _task(name: str, content: dict[str, Any], rows: dict[str, Rows], limit: int 
     number = content.get("scale") == "number"
     names: tuple[str, ...] = ()
     given = {split: np.array([row[1] for row in kept[split]]) for split in SPLITS}
+    names: tuple[str, ...] = ()
     if number:
         labels = {split: values.astype(np.float64) for split, values in given.items()}
     else:
