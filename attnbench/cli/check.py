@@ -1,4 +1,4 @@
-"""Check that methods keep their promises, on tiny models of five architectures."""
+"""Check that methods and studies keep their promises, on tiny models of five architectures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ def execute(options: argparse.Namespace) -> int:
 
     check_device(options.device)
     console.quiet(options.verbose)
+    from attnbench.conformance.studies import check_study, expanded
     from attnbench.methods import spec, verdicts
 
     bad = 0
-    for text in [each for given in options.specs for each in expand(given)]:
+    studies = {given: expanded(given) for given in options.specs}
+    for text in [each for found in studies.values() for each in found]:
+        report = check_study(text)
+        bad += not report.ok
+        print(report, flush=True)
+    for text in [each for given in options.specs if not studies[given] for each in expand(given)]:
         report = check_method(text, device=options.device)
         verdicts.keep(spec.parse(text), report.failed)
         bad += not report.ok

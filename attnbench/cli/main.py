@@ -25,10 +25,10 @@ from attnbench.cli import (
     new_method,
     run,
     stdout,
-    studies,
     tasks,
     verify,
 )
+from attnbench.cli.looking import look, studies
 from attnbench.cli.parsing import Parser, add_shared
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
@@ -50,6 +50,7 @@ COMMANDS: dict[str, ModuleType] = {
     "merge": merge,
     "methods": methods,
     "studies": studies,
+    "look": look,
     "heads": heads,
     "export": export,
     "check": check,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from attnbench.cli.parsing import add_include_path, positive
 from attnbench.errors import message
 from attnbench.matrix import console
+from attnbench.studies.looks import FOLDER
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print how a cell measured again compares; 1 where the record does not stand."""
     console.quiet(options.verbose)
-    from attnbench.matrix import verify as again
+    where: dict[str, Any] = {
+        "model": options.model, "task": options.task, "include_path": options.include_path,
+        "calibration": options.calibration, "files": options.file,
+        "trust_remote_code": options.trust_remote_code,
+    }  # fmt: skip
+    if FOLDER in Path(options.record).parts:
+        from attnbench.studies import verify as looked
 
-    lines, stands = again.verify(
-        options.record, options.sample, model=options.model, task=options.task,
-        include_path=options.include_path, calibration=options.calibration, files=options.file,
-        trust_remote_code=options.trust_remote_code,
-    )  # fmt: skip
+        lines, stands = looked.verify(options.record, **where)
+    else:
+        from attnbench.matrix import verify as again
+
+        lines, stands = again.verify(options.record, options.sample, **where)
     print("\n".join(map(message, lines)))
     return 0 if stands else 1

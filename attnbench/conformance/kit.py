@@ -31,7 +31,7 @@ def check_method(
         raise UserError("dense is the unmodified model: there is nothing to check.")
     report = Report(method if isinstance(method, str) else _format(terms))
     for name, check in _source_checks().items():
-        report.outcomes.append(_outcome(name, "", functools.partial(check, terms)))
+        report.outcomes.append(outcome_of(name, "", functools.partial(check, terms)))
     _check_families(report, terms, device, families)
     return report
 
@@ -67,7 +67,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                 return "fits and runs" if any(map(needs_fit, terms)) else "runs"
 
             torch_before = Process(subject.shared)
-            first = _outcome("runs", family, prepare)
+            first = outcome_of("runs", family, prepare)
             torch_before.restore()
             report.outcomes.append(first)
             blocked = (
@@ -78,7 +78,7 @@ def _check_families(report: Report, terms: tuple[Method, ...], device: str, fami
                 if blocked:
                     outcome = Outcome(name, family, "n/a", blocked)
                 else:
-                    outcome = _outcome(name, family, functools.partial(check, subject, 0))
+                    outcome = outcome_of(name, family, functools.partial(check, subject, 0))
                     torch_before.restore()  # of what a method left behind `restored` tells, and it alone
                 if name in NEEDED and outcome.status == "FAILED":
                     blocked = f"{name} failed"
@@ -123,7 +123,8 @@ def _family_checks() -> dict[str, Any]:
     }
 
 
-def _outcome(name: str, where: str, check: Callable[[], str]) -> Outcome:
+def outcome_of(name: str, where: str, check: Callable[[], str]) -> Outcome:
+    """Return what a check said, or how it failed or did not apply."""
     try:
         return Outcome(name, where, "ok", check())
     except NotApplicable as reason:

@@ -26,6 +26,7 @@ HEADS = {
     "masked-lm": "AutoModelForMaskedLM",
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "body": "AutoModel",
 }
 SIDECAR = "attnbench.json"  # beside the weights of an export: which heads it does without
 WEIGHTS = {"safetensors": "*.safetensors", "bin": "pytorch_model*.bin"}  # the first there is is loaded

@@ -21,7 +21,7 @@ from attnbench.matrix.console import Silent
 from attnbench.matrix.ledger import Ledger
 from attnbench.methods import spec
 from attnbench.methods.fields import texts
-from attnbench.methods.protocol import needs_fit
+from attnbench.methods.protocol import Term, needs_fit
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
 from attnbench.statistics import pairs
@@ -58,14 +58,14 @@ def verify(
         hint = "" if Path(path).is_file() else ". Give the file of a record: RECORDS/MODEL/TASK/METHOD.json"
         raise UserError(f"{error}{hint}") from None
     _require_plugins(old)
-    _require_named(old, path, files)
+    require_named(old, path, files)
     settings = Settings(
         **{key: old.settings[key] for key in SAME if key in old.settings},
         calibration=calibration or _calibration(path, old),
         include_path=include_path,
         trust_remote_code=trust_remote_code,
     )
-    place, work = model or _model(old), task or _task(path, old, include_path)
+    place, work = model or model_of(old), task or _task(path, old, include_path)
     if task or include_path:
         _require_same_samples(old, place, work, settings)
     new = _again(old, sample, place, work, settings)
@@ -110,19 +110,23 @@ def _require_plugins(old: Record) -> None:
         ) from None
 
 
-def _require_named(old: Record, path: str | Path, given: Sequence[str]) -> None:
-    """Raise UserError for a file that only the record's method names: a stranger's record opens none."""
-    for method in spec.parse(old.cell["method"]):
-        for text in texts(method):
+def require_named(old: Record, path: str | Path, given: Sequence[str]) -> None:
+    """Raise UserError for a file that only the record names: a stranger's record opens none."""
+    terms: list[Term] = [*spec.parse(old.cell["method"])]
+    if "study" in old.cell:
+        terms.append(spec.parse_study(old.cell["study"]))
+    for term in terms:
+        for text in texts(term):
             is_path = "/" in text or "\\" in text or text.startswith("~") or os.path.lexists(text)
             if is_path and text not in given:
                 raise UserError(
-                    f"'{old.cell['method']}' names the file '{text}', and no file is read because a record "
+                    f"'{spec.format([term])}' names the file '{text}', and no file is read because a record "
                     f"names it. If you know it: attnbench verify {path} --file {text}"
                 )
 
 
-def _model(old: Record) -> str:
+def model_of(old: Record) -> str:
+    """Return a record's model as a run takes it. Raises UserError for a folder, which no record names."""
     name, source = old.cell["model"], old.provenance.get("source")
     if source != "folder" and not names.is_folder(name):
         own = str(old.provenance.get("model"))  # of a Hub model that the run gave another name

@@ -51,8 +51,8 @@ class Study(Term):
     every other column is a number in the unit that the docstring says: so differences between a method and
     dense can be taken of any table. The table `heads` has one row a head; `shown` names the up to three of
     its columns that the terminal prints and that colour the grid of heads. `arrays()` returns what is too
-    much for a table, `draw()` matplotlib figures that maps of `shown` do not replace. Raise ValueError in
-    `__post_init__` for a field out of range. An example:
+    much for a table, `draw(tables, arrays)` figures of both, beside the maps of `shown` that all studies get.
+    Raise ValueError in `__post_init__` for a field out of range. An example:
 
         @dataclass
         class Peak(Study):
@@ -122,8 +122,8 @@ class Study(Term):
         """Return what is too much for a table."""
         return {}
 
-    def draw(self) -> dict[str, Figure]:
-        """Return pictures by name, each a `matplotlib.figure.Figure`."""
+    def draw(self, tables: dict[str, DataFrame], arrays: dict[str, np.ndarray]) -> dict[str, Figure]:
+        """Return pictures of what `tables` and `arrays` returned, each a `matplotlib.figure.Figure`."""
         return {}
 
 

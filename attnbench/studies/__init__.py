@@ -1,4 +1,6 @@
-"""Results about heads and attention that are no scores: how criteria rank heads, what removing them costs.
+"""Results about heads and attention that are no scores: what studies see, how criteria rank heads.
 
-May import the wings from `methods` to `doors`. Begin with `importance.py`, which `attnbench heads` calls.
+May import the wings from `methods` to `doors`. Begin with `looking.py`, which `attnbench look` calls: a model
+is opened by `opening.py`, shown to studies by `passes.py`, and what they found is kept by `looks.py`. What a
+study is stands in `attnbench/methods`. `importance.py` is what `attnbench heads` calls.
 """

@@ -128,11 +128,13 @@ def conduct(
     methods: Methods | None = None,
     batches: Sequence[Batch] = (),
     progress: Callable[[str, int], None] | None = None,
+    lost: dict[str, str] | None = None,
 ) -> list[Seen]:
     """Let studies look at a model, dense and with each method, on the texts that `data` has been given.
 
     `batches` are looked at as they are instead. A study that fails, or is not for this model, says so in its
-    `failed` or `absent`, the others go on. `progress` gets what a pass is of and how many samples it had.
+    `failed` or `absent`, the others go on; a method that fails is named in `lost` with why, and its twins are
+    not to be read. `progress` gets what a pass is of and how many samples it had.
     """
     passes = {DENSE: (), **(methods or {})}
     seen = [_begun(model, study, passes) for study in studies]
@@ -142,16 +144,26 @@ def conduct(
         for batch in given:
             number += 1
             for method, applied in passes.items():
+                if method in (lost or ()):
+                    continue
                 one = Pass(name, method, batch, number, looking)
-                watchers = one.observers(shows(model))
-                with torch.no_grad(), apply(model, *applied), watch(model, **watchers):
-                    model(**batch.inputs)
+                try:
+                    _watched(model, applied, one)
+                except Exception as error:
+                    if method == DENSE or lost is None:
+                        raise
+                    lost[method] = described(error)
                 if progress is not None:
                     progress(name, len(batch.samples))
     for each in seen:
         if _runs(each) and not (each.absent or each.failed):
-            _run(model, each, data, passes)
+            _run(model, each, data, {name: passes[name] for name in passes if name not in (lost or ())})
     return seen
+
+
+def _watched(model: Any, applied: Sequence[Method], one: Pass) -> None:
+    with torch.no_grad(), apply(model, *applied), watch(model, **one.observers(shows(model))):
+        model(**one.batch.inputs)
 
 
 def _runs(seen: Seen) -> bool:
@@ -175,6 +187,10 @@ def _begun(model: Any, study: Study, passes: Methods) -> Seen:
             twin.begin(model, sites)
     except NotApplicable as reason:
         seen.absent = str(reason)
+    except UserError:
+        raise
+    except Exception as error:
+        seen.failed = f"begin: {described(error)}"
     return seen
 
 

@@ -126,14 +126,20 @@ class Reading:
 
     def batches(self, samples: Sequence[Sample], size: int | None = None) -> Iterator[Batch]:
         """Make batches of samples that have the same number of tokens, the longest first."""
-        for (length, _), alike in itertools.groupby(
-            sorted(samples, key=lambda each: [-n for n in lengths(each)]), key=lengths
-        ):
+        ordered = sorted(samples, key=lambda each: [-n for n in self._alike(each)])
+        for (length, *_), alike in itertools.groupby(ordered, key=self._alike):
             most = size or max(1, TOKENS // length)
             same = list(alike)
             for start in range(0, len(same), most):
                 part = tuple(same[start : start + most])
                 yield Batch(self._inputs(part), part)
+
+    def _alike(self, sample: Sample) -> tuple[int, int, int]:
+        """Return what the samples of a batch share; a classifier of BART's kind also wants as many ends."""
+        ends = 0
+        if sample.target is not None and not self.model.can_generate():
+            ends = int((sample.source.ids == self.model.config.eos_token_id).sum())
+        return len(sample.source.ids), 0 if sample.target is None else len(sample.target.ids), ends
 
     def _inputs(self, part: Sequence[Sample]) -> dict[str, Tensor]:
         def stacked(rows: Sequence[np.ndarray]) -> Tensor:
@@ -148,11 +154,6 @@ class Reading:
             inputs["decoder_input_ids"] = stacked(targets)
             inputs["decoder_attention_mask"] = torch.ones_like(inputs["decoder_input_ids"])
         return inputs
-
-
-def lengths(sample: Sample) -> tuple[int, int]:
-    """Return a sample's numbers of tokens: of its source and of its target."""
-    return len(sample.source.ids), 0 if sample.target is None else len(sample.target.ids)
 
 
 def targets_of(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -114,6 +114,7 @@ class ByToken:
     def __init__(self, width: int) -> None:
         self.width = width
         self.slots: dict[int, int] = {}
+        self.tokens: list[int] = []
         self.names: list[tuple[str, bool]] = []
         self.sums: dict[tuple[str, int], Any] = {}
         self.counts: dict[tuple[str, int], Any] = {}
@@ -144,18 +145,19 @@ class ByToken:
         token, special = int(tokens.ids[place]), bool(tokens.special[place])
         if token not in self.slots and len(self.names) < (2 * TRACKED if special else TRACKED):
             self.slots[token] = len(self.names)
+            self.tokens.append(token)
             self.names.append((tokens.names[place], special))
         return self.slots.get(token, 2 * TRACKED)
 
     def frequent(self, most: int) -> list[int]:
         """Return the slots of special tokens and of the `most` frequent others, the most frequent first."""
         total = sum(self.counts.values())
-        order = sorted(range(len(self.names)), key=lambda slot: (-float(total[slot]), slot))
+        order = sorted(self.slots.values(), key=lambda slot: (-float(total[slot]), self.tokens[slot]))
         plain = [slot for slot in order if not self.names[slot][1]][:most]
         return [slot for slot in order if self.names[slot][1]] + plain
 
     def label(self, slot: int) -> tuple[str, bool]:
-        """Return a token's name, with a number where two have one, and whether it is special."""
+        """Return a token's name, with its id where two have one, and whether it is special."""
         name, special = self.names[slot]
-        twins = [other for other in range(slot) if self.names[other][0] == name]
-        return (f"{name}#{len(twins) + 1}" if twins else name), special
+        twins = [token for token, other in self.slots.items() if self.names[other][0] == name]
+        return (name if len(twins) < 2 else f"{name}#{self.tokens[slot]}"), special

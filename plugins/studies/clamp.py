@@ -75,12 +75,12 @@ class Clamp(Study):
         table = pd.DataFrame(curve, columns=["kind", "layer", "low", "kl", "mse"])
         return {"heads": by_head(columns), "curve": table.set_index(["kind", "layer", "low"])}
 
-    def draw(self) -> Any:
+    def draw(self, tables: Any, arrays: Any) -> Any:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 3), layout="constrained")
         for axes, kind in zip(figure.subplots(1, 2), ("kl", "mse"), strict=True):
-            for (where, layer), part in self.tables()["curve"].groupby(["kind", "layer"]):
+            for (where, layer), part in tables["curve"].groupby(["kind", "layer"]):
                 low = part.index.get_level_values("low")
                 axes.plot(low, part[kind], linewidth=1, label=f"{where} {layer}")
             axes.set(xscale="log", yscale="log", xlabel="low bound", ylabel=f"least {kind}")

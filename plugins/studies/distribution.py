@@ -57,14 +57,14 @@ class Distribution(Study):
         counts, (seen, count) = counted(probs, site), visible(probs, site)
         keys, real = rows_with_keys(probs, site)
         shares = counts / keys[..., None]
-        values = wide(probs)
+        values, exact = wide(probs), probs.to(torch.float64, copy=True)
         self.sums.add(
             site,
             shares=shares.sum((0, 2), dtype=torch.float64),
             rows=float(real.sum()),
             pairs=float(count.sum(dtype=torch.float64)),
-            total=values.sum((0, 2, 3), dtype=torch.float64),
-            squares=values.square().sum((0, 2, 3), dtype=torch.float64),
+            total=exact.sum((0, 2, 3)),
+            squares=exact.square_().sum((0, 2, 3)),
         )
         self.sums.most(site, "max", values.amax((0, 2, 3)))
         shown = values if seen is None else values.masked_fill(~seen, torch.inf)
@@ -84,7 +84,7 @@ class Distribution(Study):
             rows=float(hidden.shape[0] * hidden.shape[1]),
             values=float(hidden.numel()),
             total=values.sum(dtype=torch.float64)[None],
-            squares=values.square().sum(dtype=torch.float64)[None],
+            squares=values.double().square_().sum()[None],
         )
         self.states.most(site, "max", values.max()[None])
         self.states.most(site, "min", values.min()[None], sign=-1)
@@ -135,19 +135,20 @@ class Distribution(Study):
         return found
 
     def _by_token(self, upper: Any) -> Any:
+        labels = {slot: self.tokens.label(slot) for slot in self.tokens.frequent(NAMED)}
         for place in sorted(self.tokens.sums):
-            for slot in self.tokens.frequent(NAMED):
+            for slot, label in labels.items():
                 if count := float(self.tokens.counts[place][slot]):
                     cdf = (self.tokens.sums[place][slot] / count).cumsum(0).tolist()
                     for edge, value in zip(upper, cdf, strict=True):
-                        yield (*place, *self.tokens.label(slot), edge), (value,)
+                        yield (*place, *label, edge), (value,)
 
-    def draw(self) -> Any:
+    def draw(self, tables: Any, arrays: Any) -> Any:
         from matplotlib.figure import Figure
 
-        found, pictures = self.tables(), {}
+        pictures = {}
         for name, column, by in (("histogram", "share", "head"), ("tokens", "cdf", "token")):
-            table = found[name].reset_index()
+            table = tables[name].reset_index()
             places = [*table.groupby(["kind", "layer"])]
             figure = Figure(figsize=(9, 2.4 * -(-len(places) // 3)), layout="constrained")
             for number, ((kind, layer), part) in enumerate(places):

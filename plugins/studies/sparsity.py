@@ -123,7 +123,7 @@ class Sparsity(Study):
             for slot in self.tokens.frequent(FREQUENT)
             if (count := float(self.tokens.counts[place][slot]))
         ]
-        texts = [(*key, value) for key, value in self.texts.items()]
+        texts = [(*key, value) for key, value in sorted(self.texts.items())]
         return {
             "heads": heads,
             "layers": heads[["diversity", "zeros", "under"]].groupby(["kind", "layer"]).mean(),
@@ -132,17 +132,16 @@ class Sparsity(Study):
             "texts": _frame(pd, texts, ["text", "position", "token", "kind", "layer"], ["under"]),
         }
 
-    def draw(self) -> Any:
+    def draw(self, tables: Any, arrays: Any) -> Any:
         from matplotlib.figure import Figure
 
-        found = self.tables()
         figure = Figure(figsize=(9, 3), layout="constrained")
         bars, diversity = figure.subplots(1, 2)
-        for (kind, layer), part in found["bars"].groupby(["kind", "layer"]):
+        for (kind, layer), part in tables["bars"].groupby(["kind", "layer"]):
             mean = part.groupby("up_to").mean()
             bars.plot(mean.index, mean["share"], linewidth=1, label=f"{kind} {layer}")
         bars.set(xlabel=f"share of keys with p <= {self.threshold:g}, up to", ylabel="share of queries")
-        for kind, part in found["layers"].groupby("kind"):
+        for kind, part in tables["layers"].groupby("kind"):
             diversity.plot(part.index.get_level_values("layer"), part["diversity"], marker="o", label=kind)
         diversity.set(xlabel="layer", ylabel="diversity (bins)")
         diversity.legend(fontsize=7)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+Table = Mapping[tuple[str, int], Sequence[float]]
 FEW = 200  # cells with their number written in them
 PER_INCH = 14  # characters of a title
 
 
-def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging: bool = False) -> bytes:
+def draw(table: Table, title: str, diverging: bool = False) -> bytes:
     """Return a PNG: a panel a kind of attention, layer 0 at the bottom, brighter is higher.
 
     `diverging`: white is 0. `table` is (kind, layer) -> one number a head.
     """
+    return drawn(table, title, ("png",), diverging)["png"]
+
+
+def drawn(table: Table, title: str, forms: Iterable[str], diverging: bool = False) -> dict[str, bytes]:
+    """Return the same as bytes by form, of "png" and "svg"."""
+    import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -53,9 +60,14 @@ def draw(table: Mapping[tuple[str, int], Sequence[float]], title: str, diverging
                 )  # fmt: skip
     figure.colorbar(image, ax=list(axes))
     figure.suptitle(_wrapped(title, size[0]), fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    found = {}
+    with matplotlib.rc_context({"svg.hashsalt": title}):
+        for form in forms:
+            buffer = io.BytesIO()
+            metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+            figure.savefig(buffer, format=form, metadata=metadata)
+            found[form] = buffer.getvalue()
+    return found
 
 
 def _wrapped(title: str, inches: float) -> str:

@@ -1,0 +1,64 @@
+"""Pictures of what studies found: maps of heads for their main columns, and the studies' own figures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from attnbench.boards.pictures import heatmap
+from attnbench.boards.pictures.draw import STYLE
+from attnbench.methods import spec
+from attnbench.studies.compared import HEADS, by_place
+from attnbench.studies.passes import DENSE
+
+if TYPE_CHECKING:
+    from attnbench.studies.looking import Found, Look
+
+FORMS = ("svg", "png")
+FEW = 40  # figures of one study and method
+
+
+def pictures(look: Look) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the name of each picture and its bytes as svg and png: the same bytes for the same numbers."""
+    for text, found in look.found.items():
+        study = spec.parse_study(text)
+        for method, tables in found.tables.items():
+            for column in found.shown if HEADS in tables else ():
+                yield from _maps(look, found, column, method)
+            figures = list(study.draw(tables, found.arrays.get(method, {})).items())
+            for name, figure in figures[:FEW]:
+                figure.suptitle(f"{look.model}, {look.data}, {method}", fontsize=9)
+                yield f"{text}.{name}.{method}", saved(figure, f"{text} {name}")
+
+
+def _maps(look: Look, found: Found, column: str, method: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the map of a column: of the dense model, and how a method changes it."""
+    table = by_place(found, column, method)
+    name = f"{found.study}.{column}.{method}"
+    title = f"{look.model}, {look.data}\n{found.study}: {column}, {method}"
+    if method == DENSE or HEADS not in found.tables[DENSE]:
+        yield name, heatmap.drawn(table, title, FORMS)
+        return
+    dense = by_place(found, column, DENSE)
+    change = {
+        place: [one - two for one, two in zip(values, dense[place], strict=True)]
+        for place, values in table.items()
+    }
+    yield f"{name}.difference", heatmap.drawn(change, f"{title} − dense", FORMS, diverging=True)
+
+
+def saved(figure: Any, name: str) -> dict[str, bytes]:
+    """Return a figure's bytes by form, without a date or a random name in them."""
+    import matplotlib
+
+    found = {}
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # where things lie is known by now
+        for form in FORMS:
+            buffer = io.BytesIO()
+            metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+            figure.savefig(buffer, format=form, metadata=metadata, dpi=120)
+            found[form] = buffer.getvalue()
+    return found

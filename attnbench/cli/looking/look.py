@@ -1,0 +1,170 @@
+"""Look inside models: where heads attend to, what a method changes, as tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from attnbench.cli import stdout
+from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
+from attnbench.errors import NotApplicable, UserError, message, require_folder, tell
+from attnbench.inputs import models
+from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
+from attnbench.matrix import console
+from attnbench.matrix.plan import columns, refuse_twins
+from attnbench.matrix.request import Request, split
+from attnbench.methods import spec
+from attnbench.records.record import RECORDS
+
+if TYPE_CHECKING:
+    from attnbench.studies.looking import Look
+
+STOPPED = "; what was said to be written stays"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench look`."""
+    parser.add_argument("--models", **MANY, metavar="NAME", help="as in a run")
+    parser.add_argument(
+        "--text", action="append", default=[], metavar="TEXT", help="a text to look at (repeatable)"
+    )
+    parser.add_argument(
+        "--tasks",
+        **MANY,
+        metavar="TASK",
+        help="or a task's documents; default: those a model names itself",
+    )
+    parser.add_argument(
+        "--studies", **MANY, metavar="SPEC",
+        help="as in sparsity,clamp4; default: all that need no data of their own",
+    )  # fmt: skip
+    parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
+    parser.add_argument(
+        "--output", metavar="DIR", help="for CSV tables, pictures (SVG and PNG) and heads.json"
+    )
+    parser.add_argument("--json", action="store_true", help="print all tables as one JSON array")
+    parser.add_argument(
+        "--save-arrays", type=positive, metavar="N",
+        help="queries, keys, values, scores, probabilities, contexts, hidden states of N samples too",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N documents of a task (200)")
+    add_max_length(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what draws (0)")
+    parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
+    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], default="float32", help="of weights (float32)")
+    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="what methods learn from, as in a run")
+    parser.add_argument(
+        "--records", action=Once, metavar="DIR", help=f"where what was found is kept ({RECORDS})"
+    )
+    parser.add_argument("--force", action="store_true", help="look again at what is recorded")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
+    )
+    add_include_path(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
+    chosen = [spec.parse_study(text) for text in split(options.studies)]
+    asked, wanted = _asked(options)
+    for text in asked.methods:
+        spec.parse(text)
+    if options.save_arrays and not options.output:
+        raise UserError("--save-arrays writes into --output DIR: give one")
+    from attnbench.cli.looking import output, terminal
+
+    if options.output:
+        output.prepare(options.output)
+    folder = options.records or RECORDS
+    require_folder("--records", folder)
+    settings = asked.settings
+    if options.device is None:
+        settings = dataclasses.replace(settings, device=default_device())
+    console.quiet(options.verbose)
+    from attnbench.studies import looking, opening
+
+    methods = opening.parsed(asked.methods)
+    refuse_twins("methods", {text: text for text in methods}, "--output")
+    if not chosen:
+        chosen = [spec.parse_study(text) for text in looking.usual()]
+    bodies: list[dict[str, Any]] = []
+    seen = failed = 0
+    for name, task in wanted:
+        console.introduce(name)
+        where = f"{models.label(name)} · {task or 'text'}"
+        try:
+            with stdout.aside(), _bar(where) as progress:
+                opened = opening.Opened(name, task, options.text, settings)
+                look = looking.look_at(opened, chosen, methods, folder, options.force, progress)
+        except NotApplicable as reason:
+            tell(f"{where}: not applicable: {reason}")
+            continue
+        except ArithmeticError as reason:
+            tell(f"{where}: failed: {reason}")
+            failed += 1
+            continue
+        seen += any(found.tables for found in look.found.values())
+        failed += len(look.failed) + sum(found.status == looking.FAILED for found in look.found.values())
+        _told(look)
+        if options.json:
+            bodies += terminal.bodies(look)
+        else:
+            print(terminal.described(look), flush=True)
+        if options.output:
+            with stdout.aside():
+                target = output.write(look, options.output, options.save_arrays or 0)
+            print(f"written to {target}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(bodies, ensure_ascii=False))
+    if not (seen or failed):
+        raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
+    return 1 if failed else 0
+
+
+def _asked(options: argparse.Namespace) -> tuple[Request, list[tuple[str, str | None]]]:
+    """Return what is asked, and each model with its tasks, None for given texts. Raises UserError."""
+    if options.text and options.tasks:
+        raise UserError("--text and --tasks: a look is at one or the other. Leave one out.")
+    for text in options.text:
+        if not text.strip():
+            raise UserError("--text is empty: give a text with words, as in --text 'the soup was not good'")
+    asked = Request.of(
+        options.models, options.methods, options.tasks, limit=options.limit, seed=options.seed,
+        device=options.device or "cpu", dtype=options.dtype, calibration=options.calibration,
+        include_path=options.include_path, max_length=options.max_length,
+        trust_remote_code=options.trust_remote_code,
+    )  # fmt: skip
+    if not options.text:
+        return asked, [*columns(asked)]
+    refuse_twins("models", {name: models.label(name) for name in asked.models})
+    for name in asked.models:
+        models.check_folder(name)
+    return asked, [(name, None) for name in asked.models]
+
+
+@contextlib.contextmanager
+def _bar(where: str) -> Any:
+    """Show how many passes of samples are done, and of what data; nothing where nobody looks."""
+    from tqdm import tqdm
+
+    with tqdm(desc=where, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(data: str, samples: int) -> None:
+            bar.set_description(f"{where}: {data}")
+            bar.update(samples)
+
+        yield progress
+
+
+def _told(look: Look) -> None:
+    where = f"{look.model} · {look.data}"
+    for text, found in look.found.items():
+        if found.error:
+            print(message(f"{where}: {text}: {found.status}: {found.error}"), file=sys.stderr)
+    for kind, reasons in (("not applicable", look.left_out), ("failed", look.failed)):
+        for method, reason in reasons.items():
+            print(message(f"{where}: {method}: {kind}: {reason}"), file=sys.stderr)

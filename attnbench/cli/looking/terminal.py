@@ -1,0 +1,83 @@
+"""A look as text, three numbers a head, and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from attnbench.methods.plugins import registry
+from attnbench.methods.spec import parse_study
+from attnbench.studies.compared import DIFFERENCE, HEADS, compared
+from attnbench.studies.looks import packed_table
+from attnbench.studies.passes import DENSE
+
+if TYPE_CHECKING:
+    from attnbench.studies.looking import Found, Look
+
+MISSING = "–"
+
+
+def described(look: Look) -> str:
+    """Return every study's first line and, of each head, its main numbers and their change by each method."""
+    lines = [f"{look.model} · {look.data}: {', '.join(look.methods)}"]
+    for text, found in look.found.items():
+        lines += ["", f"{text}: {_first_line(text)}"]
+        if found.error:
+            lines.append(f"  {found.status}: {found.error}")
+        tables = {method: each for method, each in found.tables.items() if HEADS in each}
+        lines += _aligned(_rows(found)) if tables else [f"  tables: {', '.join(_names(found)) or 'none'}"]
+    return "\n".join(lines)
+
+
+def _first_line(text: str) -> str:
+    doc = registry().studies[parse_study(text).name].__doc__ or ""
+    return doc.strip().partition("\n")[0]
+
+
+def _names(found: Found) -> list[str]:
+    return list(dict.fromkeys(name for tables in found.tables.values() for name in tables))
+
+
+def _rows(found: Found) -> Iterator[list[str]]:
+    """Yield a row a head: each main column dense, then of each method with its difference in brackets."""
+    table = compared(found.tables)[HEADS]
+    shown = [column for column in found.shown if column in table.columns]
+    methods = list(table.index.get_level_values("method").unique())
+    yield ["kind", "layer", "head", *(f"{m} {c}" if m != DENSE else c for m in methods for c in shown)]
+    by_method = {method: table.loc[method] for method in methods}
+    for kind, layer, head in by_method[methods[0]].index:
+        cells = [str(kind), str(layer), str(head)]
+        for method in methods:
+            row = by_method[method].loc[(kind, layer, head)]
+            for column in shown:
+                change = row.get(f"{column}{DIFFERENCE}", math.nan)
+                told = f" ({_short(change, '+')})" if math.isfinite(change) else ""
+                cells.append(_short(row[column]) + told)
+        yield cells
+
+
+def _short(value: float, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return MISSING
+    small = value != 0 and not 0.0005 <= abs(value) < 1e4
+    return f"{value:{sign}.1e}" if small else f"{value:{sign}.3f}"
+
+
+def _aligned(rows: Iterator[list[str]]) -> list[str]:
+    table = list(rows)
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    return ["  " + "  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)) for row in table]
+
+
+def bodies(look: Look) -> Iterator[dict[str, Any]]:
+    """Yield what each study found with each method, as JSON holds it."""
+    for text, found in look.found.items():
+        for method in found.tables or (DENSE,):
+            yield {
+                "model": look.model, "data": look.data, "study": text, "method": method,
+                "status": found.status, "error": found.error or None, "shown": list(found.shown),
+                "tables": {
+                    name: packed_table(table) for name, table in found.tables.get(method, {}).items()
+                },
+            }  # fmt: skip

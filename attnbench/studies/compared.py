@@ -1,0 +1,125 @@
+"""What studies found, as others read it: differences to dense, scores of heads, what a page shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from attnbench.studies.keeping import kept
+from attnbench.studies.passes import DENSE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from attnbench.studies.looking import Found, Look
+
+HEADS = "heads"  # the table of one row a head
+DIFFERENCE = "_difference"
+TEXTS, LONGEST = 4, 128  # texts of a page, and tokens of each at most
+
+
+def compared(tables: Mapping[str, Mapping[str, DataFrame]]) -> dict[str, DataFrame]:
+    """Return each table with all methods, `method` first in its index.
+
+    Of a method every column comes with its difference to dense in the same row, where dense has it.
+    """
+    import pandas as pd
+
+    found: dict[str, DataFrame] = {}
+    for name in dict.fromkeys(name for each in tables.values() for name in each):
+        dense = tables.get(DENSE, {}).get(name)
+        parts = {}
+        for method, given in tables.items():
+            if name not in given or not len(given[name]):
+                continue
+            table = given[name].astype(float)
+            if method != DENSE and dense is not None:
+                change = table - dense.astype(float).reindex(table.index)
+                table = table.join(change.add_suffix(DIFFERENCE))
+            parts[method] = table
+        if parts:
+            found[name] = pd.concat(parts, names=["method"])
+    return found
+
+
+def scores(look: Look) -> list[dict[str, Any]]:
+    """Return the scores of heads: criterion, method, kind, layer, head, score, null where there is none."""
+    return [
+        {
+            "criterion": f"{text}.{column}", "method": method, "kind": kind, "layer": int(layer),
+            "head": int(head), "score": float(score) if math.isfinite(score) else None,
+        }
+        for text, found in look.found.items()
+        for method, tables in found.tables.items()
+        if HEADS in tables
+        for column in tables[HEADS].columns
+        for (kind, layer, head), score in tables[HEADS][column].items()
+    ]  # fmt: skip
+
+
+def heads_file(look: Look) -> dict[str, Any]:
+    """Return what heads.json holds: whose heads, and their scores."""
+    return {
+        "format": "attnbench heads",
+        "version": 1,
+        "model": look.model,
+        "fingerprint": look.fingerprint,
+        "data": look.data,
+        "scores": scores(look),
+    }
+
+
+def by_place(found: Found, column: str, method: str) -> dict[tuple[str, int], list[float]]:
+    """Return one column of a study's heads: (kind, layer) -> one number a head."""
+    table = found.tables[method][HEADS][column]
+    return {
+        (str(kind), int(layer)): [float(value) for value in part]
+        for (kind, layer), part in table.groupby(["kind", "layer"])
+    }
+
+
+def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str, Any]:
+    """Return all that a page of a look shows. It runs the model on the texts whose maps are shown.
+
+    `texts`: number, text, and for each kind the names of query and key tokens and which are special, of the
+    first `texts` that have at most `longest` tokens; `maps`: method -> number -> (kind, layer) -> array
+    (heads, queries, keys), not a number where a query may not see; `scores`: as in heads.json; `shown`:
+    study -> the columns that colour the grid; `places`: (kind, layer) -> number of heads.
+    """
+    opened = look.opened
+    given = [
+        each
+        for each in opened.reading.given
+        if max(len(each.source.ids), 0 if each.target is None else len(each.target.ids)) <= longest
+    ][:texts]
+    learned = opened.learned({name: opened.asked[name] for name in look.methods if name != DENSE})
+    held = kept(opened.model, opened.reading, given, learned, stages=("probs",))
+    maps = {
+        method: {number: stages["probs"] for number, stages in numbers.items()}
+        for method, numbers in held.items()
+    }
+    places = {place: len(array) for place, array in next(iter(next(iter(maps.values())).values())).items()}
+    return {
+        "model": look.model, "data": look.data, "methods": list(look.methods), "places": places,
+        "texts": [_text(each, sorted({kind for kind, _ in places})) for each in given],
+        "maps": maps, "scores": scores(look),
+        "shown": {text: found.shown for text, found in look.found.items() if found.tables},
+    }  # fmt: skip
+
+
+def _text(sample: Any, kinds: list[str]) -> dict[str, Any]:
+    return {
+        "number": sample.number,
+        "text": sample.text,
+        "tokens": {
+            kind: {
+                side: {
+                    "names": list(sample.tokens(side, kind).names),
+                    "special": sample.tokens(side, kind).special.tolist(),
+                }
+                for side in ("queries", "keys")
+            }
+            for kind in kinds
+        },
+    }
