@@ -1,4 +1,4 @@
-"""`heads:lrp` against the parts of each text alone, what it chooses from, and what it is not applicable to."""
+"""`heads:lrp` against the parts of each text alone, what it ranks, and what it is not applicable to."""
 
 from __future__ import annotations
 
