@@ -8,6 +8,8 @@ from typing import Any
 
 from attnbench import NotApplicable, Study, hookimpl
 
+WRITTEN = 64  # tokens at most, as where a text is given without a translation
+
 
 @dataclass
 class Contributions(Study):
@@ -16,7 +18,7 @@ class Contributions(Study):
     The relevance of a position's top logit, 1, is passed back to the inputs of the first encoder and decoder
     layer: of each output half to the inputs that raised it and half to those that lowered it, in proportion
     (alpha = beta = 1/2), rescaled so that none is lost. `prefix` is `own`, what the dense model writes
-    itself, or `reference`, for texts that have one (`about["reference"]`).
+    itself (greedily, 64 tokens at most), or `reference`, the translation that a task's documents have.
 
     `positions`: of each target position, named by the token that is read there, `source_share` and
     `prefix_share`, which sum to 1, `start_share`, the start token's part of the latter, and the entropies of
@@ -44,20 +46,32 @@ class Contributions(Study):
         self.sources: list[Any] = []
 
     def run(self, model: Any, data: Any) -> None:
-        for batch in data.batches(data.given, size=1):
-            (sample,) = batch.samples
-            self._see(model, data, sample, "own", batch.inputs)
-            if "reference" in sample.about:
-                labels = data.tokenizer(text_target=sample.about["reference"], return_tensors="pt").input_ids
-                given = {"input_ids": batch.inputs["input_ids"], "labels": labels.to(data.device)}
-                self._see(model, data, sample, "reference", given)
+        if self.dense is None:
+            self.written = {sample.number: _written(model, data, sample) for sample in data.given}
+        else:
+            self.written = self.dense.written
+        # given texts have no translation but the model's own, which their samples hold then
+        references = [
+            sample for sample in data.given if sample.target is not None and not self._is_own(sample)
+        ]
+        for sample in data.given:
+            self._see(model, data, sample, "own", self.written[sample.number])
+            if references:
+                self._see(model, data, sample, "reference", sample.target.ids)
 
-    def _see(self, model: Any, data: Any, sample: Any, prefix: str, inputs: dict[str, Any]) -> None:
+    def _is_own(self, sample: Any) -> bool:
+        return list(sample.target.ids) == list(self.written[sample.number])
+
+    def _see(self, model: Any, data: Any, sample: Any, prefix: str, ids: Any) -> None:
         import pandas as pd
+        import torch
 
         from attnbench import contributions
 
-        (found,) = contributions(model, inputs)
+        source, target = (
+            torch.as_tensor(each, device=data.device)[None] for each in (sample.source.ids, ids)
+        )
+        (found,) = contributions(model, {"input_ids": source, "decoder_input_ids": target})
         of_source, of_prefix = found.entropies()
         names = data.tokenizer.convert_ids_to_tokens(found.read.tolist())
         self.positions.append(
@@ -89,6 +103,18 @@ class Contributions(Study):
             "sources": pd.concat(self.sources).set_index(names),
             "means": by_position.mean().assign(texts=by_position.size()),
         }
+
+
+def _written(model: Any, data: Any, sample: Any) -> Any:
+    import torch
+
+    source = torch.as_tensor(sample.source.ids, device=data.device)[None]
+    with torch.no_grad():
+        found = model.generate(
+            input_ids=source, attention_mask=torch.ones_like(source), max_new_tokens=WRITTEN,
+            max_length=None, num_beams=1, do_sample=False,
+        )  # fmt: skip
+    return found[0, :-1].cpu().numpy()  # the last token is read by none
 
 
 @hookimpl

@@ -21,10 +21,11 @@ from attnbench.cli.main import main
 ROOT = Path(attnbench.__file__).parent.parent
 OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
-    "HardConcrete", "Heads", "Method", "NotApplicable", "Removal", "Site", "Study", "UserError", "View",
-    "apply", "by_head", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl",
-    "kernels", "layer_of", "openness", "own_weights", "parse", "plugins", "probing", "realize", "run",
-    "sidecar", "sites", "testing", "train", "transform", "watch", "with_weights", "without_heads",
+    "HardConcrete", "Heads", "Kept", "Method", "NotApplicable", "Prompt", "Removal", "Site", "Study",
+    "UserError", "View", "apply", "by_head", "checkpoint", "contributions", "discover", "final_gate",
+    "format", "head_sensitivity", "hookimpl", "kernels", "layer_of", "openness", "own_weights", "parse",
+    "plugins", "probing", "prompts", "rank_agreement", "realize", "relevance", "run", "sidecar",
+    "sites", "testing", "top_logit", "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
@@ -131,7 +132,7 @@ def test_the_document_has_the_signatures_that_inspect_tells():
 KINDS = {  # file -> its specs
     "transform": ("crop0.2",),
     "calibrated": ("peak0.1",),
-    "criterion": ("heads50:reach", "heads50:slope"),
+    "criterion": ("heads50:reach", "heads50:slope", "heads50:carried"),
     "trained": ("warm5", "retouch5", "closed30"),
     "realised": ("first-heads2",),
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
+from studied import Words
 from tiny_models import DECODERS, padded, tiny
 
 from attnbench import parse, relevance
@@ -20,22 +20,7 @@ from attnbench.statistics import rank_agreement
 from attnbench.studies import reading as reading_module
 from attnbench.studies.passes import conduct
 from attnbench.studies.reading import Reading
-
-
-class Words:
-    """A tokenizer of numbers."""
-
-    all_special_ids, is_fast, model_max_length = [0, 1, 2], False, 10**9
-
-    def convert_ids_to_tokens(self, ids):
-        return [f"w{i}" for i in ids]
-
-    def decode(self, ids):
-        return " ".join(f"w{i}" for i in ids)
-
-    def __call__(self, text_target, return_tensors):
-        return SimpleNamespace(input_ids=torch.tensor([[int(word[1:]) for word in text_target.split()]]))
-
+from attnbench_plugins.studies import contributions as contributions_module
 
 TEXTS = ([5, 9, 3, 17, 20], [7, 8, 11], [30, 31, 32, 33, 34, 35, 36], [4, 6, 5], [90, 80, 70, 60])
 
@@ -43,13 +28,20 @@ TEXTS = ([5, 9, 3, 17, 20], [7, 8, 11], [30, 31, 32, 33, 34, 35, 36], [4, 6, 5],
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(reading_module, "WRITTEN", 5)
+    monkeypatch.setattr(contributions_module, "WRITTEN", 5)
     monkeypatch.setattr(rank_agreement, "RESAMPLES", 100)
 
 
-def studied(name, spec, texts=TEXTS, methods=None, **about):
+def studied(name, spec, texts=TEXTS, methods=None, targets=None):
     model = copy.deepcopy(tiny(name)).double()
     reading = Reading(model, Words())
-    reading.given = [reading.tokens(ids, **about) for ids in texts]
+    reading.given = [reading.tokens(ids) for ids in texts]
+    if targets:
+        taken = [
+            reading.taken({"input_ids": torch.tensor([ids]), "labels": torch.tensor([target])}, number)
+            for number, (ids, target) in enumerate(zip(texts, targets, strict=True))
+        ]
+        reading.given = [batch.samples[0] for batch in taken]
     (seen,) = conduct(model, [parse_study(spec)], reading, methods)
     return model, seen
 
@@ -187,7 +179,8 @@ def test_an_encoder_decoder_has_tokens_of_both_sides_and_no_rollout():
 
 
 def test_contributions_of_what_the_model_writes_and_of_the_reference():
-    _, seen = studied("marian", "contributions", texts=TEXTS[:3], reference="w7 w11 w2")
+    targets = [[7, 11, 2], [8, 2, 2], [9, 10, 2]]
+    _, seen = studied("marian", "contributions", TEXTS[:3], {"prune80": parse("prune80")}, targets)
     assert not seen.failed and not seen.absent
     tables = seen.tables()["dense"]
     positions = tables["positions"]
@@ -197,6 +190,12 @@ def test_contributions_of_what_the_model_writes_and_of_the_reference():
     sources = tables["sources"].groupby(level=["text", "prefix"])["influence"]
     np.testing.assert_allclose(sources.mean(), 1)
     assert sources.size().tolist() == [5, 5, 3, 3, 7, 7]
+    pruned = seen.tables()["prune80"]["positions"]
+    assert pruned.index.equals(positions.index) and not np.allclose(pruned, positions)
+    _, seen = studied("marian", "contributions", TEXTS[:3])  # without targets there are no references
+    own = seen.tables()["dense"]["positions"]
+    assert set(own.index.get_level_values("prefix")) == {"own"}
+    np.testing.assert_allclose(own, positions.xs("own", level="prefix", drop_level=False), atol=1e-6)
     means = tables["means"].loc["reference"]
     expected = pd.concat([reference.loc[text].reset_index(drop=True) for text in range(3)])
     np.testing.assert_allclose(means["source_share"], expected.groupby(level=0)["source_share"].mean())

@@ -116,26 +116,31 @@ class Multiplied(torch.autograd.Function):
 
 
 class Attended(torch.autograd.Function):
-    """Give p v, the context of probabilities p, from q, k and v (rows, heads, tokens, head_dim).
+    """Give the context of one attention, from q, k and v (rows, heads, tokens, head_dim).
 
-        z of v_s  p_s v_s       of k_s  p_s (v_s - context) scale q k_s       of q  the sum of these over s
+        z of v_s  u_s v_s     of k_s  (u_s v_s - p_s sum_t u_t v_t) scale q k_s     of q  the sum of these
 
-    for each query and output unit, of q and k unit by unit: the softmax is differentiated, not stopped.
+    for each query and output unit, of q and k unit by unit: p is the softmax, which is differentiated, u what
+    methods made of it, whose factor u / p is a constant.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, p: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(q[0] * scale, k[0], v[0], p[0])
-        return p @ v
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, used: Tensor, probs: Tensor, context: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(q[0] * scale, k[0], v[0], used, probs)
+        return context.clone()
 
     @staticmethod
-    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (q, k, v, p), (given,) = ctx.saved_tensors, relevance
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor | None, ...]:
+        (q, k, v, used, probs), (given,) = ctx.saved_tensors, relevance
         to_q, to_k, to_v = (given.new_zeros(len(given), *x.shape) for x in (q, k, v))
         for part in _parts(q.shape[1], k.numel() * v.shape[-1]):
-            few, out = p[:, part], given[:, :, part]
-            of_v = few[..., None] * v[:, None]  # (heads, queries, keys, outputs)
-            turn = of_v - few[..., None] * (few @ v)[:, :, None]
+            out, of_v = (
+                given[:, :, part],
+                used[:, part, :, None] * v[:, None],
+            )  # (heads, queries, keys, outputs)
+            turn = of_v - probs[:, part, :, None] * of_v.sum(2, keepdim=True)
             of_k = turn[..., None] * (q[:, part, None] * k[:, None])[..., None, :]  # and inputs
             of_q = of_k.sum(2)  # (heads, queries, outputs, inputs)
             up, down = (
@@ -153,7 +158,7 @@ class Attended(torch.autograd.Function):
             to_q[:, :, part] += torch.einsum("rhqo,hqoi->rhqi", at_down, of_q.clamp(max=0))
         found = sum(x.sum((2, 3), keepdim=True) for x in (to_q, to_k, to_v))
         scale = _over(given.sum((2, 3), keepdim=True), torch.as_tensor(found))
-        return to_q * scale, to_k * scale, to_v * scale, None, None
+        return to_q * scale, to_k * scale, to_v * scale, None, None, None, None
 
 
 def _parts(tokens: int, each: int) -> Iterator[slice]:

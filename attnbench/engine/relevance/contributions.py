@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import NotApplicable
+from attnbench.methods.protocol import Method, Site
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +62,8 @@ def contributions(model: nn.Module, batch: dict[str, Tensor]) -> list[Contributi
     The relevance of a position's top logit, 1, is passed back by the rules of `alpha_beta.py` to the inputs
     of the first encoder and decoder layer, and summed over hidden units: it is nowhere negative, and none is
     lost. The prefix is `decoder_input_ids`, or `labels` shifted; padding is cut off by the masks, so that a
-    text may be of any length and counts for no other. Raises NotApplicable for a model that is no
+    text may be of any length and counts for no other. Methods that are applied change attention by factors
+    that count as constants. Raises NotApplicable for a model that is no
     encoder-decoder, and with the module's name for one that computes what no rule covers. Source: Voita,
     Sennrich and Titov 2021, https://arxiv.org/abs/2010.10907, with the alpha-beta rule of its code,
     https://github.com/lena-voita/the-story-of-heads, 1/2 and 1/2. Differs: no epsilon in a sum; q, k and v
@@ -173,38 +175,52 @@ def _input(head: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _steps(model: nn.Module, following: Propagation) -> contextlib.AbstractContextManager[None]:
-    """Let the model attend by one rule for scores, softmax and sum."""
+@dataclass
+class _Kept(Method):
+    """Keep the first example's scores and probabilities of the last attention, after all methods."""
+
+    rows = "all"
+
+    seen: dict[str, Tensor] = field(default_factory=dict)
+
+    def scores(self, scores: Tensor, site: Site) -> Tensor:
+        if not site.examples.start:
+            self.seen["scores"] = scores[0].clone()
+        return scores
+
+    def probs(self, probs: Tensor, site: Site) -> Tensor:
+        if not site.examples.start:
+            self.seen["probs"] = probs[0].clone()
+        return probs
+
+
+@contextlib.contextmanager
+def _steps(model: nn.Module, following: Propagation) -> Iterator[None]:
+    """Let the model attend as it does with the methods that are applied, by a rule of its own."""
     import torch
 
     from attnbench.engine.places import routing
-    from attnbench.engine.places.blocks import visible_in
     from attnbench.engine.relevance.alpha_beta import Attended
+    from attnbench.engine.serving.attention import apply
 
-    def serve(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float | None = None,
-        position_bias: Tensor | None = None,
-        is_causal: bool | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, None]:
-        with following.pause(), torch.no_grad():
-            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            scores = query @ key.mT * scale
-            scores = scores if position_bias is None else scores + position_bias
-            if mask is None and (getattr(module, "is_causal", False) if is_causal is None else is_causal):
-                square = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-                mask = square.tril()
-            if mask is not None:
-                scores = scores.masked_fill(~visible_in(mask), -torch.inf)
-            probs = scores.softmax(-1)
-        with following.pause():
-            context = Attended.apply(query, key, value, probs, scale).transpose(1, 2).contiguous()
-            following.trust(context)
-        return context, None
+    kept = _Kept()
+    with apply(model, kept):
+        engine: Any = routing.serving(model)
 
-    return routing.attached(model, serve)
+        def serve(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+            query, key, value, *rest = args
+            with following.pause():
+                with torch.no_grad():
+                    context, _ = engine(module, *(x.detach() for x in (query, key, value)), *rest, **kwargs)
+                scaling = kwargs.get("scaling")
+                scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+                probs = kept.seen["scores"].softmax(-1).nan_to_num()
+                context = Attended.apply(
+                    query, key, value, kept.seen["probs"], probs, context.transpose(1, 2), scale
+                )
+                context = context.transpose(1, 2).contiguous()
+                following.trust(context)
+            return context, None
+
+        with routing.registered(model, serve):
+            yield

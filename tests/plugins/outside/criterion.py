@@ -61,7 +61,32 @@ class HeadsSlope(Heads):
         return head_sensitivity(model, batches, self.selects)
 
 
+@dataclass
+class HeadsCarried(Heads):
+    """Remove the heads that speak least for the answer.
+
+    importance_h = mean over examples of the head's part of the top logit, by CP-LRP. Shapes: scores_ (heads,)
+    per layer. Source: https://arxiv.org/abs/2202.07304.
+    """
+
+    name = "heads:carried"
+    examples = ("heads50:carried",)
+
+    def importance(self, model: Any, batches: list[dict[str, Tensor]]) -> dict[tuple[str, int], Tensor]:
+        from attnbench import discover, relevance
+
+        chosen = {(site.kind, site.layer) for site in discover(model) if self.selects(site)}
+        found = [relevance(model, batch).heads for batch in batches]
+        count = sum(len(batch["input_ids"]) for batch in batches)
+        return {
+            key: (sum(heads[key].sum(0) for heads in found) / count).float()
+            for key in found[0]
+            if key in chosen
+        }
+
+
 @hookimpl
 def register_methods(register: Any) -> None:
     register(HeadsReach)
     register(HeadsSlope)
+    register(HeadsCarried)
