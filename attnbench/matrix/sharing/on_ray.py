@@ -26,7 +26,7 @@ from attnbench.records import record, whereabouts
 from attnbench.records.record import Record
 
 LOOKS = 0.2  # seconds between two looks at what has come
-TRIES = 3  # times that a column is begun: nodes may be lost
+TRIES = 3  # losses after which a column is given up
 
 
 def run(
@@ -99,7 +99,7 @@ class _Driver:
         self.start = start
         self.found: dict[Cell, Record] = {}
         self.mistakes: list[UserError] = []
-        self._tries: Counter[int] = Counter()
+        self._losses: Counter[int] = Counter()
         self._open: set[int] = set(range(len(self.groups)))  # columns with cells to measure
         self._running: dict[Any, int] = {}
         self._held: dict[int, list[Cell]] = {}
@@ -171,8 +171,7 @@ class _Driver:
                     if file.exists():
                         place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
                         luggage.files[place.as_posix()] = file.read_bytes()
-            self._tries[number] += 1
-            task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
+                task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
             self._running[task] = number
 
     def _take(self) -> None:
@@ -209,15 +208,22 @@ class _Driver:
         number = self._running.pop(task)
         model, name = self.groups[number][0]
         shown = f"{models.label(model)} · {name}"
+        why = None
         try:
             mistake = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            why = str(error).strip().splitlines()[0]
-            mistake = f"its task was lost {TRIES} times: {why}" if self._tries[number] == TRIES else None
-            self.heard.line(f"{shown}: its task was lost: {why}; what it had not measured is begun again")
+            mistake, why = None, str(error).strip().splitlines()[0]
         self._take()
-        for cell in [*self._held[number]]:
+        lost = [*self._held[number]]
+        for cell in lost:
             self._release(number, cell)
+        if mistake is None and lost:
+            self._losses[number] += 1
+            why = f"its task was lost: {why or 'not all that it measured came back'}"
+            mistake = why if self._losses[number] == TRIES else None
+            self.heard.line(
+                f"{shown}: {why}; {'it is given up' if mistake else 'what it had not measured is begun again'}"
+            )
         if mistake is None and self._left(number):
             return
         self._open.discard(number)
