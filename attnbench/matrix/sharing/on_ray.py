@@ -221,9 +221,8 @@ class _Driver:
             self._losses[number] += 1
             why = f"its task was lost: {why or 'not all that it measured came back'}"
             mistake = why if self._losses[number] == TRIES else None
-            self.heard.line(
-                f"{shown}: {why}; {'it is given up' if mistake else 'what it had not measured is begun again'}"
-            )
+            then = "it is given up" if mistake else "what it had not measured is begun again"
+            self.heard.line(f"{shown}: {why}; {then}")
         if mistake is None and self._left(number):
             return
         self._open.discard(number)
