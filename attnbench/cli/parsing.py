@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
+from attnbench.matrix.sharing import shards
 
 MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # words, comma lists among them
 
@@ -143,3 +144,34 @@ def add_prompting(parser: argparse.ArgumentParser) -> None:
 def add_include_path(parser: argparse.ArgumentParser) -> None:
     """Declare --include-path."""
     parser.add_argument("--include-path", metavar="DIR", help="a folder with task YAML files of your own")
+
+
+def add_sharing(parser: argparse.ArgumentParser) -> None:
+    """Declare --shard, --workers and --on."""
+    parser.add_argument(
+        "--shard",
+        type=shards.parse,
+        metavar="K/N",
+        help="measure the K-th of N shares of the columns; slurm: as the variables of a job array say",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="measure by N processes, each with a device or a part of the threads of its own",
+    )
+    parser.add_argument(
+        "--on",
+        type=_engine,
+        metavar="ray",
+        help="measure on a Ray cluster, a task a column: that of $RAY_ADDRESS or of this machine, or "
+        "ray://HOST:PORT",
+    )
+
+
+def _engine(text: str) -> str:
+    """Read --on. Raises UserError."""
+    address = text.removeprefix("ray://")
+    if text != "ray" and (address == text or not address.rpartition(":")[2].isdecimal()):
+        raise UserError(f"--on {text}: give ray, or ray://HOST:PORT of a cluster")
+    return text

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench.boards import chosen, suite
-from attnbench.cli import spread, stdout
+from attnbench.boards import chosen, shares, suite
+from attnbench.cli import stdout
 from attnbench.cli.measured import measured, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
@@ -18,6 +18,7 @@ from attnbench.cli.parsing import (
     add_include_path,
     add_max_length,
     add_prompting,
+    add_sharing,
     positive,
     seconds,
 )
@@ -111,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FLOPs too, and latency and peak memory of attention where a method is realised",
     )
-    spread.add_arguments(parser)
+    add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
     parser.add_argument(
@@ -138,7 +139,7 @@ def execute(options: argparse.Namespace) -> int:
     )  # fmt: skip
     with stdout.aside():
         whole = plan(asked)
-        cells = spread.of_cells(options.shard, whole, asked.settings)
+        cells = shares.of_cells(options.shard, whole, asked.settings)
     if options.dry_run:
         print("\n".join(f"{models.label(cell.model)} {cell.task} {cell.method}" for cell in cells))
         print(f"{len(cells)} cells", file=sys.stderr)
@@ -149,7 +150,7 @@ def execute(options: argparse.Namespace) -> int:
     for name in asked.models:
         console.introduce(name)
     names = list(recorded(whole, asked.settings).values())
-    with spread.claimed(options.shard, folder, "--models", names):
+    with shares.claimed(options.shard, folder, "--models", names):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
@@ -187,7 +188,7 @@ def _suites(options: argparse.Namespace) -> int:
     if options.dry_run:
         for _, part in parts:
             check_tasks(part.tasks, options.include_path)
-    columns = spread.of_suites(options.shard, parts, options)
+    columns = shares.of_suites(options.shard, parts, options.tasks, options.limit, options.include_path)
     if options.dry_run:
         for each in suites:
             _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
@@ -204,10 +205,10 @@ def _suites(options: argparse.Namespace) -> int:
                 part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
             )
             folder = str(options.records or each.records)
-            cells = spread.kept(plan(asked), asked.settings, columns[each.path].mine)
+            cells = shares.kept(plan(asked), asked.settings, columns[each.path].mine)
             if not cells:
                 continue
-            with spread.claimed(options.shard, folder, each.path.name, each.cells(columns[each.path].all)):
+            with shares.claimed(options.shard, folder, each.path.name, each.cells(columns[each.path].all)):
                 found, missing = measured(options, cells, asked.settings, folder)
         except UserError as error:
             missing = error

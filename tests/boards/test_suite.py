@@ -224,6 +224,38 @@ def test_a_suite_is_not_overruled(tmp_path, capsys):
         assert "unless --records keeps the trial apart" in capsys.readouterr().err
 
 
+def test_tasks_and_shards_choose_among_the_columns_of_a_suite(tmp_path, capsys):
+    both = SMALL.replace('["pocket-sentiment"]', '["pocket-sentiment", "pocket-qa"]')
+    path = str(write(tmp_path, both))
+
+    def cells(*more):
+        capsys.readouterr()
+        assert main(["run", path, "--dry-run", *more]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    whole = cells()
+    chosen = cells("--tasks", "pocket-qa")
+    assert chosen == [line for line in whole if " pocket-qa " in line] and len(whole) == 2 * len(chosen)
+    shares = [cells("--shard", f"{k}/2") for k in (1, 2)]
+    assert sorted(shares) == sorted([chosen, [line for line in whole if line not in chosen]])
+    assert cells("--shard", "2/2", "--tasks", "pocket-qa") == [""]
+    assert main(["run", path, "--dry-run", "--tasks", "pocket-qu"]) == 2
+    assert "unknown task of the suite 'pocket-qu'. Did you mean pocket-qa?" in capsys.readouterr().err
+
+
+def test_a_matrix_without_a_suite_is_parted_too(capsys):
+    asked = ["run", "--models", "bert,gpt", "--methods", "prune80", "--dry-run"]
+    assert main(asked) == 0
+    whole = capsys.readouterr().out.splitlines()
+    found = []
+    for k in range(1, 6):
+        assert main([*asked, "--shard", f"{k}/5"]) == 0
+        out, err = capsys.readouterr()
+        found += [line for line in out.splitlines() if line]
+        assert ("shard 5/5 has nothing to do: there are 4 columns" in err) == (k == 5)
+    assert sorted(found) == sorted(whole)
+
+
 def test_numbers_are_float32_unless_another_dtype_is_asked_for(tmp_path, capsys):
     asked = ["run", "--models", "bert", "--tasks", "pocket-sentiment", "--limit", "4", "--json", "--records"]
     for dtype, folder in ((None, "a"), ("bfloat16", "b")):

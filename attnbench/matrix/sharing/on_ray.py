@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
-import socket
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attnbench.errors import NotApplicable, UserError
@@ -19,16 +18,15 @@ from attnbench.matrix import runner
 from attnbench.matrix.console import Listener, Once, Silent
 from attnbench.matrix.ledger import Ledger, recorded
 from attnbench.matrix.plan import Cell
-from attnbench.matrix.sharing import node, travelling, workers
+from attnbench.matrix.sharing import cluster, node, travelling, workers
 from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.sharing.schedule import DENSE
 from attnbench.matrix.sharing.workers import Start
 from attnbench.records import record, whereabouts
 from attnbench.records.record import Record
 
-PLAIN, CLIENT = "ray", "ray://"
-ANSWERS = 10.0  # seconds in which an address has to
-TRIES = 3  # times that a column is begun: nodes may be lost
+LOOKS = 0.2  # seconds between two looks at what has come
+TRIES = 3  # losses after which a column is given up
 
 
 def run(
@@ -53,7 +51,7 @@ def run(
     """
     heard = Once(listener or Silent())
     runner.check(cells, settings, records, replace)
-    with connected(address, (start or Start()).verbose) as ray:
+    with cluster.connected(address, (start or Start()).verbose) as ray:
         device = device or ("cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu")
         if settings.measure and device == "cpu":
             raise UserError("--on ray: --measure takes times, which tasks on one processor would change")
@@ -69,6 +67,8 @@ def run(
                 heard.line(line)
             try:
                 whole = driver.work(fail_fast)
+            except SystemExit as stopped:
+                raise KeyboardInterrupt from stopped
             except (ray.exceptions.RayError, ConnectionError) as error:
                 raise UserError(f"--on {address}: the cluster is gone: {error}") from error
             finally:
@@ -76,37 +76,6 @@ def run(
     if not whole:
         return [*driver.found.values()]
     return runner.complete(cells, driver.found, driver.mistakes, records)
-
-
-@contextlib.contextmanager
-def connected(address: str, verbose: bool) -> Iterator[Any]:
-    """Connect to a cluster, or start one on this machine. Raises UserError."""
-    try:
-        import ray
-    except ImportError:
-        raise UserError('--on ray: ray is not installed. Next: pip install "attnbench[ray]"') from None
-    if address != PLAIN:
-        host, _, port = address.removeprefix(CLIENT).rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), ANSWERS).close()
-        except OSError as error:
-            raise UserError(f"--on {address}: no answer: {error.strerror or error}") from error
-    before = signal.getsignal(signal.SIGTERM)
-    mine = not ray.is_initialized()
-    try:
-        if mine:
-            quiet = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
-            ray.init(None if address == PLAIN else address, **quiet)
-    except Exception as error:
-        raise UserError(f"--on {address}: {error}") from error
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)  # else it would end this process past all that it holds
-    try:
-        yield ray
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 class _Driver:
@@ -130,7 +99,7 @@ class _Driver:
         self.start = start
         self.found: dict[Cell, Record] = {}
         self.mistakes: list[UserError] = []
-        self._tries: Counter[int] = Counter()
+        self._losses: Counter[int] = Counter()
         self._open: set[int] = set(range(len(self.groups)))  # columns with cells to measure
         self._running: dict[Any, int] = {}
         self._held: dict[int, list[Cell]] = {}
@@ -151,7 +120,10 @@ class _Driver:
                 self.heard.line(runner.waiting([leases.owner(self._name(cell)) for cell in left]))
                 leases.wait()
                 continue
-            ended, _ = self.ray.wait([*self._running], timeout=1.0)
+            time.sleep(
+                LOOKS
+            )  # not in Ray's own waiting, which makes SystemExit of a signal's KeyboardInterrupt
+            ended, _ = self.ray.wait([*self._running], num_returns=len(self._running), timeout=0)
             self._take()
             for each in ended:
                 self._end(each)
@@ -199,8 +171,7 @@ class _Driver:
                     if file.exists():
                         place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
                         luggage.files[place.as_posix()] = file.read_bytes()
-            self._tries[number] += 1
-            task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
+                task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
             self._running[task] = number
 
     def _take(self) -> None:
@@ -237,15 +208,21 @@ class _Driver:
         number = self._running.pop(task)
         model, name = self.groups[number][0]
         shown = f"{models.label(model)} · {name}"
+        why = None
         try:
             mistake = self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            why = str(error).strip().splitlines()[0]
-            mistake = f"its task was lost {TRIES} times: {why}" if self._tries[number] == TRIES else None
-            self.heard.line(f"{shown}: its task was lost: {why}; what it had not measured is begun again")
+            mistake, why = None, str(error).strip().splitlines()[0]
         self._take()
-        for cell in [*self._held[number]]:
+        lost = [*self._held[number]]
+        for cell in lost:
             self._release(number, cell)
+        if mistake is None and lost:
+            self._losses[number] += 1
+            why = f"its task was lost: {why or 'not all that it measured came back'}"
+            mistake = why if self._losses[number] == TRIES else None
+            then = "it is given up" if mistake else "what it had not measured is begun again"
+            self.heard.line(f"{shown}: {why}; {then}")
         if mistake is None and self._left(number):
             return
         self._open.discard(number)

@@ -203,7 +203,6 @@ def _task(name: str, content: dict[str, Any], rows: dict[str, Rows], limit: int 
             raise UserError(f"probing task '{name}' has no sample in {split}")
     texts = {split: [row[0] for row in kept[split]] for split in SPLITS}
     number = content.get("scale") == "number"
-    names: tuple[str, ...] = ()
     given = {split: np.array([row[1] for row in kept[split]]) for split in SPLITS}
     names: tuple[str, ...] = ()
     if number:

@@ -1,8 +1,7 @@
-"""Which columns of what was asked for one command measures, and who measures them."""
+"""Which columns of what was asked for one command measures: those of --tasks, of these a shard's."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 
 from attnbench.boards import suite
 from attnbench.boards.suite import Part, Suite
-from attnbench.cli.parsing import positive
-from attnbench.errors import UserError, tell, unknown
+from attnbench.errors import tell, unknown
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.ledger import recorded
@@ -21,33 +19,6 @@ from attnbench.matrix.sharing import shards
 from attnbench.records import record
 
 Column = tuple[str, str]  # model and task by the names that records have
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --shard, --workers and --on."""
-    parser.add_argument(
-        "--shard", type=shards.parse, metavar="K/N",
-        help="measure the K-th of N shares of the columns; slurm: as the variables of a job array say",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="measure by N processes, each with a device or a part of the threads of its own",
-    )
-    parser.add_argument(
-        "--on", type=_engine, metavar="ray",
-        help="measure on a Ray cluster, a task a column: that of $RAY_ADDRESS or of this machine, or "
-        "ray://HOST:PORT",
-    )  # fmt: skip
-
-
-def _engine(text: str) -> str:
-    """Read --on. Raises UserError."""
-    address = text.removeprefix("ray://")
-    if text != "ray" and (address == text or not address.rpartition(":")[2].isdecimal()):
-        raise UserError(f"--on {text}: give ray, or ray://HOST:PORT of a cluster")
-    return text
 
 
 def of_cells(shard: shards.Shard | None, cells: Sequence[Cell], settings: Settings) -> list[Cell]:
@@ -74,10 +45,17 @@ class Asked:
 
 
 def of_suites(
-    shard: shards.Shard | None, parts: Sequence[tuple[Suite, Part]], options: argparse.Namespace
+    shard: shards.Shard | None,
+    parts: Sequence[tuple[Suite, Part]],
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    include_path: str | None = None,
 ) -> dict[Path, Asked]:
-    """Return the columns to measure of each suite: those of --tasks, of these a shard's."""
-    wanted = {tasks.recorded(name): name for name in split_tasks(options.tasks)}
+    """Return the columns to measure of each suite: of `only` these tasks, where any are given.
+
+    Raises UserError for a task that no suite has.
+    """
+    wanted = {tasks.recorded(name): name for name in split_tasks(only)}
     found = {}
     for each, part in parts:
         for model in part.models:
@@ -90,7 +68,7 @@ def of_suites(
     chosen = {key: of for key, of in found.items() if not wanted or key[2] in wanted}
     mine = set(chosen)
     if shard is not None:
-        sizes = {key: _size(*of, options) for key, of in chosen.items()}
+        sizes = {key: _size(*of, limit, include_path) for key, of in chosen.items()}
         mine = shards.share(shard, sizes)
     if not mine:
         tell(f"shard {shard} has nothing to do: there are {len(chosen)} columns")
@@ -103,8 +81,8 @@ def of_suites(
     }
 
 
-def _size(each: Suite, part: Part, task: str, options: argparse.Namespace) -> int:
-    settings = Settings(limit=options.limit or part.limit, include_path=options.include_path)
+def _size(each: Suite, part: Part, task: str, limit: int | None, include_path: str | None) -> int:
+    settings = Settings(limit=limit or part.limit, include_path=include_path)
     return shards.size(task, len(each.specs(part)), settings)
 
 
