@@ -21,10 +21,10 @@ from attnbench.cli.main import main
 ROOT = Path(attnbench.__file__).parent.parent
 OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
-    "HardConcrete", "Heads", "Method", "NotApplicable", "Removal", "Site", "UserError", "apply", "checkpoint",
-    "discover", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels", "layer_of", "openness",
-    "own_weights", "parse", "plugins", "realize", "run", "sidecar", "sites", "testing", "train", "transform",
-    "watch", "with_weights", "without_heads",
+    "HardConcrete", "Heads", "Kept", "Method", "NotApplicable", "Prompt", "Removal", "Site", "UserError",
+    "apply", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels", "layer_of",
+    "openness", "own_weights", "parse", "plugins", "prompts", "realize", "run", "sidecar", "sites", "testing",
+    "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
