@@ -22,9 +22,9 @@ ROOT = Path(attnbench.__file__).parent.parent
 OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
     "HardConcrete", "Heads", "Kept", "Method", "NotApplicable", "Prompt", "Removal", "Site", "UserError",
-    "apply", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels", "layer_of",
-    "openness", "own_weights", "parse", "plugins", "prompts", "realize", "run", "sidecar", "sites", "testing",
-    "train", "transform", "watch", "with_weights", "without_heads",
+    "apply", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels",
+    "layer_of", "openness", "own_weights", "parse", "plugins", "prompts", "realize", "run", "sidecar",
+    "sites", "testing", "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
