@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,10 +64,10 @@ class Prompt:
         """
         return self.attend(rows)
 
-    def tiles(self) -> Iterator[slice]:
-        """Yield ranges of queries whose attention is no more than a few megabytes."""
+    def tiles(self) -> list[slice]:
+        """Return ranges of queries whose attention is no more than a few megabytes."""
         size = max(1, TILE // (len(self.queries) * self.tokens))
-        yield from (slice(row, min(row + size, self.tokens)) for row in range(0, self.tokens, size))
+        return [slice(row, min(row + size, self.tokens)) for row in range(0, self.tokens, size)]
 
     def later_probs(self) -> Tensor:
         """Return the dense attention (heads, later tokens, tokens) of the queries after the prompt.

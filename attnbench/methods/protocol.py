@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STAGES = ("hidden", "queries", "keys", "values", "cache", "scores", "normalize", "probs", "context")
+BY_SITE = (
+    "queries",
+    "keys",
+    "values",
+    "cache",
+)  # words that helpers have too: a stage has the argument `site`
 KINDS = ("encoder", "decoder", "cross")
 SCORED, LEFT = ("scores_", "gates_"), "alive_"  # learned per head, (kind, layer) -> (heads,): drawn as a map
 
@@ -172,9 +179,17 @@ def overridden(method: Method) -> tuple[str, ...]:
 
 
 def stages_of(cls: type[Method]) -> tuple[str, ...]:
-    """List the stages that a class overrides; a field of the same name is none."""
+    """List the stages that a class overrides; a field or a helper of the same name is none."""
     found = ((stage, getattr(cls, stage, None)) for stage in STAGES)
-    return tuple(name for name, own in found if callable(own) and own is not getattr(Method, name))
+    return tuple(
+        name
+        for name, own in found
+        if callable(own) and own is not getattr(Method, name) and (name not in BY_SITE or _takes_site(own))
+    )
+
+
+def _takes_site(function: Callable[..., Any]) -> bool:
+    return "site" in inspect.signature(function).parameters
 
 
 def needs_fit(method: Method) -> bool:

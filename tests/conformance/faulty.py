@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
-from attnbench import Method, hookimpl
+from attnbench import Kept, Method, hookimpl
 from attnbench.errors import UserError
 
 SOURCE = "\n\nSource: https://example.org/a-planted-fault."
@@ -643,6 +643,36 @@ class SeesAllRows(Method):
 
     def probs(self, probs, site):
         return probs / (1 + probs.mean(2, keepdim=True))
+
+
+@planted
+class MixesKeys(Method):
+    """Add to every key the one after it."""
+
+    __doc__ += SOURCE
+
+    def keys(self, keys, site):
+        return keys + keys.roll(-1, 2)
+
+
+@planted
+class KeepsAPrompt(Method):
+    def cache(self, prompt, site):
+        self.held = prompt.keys
+        return Kept(values=prompt.values * 0.5)
+
+
+@planted
+class CutsByItsFirstPrompt(Method):
+    def cache(self, prompt, site):
+        vars(self).setdefault("first", prompt.values.mean())
+        return Kept(values=prompt.values + self.first)
+
+
+@planted
+class CutsByTheLengthOfAPass(Method):
+    def cache(self, prompt, site):
+        return Kept(values=prompt.values / (1 + prompt.keys.untyped_storage().nbytes() % 7))
 
 
 @hookimpl

@@ -98,6 +98,12 @@ CAUGHT = {
     "faulty-changes-its-amount50": ("bert", {"spec"}, "reads back as"),
     "faulty-has-no-example": ("bert", {"spec"}, "has no `examples`"),
     "faulty-acts-at-zero50": ("bert", {"zero"}, "faulty-acts-at-zero0: differs by"),
+    "faulty-mixes-keys": ("gpt2", {"causal", "generation"}, "tokens after"),
+    "faulty-keeps-a-prompt": ("gpt2", RUNS, "faulty-keeps-a-prompt.cache's tensor is kept"),
+    "faulty-cuts-by-its-first-prompt": ("gpt2", {"batch", "stateless"}, "first that its file ever sees"),
+    "faulty-cuts-by-the-length-of-a-pass": (
+        "gpt2", {"batch", "caches", "generation"}, "read in 2 pieces on a DynamicCache",
+    ),
     "faulty-grows-denser80": ("bert", {"growth"}, "sparsity "),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from attnbench.conformance import source
 from attnbench.conformance.subject import Fault
 from attnbench.methods.plugins import registry
-from attnbench.methods.protocol import Method
+from attnbench.methods.protocol import STAGES, Method
 from attnbench.methods.spec import parse
 
 
@@ -36,9 +36,9 @@ MISSPELT = {
     "hiden": ({"probs": _two, "hiden": _two}, "'hiden' looks like hidden, but"),
     "nothing else": (
         {"prob": _one},
-        "overrides none of hidden, scores, normalize, probs, context: 'prob' looks",
+        f"overrides none of {', '.join(STAGES)}: 'prob' looks",
     ),
-    "nothing at all": ({}, "overrides none of hidden, scores, normalize, probs, context"),
+    "nothing at all": ({}, f"overrides none of {', '.join(STAGES)}"),
 }
 HELPERS = {
     "of other arguments": {"probs": _two, "score": _one, "fits": _one},

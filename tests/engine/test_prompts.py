@@ -364,3 +364,10 @@ def test_a_field_may_have_the_name_of_a_stage():
     assert sink.keys == 4
     with pytest.raises(UserError, match="amount"):
         attnbench.parse("sink")
+
+
+def test_a_helper_may_have_the_name_of_a_stage():
+    from attnbench.methods.protocol import overridden
+
+    assert overridden(attnbench.parse("quantile3")[0]) == ("probs",)  # it has `values(probs, visible)`
+    assert overridden(Odd()) == ("cache",) and overridden(Half()) == ("keys",)
