@@ -373,3 +373,30 @@ def test_plots_of_a_suite_are_written_shown_and_checked(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "score-bits.svg: stale" in told and "old.png: stale" in told
     assert main(["leaderboard", "--records", str(tmp_path / "records" / "small"), "--format", "plots"]) == 2
+
+
+def test_log_axes_of_a_look_have_their_numbers_written_out():
+    from matplotlib.figure import Figure
+
+    from attnbench.boards.pictures import looks
+
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.plot([1e-6, 1], [1e-3, 10])
+    axes.set(xscale="log", yscale="log", title="$x$")
+    svg = looks.saved(figure, "x")["svg"].decode()
+    assert "mathdefault" not in svg
+    assert [axis.get_major_formatter()(0.001, 0) for axis in (axes.xaxis, axes.yaxis)] == ["0.001"] * 2
+
+
+def test_a_map_of_equal_numbers_has_the_colour_of_little():
+    import io
+
+    import matplotlib.image
+    from matplotlib import colormaps
+
+    from attnbench.boards.pictures import heatmap
+
+    image = matplotlib.image.imread(io.BytesIO(heatmap.draw({("encoder", 0): [0.0, 0.0]}, "x")))
+    darkest = colormaps["plasma"](0.0)[:3]
+    assert (abs(image[..., :3] - darkest).max(-1) < 0.02).mean() > 0.1

@@ -31,6 +31,7 @@ def drawn(table: Table, title: str, forms: Iterable[str], diverging: bool = Fals
     heads = max(len(row) for rows in panels for row in rows)
     numbers = [value for rows in panels for row in rows for value in row if np.isfinite(value)]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
+    high = high if high > low else low + 1  # all alike: the colour of little
     if diverging:
         high = max(abs(low), abs(high))
         low = -high

@@ -48,12 +48,24 @@ def _maps(look: Look, found: Found, column: str, method: str) -> Iterator[tuple[
     yield f"{name}.difference", heatmap.drawn(change, f"{title} − dense", FORMS, diverging=True)
 
 
+def _plain_powers(figure: Any) -> None:
+    """Write the numbers of log axes out: names in labels may hold a $, so that no formula is read there."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(numticks=5))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
+
+
 def saved(figure: Any, name: str) -> dict[str, bytes]:
     """Return a figure's bytes by form, without a date or a random name in them."""
     import matplotlib
 
     found = {}
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        _plain_powers(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # where things lie is known by now
         for form in FORMS:
