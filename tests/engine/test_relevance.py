@@ -282,6 +282,29 @@ def test_labels_choose_the_positions_and_are_not_read():
     assert not found.tokens["decoder"][0, 3:].any()
 
 
+@pytest.mark.parametrize(
+    "kind", ["BertForQuestionAnswering", "BertForMaskedLM", "BertForTokenClassification"]
+)
+def test_readers_of_spans_and_of_tokens_are_explained_too(kind):
+    torch.manual_seed(1)
+    model = getattr(transformers, kind)(tiny("bert").config).double().eval()
+    with torch.no_grad():
+        for path, weight in model.named_parameters():
+            weight.zero_() if path.endswith("bias") else weight.mul_(5 if weight.dim() == 2 else 1)
+    batch = padded(tiny("bert"), examples=4)
+    found = relevance(model, batch)
+    for at in range(4):
+        ids = batch["input_ids"][at][batch["attention_mask"][at].bool()]
+        with torch.no_grad():
+            output = model(input_ids=ids[None])
+        if "logits" in output:
+            expected = output.logits.amax(-1).mean()
+        else:
+            expected = output.start_logits.max() + output.end_logits.max()
+        np.testing.assert_allclose(found.explained[at], expected, atol=1e-5)
+        np.testing.assert_allclose(found.tokens["encoder"][at].sum(), expected, atol=1e-5)
+
+
 class Custom(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
