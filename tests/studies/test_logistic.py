@@ -133,3 +133,18 @@ def test_a_constant_column_tells_nothing_and_a_value_that_is_not_finite_is_refus
     scaling = Scaling.of(problem(2, 80, 3, 3)[0])
     with pytest.raises(ArithmeticError, match="not finite"):
         solve(scaling.apply(features), labels, 3, scaling.variance, 1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_more_columns_than_samples_and_columns_that_are_alike_are_turned(seed):
+    draw = torch.Generator().manual_seed(seed)
+    few = torch.randn(4, 30, 64, generator=draw) @ torch.randn(4, 64, 64, generator=draw)
+    alike = torch.cat([few, few[:, :, :32], torch.ones(4, 30, 32)], 2)
+    scaling = Scaling.of(alike, torch.finfo(torch.float16).eps)
+    unit = scaling.turned.mT @ scaling.turned
+    # 128 products of size 1 at most, summed in single precision
+    assert (unit - torch.eye(128)).abs().max() < 128 * torch.finfo(torch.float32).eps
+    inputs, labels = scaling.apply(alike), torch.arange(30) % 3
+    found = solve(inputs, labels, 3, scaling.variance, 1e-3, None, 1e-2)
+    assert found.objective.isfinite().all() and (found.gap <= 1e-2).all()

@@ -39,9 +39,11 @@ class Scaling:
         constant = deviation <= resolution * features.abs().amax(1, keepdim=True)
         inverse = torch.where(constant, 0.0, 1 / deviation.masked_fill(constant, 1.0))
         scaled = (features - mean) * inverse
-        variance, turned = torch.linalg.eigh(scaled.mT @ scaled / features.shape[1])
+        # in single precision LAPACK's eigenvectors of many equal eigenvalues can be NaN without a word
+        variance, turned = torch.linalg.eigh((scaled.mT @ scaled / features.shape[1]).double())
+        variance, turned = variance.to(features).clamp(min=0), turned.to(features)
         ones = variance.new_ones(len(variance), 1)
-        return cls(mean, inverse, turned, torch.cat([variance.clamp(min=0), ones], 1))
+        return cls(mean, inverse, turned, torch.cat([variance, ones], 1))
 
     def apply(self, features: Tensor) -> Tensor:
         """Scale features (sets, samples, columns) and add a column of ones: (sets, samples, columns + 1)."""
