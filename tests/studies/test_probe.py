@@ -128,6 +128,23 @@ def test_tables_have_a_row_for_each_and_say_the_same(monkeypatch, reading):
     assert rows["spread"].notna().sum() == 1
 
 
+def test_pairs_and_numbers_have_correlations_and_no_control(monkeypatch, reading):
+    alike = made(lambda words, rng: 0, 120)
+    rng, texts, labels = np.random.default_rng(2), {}, {}
+    for split, given in alike.texts.items():
+        same = rng.random(120) < 0.5
+        other = [given[k] if each else given[k - 1] for k, each in enumerate(same)]
+        texts[split] = [(*one, *two) for one, two in zip(given, other, strict=True)]
+        labels[split] = same * 4.0 + rng.random(120)
+    task = Task("pairs", "", True, texts, labels, 0)
+    found = tables(monkeypatch, reading, task, "probe:pooling=mean")
+    heads = found["heads"]
+    assert heads["score"].between(0.5, 1).all()  # |u - v| is zero for a text beside itself
+    assert heads[["control", "selectivity"]].isna().all().all()
+    rows = found["compared"].loc["pairs", "given"]
+    assert "majority" not in rows.index and rows.loc["last layer", "columns"] == 2 * 24
+
+
 def test_a_method_is_probed_without_other_weights(monkeypatch, reading):
     monkeypatch.setattr(probing, "find", lambda *_: made(by_first, 80))
     (seen,) = conduct(reading.model, [parse_study("probe")], reading, {"silent": [Silent()]})
