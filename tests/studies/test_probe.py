@@ -75,7 +75,7 @@ def test_no_choice_sees_a_test_label(monkeypatch, reading):
     honest = tables(monkeypatch, reading, task)
     rng = np.random.default_rng(5)
     # labels that would make each of many choices come out otherwise: those that a poor head says best
-    for draw in range(3):
+    for draw in range(2):
         labels = task.labels | {"test": rng.permutation(task.labels["test"]) if draw else np.full(150, -1)}
         other = tables(monkeypatch, reading, Task("made", "", False, task.texts, labels, 3))
         for name in ("probes", "compared", "sweep"):
@@ -126,6 +126,23 @@ def test_tables_have_a_row_for_each_and_say_the_same(monkeypatch, reading):
     assert rows.loc[["best 3 heads", "last layer", "random 3 heads"], "columns"].tolist() == [24, 24, 24]
     assert sweep.loc["made", "given"].index.tolist() == [1, 2, 4, 6] and rows.loc["majority", "score"] > 0.4
     assert rows["spread"].notna().sum() == 1
+
+
+def test_pairs_and_numbers_have_correlations_and_no_control(monkeypatch, reading):
+    alike = made(lambda words, rng: 0, 120)
+    rng, texts, labels = np.random.default_rng(2), {}, {}
+    for split, given in alike.texts.items():
+        same = rng.random(120) < 0.5
+        other = [given[k] if each else given[k - 1] for k, each in enumerate(same)]
+        texts[split] = [(*one, *two) for one, two in zip(given, other, strict=True)]
+        labels[split] = same * 4.0 + rng.random(120)
+    task = Task("pairs", "", True, texts, labels, 0)
+    found = tables(monkeypatch, reading, task, "probe:pooling=mean")
+    heads = found["heads"]
+    assert heads["score"].between(0.5, 1).all()  # |u - v| is zero for a text beside itself
+    assert heads[["control", "selectivity"]].isna().all().all()
+    rows = found["compared"].loc["pairs", "given"]
+    assert "majority" not in rows.index and rows.loc["last layer", "columns"] == 2 * 24
 
 
 def test_a_method_is_probed_without_other_weights(monkeypatch, reading):
