@@ -67,12 +67,12 @@ def check_study(text: str, families: Sequence[str] = ()) -> Report:
         outcome = outcome_of("runs", family, functools.partial(_runs, study, family, whole))
         report.outcomes.append(outcome)
         ran.append(outcome.status != "n/a")
-        for name, check in (("batch", _batched), ("padding", _padded), ("tiles", _tiled)):
+        for promise, kept in (("batch", _batched), ("padding", _padded), ("tiles", _tiled)):
             if whole:
-                check_ = functools.partial(check, study, family, whole[0])
-                report.outcomes.append(outcome_of(name, family, check_))
+                bound = functools.partial(kept, study, family, whole[0])
+                report.outcomes.append(outcome_of(promise, family, bound))
             else:
-                report.outcomes.append(Outcome(name, family, "n/a", outcome.detail or "does not run"))
+                report.outcomes.append(Outcome(promise, family, "n/a", outcome.detail or "does not run"))
     if not any(ran):
         report.outcomes.append(Outcome("runs", "", "FAILED", "applies to none of the architectures"))
     return report

@@ -44,20 +44,24 @@ def visible(probs: Tensor, site: Any) -> tuple[Tensor | None, Tensor]:
     return seen, seen.sum(-1).to(wide(probs).dtype)
 
 
-def counted(probs: Tensor, site: Any) -> Tensor:
-    """Count a query's visible probabilities by bin, once for all studies: (batch, heads, queries, bins)."""
+def binned(probs: Tensor, site: Any) -> tuple[Tensor, Tensor]:
+    """Return each probability's bin, BINS where it is hidden, and each query's counts, once for all studies.
 
-    def make() -> Tensor:
+    Shapes (batch, heads, queries, keys) and (batch, heads, queries, bins).
+    """
+
+    def make() -> tuple[Tensor, Tensor]:
         values = wide(probs)
         seen, _ = visible(probs, site)
         where = bins_of(values)
         if seen is not None:
             where = where.masked_fill_(~seen, BINS)
         counts = values.new_zeros(*values.shape[:3], BINS + 1)
-        return counts.scatter_add_(-1, where, values.new_ones(()).expand_as(values))[..., :BINS]
+        counts = counts.scatter_add_(-1, where, values.new_ones(()).expand_as(values))
+        return where, counts
 
-    found: Tensor = site.once("log bins", make)
-    return found
+    found: tuple[Tensor, Tensor] = site.once("log bins", make)
+    return found[0], found[1][..., :BINS]
 
 
 def rows_with_keys(probs: Tensor, site: Any) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from attnbench_plugins.studies._histograms import (
     BINS,
     ByToken,
     Sums,
+    binned,
     bins_of,
-    counted,
     deviation,
     edges,
     rows_with_keys,
@@ -54,13 +54,12 @@ class Distribution(Study):
     def probs(self, probs: Any, site: Any) -> None:
         import torch
 
-        counts, (seen, count) = counted(probs, site), visible(probs, site)
+        (_, counts), (seen, count) = binned(probs, site), visible(probs, site)
         keys, real = rows_with_keys(probs, site)
-        shares = counts / keys[..., None]
         values, exact = wide(probs), probs.to(torch.float64, copy=True)
         self.sums.add(
             site,
-            shares=shares.sum((0, 2), dtype=torch.float64),
+            shares=torch.einsum("bhqk,bq->hk", counts, 1 / keys[:, 0]),
             rows=float(real.sum()),
             pairs=float(count.sum(dtype=torch.float64)),
             total=exact.sum((0, 2, 3)),
@@ -71,7 +70,7 @@ class Distribution(Study):
         self.sums.most(site, "min", shown.amin((0, 2, 3)), sign=-1)
         for bound in self.at:
             self.sums.add(site, **{_up_to(bound): (shown <= bound).sum((0, 2, 3))})
-        self.tokens.add(site, shares.mean(1), real[:, 0])
+        self.tokens.add(site, counts.sum(1) / (keys[:, 0, :, None] * probs.shape[1]), real[:, 0])
 
     def hidden(self, hidden: Any, site: Any) -> None:
         import torch

@@ -8,7 +8,7 @@ from math import log
 from typing import Any
 
 from attnbench import Study, by_head, hookimpl
-from attnbench_plugins.studies._histograms import Sums, counted, rows_with_keys, wide
+from attnbench_plugins.studies._histograms import BINS, Sums, binned, rows_with_keys, wide
 
 SITE = tuple[str, int]
 
@@ -45,19 +45,22 @@ class Divergence(Study):
 
         if self.dense is None:
             self._keep("probs", probs, site)
-            self._keep("counts", counted(probs, site).to(torch.int16), site)
+            for name, part in zip(("bins", "counts"), binned(probs, site), strict=True):
+                self._keep(name, part.to(torch.int16), site)
             return
 
         given, dense = wide(probs), wide(self.dense._kept("probs", probs, site))
         keys, real = rows_with_keys(probs, site)
-        counts = counted(probs, site).to(torch.int16)
-        values = _distance_of_counts(counts, self.dense._kept("counts", counts, site), keys)
+        bins, counts = (part.to(torch.int16) for part in binned(probs, site))
+        values = _distance_of_counts(
+            bins, counts, self.dense._kept("bins", bins, site), self.dense._kept("counts", counts, site), keys
+        )
         mass = given.sum(-1)
         held = mass > 0
         whole = given / mass.clamp(min=torch.finfo(mass.dtype).tiny)[..., None]
-        distance = _distance(whole, dense)
         bounded = held & ~((whole > 0) & (dense == 0)).any(-1)
-        kl = torch.where(bounded, _relative(whole, dense), 0)
+        distance, relative = _distances(whole, dense)
+        kl = torch.where(bounded, relative, 0)
         whole_number = torch.float64
         self.sums.add(
             site,
@@ -95,7 +98,7 @@ class Divergence(Study):
         """Return what the dense pass had at this tile, whose rows it may have cut otherwise."""
         import torch
 
-        whole = torch.zeros_like(like)
+        whole = torch.full_like(like, BINS if what == "bins" else 0)
         for other, tensor in self.kept[what, (site.kind, site.layer)]:
             if other.examples == site.examples:
                 if other.offset == site.offset and tensor.shape == like.shape:
@@ -128,33 +131,34 @@ class Divergence(Study):
         return {"heads": by_head(columns), "layers": by_head({"error": error}).droplevel("head")}
 
 
-def _x_log_x(x: Any) -> Any:
+def _distances(p: Any, q: Any) -> tuple[Any, Any]:
+    """Return the Jensen-Shannon distance of rows that sum to 1, and KL(p | q) where q > 0 wherever p is."""
     import torch
 
-    return torch.special.xlogy(x, x)
+    p, q = p.double(), q.double()  # a distance is a square root: of equal rows it would be 1e-4 in float32
+    tiny = torch.finfo(torch.float32).tiny
+    both = p + q
+    log_p, log_q, log_both = (x.clamp(min=tiny).log_() for x in (p, q, both))
+    js = (p * log_p + q * log_q - both * log_both).sum(-1)
+    return (js / 2 + log(2)).clamp(min=0).sqrt(), (p * (log_p - log_q)).sum(-1)
 
 
-def _distance(p: Any, q: Any) -> Any:
-    """Return the Jensen-Shannon distance of rows that each sum to 1."""
-    parts = (_x_log_x(p) + _x_log_x(q) - _x_log_x(p + q)).sum(-1)
-    return (parts / 2 + log(2)).clamp(min=0).sqrt()
+def _distance_of_counts(bins: Any, counts: Any, other_bins: Any, other_counts: Any, keys: Any) -> Any:
+    """Return the distance of two histograms of as many `keys`.
 
-
-def _distance_of_counts(a: Any, b: Any, count: Any) -> Any:
-    """Return the same of rows of whole numbers that each sum to `count`: x ln x is looked up."""
+    The sum over bins of c ln c is that of ln c over values, c the count in the value's own bin, hidden ones
+    left out: fewer than bins, and whole numbers, of which the logarithm is looked up.
+    """
     import torch
 
-    table = _x_log_x(torch.arange(2 * int(count.max()) + 1, dtype=torch.float64, device=a.device))
-    first, second = a.long(), b.long()
-    parts = (table[first] + table[second] - table[first + second]).sum(-1)
-    return (parts / (2 * count) + log(2)).clamp(min=0).sqrt()
-
-
-def _relative(p: Any, q: Any) -> Any:
-    """Return KL(p | q) of rows, where q > 0 wherever p is."""
-    import torch
-
-    return torch.special.xlogy(p, p / q.clamp(min=torch.finfo(q.dtype).tiny)).sum(-1)
+    most = 2 * int(keys.max())
+    table = torch.arange(most + 1, dtype=torch.float64, device=counts.device).clamp(min=1).log()
+    total = 0.0
+    for where, own in ((bins, counts), (other_bins, other_counts)):
+        index, shown = where.long().clamp(max=BINS - 1), where < BINS
+        single, joint = own.gather(-1, index), (counts + other_counts).gather(-1, index)
+        total = total + ((table[single.long()] - table[joint.long()]) * shown).sum(-1)
+    return (total / (2 * keys) + log(2)).clamp(min=0).sqrt()
 
 
 @hookimpl

@@ -54,7 +54,8 @@ class Sparsity(Study):
         zeros, under = ((shown <= bound).sum(-1).to(count.dtype) for bound in (0.0, self.threshold))
         sparse = under / count.clamp(min=1)
         bar = (sparse * BARS).floor_().clamp_(max=BARS - 1).long()
-        bars = torch.stack([((bar == k) & real).sum((0, 2)) for k in range(BARS)], 1)
+        heads = torch.arange(probs.shape[1], device=probs.device)[:, None] * BARS
+        bars = torch.bincount((bar + heads)[real.expand_as(bar)], minlength=probs.shape[1] * BARS)
         half, middle = self._ranked(shown, count)
         enough = (half > 0) & real
         self.sums.add(
@@ -63,7 +64,7 @@ class Sparsity(Study):
             rows=float(real.sum()),
             zeros=zeros.sum((0, 2), dtype=torch.float64),
             under=under.sum((0, 2), dtype=torch.float64),
-            bars=bars,
+            bars=bars.view(-1, BARS),
             enough=enough.sum((0, 2)),
             half=half.sum((0, 2), dtype=torch.float64),
             half_squares=half.square().sum((0, 2), dtype=torch.float64),
