@@ -79,6 +79,7 @@ class Roles(Study):
         self.places, self.rarest, self.copies, self.retrieved = Places(), Rarest(), Copies(), Retrieved()
         self.relations = relations.Relations(), relations.Relations()
         self.between: dict[Any, Tensor] = {}
+        self.known: dict[Any, Any] = {}
         if self.dense is None:  # what all share
             self.brought = Brought(self.causal, int(model.config.get_text_config().vocab_size))
             self.corpus: Any = None
@@ -116,14 +117,27 @@ class Roles(Study):
             self.retrieved.add(key, probs, ids, needles, site.offset)
 
     def _text(self, key: tuple[str, int], probs: Tensor, site: View) -> None:
-        queries, keys = (site.special(side).to(probs.device) for side in ("queries", "keys"))
-        separators = keys.clone()
-        separators[:, 0] = False
-        self.places.add(key, probs, Rows(queries, keys, separators, site.visible, site.offset))
-        tokens = {each.number: each.tokens("keys", site.kind) for each in site.samples}
-        texts = {(site.batch, number): (mine.ids, ~mine.special) for number, mine in tokens.items()}
+        rows, texts = self._rows(probs, site)
+        self.places.add(key, probs, rows)
         last = site.offset + site.rows == len(site.samples[0].tokens("queries", site.kind).ids)
-        self.rarest.add(key, probs, ~queries, texts, last)
+        self.rarest.add(key, probs, ~rows.queries, texts, last)
+
+    def _rows(self, probs: Tensor, site: View) -> tuple[Rows, Any]:
+        """Return what the layers of one pass share: of which tokens a tile is, and of which texts."""
+        at = (site.kind, site.batch, site.examples, site.offset, site.rows, site.columns)
+        rows, texts = self.known.get(at, (None, None))
+        if rows is None or not _same(rows.visible, site.visible):  # not as in the last layer: it has a window
+            queries, keys = (site.special(side).to(probs.device) for side in ("queries", "keys"))
+            separators = keys.clone()
+            separators[:, 0] = False
+            visible = None if site.visible is None else site.visible.clone()
+            rows = Rows(queries, keys, separators, visible, site.offset)
+            tokens = {each.number: each.tokens("keys", site.kind) for each in site.samples}
+            texts = {(site.batch, number): (mine.ids, ~mine.special) for number, mine in tokens.items()}
+            if any(other[1] != site.batch for other in self.known):
+                self.known.clear()
+            self.known[at] = rows, texts
+        return rows, texts
 
     def _sentences(self, key: tuple[str, int], probs: Tensor, site: View) -> None:
         for row, sample in zip(probs, site.samples, strict=True):
@@ -151,6 +165,10 @@ class Roles(Study):
         if rare.empty:
             left["rare", "no text's rarest token is beyond the 500 most frequent: give counts=FILE"] = 1
         return found | {"roles": badges(found), "left_out": _left_out(left)}
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and bool((one == other).all()))
 
 
 def _left_out(left: dict[tuple[str, str], int]) -> DataFrame:
