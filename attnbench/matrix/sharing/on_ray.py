@@ -126,7 +126,8 @@ class _Driver:
             ended, _ = self.ray.wait([*self._running], num_returns=len(self._running), timeout=0)
             self._take()
             for each in ended:
-                self._end(each)
+                if each in self._running:  # it has not said so itself
+                    self._lose(each)
             if fail_fast and any(item.status == "failed" for item in self.found.values()):
                 return False
         return True
@@ -180,8 +181,11 @@ class _Driver:
             if isinstance(item, str):
                 self.heard.line(item)
                 continue
+            if isinstance(item, node.Ended):
+                self._end(number, item.mistake)
+                continue
             cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
-            if cell in self.found or cell not in self._held[number]:
+            if cell in self.found or cell not in self._held.get(number, []):
                 continue
             if not reused:
                 self._place(cell, item)
@@ -203,26 +207,33 @@ class _Driver:
         self.ledger.leases.release(self._name(cell))
         self._held[number].remove(cell)
 
-    def _end(self, task: Any) -> None:
-        """Hear how a column ended; what a lost node had not measured is submitted again."""
-        number = self._running.pop(task)
+    def _lose(self, task: Any) -> None:
+        """Hear why a task has ended that did not say so: as a rule its node is gone."""
+        why = "not all that it measured came back"
+        try:
+            self.ray.get(task)
+        except self.ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()[0]
+        self._end(self._running[task], None, why)
+
+    def _end(self, number: int, mistake: str | None, why: str = "") -> None:
+        """Close a column; what it has lost is submitted again, some times.
+
+        It is closed by its own word, not by the state of its task: through Ray's client that may never come.
+        """
+        for task in [each for each, other in self._running.items() if other == number]:
+            del self._running[task]
         model, name = self.groups[number][0]
         shown = f"{models.label(model)} · {name}"
-        why = None
-        try:
-            mistake = self.ray.get(task)
-        except self.ray.exceptions.RayError as error:
-            mistake, why = None, str(error).strip().splitlines()[0]
-        self._take()
-        lost = [*self._held[number]]
+        lost = self._held.pop(number, [])
         for cell in lost:
-            self._release(number, cell)
+            assert self.ledger.leases is not None
+            self.ledger.leases.release(self._name(cell))
         if mistake is None and lost:
             self._losses[number] += 1
-            why = f"its task was lost: {why or 'not all that it measured came back'}"
-            mistake = why if self._losses[number] == TRIES else None
+            mistake = f"its task was lost: {why}" if self._losses[number] == TRIES else None
             then = "it is given up" if mistake else "what it had not measured is begun again"
-            self.heard.line(f"{shown}: {why}; {then}")
+            self.heard.line(f"{shown}: its task was lost: {why}; {then}")
         if mistake is None and self._left(number):
             return
         self._open.discard(number)
