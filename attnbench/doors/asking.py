@@ -10,6 +10,7 @@ from typing import Any
 
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_hits, require_sound
+from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
 from attnbench.methods.protocol import Method
@@ -26,13 +27,17 @@ def loaded(name: str, checkpoint: Checkpoint, head: str, settings: Settings) -> 
 def asked(model: Any, methods: Sequence[Method], server: Any, settings: Settings) -> Iterator[Any]:
     """Yield what answers lm-eval's requests with methods applied.
 
-    Raises RuntimeError where a method missed a place of the model.
+    Raises RuntimeError where a method missed a place of the model, UserError where the requests have no
+    prompt whose cache a method could cut.
     """
     from attnbench.engine.serving.attention import apply
 
     options = {"batch_size": settings.batch_size, "device": settings.device}
-    with apply(model, *methods) as applied, server.serving(model, **options) as lm:
-        yield lm
+    try:
+        with apply(model, *methods) as applied, server.serving(model, **options) as lm:
+            yield lm
+    except NotApplicable as reason:
+        raise UserError(str(reason)) from reason
     require_hits(applied)
 
 

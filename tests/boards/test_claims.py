@@ -232,6 +232,13 @@ def test_a_shape_is_told_plainly_only_where_the_interval_is_on_one_side(text, sh
     assert outcome.shape == shape and decisions.table([outcome])[1][0][-1] == shape
 
 
+def test_what_is_mostly_dense_decides_no_claim():
+    records = items()
+    assert decide("prune80 > prune95", records=records) == [("holds", True)]
+    next(each for each in records if each.cell["method"] == "prune95").receipt = {"cut": 0.4}
+    assert decide("prune80 > prune95", records=records) == [("undecided", None)]
+
+
 def test_claims_stand_on_the_board():
     found = board.build(items(), asked("prune80 > prune95", "prune80 within 3 of dense"))
     text = leaderboard.write(found)

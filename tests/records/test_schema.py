@@ -30,6 +30,7 @@ def made(method="prune80", wrong=9):
     item.receipt = {
         "sites_expected": 0 if dense else 2, "sites_hit": 0 if dense else 2,
         "changed": 0.0 if dense else 0.5, "effect": "no effect" if dense else "applied",
+        "cut": 1.0, "notes": {"short": 3},
     }  # fmt: skip
     item.measured = {
         "sparsity": 0.8, "nominal": 0.8, "bits": 3.0, "entropy": 2.5, "heads": 1.0, "divergence": 0.2,
@@ -133,7 +134,7 @@ def fields(table, path=()):
     for key, kind in table.items():
         name = {
             "metrics": "acc", "fidelity": "flips", "fitted": "heads50:l1", "versions": "torch",
-            "fingerprints": "task", "places": "task", "seconds": "fit",
+            "fingerprints": "task", "places": "task", "seconds": "fit", "notes": "short",
         }[path[-1]] if key == schema.EACH else key  # fmt: skip
         yield (*path, name)
         if isinstance(kind, dict):

@@ -257,6 +257,15 @@ def test_only_a_method_all_of_whose_seeds_changed_nothing_is_without_effect(idle
     assert f"| gates ({effect}) " in text if idle == 2 else "| gates (5 seeds" in text
 
 
+@pytest.mark.parametrize("cut, effect", [(0.49, "mostly dense"), (0.5, None), (1.0, None)])
+def test_what_scores_most_tokens_densely_is_marked(cut, effect):
+    items = [record("dense", acc=right(1000, 80)), record("evict50:tova", acc=right(1000, 95))]
+    items[1].receipt = {"effect": "applied", "cut": cut}
+    found = rows(items)
+    assert by_method(found)["evict50:tova"].effect == effect
+    assert ("mostly dense on sst2" in footnotes.verdicts(found, str)[0]) == bool(effect)
+
+
 def test_latency_over_seeds_is_their_median_and_range():
     items = [record("dense", acc=right(100, 8)), record("cut", acc=right(100, 9))]
     items[1].measured = {"latency": {"ratio": 0.8, "low": 0.7, "high": 1.0}}
