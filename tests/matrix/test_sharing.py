@@ -157,9 +157,7 @@ def register_methods(register):
 """
 
 
-def test_a_node_that_is_lost_costs_the_cell_it_was_at(
-    forty, cluster, tiny_folder, tmp_path, capsys, fresh_registry
-):
+def test_a_node_that_is_lost_loses_nothing(forty, cluster, tiny_folder, tmp_path, capsys, fresh_registry):
     mark, plugin = tmp_path / "mark", tmp_path / "waits.py"
     plugin.write_text(f"MARK = {str(mark)!r}\n{WAITS}", encoding="utf-8")
     data = Path(forty[1]).with_name("mine.csv")
@@ -179,6 +177,4 @@ def test_a_node_that_is_lost_costs_the_cell_it_was_at(
     found = {method: item["status"] for (_, _, method), item in _comparable(tmp_path / "r").items()}
     assert found == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
     err = capsys.readouterr().err
-    # of a node that goes down the worker may go first, and another finish while the task still lives
-    assert "its task was lost" in err or "has ended at tiny · mine · waits" in err
-    assert err.count(" · dense: ") == 1  # it was measured before, and not again
+    assert err.count(" · dense: ") == 1  # what came back before counts
