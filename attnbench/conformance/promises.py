@@ -198,8 +198,8 @@ def gradients(subject: Subject, seed: int) -> str:
             touched.append(f"{Guard(method, stage).at(site)} is not finite where a gradient is needed")
 
     try:
-        told = subject.prompts(model, inputs)
-        with torch.enable_grad(), apply(model, *spied(subject.methods(), look)), told:
+        asking = subject.prompts(model, inputs)
+        with torch.enable_grad(), apply(model, *spied(subject.methods(), look)), asking:
             found = tiny.outputs(model, inputs)
             if found.requires_grad:
                 found.square().mean().backward()

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attnbench.methods.declared import place
@@ -23,13 +24,13 @@ GRID = 2048  # probabilities tried from LOWEST to 1
 LOWEST = 1e-4
 FEW = 32  # more levels than this are only counted
 CURVE = (48, 12)  # columns and rows
+WIDTH = 110
 
 
 def describe(name: str) -> str:
     """Return all that `attnbench methods NAME` shows."""
     cls = registry().methods[name]
-    examples = f"e.g. {', '.join(cls.examples)}" if cls.examples else "examples: none yet"
-    lines = [f"{name}    {examples}", ""]
+    lines = [_titled(name, cls.examples), ""]
     first, parts = docstring(cls)
     lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
     changed = [*stages_of(cls)]
@@ -46,13 +47,21 @@ def describe(name: str) -> str:
 def describe_study(name: str) -> str:
     """Return all that `attnbench studies NAME` shows."""
     cls = registry().studies[name]
-    examples = f"e.g. {', '.join(cls.examples)}" if cls.examples else "examples: none yet"
     first, parts = docstring(cls)
     looks = "runs by itself" if alone(cls) else ", ".join(observed(cls))
     facts = [("looks at", looks), ("runs on", ", ".join(cls.data)), ("defined", place(cls))]
-    lines = [f"{name}    {examples}", "", first, ""]
+    lines = [_titled(name, cls.examples), "", first, ""]
     lines += [_wrapped(label, text) for label, text in (*parts.items(), *facts)]
     return "\n".join([*lines, "", "fields", *_fields(cls)])
+
+
+def _titled(name: str, examples: Sequence[str]) -> str:
+    """Write a name and its examples, as many of them on a line as it holds."""
+    told = f"e.g. {', '.join(examples)}" if examples else "examples: none yet"
+    indent = " " * (len(name) + 9)
+    return textwrap.fill(
+        f"{name}    {told}", WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def docstring(cls: type[Method | Study]) -> tuple[str, dict[str, str]]:
@@ -68,7 +77,7 @@ def docstring(cls: type[Method | Study]) -> tuple[str, dict[str, str]]:
 
 
 def _wrapped(label: str, text: str) -> str:
-    wrapper = textwrap.TextWrapper(110, initial_indent=f"{label:9}", subsequent_indent=" " * 9)
+    wrapper = textwrap.TextWrapper(WIDTH, initial_indent=f"{label:9}", subsequent_indent=" " * 9)
     wrapper.break_long_words = wrapper.break_on_hyphens = False  # a link stays one
     return wrapper.fill(text)
 

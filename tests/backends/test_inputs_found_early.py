@@ -175,7 +175,7 @@ def test_max_length_cuts_as_plain_transformers_does(bert, tmp_path, records):
     with pytest.raises(
         UserError, match="cut to 2 tokens, of which the tokenizer adds 2, nothing of a text is"
     ):
-        records(bert, task, max_length=2)
+        records(bert, task, max_length=2, replace=True)
 
 
 def test_max_length_is_part_of_an_identity_only_where_it_is_set(bert, tmp_path, records):
@@ -191,7 +191,7 @@ def test_max_length_is_part_of_an_identity_only_where_it_is_set(bert, tmp_path, 
         Settings(max_length=0)
     task = _csv(tmp_path / "own.csv", zip(TEXTS, [0, 1] * 3, strict=True))
     first = records(bert, task)["dense"].provenance["identity"]
-    assert records(bert, task, max_length=4)["dense"].provenance["identity"] != first
+    assert records(bert, task, max_length=4, replace=True)["dense"].provenance["identity"] != first
 
 
 def test_max_length_is_refused_where_no_text_is_cut():
@@ -396,7 +396,10 @@ def test_a_long_calibration_text_is_named(bert, tmp_path, records):
         r"calibration text 'w0 w1 .*': 1 of 2 inputs .* over 24 tokens", found["heads50:gradient"].error
     )
     assert "--max-length 24" in found["heads50:gradient"].error
-    assert records(bert, task, "heads50:gradient", max_length=20)["heads50:gradient"].status == "measured"
+    assert (
+        records(bert, task, "heads50:gradient", max_length=20, replace=True)["heads50:gradient"].status
+        == "measured"
+    )
 
 
 LABELS = """
@@ -545,7 +548,7 @@ def test_a_setting_that_cuts_is_kept_apart_and_given_again(bert, tmp_path, recor
     from attnbench.statistics.same_samples import other_samples
 
     task = _csv(tmp_path / "own.csv", zip(TEXTS, [0, 1] * 3, strict=True))
-    whole, cut = records(bert, task)["dense"], records(bert, task, max_length=4)["dense"]
+    whole, cut = records(bert, task)["dense"], records(bert, task, max_length=4, replace=True)["dense"]
     assert "has texts cut to 4 tokens, dense to none" in (other_samples(cut, whole) or "")
     assert other_samples(cut, cut) is None
     body = {"cell": cut.cell, "settings": cut.settings, "provenance": cut.provenance}

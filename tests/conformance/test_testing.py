@@ -175,7 +175,7 @@ def test_the_levels_of_a_quantiser_are_shown(example):
 @pytest.mark.parametrize("name", sorted(registry().methods))
 def test_every_method_is_described_from_its_class(name):
     shown, cls = describe(name), registry().methods[name]
-    assert shown.startswith(name) and all(example in shown.splitlines()[0] for example in cls.examples)
+    assert shown.startswith(name) and all(example in shown.split("\n\n")[0] for example in cls.examples)
     assert re.search(r"^source   .*https://|^source   .*\n +.*https://", shown, re.M), shown
     for label in ("formula", "stages", "defined", "fields"):
         assert re.search(rf"^{label}", shown, re.M), label
