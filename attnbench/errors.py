@@ -92,9 +92,10 @@ def unknown(kind: str, token: str, known: Iterable[str], hint: str) -> UserError
 
 
 def described(error: BaseException) -> str:
-    """Return an exception's kind, words and notes on one line."""
+    """Return an exception's kind, words and notes on one line; of a mistake of the user's its words alone."""
+    kind = "" if isinstance(error.__cause__, UserError) else f"{type(error).__name__}: "
     notes = "; ".join(filter(None, dict.fromkeys(map(said, getattr(error, "__notes__", [])))))
-    return _line(f"{type(error).__name__}: {said(error)}" + (f" ({notes})" if notes else ""))
+    return _line(f"{kind}{said(error)}" + (f" ({notes})" if notes else ""))
 
 
 def said(value: object) -> str:

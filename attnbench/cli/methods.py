@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 
 from attnbench.errors import UserError
 from attnbench.methods import spec
@@ -13,7 +14,9 @@ DENSE = "The unmodified model."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench methods`."""
-    parser.add_argument("name", nargs="?", help="as in prune, heads:entropy or a spec, heads50:entropy")
+    parser.add_argument(
+        "name", nargs="?", help="as in prune, heads:entropy, a spec, or any word of theirs: voita"
+    )
     parser.add_argument(
         "--examples", action="store_true", help="print one comma-separated line of specs to try"
     )
@@ -31,7 +34,12 @@ def execute(options: argparse.Namespace) -> int:
             print(DENSE)
         elif options.name not in known:
             variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
-            print("\n\n".join(describe(name) for name in variants or _named(options.name)))
+            try:
+                print("\n\n".join(describe(name) for name in variants or _named(options.name)))
+            except UserError:
+                if not (found := _about(options.name)):
+                    raise
+                _print_list([(name, _first_line(known[name])) for name in found])
         else:
             print(describe(options.name))
     else:
@@ -39,10 +47,21 @@ def execute(options: argparse.Namespace) -> int:
             (known[name].examples[0] if known[name].examples else name, _first_line(known[name]))
             for name in sorted(known)
         ]
-        width = max(len(example) for example, _ in rows)
-        for example, text in [("dense", DENSE), *rows]:
-            print(f"{example:{width}}  {text}")
+        _print_list([("dense", DENSE), *rows])
     return 0
+
+
+def _print_list(rows: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+
+
+def _about(text: str) -> list[str]:
+    """List the methods that have all these words in their name or docstring, as in voita or 2309.17453."""
+    words = text.casefold().split()
+    told = {name: f"{name} {inspect.getdoc(cls)}".casefold() for name, cls in registry().methods.items()}
+    return [name for name in sorted(told) if words and all(word in told[name] for word in words)]
 
 
 def _named(text: str) -> list[str]:

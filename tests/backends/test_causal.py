@@ -81,7 +81,7 @@ def test_dense_numbers_are_those_of_lm_evals_own_model(form, family, checkpoint,
                 assert answer == expected
             else:
                 close(np.ravel(answer), np.ravel(expected), layers=2)
-    wanted = {"pages": ["word_perplexity"], "last": ["perplexity", "acc"], "written": ["exact_match"]}
+    wanted = {"pages": ["word_perplexity"], "last": ["acc", "perplexity"], "written": ["exact_match"]}
     assert list(found.metrics) == wanted.get(form, ["acc"])  # the others are the same log-likelihoods again
     assert found.scores["doc_id"].tolist() == list(range(12))
 

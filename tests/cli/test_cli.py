@@ -147,6 +147,16 @@ def test_methods_takes_what_it_lists(text, capsys):
     assert all(f"{name}    e.g. " in shown for name in named) if named else "unmodified" in shown
 
 
+@pytest.mark.parametrize("text, first", [
+    ("voita story-of-heads", "gates:l0"), ("2309.17453", "evict:streamingllm"), ("KIVI", "kvint:kivi"),
+    ("threshold fixed value", "threshold"),
+])  # fmt: skip
+def test_methods_are_found_by_any_word_of_theirs(text, first, capsys):
+    assert main(["methods", text]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{first} ") and all(len(line) < 140 for line in lines)
+
+
 def test_methods_shows_fields_and_source(capsys):
     assert main(["methods", "heads:entropy"]) == 0
     shown = capsys.readouterr().out

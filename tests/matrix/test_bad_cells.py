@@ -88,3 +88,12 @@ def test_what_no_model_could_do_is_refused_before_anything_runs(spec, words, cap
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1 and spec.partition(":")[0] in said and words in said
     assert not (tmp_path / "r").exists()
+
+
+def test_a_mistake_of_the_users_inside_a_cell_reads_as_such():
+    from attnbench.errors import UserError, described, own_fault
+
+    with pytest.raises(RuntimeError) as caught, own_fault(["a method"]):
+        raise UserError("calibration a.txt: holds no text")
+    assert described(caught.value) == "calibration a.txt: holds no text"
+    assert described(ValueError("x")) == "ValueError: x"

@@ -105,7 +105,8 @@ class Stock:
         """Let lm-eval evaluate a model. Returns each metric: value, higher_is_better, aggregate, scores.
 
         A group's metric is over all its samples. Of perplexities of the same log-likelihoods, per word and
-        per byte, the first one stays. Raises UserError where no metric can be computed again.
+        per byte, the first one stays, after what is no perplexity. Raises UserError where no metric can be
+        computed again.
         """
         for task in self.tasks.values():
             for instance in task.instances:
@@ -135,7 +136,7 @@ class Stock:
                 f"{tasks.place(self.file.path, 'metric_list')}: task '{self.name}': of its metrics, "
                 f"{', '.join(listed)}, none can be computed from its samples' scores."
             )
-        return found
+        return dict(sorted(found.items(), key=lambda item: item[1]["aggregate"] == "perplexity"))
 
     def ids(self) -> np.ndarray:
         """Number the documents: within a group the tasks follow one another, whatever the limit."""
