@@ -31,6 +31,7 @@ _PUBLIC = {
     "checkpoint": "attnbench.inputs.models:checkpoint",
     "contributions": "attnbench.engine.relevance.contributions:contributions",
     "discover": "attnbench.engine.places.sites:discover",
+    "expand": "attnbench.methods.expand:expand",
     "final_gate": "attnbench.engine.learning.gates:final_gate",
     "format": "attnbench.methods.spec:format",
     "head_sensitivity": "attnbench.engine.learning.gates:head_sensitivity",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from attnbench.errors import UserError as UserError
     from attnbench.inputs.models import checkpoint as checkpoint
     from attnbench.methods import plugins as plugins
+    from attnbench.methods.expand import expand as expand
     from attnbench.methods.hooks import hookimpl as hookimpl
     from attnbench.methods.prompt import Kept as Kept
     from attnbench.methods.prompt import Prompt as Prompt

@@ -16,6 +16,7 @@ from attnbench.inputs.prompting import Prompting
 from attnbench.matrix import plan
 from attnbench.matrix.request import Request
 from attnbench.methods.controls import CONTROLS
+from attnbench.methods.expand import expand
 from attnbench.methods.families import family, name_without_seed
 from attnbench.methods.fields import SEEDS
 
@@ -137,6 +138,7 @@ def load(path: str | Path) -> Suite:
             raise UserError(f"{where}: {key} is true or false")
     for key in LISTS:
         body[key] = _list(where, key, body.get(key, []))
+    body["methods"] = _methods(where, body["methods"])
     if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
     for key, kind, most in (("repeats", int, MANY), ("seed", int, SEEDS - 1), ("margin", float, 1e9)):
@@ -170,6 +172,7 @@ def _part(where: str, body: Any) -> Part:
     if not names:
         raise UserError(f"{where}: names no model: models = [...]")
     tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
+    methods = _methods(where, methods)
     try:
         prompts = Prompting(**{key: body[key] for key in prompting.NAMES if key in body})
     except UserError as error:
@@ -191,6 +194,13 @@ def _check_keys(where: str, body: dict[str, Any], known: Sequence[str]) -> None:
     for key in body:
         if key not in known:
             raise unknown("key", key, known, f"{where} may have {', '.join(known)}.")
+
+
+def _methods(where: str, texts: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(spec for text in texts for spec in expand(text)))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _list(where: str, key: str, value: Any) -> tuple[str, ...]:

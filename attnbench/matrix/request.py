@@ -11,6 +11,7 @@ from attnbench.errors import UserError
 from attnbench.inputs.names import is_folder, named
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings, check_whole
+from attnbench.methods.expand import expand
 
 REPEATS = 3
 Names = Iterable[str] | str
@@ -42,7 +43,7 @@ class Request:
         """Read names as people give them: one text or several, comma lists among them."""
         prompting = Prompting(**{name: settings.pop(name) for name in NAMES if name in settings})
         chosen = Settings(**settings, prompting=prompting)
-        return cls(split_models(models), split(methods), split_tasks(tasks), repeats, chosen)
+        return cls(split_models(models), split_methods(methods), split_tasks(tasks), repeats, chosen)
 
 
 def split(values: Names) -> tuple[str, ...]:
@@ -55,6 +56,15 @@ def split(values: Names) -> tuple[str, ...]:
         if not word.strip(" ,"):
             raise UserError(f"{word!r} holds no name: give one, or leave its option out.")
     return tuple(dict.fromkeys(part.strip() for word in words for part in word.split(",") if part.strip()))
+
+
+def split_methods(values: Names) -> tuple[str, ...]:
+    """Split specs, with their braces written out: heads{10,30}:entropy is two.
+
+    Raises UserError for a word that holds none, and for braces that are none.
+    """
+    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    return split([part for word in words for part in expand(word) or [word]])
 
 
 def split_models(values: Names) -> tuple[str, ...]:

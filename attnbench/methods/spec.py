@@ -92,6 +92,10 @@ def _term(term: str, kind: Kind) -> Any:
     match = TERM.fullmatch(term)
     if match and match["name"] == "dense" and kind is METHOD:
         raise UserError(f"'{term}': dense is the unmodified model and takes nothing. Write dense.")
+    if "{" in term or "}" in term:
+        raise UserError(f"'{term}': braces stand for several specs, and this is about one. Write it out.")
+    if not match and TERM.fullmatch(term.strip()):
+        raise UserError(f"'{term}' has blanks around it: write a + b as a+b.")
     if not match:
         raise UserError(f"'{term}' is not a {kind.word} spec such as {kind.example}. {kind.hint}")
     words, pairs = [], []

@@ -346,3 +346,12 @@ def test_prompts_that_no_part_can_have_are_named(line, words, tmp_path):
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         suite.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_suite_may_have_braces(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('models = ["m"]\ntasks = ["t"]\nmethods = ["prune{50..90..20}"]\n', encoding="utf-8")
+    assert suite.load(path).methods == ("prune50", "prune70", "prune90")
+    path.write_text('models = ["m"]\ntasks = ["t"]\nmethods = ["prune{50"]\n', encoding="utf-8")
+    with pytest.raises(UserError, match="a brace is never closed"):
+        suite.load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing  # noqa: F401  # in annotations that are texts, as the next line's
 from typing import Literal, Optional  # noqa: F401
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from attnbench import Method, format, parse
 from attnbench.errors import UserError
+from attnbench.matrix.request import Request
+from attnbench.methods.expand import expand
 from attnbench.methods.fields import Kind, amount_field, kind_of, require_fields
 from attnbench.methods.plugins import registry
 
@@ -327,3 +330,44 @@ def test_a_default_that_is_made_is_not_written():
 
     assert format([Listed()]) == "listed"
     assert format([Listed(parts=("a", "b"))]) == "listed:parts=a:parts=b"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("heads{10,30}:entropy,prune80", ["heads10:entropy", "heads30:entropy", "prune80"]),
+    ("prune{50..90..10}", ["prune50", "prune60", "prune70", "prune80", "prune90"]),
+    ("prune{90..50..20}", ["prune90", "prune70", "prune50"]),
+    ("logquant{1..3}", ["logquant1", "logquant2", "logquant3"]),
+    ("heads{10,30}:{l2,random}", ["heads10:l2", "heads10:random", "heads30:l2", "heads30:random"]),
+    ("prune{5{0,5},80}", ["prune50", "prune55", "prune80"]),
+    ("prune80:layers={0,3-5}", ["prune80:layers=0", "prune80:layers=3-5"]),
+    (" prune80 , uniform,", ["prune80", "uniform"]),
+    ("", []),
+])  # fmt: skip
+def test_braces_are_written_out_before_commas_part(text, expected):
+    assert expand(text) == expected
+    assert list(Request.of("bert", text).methods) == expected
+
+
+@pytest.mark.parametrize("text, words", [
+    ("prune{50,80", "a brace is never closed"), ("prune50}", "a brace is closed that was never opened"),
+    ("prune{}", "{} has an empty choice"), ("prune{50,}", "{50,} has an empty choice"),
+    ("prune{1..9..0}", "is no range"), ("prune{1..5000}", "is no range"),
+    ("a{1..40}b{1..40}", "stands for more than 1,000 specs"),
+])  # fmt: skip
+def test_braces_that_are_none_are_named(text, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        expand(text)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("prune{50,80}", "braces stand for several specs"), ("prune80 + logquant3", "write a + b as a+b"),
+])  # fmt: skip
+def test_one_spec_has_no_braces_and_no_blanks(text, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        parse(text)
+
+
+@given(st.lists(st.sampled_from(["prune50", "uniform", "heads{10,30}:l2", "x{1..3}"]), max_size=5))
+def test_what_has_no_braces_stays_and_the_others_are_what_bash_makes(parts):
+    slow = {"heads{10,30}:l2": ["heads10:l2", "heads30:l2"], "x{1..3}": ["x1", "x2", "x3"]}
+    assert expand(",".join(parts)) == [each for part in parts for each in slow.get(part, [part])]
