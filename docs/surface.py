@@ -25,7 +25,17 @@ GROUPS = {
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),
     "Remove heads": ("Heads", "Removal", "without_heads"),
-    "Use methods": ("apply", "prompts", "realize", "transform", "parse", "expand", "format", "plugins", "testing"),
+    "Use methods": (
+        "apply",
+        "prompts",
+        "realize",
+        "transform",
+        "parse",
+        "expand",
+        "format",
+        "plugins",
+        "testing",
+    ),
     "Measure": ("run", "checkpoint", "sidecar"),
 }
 WITHOUT = """
