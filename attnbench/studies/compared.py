@@ -86,9 +86,9 @@ def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str,
     """Return all that a page of a look shows. It runs the model on the texts whose maps are shown.
 
     `texts`: number, text, and for each kind the names of query and key tokens and which are special, of the
-    first `texts` that have at most `longest` tokens and MEMORY holds; `maps`: method -> number -> (kind, layer) -> array
-    (heads, queries, keys), not a number where a query may not see; `scores`: as in heads.json; `shown`:
-    study -> the columns that colour the grid; `places`: (kind, layer) -> number of heads.
+    first `texts` that have at most `longest` tokens and that MEMORY holds; `maps`: method -> number ->
+    (kind, layer) -> array (heads, queries, keys), not a number where a query may not see; `scores`: as in
+    heads.json; `shown`: study -> the columns that colour the grid; `places`: (kind, layer) -> heads.
     """
     opened = look.opened
     places: dict[tuple[str, int], int] = {}

@@ -40,7 +40,7 @@ def content(look: Look, page: Mapping[str, Any], most: int) -> tuple[dict[str, A
         "model": clean(page["model"], 200), "data": clean(page["data"], 200),
         "methods": [clean(each, 200) for each in methods],
         "absent": {str(methods.index(method)): why for method, why in absent.items()},
-        "places": places, "columns": columns,
+        "places": places, "columns": columns, "first": _first(look, page, columns),
         "badges": codes(names), "roles": [roles[method] for method in methods],
         "texts": [_text(text) for text in page["texts"]], "given": len(look.opened.reading.given),
         "scale": {
@@ -62,7 +62,8 @@ def _columns(page: Mapping[str, Any], heads: list[Head]) -> Iterable[dict[str, A
         found.setdefault(each["criterion"], {}).setdefault(each["method"], {})[at] = each["score"]
     main = [f"{study}.{column}" for study, shown in page["shown"].items() for column in shown]
     few = len(page["scores"]) > NUMBERS
-    for criterion in sorted(found, key=lambda name: (name not in main, main.index(name) if name in main else 0)):
+    ranks = {name: k for k, name in enumerate(main)}
+    for criterion in sorted(found, key=lambda name: ranks.get(name, len(main))):
         if few and criterion not in main:
             continue
         study = max((each for each in page["shown"] if criterion.startswith(f"{each}.")), key=len)
@@ -74,6 +75,17 @@ def _columns(page: Mapping[str, Any], heads: list[Head]) -> Iterable[dict[str, A
                 for method in page["methods"]
             ],
         }  # fmt: skip
+
+
+def _first(look: Look, page: Mapping[str, Any], columns: list[dict[str, Any]]) -> int:
+    """Return the score that is chosen first: of a study that tells roles, else one that differs by head."""
+    telling = {
+        clean(text, 100)
+        for text in page["shown"]
+        if ROLES in next(iter(look.found[text].tables.values()), {})
+    }
+    ranks = [(each["study"] not in telling, len(set(each["values"][0]) - {None}) < 2) for each in columns]
+    return min(range(len(columns)), key=lambda k: ranks[k], default=0)
 
 
 def _short(value: float | None) -> float | None:
@@ -139,22 +151,26 @@ def told(body: Mapping[str, Any]) -> list[str]:
     step = 10 ** ((scale["high"] - scale["low"]) / scale["steps"])
     largest = 10 ** scale["high"]
     lines = [
-        f"Weights are kept on a log scale from 1e-8 to {largest:.3g} in steps of {100 * (step - 1):.2g} %: each is "
-        f"right to {100 * (step**0.5 - 1):.2g} %, 0 is 0, and what is between 0 and 1e-8 reads 1e-8. A difference "
-        "of up to one step is shown as none.",
+        f"Weights are kept on a log scale from 1e-8 to {largest:.3g} in steps of {100 * (step - 1):.2g} %: "
+        f"each is right to {100 * (step**0.5 - 1):.2g} %, 0 is 0, and what is between 0 and 1e-8 reads 1e-8. "
+        "A difference of up to one step is shown as none.",
         "Differences of scores have no colour where they are within the rounding of this precision, "
-        f"{body['rounding']:g} of the largest score. Colours and differences are of the texts that were looked at: "
-        "how they vary from text to text is not shown.",
+        f"{body['rounding']:g} of the largest score. Colours and differences are of the texts that were "
+        "looked at: how they vary from text to text is not shown.",
     ]
     shown, given = len(body["texts"]), body["given"]
     if shown < given:
-        lines.append(f"Maps are of {shown} of {given} texts, the first that are short enough; scores are of all.")
+        lines.append(
+            f"Maps are of {shown} of {given} texts, the first that are short enough; scores are of all."
+        )
     if body["entries"] is not None:
         lines.append(
-            f"To keep the file small, a row of a map has its {body['entries']} largest weights alone (and equals "
-            "of the least of them); others are grey."
+            f"To keep the file small, a row of a map has its {body['entries']} largest weights alone (and "
+            "equals of the least of them); others are grey."
         )
     if body["kept"] is not None:
-        lines.append(f"To keep the file small, {len(body['kept'])} heads have maps: the highest of the first score.")
+        lines.append(
+            f"To keep the file small, {len(body['kept'])} heads have maps: the highest of the first score."
+        )
     lines += [f"{body['methods'][int(k)]} {why}." for k, why in body["absent"].items()]
     return lines

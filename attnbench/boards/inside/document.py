@@ -19,7 +19,7 @@ SCRIPTS = ("numbers.js", "grid.js", "map.js", "head.js", "page.js")
 
 
 def to_html(look: Look, most: int = MOST) -> str:
-    """Write the page of a look, of at most `most` bytes. It runs the model on the texts whose maps it shows."""
+    """Write the page of a look, of at most `most` bytes. It runs the model on texts whose maps it shows."""
     return written(*_fitting(look, page_of(look), most))
 
 
@@ -62,16 +62,16 @@ def written(body: dict[str, Any], blobs: dict[str, str]) -> str:
             '<section id="head" aria-label="One head"><h2 id="title" aria-live="polite"></h2>'
             '<p id="has" class="told"></p><div class="pair"><div class="part"><div id="frame" class="frame">'
             '<canvas id="map" tabindex="0" role="img"></canvas></div>'
-            '<div id="key" class="scale"></div><p id="readout" class="readout" role="status"></p></div>'
+            '<div id="key" class="scale"></div><p id="readout" class="readout" role="status"></p>'
+            '<h3>From</h3><div id="queries" class="tokens"></div>'
+            '<h3>to</h3><div id="keys" class="tokens"></div></div>'
             '<div class="part"><h3>Weights of this map</h3><div id="histogram"></div>'
-            '<table id="scores"></table></div></div>'
-            '<h3 id="from">From</h3><div id="queries" class="tokens"></div>'
-            '<h3>to</h3><div id="keys" class="tokens"></div></section></main>',
-            '<details><summary>How to read it</summary><p>A row of squares is a layer, the first at the bottom; a '
-            "square is a head. Choose one by a click, a touch or the arrow keys; on its map, a row is a token that "
-            "looks, a column one that is looked at. The brighter, the more.</p>",
+            '<div class="wide"><table id="scores"></table></div></div></div></section></main>',
+            "<details><summary>How to read it</summary><p>A row of squares is a layer, the first at the "
+            "bottom, a square a head. Choose one by a click, a touch or the arrow keys. On its map a row is "
+            "a token that looks, a column one that is looked at. The brighter, the more.</p>",
             *(f"<p>{safe(line, 1000)}</p>" for line in told(body)),
-            "</details><noscript>This page draws with JavaScript, from what is in this file alone.</noscript>",
+            "</details><noscript>This page draws with JavaScript, from what is in this file.</noscript>",
             f'<script type="application/json" id="data">{embedded(body)}</script>',
             *(f'<script type="text/plain" id="{name}">{blob}</script>' for name, blob in blobs.items()),
             f'<script>\n"use strict";\n{"".join(scripts)}</script>',

@@ -22,10 +22,11 @@ function bounds(column, view) {
 function drawGrids(choose, move) {
   const grids = document.getElementById("grids");
   const kinds = [...new Set(data.places.map((place) => place.kind))];
+  document.querySelector("main").style.setProperty("--widest", Math.max(...data.places.map((place) => place.heads)));
   for (const kind of kinds) {
     const widest = Math.max(...HEADS.filter((each) => each.kind === kind).map((each) => each.head + 1));
     const box = element("div", undefined, "kind"), grid = element("div", undefined, "grid");
-    if (kinds.length > 1) box.append(element("h3", kind));
+    box.append(element("h3", `${kind} heads, a row a layer`));
     grid.setAttribute("role", "grid");
     grid.setAttribute("aria-label", `${kind} heads, a row a layer`);
     grid.style.setProperty("--heads", widest);

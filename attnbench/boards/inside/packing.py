@@ -12,7 +12,9 @@ import numpy as np
 
 Place = tuple[str, int]  # (kind, layer)
 Head = tuple[str, int, int]
-Maps = Mapping[tuple[int, str], Mapping[Place, np.ndarray]]  # (text, method) -> place -> (heads, queries, keys)
+Maps = Mapping[
+    tuple[int, str], Mapping[Place, np.ndarray]
+]  # (text, method) -> place -> (heads, queries, keys)
 
 LOW = -8.0  # log10 of the least weight that is told from smaller ones, as in the studies' histograms
 STEPS = 252  # from level 1, which is LOW, to level 253
@@ -37,14 +39,16 @@ class Packed:
 
 def top(maps: Maps) -> float:
     """Return log10 of the largest weight that a level stands for: 0, or more where a method exceeds 1."""
-    most = max((float(np.nanmax(array, initial=0)) for each in maps.values() for array in each.values()), default=1)
+    most = max(
+        (float(np.nanmax(array, initial=0)) for each in maps.values() for array in each.values()), default=1
+    )
     return math.log10(most) if most > 1 + ROUNDING else 0.0
 
 
 def levels(weights: np.ndarray, high: float = 0.0) -> np.ndarray:
     """Return weights as bytes: 0 for 0, 255 for NaN, else 1 + the nearest of 252 steps of log10.
 
-    A step is (high + 8) / 252 decades, so that a weight comes back within half a step: 3.7 % where `high` is 0.
+    A step is (high + 8) / 252 decades: a weight comes back within half a step, 3.7 % where `high` is 0.
     What is below 1e-8 comes back as 1e-8, what is above 10 ** high as that. Raises ValueError for negative
     weights.
     """
@@ -102,7 +106,9 @@ def _attempts(
     for entries in ENTRIES:
         yield entries, None
     there = [
-        (*place, head) for place, array in next(iter(ready.values()), {}).items() for head in range(len(array))
+        (*place, head)
+        for place, array in next(iter(ready.values()), {}).items()
+        for head in range(len(array))
     ]
     ranked = [*dict.fromkeys([*(head for head in order if head in set(there)), *there])]
     count = len(ranked) // 2

@@ -1,5 +1,5 @@
 // what is chosen, and all that follows from it
-const state = { score: 0, view: "dense", method: data.methods.length > 1 ? 1 : 0, text: 0, head: 0, query: 0, key: 0 };
+const state = { score: data.first, view: "dense", method: data.methods.length > 1 ? 1 : 0, text: 0, head: 0, query: 0, key: 0 };
 const at = (name) => document.getElementById(name);
 let shown = null, asked = 0;
 
@@ -26,7 +26,7 @@ async function show() {
   else if (state.view !== "dense" && data.absent[state.method]) why = `${data.methods[state.method]} ${data.absent[state.method]}.`;
   if (why) {
     shown = null;
-    [at("map"), at("key"), at("queries").parentNode.querySelector("#histogram")].forEach((part) => { part.hidden = true; });
+    [at("map"), at("key"), at("histogram")].forEach((part) => { part.hidden = true; });
     for (const part of [at("queries"), at("keys")]) { part.replaceChildren(); delete part.dataset.names; }
     at("readout").textContent = why;
     document.body.dataset.ready = String(number);
@@ -83,7 +83,7 @@ function views() {
 
 function begin() {
   options(at("text"), data.texts.map((text, k) => `${k + 1}. ${text.text.length > 60 ? `${text.text.slice(0, 60)}…` : text.text}`), 0, (text) => { state.text = text; show(); });
-  options(at("score"), data.columns.map((column) => `${column.study}: ${column.name}`), 0, (score) => { state.score = score; show(); });
+  options(at("score"), data.columns.map((column) => `${column.study}: ${column.name}`), state.score, (score) => { state.score = score; show(); });
   options(at("method"), data.methods.slice(1), 0, (method) => { state.method = method + 1; views(); show(); });
   at("text").parentNode.hidden = data.texts.length < 1;
   at("score").parentNode.hidden = data.columns.length < 1;
