@@ -113,7 +113,7 @@ def test_without_a_tokenizer_tokens_are_ids():
 
 
 @pytest.mark.parametrize("methods, studies, told", [
-    ("prune:global80", (), "fit"), ("prun80", (), "prune"), ((), "sparcity", "sparsity")
+    ("mask80", (), "fit"), ("prun80", (), "prune"), ((), "sparcity", "sparsity")
 ])  # fmt: skip
 def test_what_cannot_be_looked_at_is_said(methods, studies, told):
     with pytest.raises(UserError, match=told):

@@ -25,7 +25,8 @@ def content(look: Look, page: Mapping[str, Any], most: int) -> tuple[dict[str, A
     heads = [(each["kind"], each["layer"], head) for each in places for head in range(each["heads"])]
     methods = list(page["methods"])
     columns = list(_columns(page, heads))
-    held, absent = {}, {}
+    held: dict[tuple[int, str], Any] = {}
+    absent: dict[str, str] = {}
     for method in methods:
         maps = {(k, method): page["maps"][method][text["number"]] for k, text in enumerate(page["texts"])}
         if any((array < 0).any() for each in maps.values() for array in each.values()):
@@ -94,8 +95,9 @@ def _short(value: float | None) -> float | None:
 
 def _order(columns: list[dict[str, Any]], heads: list[Head]) -> list[Head]:
     """Return the heads, the highest of the first score first."""
-    values = columns[0]["values"][0] if columns else [None] * len(heads)
-    ranked = sorted(range(len(heads)), key=lambda k: -math.inf if values[k] is None else -values[k])
+    values: list[float | None] = columns[0]["values"][0] if columns else [None] * len(heads)
+    known = [-math.inf if value is None else value for value in values]
+    ranked = sorted(range(len(heads)), key=lambda k: -known[k])
     return [heads[k] for k in ranked]
 
 
