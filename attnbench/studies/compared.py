@@ -92,7 +92,9 @@ def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str,
     """
     opened = look.opened
     places: dict[tuple[str, int], int] = {}
-    for site in sorted(discover(opened.model), key=lambda site: (site.kind, site.layer)):
+    sites = discover(opened.model)
+    kinds = list(dict.fromkeys(site.kind for site in sites))
+    for site in sorted(sites, key=lambda site: (kinds.index(site.kind), site.layer)):
         places[site.kind, site.layer] = site.heads
     given: list[Sample] = []
     room = MEMORY // len(look.methods)

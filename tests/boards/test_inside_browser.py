@@ -22,6 +22,8 @@ def shown(browser, look_page):
     """The page of a look, opened and drawn."""
     browser.open(look_page)
     browser.until(READY)
+    assert title(browser) == "encoder layer 1, head 1"  # the highest score
+    after(browser, lambda: browser.run("choose(0, false)"))
     yield browser
     assert browser.complaints() == [] and browser.requests() == []
 
@@ -96,7 +98,7 @@ def test_dense_method_and_difference(shown):
     shown.run("choose(1, false)")
     view(shown, 1)
     np.testing.assert_allclose(values(shown), pruned, rtol=1e-12)
-    assert shown.one("#scores tr:nth-child(2)").text.split()[-3:] == ["0.5", "0.75", "+0.25"]
+    assert shown.one("#scores tr:nth-child(3)").text.split()[-3:] == ["0.5", "0.75", "+0.25"]
     assert len(shown.all("#histogram .one rect")) > 1 and shown.all("#histogram .other rect")
     none = cell_colour(shown, 0)
     view(shown, 2)

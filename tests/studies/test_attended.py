@@ -99,7 +99,7 @@ def test_the_framed_page_draws(looked, browser):
     browser.driver.switch_to.frame(browser.one("iframe"))
     try:
         browser.until("document.body.dataset.ready")
-        assert browser.one("#title").text == "encoder layer 0, head 0"
+        assert browser.one("#title").text.startswith("encoder layer ")
         assert len(browser.all("[role=gridcell]")) == 12
     finally:
         browser.driver.switch_to.default_content()

@@ -19,6 +19,11 @@ function bounds(column, view) {
   return { least: -most, most, none: data.rounding * size };
 }
 
+function highest(column) {
+  const values = data.columns.length ? data.columns[column].values[DENSE] : [];
+  return values.reduce((best, value, k) => (value !== null && (values[best] === null || value > values[best]) ? k : best), 0);
+}
+
 function drawGrids(choose, move) {
   const grids = document.getElementById("grids");
   const kinds = [...new Set(data.places.map((place) => place.kind))];

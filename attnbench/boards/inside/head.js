@@ -47,10 +47,19 @@ function drawScores(method, head) {
     row.append(...cells.map((cell, k) => element(k === 0 ? "th" : tag, cell)));
     return row;
   };
+  const named = (study) => {
+    const row = element("tr"), cell = element("th", study, "study");
+    cell.colSpan = compares ? 4 : 2;
+    row.append(cell);
+    return row;
+  };
+  let study = null;
   const rows = data.columns.flatMap((column, number) => {
     if (!column.main) return [];
+    const above = column.study === study ? [] : [named(column.study)];
+    study = column.study;
     const [dense, other, change] = ["dense", "method", "difference"].map((view) => scoreOf(number, view, method, head));
-    return [line([`${column.study} ${column.name}`, short(dense), ...(compares ? [short(other), short(change, true)] : [])], "td")];
+    return [...above, line([column.name, short(dense), ...(compares ? [short(other), short(change, true)] : [])], "td")];
   });
   const head1 = line(["score", data.methods[DENSE], ...(compares ? [data.methods[method], "difference"] : [])], "th");
   table.replaceChildren(...(rows.length ? [head1, ...rows] : []));

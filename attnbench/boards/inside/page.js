@@ -1,5 +1,5 @@
 // what is chosen, and all that follows from it
-const state = { score: data.first, view: "dense", method: data.methods.length > 1 ? 1 : 0, text: 0, head: 0, query: 0, key: 0 };
+const state = { score: data.first, view: "dense", method: data.methods.length > 1 ? 1 : 0, text: 0, head: highest(data.first), query: 0, key: 0 };
 const at = (name) => document.getElementById(name);
 let shown = null, asked = 0;
 
