@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ COMMANDS = [line for block in _blocks("bash") for line in block.splitlines() if 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one_that_exists(line):
-    words = line.partition("#")[0].split()[1:]
+    words = shlex.split(line, comments=True)[1:]
     if words[0] not in HANDED_OVER:
         assert parser().parse_args(words).command.removeprefix("list_") == words[0]
 
@@ -80,8 +81,8 @@ def test_what_a_text_names_is_there(name):
 
 
 def test_what_is_not_there_is_told():
-    gone = ["attnbench/gone.py", "plugins/GONE/NAME.py", "tile.py"]
-    text = "`attnbench/gone.py` plugins/GONE/NAME.py `tile.py` `mine.py` plugins/FAMILY.py tasks/my-task"
+    gone = ["attnbench/gone.py", "plugins/GONE/NAME.toml", "tile.py"]
+    text = "`attnbench/gone.py` plugins/GONE/NAME.toml `tile.py` `mine.py` plugins/FAMILY.py tasks/my-task"
     assert absent(f"{text}\n```bash\nedit mine.py\n```\n") == gone
     assert absent("python -m attnbench.cli.gone > docs/commands.md") == ["attnbench.cli.gone"]
 

@@ -84,9 +84,12 @@ function mark(pen, style, query, key) {
   pen.strokeRect(leftEdge - 0.5, topEdge + cell * query - 0.5, cell * columns + 1, cell + 1);
   pen.globalAlpha = 1;
   if (key === null) return;
-  pen.lineWidth = 2;
   const size = Math.max(cell, 5), middle = (cell - size) / 2;
-  pen.strokeRect(leftEdge + cell * key + middle, topEdge + cell * query + middle, size, size);
+  for (const [line, colour] of [[4, style.backgroundColor], [2, style.color]]) {
+    pen.lineWidth = line;
+    pen.strokeStyle = colour;
+    pen.strokeRect(leftEdge + cell * key + middle, topEdge + cell * query + middle, size, size);
+  }
 }
 
 function entryAt(event) {
