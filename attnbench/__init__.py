@@ -27,6 +27,7 @@ _PUBLIC = {
     "UserError": "attnbench.errors:UserError",
     "View": "attnbench.methods.views:View",
     "apply": "attnbench.engine.serving.attention:apply",
+    "attention": "attnbench.studies.attended:attention",
     "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
     "contributions": "attnbench.engine.relevance.contributions:contributions",
@@ -39,6 +40,7 @@ _PUBLIC = {
     "kernels": "attnbench.engine.serving.kernels",
     "layer_of": "attnbench.engine.serving.dispatch:layer_of",
     "openness": "attnbench.engine.learning.gates:openness",
+    "look": "attnbench.boards.looked:look",
     "own_weights": "attnbench.engine.learning.training:own_weights",
     "parse": "attnbench.methods.spec:parse",
     "plugins": "attnbench.methods.plugins",
@@ -63,6 +65,7 @@ __all__ = [*_PUBLIC]
 
 if TYPE_CHECKING:
     from attnbench import testing as testing
+    from attnbench.boards.looked import look as look
     from attnbench.boards.result import run as run
     from attnbench.engine.learning.gates import HardConcrete as HardConcrete
     from attnbench.engine.learning.gates import final_gate as final_gate
@@ -101,6 +104,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
     from attnbench.statistics.rank_agreement import rank_agreement as rank_agreement
+    from attnbench.studies.attended import attention as attention
     from attnbench.studies.probes import probing as probing
     from attnbench_plugins.heads import Heads as Heads
     from attnbench_plugins.heads import Removal as Removal

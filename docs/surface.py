@@ -20,7 +20,7 @@ MARK = "<!-- from here on written by: python docs/surface.py -->\n"
 GROUPS = {
     "A method": ("Method", "Site", "Prompt", "Kept", "hookimpl", "NotApplicable", "UserError"),
     "A study": ("Study", "View", "by_head", "probing"),
-    "Look at a model": ("discover", "sites", "layer_of", "watch", "head_sensitivity"),
+    "Look at a model": ("look", "attention", "discover", "sites", "layer_of", "watch", "head_sensitivity"),
     "Pass relevance back": ("relevance", "contributions", "top_logit", "rank_agreement"),
     "Change probabilities": ("kernels",),
     "Train": ("train", "own_weights", "with_weights", "HardConcrete", "openness", "final_gate"),

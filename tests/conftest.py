@@ -101,3 +101,20 @@ def tiny_folder(tmp_path_factory) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A browser for all tests of pages; without one they are skipped, in CI they fail."""
+    from browsing import BROWSERS, DRIVERS, Browser, missing, program
+
+    for names in (BROWSERS, DRIVERS):
+        if program(names) is None:
+            missing(f"no {names[0]}")
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        missing("no selenium")
+    found = Browser(tmp_path_factory.mktemp("browser"))
+    yield found
+    found.driver.quit()

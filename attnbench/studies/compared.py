@@ -6,18 +6,21 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attnbench.engine.places.sites import discover
 from attnbench.studies.keeping import kept
 from attnbench.studies.passes import DENSE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from attnbench.methods.views import Sample
     from attnbench.studies.looking import Found, Look
 
 HEADS = "heads"  # the table of one row a head
 LEFT_OUT = "left_out"  # the table of one row a part and reason
 DIFFERENCE = "_difference"
-TEXTS, LONGEST = 4, 128  # texts of a page, and tokens of each at most
+TEXTS, LONGEST = 4, 512  # texts of a page, and tokens of each at most
+MEMORY = 1 << 27  # weights that are held for a page, of all its texts and methods
 
 
 def compared(tables: Mapping[str, Mapping[str, DataFrame]]) -> dict[str, DataFrame]:
@@ -93,23 +96,29 @@ def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str,
     """Return all that a page of a look shows. It runs the model on the texts whose maps are shown.
 
     `texts`: number, text, and for each kind the names of query and key tokens and which are special, of the
-    first `texts` that have at most `longest` tokens; `maps`: method -> number -> (kind, layer) -> array
-    (heads, queries, keys), not a number where a query may not see; `scores`: as in heads.json; `shown`:
-    study -> the columns that colour the grid; `places`: (kind, layer) -> number of heads.
+    first `texts` that have at most `longest` tokens and that MEMORY holds; `maps`: method -> number ->
+    (kind, layer) -> array (heads, queries, keys), not a number where a query may not see; `scores`: as in
+    heads.json; `shown`: study -> the columns that colour the grid; `places`: (kind, layer) -> heads.
     """
     opened = look.opened
-    given = [
-        each
-        for each in opened.reading.given
-        if max(len(each.source.ids), 0 if each.target is None else len(each.target.ids)) <= longest
-    ][:texts]
+    places: dict[tuple[str, int], int] = {}
+    sites = discover(opened.model)
+    kinds = list(dict.fromkeys(site.kind for site in sites))
+    for site in sorted(sites, key=lambda site: (kinds.index(site.kind), site.layer)):
+        places[site.kind, site.layer] = site.heads
+    given: list[Sample] = []
+    room = MEMORY // len(look.methods)
+    for sample in opened.reading.given:
+        weights = sum(heads * _area(sample, kind) for (kind, _), heads in places.items())
+        if len(given) < texts and _length(sample) <= longest and weights <= room:
+            given.append(sample)
+            room -= weights
     learned = opened.learned({name: opened.asked[name] for name in look.methods if name != DENSE})
     held = kept(opened.model, opened.reading, given, learned, stages=("probs",))
     maps = {
         method: {number: stages["probs"] for number, stages in numbers.items()}
         for method, numbers in held.items()
     }
-    places = {place: len(array) for place, array in next(iter(next(iter(maps.values())).values())).items()}
     return {
         "model": look.model, "data": look.data, "methods": list(look.methods), "places": places,
         "texts": [_text(each, sorted({kind for kind, _ in places})) for each in given],
@@ -118,7 +127,15 @@ def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str,
     }  # fmt: skip
 
 
-def _text(sample: Any, kinds: list[str]) -> dict[str, Any]:
+def _length(sample: Sample) -> int:
+    return max(len(sample.source.ids), 0 if sample.target is None else len(sample.target.ids))
+
+
+def _area(sample: Sample, kind: str) -> int:
+    return len(sample.tokens("queries", kind).ids) * len(sample.tokens("keys", kind).ids)
+
+
+def _text(sample: Sample, kinds: list[str]) -> dict[str, Any]:
     return {
         "number": sample.number,
         "text": sample.text,

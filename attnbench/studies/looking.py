@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attnbench.errors import said
 from attnbench.methods import spec
@@ -22,6 +22,9 @@ from attnbench.studies.passes import DENSE, Seen, conduct
 if TYPE_CHECKING:
     import numpy as np
     from pandas import DataFrame
+
+    from attnbench.inputs.settings import Settings
+    from attnbench.studies.reading import Reading
 
 MEASURED, FAILED, ABSENT = "measured", "failed", "not applicable"
 
@@ -50,7 +53,25 @@ class Look:
     found: dict[str, Found]
     left_out: dict[str, str]
     failed: dict[str, str]
-    opened: Opened
+    opened: Source
+
+
+class Source(Protocol):
+    """What a look was at, for what comes after it: a page, arrays."""
+
+    asked: dict[str, tuple[Method, ...]]
+    settings: Settings
+
+    @property
+    def model(self) -> Any:
+        """Return the model."""
+
+    @property
+    def reading(self) -> Reading:
+        """Return what reads texts, with those that were looked at."""
+
+    def learned(self, methods: Mapping[str, Sequence[Method]]) -> dict[str, Sequence[Method]]:
+        """Return methods that have learned."""
 
 
 def usual() -> list[str]:
@@ -97,7 +118,7 @@ def look_at(
         spent = time.perf_counter() - started
         applied = [DENSE, *(name for name in learned if name not in opened.failed)]
         for study, each in zip(missing, seen, strict=True):
-            found[each.name] = _kept(each, type(study), applied)
+            found[each.name] = tabled(each, type(study), applied)
             if records is not None:
                 looks.keep(records, sources[each.name], found[each.name], opened.left_out, spent)
     ordered = {text: found[text] for text in sources}
@@ -128,7 +149,8 @@ def _sources(
     return found
 
 
-def _kept(seen: Seen, cls: type[Study], methods: Sequence[str]) -> Found:
+def tabled(seen: Seen, cls: type[Study], methods: Sequence[str]) -> Found:
+    """Return what a study found with each method, or why there is nothing."""
     made = Found(seen.name, cls.shown)
     if seen.absent or seen.failed:
         made.status, made.error = (ABSENT, seen.absent) if seen.absent else (FAILED, seen.failed)

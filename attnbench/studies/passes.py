@@ -82,7 +82,7 @@ class Pass:
             yield tensor, self._view(site, site.examples, tensor.shape[2], columns)
             return
         start = 0
-        places = self._places(site.kind)
+        places = self.spans(site.kind)
         for stop in range(1, len(places) + 1):
             if stop == len(places) or places[stop] != places[start]:
                 first, last = places[start]
@@ -105,8 +105,8 @@ class Pass:
             samples=samples, data=self.data, batch=self.number, rows=rows, columns=columns, memo=self.memo,
         )  # fmt: skip
 
-    def _places(self, kind: str) -> list[tuple[int, int]]:
-        """Return where the tokens of each sample stand in the batch: first, one past the last."""
+    def spans(self, kind: str) -> list[tuple[int, int]]:
+        """Return where the queries of each sample stand in the batch: first, one past the last."""
         decoder = kind != "encoder" and self.batch.samples[0].target is not None
         mask = self.batch.inputs.get("decoder_attention_mask" if decoder else "attention_mask")
         counts = [len(each.tokens("queries", kind).ids) for each in self.batch.samples]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import pytest
+from parsed_html import HOSTILE, parsed
 from sample_records import board as sample
 from sample_records import missing, record, right
 
@@ -16,41 +14,6 @@ from attnbench.boards import board, suite
 from attnbench.boards.page import document
 from attnbench.boards.pictures import draw, points
 from attnbench.boards.tables import leaderboard
-
-VOID = {"meta", "input", "br"}
-
-
-class Parser(HTMLParser):
-    """Parse HTML, or SVG in it, and insist that every tag is closed in order."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if data.strip():
-            self.text.append((self.open[-1] if self.open else "", data))
-
-
-def parsed(text):
-    parser = Parser()
-    parser.feed(text)
-    parser.close()
-    assert parser.open == []
-    return parser
 
 
 def embedded(parser):
@@ -112,10 +75,6 @@ def test_ids_are_unique(text):
     assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
 
 
-HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "</script><b>", '" onclick="x', "../../etc",
-           "<!--", "é\u202e\x00x\u2028", "n" * 10_000, "&lt;"]  # fmt: skip
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_leave_the_page_whole(name):
     items = [record(m, model=name, task=name, **{name: right(100, 9)}) for m in ("dense", "prune50", name)]
@@ -151,7 +110,6 @@ def test_a_suite_of_hostile_texts_leaves_page_and_markdown_whole(name):
 
 
 ACTIONS = """
-<script>
 const header = (text) => [...document.querySelectorAll("th button")].find((b) => b.textContent === text);
 const methods = () => [...document.querySelectorAll("tbody tr")].filter((r) => !r.hidden)
   .map((r) => r.querySelector(".method").textContent);
@@ -172,72 +130,29 @@ out.heat = dialog.querySelectorAll(".heat td").length;
 dialog.querySelector(".close").click(); out.closed = !dialog.open;
 [...document.querySelectorAll("td button")].find((b) => b.textContent.startsWith("prune80:random")).click();
 out.seeds = dialog.querySelectorAll("h2").length;
-document.title = "DONE";
-const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(out) });
-document.body.replaceChildren(result);
-</script>
-"""
-
-
-def in_browser(html, folder):
-    """Return what a page's script writes as JSON into <pre> before it titles itself DONE."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no chromium")
-    file = folder / "page.html"
-    file.write_text(document, encoding="utf-8")
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={folder / 'profile'}",
-    ]
-    done = subprocess.run(
-        [*command, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert "<title>DONE</title>" in done.stdout, done.stderr
-    return json.loads(next(data for tag, data in parsed(done.stdout).text if tag == "pre"))
-
-
-NARROW = r"""
-<script>
-const all = document.documentElement.outerHTML, frame = document.createElement("iframe");
-frame.style.width = "400px";
-frame.onload = () => {
-  const cell = frame.contentDocument.querySelector("tbody td[data-value]").getBoundingClientRect();
-  const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(cell.right) });
-  document.body.replaceChildren(result);
-  document.title = "DONE";
-};
-frame.srcdoc = all.replace(/<script>[^]*?<\/script>/g, "");
-document.body.append(frame);
-</script>
+return out;
 """
 
 
 SORTED = """
-<script>
 const control = document.querySelector("tr.control td.method"), button = document.querySelector("th button");
 const look = () => [getComputedStyle(control, "::before").content, getComputedStyle(control).paddingLeft];
 const out = [look()];
 for (let k = 0; k < 3; k++) { button.click(); out.push(look()); }
-const result = Object.assign(document.createElement("pre"), { textContent: JSON.stringify(out) });
-document.body.replaceChildren(result);
-document.title = "DONE";
-</script>
+return out;
 """
 
 
-def test_a_control_hangs_from_its_method_only_where_that_is_above_it(tmp_path):
+def test_a_control_hangs_from_its_method_only_where_that_is_above_it(browser):
     wrong = {"dense": 50, "uniform": 400, "prune80": 60, "prune80:random": 90}
     items = [record(method, acc=right(1000, count)) for method, count in wrong.items()]
-    first, *others, again = in_browser(whole(items).replace("</body>", SORTED + "</body>"), tmp_path)
+    browser.open(whole(items))
+    first, *others, again = browser.run(SORTED)
     assert "└" in first[0] and again == first  # the third click brings the board's order back
     assert all(mark == "none" and float(room[:-2]) < float(first[1][:-2]) for mark, room in others)
 
 
-def test_a_narrow_window_shows_the_score(tmp_path):
+def test_a_narrow_window_shows_the_score(browser):
     items = []
     for method, wrong in (("dense", 50), ("prune80", 60), ("prune80:random", 400), ("uniform", 800)):
         for seed in range(3 if "random" in method else 1):
@@ -245,11 +160,15 @@ def test_a_narrow_window_shows_the_score(tmp_path):
             name = f"{method}:seed={seed}" if seed else method
             rates = {"a_metric_with_a_long_name": correct, "seconds_or_so": correct * 12345.678}
             items.append(record(name, model="a-long-name-of-a-model", task="a-long-name-of-a-task", **rates))
-    assert 0 < in_browser(whole(items).replace("</body>", NARROW + "</body>"), tmp_path) < 400
+    browser.open(whole(items), width=400)
+    cell = browser.one("tbody td[data-value]").rect
+    assert 0 < cell["x"] + cell["width"] < 400
+    assert browser.run("return document.documentElement.scrollWidth") <= 400
 
 
-def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
-    out = in_browser(text.replace("</body>", ACTIONS + "</body>"), tmp_path)
+def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, browser):
+    browser.open(text)
+    out = browser.run(ACTIONS)
     names = ["dense", "uniform", "prune0 (no effect)", "logquant3", "prune50", "prune95",
              "prune80:random (3 seeds)"]  # fmt: skip
     assert out["at_first"] == [*names, "heads50:l1", "window64:on=cross"]
@@ -274,3 +193,16 @@ def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, tmp_path):
     assert out["open"] and out["closed"] and out["heat"] == 4 and out["seeds"] == 3
     for words in ("prune95: tiny, sst2", "--methods prune95", "settings", "dtype", "abc"):
         assert words in out["record"]
+    assert browser.complaints() == [] and browser.requests() == []
+
+
+def test_a_pointer_and_keys_sort_filter_and_open_a_record(text, browser):
+    browser.open(text)
+    next(button for button in browser.all("th button") if button.text.startswith("acc")).click()
+    assert browser.one("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    browser.one("#filter").send_keys("prune -random")
+    assert browser.one("#count").text == "3 of 9 rows"
+    next(button for button in browser.all("td button") if button.text == "prune95").click()
+    assert browser.one("#record").is_displayed() and "prune95: tiny, sst2" in browser.one("#record").text
+    browser.key("ESCAPE")
+    assert not browser.one("#record").is_displayed()

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
     parser.add_argument(
-        "--output", metavar="DIR", help="for CSV tables, pictures (SVG and PNG) and heads.json"
+        "--output", metavar="DIR", help="for a page (index.html), CSV tables, pictures and heads.json"
     )
     parser.add_argument("--json", action="store_true", help="print all tables as one JSON array")
     parser.add_argument(
@@ -116,8 +116,8 @@ def execute(options: argparse.Namespace) -> int:
             print(terminal.described(look), flush=True)
         if options.output:
             with stdout.aside():
-                target = output.write(look, options.output, options.save_arrays or 0)
-            print(f"written to {target}", file=sys.stderr)
+                page = output.write(look, options.output, options.save_arrays or 0)
+            print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
     if not (seen or failed):

@@ -1,4 +1,4 @@
-"""A look as files: CSV tables, pictures, heads.json and arrays, in a folder of its own."""
+"""A look as files: a page, CSV tables, pictures, heads.json and arrays, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from attnbench.studies.passes import DENSE
 if TYPE_CHECKING:
     from attnbench.studies.looking import Look
 
+PAGE = "index.html"
 MARK = "attnbench-look.json"  # says that a folder is ours to write into
 DIGITS = "%.9g"
 
@@ -34,10 +35,11 @@ def prepare(folder: str) -> None:
 
 
 def write(look: Look, folder: str, samples: int = 0) -> Path:
-    """Write a look: a CSV a table with all methods, pictures, heads.json, and arrays of the first samples.
+    """Write a look: its page, a CSV a table with all methods, pictures, heads.json, and arrays of samples.
 
-    Returns where they are. Raises UserError where they cannot be written.
+    Returns where the page is, beside which the others are. Raises UserError where they cannot be written.
     """
+    from attnbench.boards.inside.document import to_html
     from attnbench.boards.pictures.looks import pictures
 
     target = Path(folder, file_name(look.model), file_name(look.data))
@@ -52,11 +54,12 @@ def write(look: Look, folder: str, samples: int = 0) -> Path:
                 (target / f"{file_name(name)}.{form}").write_bytes(content)
         heads = json.dumps(heads_file(look), indent=1, ensure_ascii=False) + "\n"
         (target / "heads.json").write_text(heads, encoding="utf-8")
+        (target / PAGE).write_text(to_html(look), encoding="utf-8")
         if samples:
             _write_arrays(look, target / "arrays", samples)
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
-    return target
+    return target / PAGE
 
 
 def _write_arrays(look: Look, place: Path, samples: int) -> None:

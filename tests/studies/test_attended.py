@@ -1,0 +1,126 @@
+"""Attention as tensors against transformers' own, and a look at a batch from Python."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pytest
+import tapped_models
+import torch
+from closeness import close, sharpness
+from studied import Words
+from tiny_models import PAIRS, padded, tiny
+
+import attnbench
+from attnbench import UserError, apply, attention, look
+
+CASES = [
+    *((name, "right") for name in ("bert", "modernbert", "gpt2", "mistral", "t5", "marian")),
+    ("llama", "left"),
+]
+KINDS = {"encoder": "input", "decoder": "decoder", "cross": "decoder"}
+
+
+def real(batch, kind, side):
+    """Tell which tokens are no padding: (batch, tokens)."""
+    if kind == "encoder" or (kind == "cross" and side == "keys") or "decoder_input_ids" not in batch:
+        return batch["attention_mask"].bool()
+    return torch.ones_like(batch["decoder_input_ids"]).bool()
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("name, side", CASES)
+def test_a_padded_batch_has_what_eager_attention_has(name, side):
+    model, batch = tiny(name), padded(tiny(name), side, examples=4)
+    found = attention(model, batch)
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            output = model(**batch, output_attentions=True)
+    finally:
+        model.set_attn_implementation("sdpa")
+    names = {kind: f"{kind}_attentions" for kind in KINDS} if name in PAIRS else {"": "attentions"}
+    assert [*found] == [f"{kind}_attention" for kind in sorted(names)] if name in PAIRS else ["attention"]
+    for kind, where in names.items():
+        ours, theirs = found[f"{kind}_attention".strip("_")], getattr(output, where)
+        assert len(ours) == len(theirs)
+        shown = [real(batch, kind or "encoder", side) for side in ("queries", "keys")]
+        seen = shown[0][:, None, :, None] & shown[1][:, None, None, :]
+        for one, other in zip(ours, theirs, strict=True):
+            close(one, other * seen, layers=3, gain=sharpness(model, batch), says=f"{name} {kind}")
+
+
+def test_a_method_around_it_is_in_it():
+    model, batch = tiny("bert"), padded(tiny("bert"), examples=1)
+    dense = attention(model, batch)["attention"][0]
+    with apply(model, "prune80"):
+        pruned = attention(model, batch)["attention"][0]
+    close(pruned, torch.where(pruned > 0, dense, 0), roundings=4)
+    tokens = int(batch["attention_mask"].sum())
+    kept = (pruned[0, :, :tokens] > 0).sum(-1)
+    assert (kept < tokens).all() and (kept > 0).all()
+
+
+def test_a_tapped_model_has_it_too():
+    name = next(iter(tapped_models.ZOO))
+    model = tapped_models.tiny(name)
+    ids = torch.arange(3, 12)[None]
+    for layer in attention(model, {"input_ids": ids})["attention"]:
+        np.testing.assert_allclose(layer.sum(-1).numpy(), 1, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def looked():
+    model = tiny("bert")
+    return look(model, padded(model, examples=3), "prune80", "sparsity,divergence", tokenizer=Words())
+
+
+def test_a_look_has_tables_with_methods_and_differences(looked):
+    heads = looked.tables["sparsity"]["heads"]
+    assert [*heads.index.get_level_values("method").unique()] == ["dense", "prune80"]
+    assert len(heads) == 2 * 12 and (heads.loc["prune80"]["zeros_difference"] > 0).all()
+    assert looked.left_out == {}
+
+
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(looked, tmp_path):
+    shown = looked._repr_html_()
+    (page,) = re.findall(r'srcdoc="([^"]*)"', shown)
+    assert html.unescape(page) == looked.html and 'sandbox="allow-scripts"' in shown
+    looked.save(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text == looked.html and "BertForSequenceClassification" in text and '"w' in text
+    assert text.count('id="maps-') == 2 * 3
+
+
+def test_the_framed_page_draws(looked, browser):
+    browser.open(f"<!doctype html><body>{looked._repr_html_()}</body>")
+    browser.driver.switch_to.frame(browser.one("iframe"))
+    try:
+        browser.until("document.body.dataset.ready")
+        assert browser.one("#title").text.startswith("encoder layer ")
+        assert len(browser.all("[role=gridcell]")) == 12
+    finally:
+        browser.driver.switch_to.default_content()
+    assert browser.complaints() == []
+
+
+def test_without_a_tokenizer_tokens_are_ids():
+    model, batch = tiny("gpt2"), {"input_ids": torch.tensor([[5, 6, 7, 5]])}
+    found = look(model, batch, studies="sparsity")
+    assert '"names":["5","6","7","5"]' in found.html
+
+
+@pytest.mark.parametrize("methods, studies, told", [
+    ("mask80", (), "fit"), ("prun80", (), "prune"), ((), "sparcity", "sparsity")
+])  # fmt: skip
+def test_what_cannot_be_looked_at_is_said(methods, studies, told):
+    with pytest.raises(UserError, match=told):
+        look(tiny("bert"), padded(tiny("bert"), examples=1), methods, studies)
+
+
+def test_methods_may_be_objects():
+    (method,) = attnbench.parse("prune80")
+    found = look(tiny("bert"), padded(tiny("bert"), examples=1), [method], "sparsity")
+    assert found.look.methods == ("dense", "prune80")
