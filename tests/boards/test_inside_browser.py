@@ -168,6 +168,25 @@ def test_nothing_hangs_over_the_edge(browser, look_page, width):
             assert box["x"] >= 0 and box["x"] + box["width"] <= width, selector
 
 
+def test_a_finger_chooses_a_head_and_an_entry(browser, look_page):
+    browser.open(look_page, width=400)
+    browser.until(READY)
+    after(browser, lambda: touch(browser, browser.all("[role=gridcell]")[2], 10, 10))
+    assert title(browser) == "encoder layer 0, head 0"
+    browser.run("map.scrollIntoView()")
+    cell, left, top = (browser.run(f"return shape.{name}") for name in ("cell", "leftEdge", "topEdge"))
+    touch(browser, browser.one("#map"), left + 4.5 * cell, top + 3.5 * cell)
+    browser.until("document.getElementById('readout').textContent.startsWith('“was” → “good”')")
+
+
+def touch(browser, element, right, down):
+    """Tap a place of an element, from its upper left corner, in the window as it is scrolled."""
+    box = browser.run("const {x, y} = arguments[0].getBoundingClientRect(); return [x, y]", element)
+    point = {"x": box[0] + right, "y": box[1] + down}
+    for kind, points in (("touchStart", [point]), ("touchEnd", [])):
+        browser.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
 def test_hostile_tokens_are_shown_as_they_are(browser):
     nasty = "<img src=x onerror=alert(1)>"
     browser.open(

@@ -108,5 +108,10 @@ def test_less_room_is_fewer_entries_then_fewer_heads_and_never_exceeded():
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_no_room_is_no_map():
+    packed = packing.pack(_maps(), 10)
+    assert packed.blobs == {} and packed.heads == ()
+
+
 def test_nothing_to_pack_is_no_blob():
     assert packing.pack({}, 0).blobs == {}

@@ -66,6 +66,14 @@ def test_pictures_are_there_in_both_forms(written):
     assert b"<dc:date>" not in (place / "sparsity.zeros.dense.svg").read_bytes()
 
 
+def test_the_page_holds_the_maps_of_both_and_says_how_right_they_are(written):
+    _, _, place = written
+    text = (place / "index.html").read_text(encoding="utf-8")
+    assert len(text) < 10_000_000 and "pocket-bert" in text
+    assert [text.count(f'id="maps-0-{method}"') for method in (0, 1, 2)] == [1, 1, 0]
+    assert "in steps of 7.6 %: each is right to 3.7 %" in text
+
+
 def test_heads_json_says_whose_heads_and_their_scores(written):
     _, _, place = written
     body = json.loads((place / "heads.json").read_text(encoding="utf-8"))

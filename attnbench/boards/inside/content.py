@@ -168,7 +168,7 @@ def told(body: Mapping[str, Any]) -> list[str]:
     if body["entries"] is not None:
         lines.append(
             f"To keep the file small, a row of a map has its {body['entries']} largest weights alone (and "
-            "equals of the least of them); others are grey."
+            "equals of the least of them); others are paler."
         )
     if body["kept"] is not None:
         lines.append(

@@ -37,6 +37,7 @@ function drawHistogram(parts) {
     line.append(element("i"), ` ${name}`);
     legend.append(line);
   }
+  if (data.entries !== null) legend.append(element("span", `of the ${data.entries} largest weights a row`));
   box.replaceChildren(svg, legend);
 }
 

@@ -43,8 +43,9 @@ function pixels(values, rows, columns, both) {
   const pen = picture.getContext("2d"), image = pen.createImageData(columns, rows);
   values.forEach((value, k) => {
     if (Number.isNaN(value)) return; // what a query may not see has no colour
-    const [red, green, blue] = value === undefined ? [128, 128, 128] : colour(share(value, both), both);
-    image.data.set([red, green, blue, value === undefined ? 110 : 255], 4 * k);
+    // what was left out is less than the rest of its row: a paler nothing
+    const [red, green, blue] = colour(share(value ?? 0, both), both);
+    image.data.set([red, green, blue, value === undefined ? 170 : 255], 4 * k);
   });
   pen.putImageData(image, 0, 0);
   return picture;

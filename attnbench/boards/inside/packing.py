@@ -82,7 +82,8 @@ def largest(packed: np.ndarray, entries: int) -> np.ndarray:
 def pack(maps: Maps, most: int, order: Sequence[Head] = ()) -> Packed:
     """Pack maps into at most `most` characters: all, or the largest weights of each row, or fewer heads too.
 
-    Of fewer heads those come that are first in `order`, at least one. Raises ValueError for negative weights.
+    Of fewer heads those come that are first in `order`, none where one is too many. Raises
+    ValueError for negative weights.
     """
     high = top(maps)
     ready = {key: {place: levels(array, high) for place, array in each.items()} for key, each in maps.items()}
@@ -95,8 +96,8 @@ def pack(maps: Maps, most: int, order: Sequence[Head] = ()) -> Packed:
             if room < 0:
                 break
         else:
-            break
-    return Packed(high, blobs, entries, heads)
+            return Packed(high, blobs, entries, heads)
+    return Packed(high, {}, ENTRIES[-1], ())
 
 
 def _attempts(
