@@ -22,9 +22,10 @@ ROOT = Path(attnbench.__file__).parent.parent
 OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
     "HardConcrete", "Heads", "Method", "NotApplicable", "Removal", "Site", "Study", "UserError", "View",
-    "apply", "by_head", "checkpoint", "discover", "final_gate", "format", "head_sensitivity", "hookimpl",
-    "kernels", "layer_of", "openness", "own_weights", "parse", "plugins", "probing", "realize", "run",
-    "sidecar", "sites", "testing", "train", "transform", "watch", "with_weights", "without_heads",
+    "apply", "attention", "by_head", "checkpoint", "contributions", "discover", "final_gate", "format",
+    "head_sensitivity", "hookimpl", "kernels", "layer_of", "look", "openness", "own_weights", "parse",
+    "plugins", "probing", "rank_agreement", "realize", "relevance", "run", "sidecar", "sites", "testing",
+    "top_logit", "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
