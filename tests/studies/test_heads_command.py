@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line(line, says, capsys, tmp_path, monkeypatch):
 def test_all_criteria_are_those_that_score():
     assert importance.chosen(["all"]) == list(importance.criteria())
     assert importance.chosen([]) == ["entropy", "gradient", "l2"]
-    assert {"l1", "l2", "entropy", "variance", "output", "confidence", "gradient", "probe", "random"} == set(
+    assert {*"l1 l2 entropy variance output confidence gradient lrp probe random".split()} == set(
         importance.criteria()
     )
     with pytest.raises(UserError, match="fixed"):
