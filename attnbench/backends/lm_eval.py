@@ -26,6 +26,8 @@ def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
         raise checks.not_cut(file)
     if settings.prompting.given() and not (file.head == "causal-lm" and found == "causal"):
         raise checks.not_prompted(file, settings.prompting)
+    if settings.calibration_tokens and not (file.head == "causal-lm" and found == "causal"):
+        raise checks.no_tokens(file)
     if file.head == "causal-lm" and found == "causal":
         from attnbench.backends.causal import prepared as causal
 

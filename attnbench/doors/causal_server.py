@@ -35,6 +35,7 @@ class CausalServer:
         self.name, self.methods, self.settings, self.task = name, methods, settings, task
         self.learns = any(map(needs_fit, methods))
         self._learnt: tuple[str | None, set[str]] = (None, set())  # the task last fitted on, and its texts
+        self._stock: Any = None  # that task, which tells a document whatever its prompt is
         try:
             of = task or next(iter(models.tasks_of(name)), "")
             self.checkpoint = models.find(name, of, settings.trust_remote_code)
@@ -102,8 +103,14 @@ class CausalServer:
             prepared.check(model)
         learn(model, self.methods, settings.seed, lambda: placed(prepared.calibration(), settings.device))
         texts = {_text(each) for each in (prepared.calibration_documents() if self.learns else ())}
-        self._learnt = (task, texts)
+        self._learnt, self._stock = (task, texts), prepared.task if self.learns else None
         return texts
+
+    def _was_learnt(self, request: Any, learnt: set[str]) -> bool:
+        if _text(request.args) in learnt:
+            return True
+        known = learnt and request.doc and request.task_name in self._stock.tasks
+        return bool(known and _text(self._stock.plainly(request).args) in learnt)
 
     def ask(self, verb: str, requests: Sequence[Any], task: str = "") -> list[Any]:
         """Answer lm-eval's requests with the methods applied, fitted on this task or on the one named first.
@@ -118,7 +125,7 @@ class CausalServer:
             learnt = self._fit(task)
         except NotApplicable as reason:
             raise UserError(str(reason)) from reason
-        shared = [request for request in requests if _text(request.args) in learnt]
+        shared = [request for request in requests if self._was_learnt(request, learnt)]
         if shared:
             raise UserError(
                 f"{len(shared)} of {len(requests)} requests are calibration samples of task '{task}', "

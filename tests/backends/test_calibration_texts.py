@@ -111,3 +111,12 @@ def test_how_many_were_learnt_from_is_part_of_the_identity(checkpoint, tmp_path,
     assert main([*command, "--calibration-samples", "2"]) == 0
     assert main([*command, "--calibration-samples", "3"]) == 2
     assert "calibration_samples 2, not 3" in capsys.readouterr().err
+
+
+def test_tokens_are_counted_of_a_language_models_texts_alone(tiny_folder):
+    from attnbench.inputs.models import Checkpoint
+
+    with pytest.raises(UserError, match="--calibration-tokens is for language models"):
+        lm_eval.prepare(
+            "pocket-sentiment", Checkpoint("tiny", tiny_folder, "folder"), Settings(calibration_tokens=9)
+        )

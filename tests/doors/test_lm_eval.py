@@ -147,6 +147,23 @@ def test_a_request_that_a_method_learnt_from_is_refused(checkpoint, tmp_path, qu
         asked("attnbench", [*command, "--include_path", folder], tmp_path / "out")
 
 
+@pytest.mark.parametrize("form", ["choices", "written"])
+@pytest.mark.parametrize("prompting", [SHOTS, CHAT], ids=["shots", "chat"])
+def test_a_document_that_a_method_learnt_from_is_known_in_any_prompt(
+    form, prompting, checkpoint, tmp_path, quick
+):
+    chosen = checkpoint("llama", positions=128, chat_template=TEMPLATE)
+    folder = tiny_causal.write(
+        tmp_path, form, custom_dataset="!function made.same", num_fewshot=None, fewshot_split="train"
+    )
+    settings = Settings(include_path=folder, prompting=prompting)
+    with pytest.raises(UserError, match="calibration samples of task 'made' are evaluated too"):
+        lm_eval.prepare("made", chosen, settings).calibration()
+    command = ["--model_args", f"pretrained={chosen.path},method=heads50:gradient", "--tasks", "made"]
+    with pytest.raises(UserError, match=r"calibration samples of task 'made'"):
+        asked("attnbench", [*command, "--include_path", folder, *flags(prompting)], tmp_path / "out")
+
+
 PLUGIN = '''
 from dataclasses import dataclass
 from attnbench import Method, hookimpl

@@ -186,7 +186,8 @@ class PreparedCausal:
         calibration_.require(requests, self.file.name, source)
         count = min(source.samples, len(requests))
         chosen = random.Random(f"{self._settings.seed} calibration").sample(range(len(requests)), count)
-        evaluated = {hash(calibration_.plain(request.args)) for request in self.task.instances}
+        first = [self.task.plainly(requests[0]) for requests in self._documents.values()]
+        evaluated = {hash(calibration_.plain(request.args)) for request in (*self.task.instances, *first)}
         shared = [k for k in chosen if hash(calibration_.plain(requests[k].args)) in evaluated]
         if shared:
             raise UserError(

@@ -199,6 +199,13 @@ class Stock:
                 found += [_right(task, doc) for doc in docs]
         return found
 
+    def plainly(self, request: Any) -> Any:
+        """Return the request that `learnable` makes of an evaluated document, whatever its prompt is.
+
+        An evaluated prompt may have examples before it, be a chat, or ask for a text to be written.
+        """
+        return _right(self.tasks[request.task_name], request.doc)
+
 
 def _same(scores: np.ndarray, others: np.ndarray) -> bool:
     return others.ndim == 2 and bool((scores[:, 0] == others[:, 0]).all())

@@ -34,6 +34,14 @@ def not_prompted(file: tasks.TaskFile, prompting: Prompting) -> Misfit:
     )
 
 
+def no_tokens(file: tasks.TaskFile) -> Misfit:
+    """Build the error for a number of calibration tokens, by which only a language model's texts go."""
+    return Misfit(
+        f"--calibration-tokens is for language models, '{file.name}' learns from samples: give "
+        "--calibration-samples"
+    )
+
+
 def require_room(tokenizer: Any, task: Texts) -> None:
     """Raise UserError where texts are cut to so few tokens that nothing of them is left."""
     added = tokenizer.num_special_tokens_to_add(pair=len(task.texts) > 1)
