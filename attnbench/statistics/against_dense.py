@@ -13,7 +13,7 @@ from attnbench.errors import UserError
 from attnbench.methods import controls
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import inference, receipts, same_samples
+from attnbench.statistics import fidelity, inference, receipts, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
 from attnbench.statistics.row import LEVEL, Row
 
@@ -119,6 +119,11 @@ def problem(item: Record) -> str | None:
         near = SCORES_MATCH * max(abs(own or 0.0), abs(metric["value"]), 1e-3)
         if own is not None and not abs(own - metric["value"]) <= near:
             return f"{name} is {metric['value']:.6g} in the record but {_shown(own)} by its samples"
+    for name in fidelity.NAMES:
+        said, own = fidelity.of([item], name), fidelity.mean(item, name)
+        if said is not None and (own is None or not abs(own - said.value) <= SCORES_MATCH * max(own, 1e-3)):
+            found = _shown(math.nan if own is None else own)
+            return f"{name} is {said.value:.6g} in the record but {found} by its samples"
     return None if item.metrics else "no metric was recorded"
 
 

@@ -69,6 +69,12 @@ def of(members: Sequence[Record], name: str) -> Interval | None:
     return interval([array for array in arrays if array is not None]) if _all(arrays) else None
 
 
+def mean(item: Record, name: str) -> float | None:
+    """Return what a record's samples say, None where it has none of them."""
+    array = item.scores.get(array_name(name))
+    return None if array is None or not len(array) else float(np.mean(array))
+
+
 def _all(arrays: Sequence[Array | None]) -> bool:
     return bool(arrays) and all(array is not None and len(array) for array in arrays)
 
@@ -82,6 +88,7 @@ def as_metric(members: Sequence[Record], name: str) -> list[Record]:
         dataclasses.replace(
             item,
             metrics={name: {"value": float(np.mean(array)), "aggregate": "mean", "higher_is_better": False}},
+            measured={},
             scores={name: array, **{key: item.scores[key] for key in ("doc_id",) if key in item.scores}},
         )
         for item, array in zip(members, arrays, strict=True)

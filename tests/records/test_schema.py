@@ -40,6 +40,7 @@ def made(method="prune80", wrong=9):
         "memory": {"dense": 1000, "ratio": 0.9},
         "fidelity": {"flips": {"value": 0.1, "low": 0.05, "high": 0.2}},
     }  # fmt: skip
+    item.scores["fidelity flips"] = np.arange(40) % 10 == 0
     item.fitted = {"heads50:l1": {"scores_": {"encoder 0": [0.1, 0.2]}, "alive_": {"encoder 0": [1, 0]}}}
     item.settings |= {"calibration": None, "seed": 0, "device": "cpu", "measure": True, "notes": ["x"],
                       "trust_remote_code": False, "batch_tokens": None}  # fmt: skip

@@ -336,3 +336,16 @@ def test_a_perplexity_that_explodes_is_told_to_its_size(ends, text):
     middle, low, high = ends
     row = Row("m", "t", "x", scale="log", difference=middle, low=low, high=high)
     assert row.interval == text and row.half_width > 0
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda item: item.measured["fidelity"]["flips"].update(value=0.001), "flips is 0.001 in the record but"),
+    (lambda item: item.scores.pop("fidelity flips"), "flips is 0.03 in the record but not defined by its"),
+])  # fmt: skip
+def test_what_a_record_says_of_answers_is_held_against_its_samples(change, words):
+    item = faithful(record("prune80", acc=right(100, 9)), flips=right(100, 3) != 1)
+    items = [record("dense", acc=right(100, 8)), item]
+    assert [row.status for row in rows(items)] == ["measured"] * 2
+    change(item)
+    (row,) = [row for row in rows(items) if row.method == "prune80"]
+    assert row.status == "failed" and words in row.error
