@@ -17,21 +17,23 @@ def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
 
     Of the settings `limit` keeps the first documents, `seed` draws the calibration samples, `include_path` is
     a folder with more tasks, `calibration` is DATASET:SPLIT or DATASET:CONFIGURATION:SPLIT instead of the
-    task's own split, `max_length` the tokens that a classifier's longer texts are cut to. Raises UserError
+    task's own split, `max_length` the tokens that a classifier's longer texts are cut to and a
+    language model reads at a time. Raises UserError
     for an unknown task and data that cannot be had, Misfit for a head for another task.
     """
     found = kind(checkpoint.config())
     file = tasks.find(task, settings.include_path, found)
-    if settings.max_length is not None and file.head not in (None, "classification"):
+    causal = file.head == "causal-lm" and found == "causal"
+    if settings.max_length is not None and file.head not in (None, "classification") and not causal:
         raise checks.not_cut(file)
-    if settings.prompting.given() and not (file.head == "causal-lm" and found == "causal"):
+    if settings.prompting.given() and not causal:
         raise checks.not_prompted(file, settings.prompting)
-    if settings.calibration_tokens and not (file.head == "causal-lm" and found == "causal"):
+    if settings.calibration_tokens and not causal:
         raise checks.no_tokens(file)
-    if file.head == "causal-lm" and found == "causal":
-        from attnbench.backends.causal import prepared as causal
+    if causal:
+        from attnbench.backends.causal import prepared
 
-        return causal.prepare(file, checkpoint, settings)
+        return prepared.prepare(file, checkpoint, settings)
     if file.head == "seq2seq" and found == "seq2seq":
         from attnbench.backends.translation import prepared as translation
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from attnbench.boards import board
 from attnbench.errors import UserError
+from attnbench.inputs import prompting
 from attnbench.methods import spec
 from attnbench.methods.protocol import overridden
 from attnbench.records import provenance, record
@@ -187,7 +188,8 @@ def _of_suite(item: Record, suite: Suite, cells: dict[board.Cell, Part]) -> Iter
     if part is None:
         yield f"is no cell of {suite.path.name}"
     elif "limit" in item.settings:
-        wanted = {"limit": part.limit, "calibration": suite.calibration}
+        wanted = {"limit": part.limit, "calibration": suite.calibration, "max_length": part.max_length}
+        wanted |= dict.fromkeys(prompting.NAMES) | part.prompting.given()
         for key, value in wanted.items():
             if item.settings.get(key) != value:
                 yield f"measured with {key} {item.settings.get(key)}, {suite.path.name} says {value}"

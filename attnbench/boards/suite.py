@@ -25,14 +25,15 @@ MANY = 1000  # repeats, each a cell a method
 LARGEST = 1 << 20  # bytes of a file
 TEXTS = ("title", "about", "calibration")
 LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
-PART = ("models", "tasks", "limit", *prompting.NAMES)
+PART = ("models", "tasks", "limit", "max_length", *prompting.NAMES)
 
 
 @dataclass(frozen=True)
 class Part:
     """Models on tasks, all with the first `limit` samples; no tasks are those that a model names itself.
 
-    `methods` are measured here beside the suite's. `prompting` says how lm-eval's tasks become prompts.
+    `methods` are measured here beside the suite's. `prompting` says how lm-eval's tasks become prompts,
+    `max_length` of how many tokens a text or window is at most.
     """
 
     models: tuple[str, ...]
@@ -40,6 +41,7 @@ class Part:
     limit: int | None = None
     methods: tuple[str, ...] = ()
     prompting: Prompting = field(default_factory=Prompting)
+    max_length: int | None = None
 
     def columns(self) -> Iterator[tuple[str, str]]:
         """Yield (model, task) by the names that records have."""
@@ -78,6 +80,7 @@ class Suite:
         """Return what a part asks of a run, with the suite's settings unless others are given."""
         own = {
             "limit": part.limit,
+            "max_length": part.max_length,
             "seed": self.seed,
             "calibration": self.calibration,
             "measure": self.measure,
@@ -177,9 +180,11 @@ def _part(where: str, body: Any) -> Part:
         prompts = Prompting(**{key: body[key] for key in prompting.NAMES if key in body})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    part = Part(names, tasks_, body.get("limit"), methods, prompts)
-    if part.limit is not None and (type(part.limit) is not int or not 1 <= part.limit <= sys.maxsize):
-        raise UserError(f"{where}: limit = {part.limit!r} is not a number of samples")
+    part = Part(names, tasks_, body.get("limit"), methods, prompts, body.get("max_length"))
+    for key, unit in (("limit", "samples"), ("max_length", "tokens")):
+        number = getattr(part, key)
+        if number is not None and (type(number) is not int or not 1 <= number <= sys.maxsize):
+            raise UserError(f"{where}: {key} = {number!r} is not a number of {unit}")
     for name in names:
         try:
             label = shown(name)

@@ -99,7 +99,10 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 def add_max_length(parser: argparse.ArgumentParser) -> None:
     """Declare --max-length."""
     parser.add_argument(
-        "--max-length", type=positive, metavar="N", help="cut a classifier's longer texts to N tokens"
+        "--max-length",
+        type=positive,
+        metavar="N",
+        help="cut a classifier's longer texts to N tokens; a language model reads windows of N",
     )
 
 

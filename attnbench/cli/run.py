@@ -236,7 +236,7 @@ def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite
     for name in (*own, "calibration_samples", "calibration_tokens", *NAMES):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
-            told = {"dtype": "its own, float32,", "max_length": "whole texts"}.get(name, "its own")
+            told = {"dtype": "its own, float32,", "max_length": "its own"}.get(name, "its own")
             also = " unless --records keeps the trial apart" if trial else ""
             change = "" if name in ("dtype", "max_length") else f" Change {options.suites[0]}."
             raise UserError(f"--{name.replace('_', '-')}: a suite holds {told}{also}.{change}")

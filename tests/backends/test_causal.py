@@ -46,13 +46,13 @@ def _prepare(folder, checkpoint, name="made", **options):
     return lm_eval.prepare(name, checkpoint, Settings(include_path=folder, **options))
 
 
-def _by_hflm(folder, checkpoint, limit=None):
+def _by_hflm(folder, checkpoint, limit=None, max_length=None):
     """Evaluate by lm-eval alone, one input at a time. Returns its metrics and the responses by document."""
     lm = HFLM(
         pretrained=checkpoint.load("causal-lm"),
         tokenizer=checkpoint.tokenizer(),
         batch_size=1,
-        max_length=None,
+        max_length=max_length,
     )
     loaded = TaskManager(include_defaults=False).load([str(Path(folder) / "made.yaml")])
     found = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
@@ -201,6 +201,20 @@ def test_windows_score_every_token_once(checkpoint, task):
         assert [token for row in windows for token in row.targets] == tokens
         assert all(len(row.ids) <= 16 for row in windows)
     assert any(len(rows) > 2 for rows in prepared._lm.inputs.rows(prepared.task.instances))
+
+
+@pytest.mark.parametrize("form", ["pages", "last"])
+def test_a_length_is_that_of_lm_evals_own_model(form, checkpoint, task):
+    folder, chosen = task(form), checkpoint("llama")
+    whole, prepared = _prepare(folder, chosen), _prepare(folder, chosen, max_length=6)
+    assert prepared._lm.inputs.rows(prepared.task.instances) != whole._lm.inputs.rows(whole.task.instances)
+    found = prepared.evaluate(chosen.load(prepared.head), batch_size=5)
+    metrics, _ = _by_hflm(folder, chosen, max_length=6)
+    for name, metric in found.metrics.items():
+        close(metric["value"], metrics[f"{name},none"], layers=2)
+    for wrong in (1, 4096):
+        with pytest.raises(UserError, match=f"--max-length {wrong}: the model takes 2 to .* tokens"):
+            _prepare(folder, chosen, max_length=wrong)
 
 
 # a group

@@ -561,7 +561,7 @@ def test_a_suite_holds_whole_texts(tmp_path, capsys):
     text = "title = 't'\nmethods = ['prune80']\n[[part]]\nmodels = ['pocket-bert']\n"
     (tmp_path / "s.toml").write_text(text)
     assert main(["run", str(tmp_path / "s.toml"), "--max-length", "9"]) == 2
-    assert "--max-length: a suite holds whole texts unless --records keeps" in capsys.readouterr().err
+    assert "--max-length: a suite holds its own unless --records keeps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--models", "--methods", "--tasks"])

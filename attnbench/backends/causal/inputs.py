@@ -29,12 +29,19 @@ class Row(NamedTuple):
 
 
 class Inputs:
-    """The inputs of every request seen so far. Raises UserError for a tokenizer that cannot begin a text."""
+    """The inputs of every request seen so far, each of at most `longest` tokens or the most it takes.
 
-    def __init__(self, config: Any, tokenizer: Any) -> None:
+    Raises UserError for a tokenizer that cannot begin a text, and where the model takes fewer tokens.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any, longest: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = int(config.get_text_config().vocab_size)
         self.longest = resolve_max_length(config, tokenizer)
+        if longest is not None:
+            if not 2 <= longest <= self.longest:
+                raise UserError(f"--max-length {longest}: the model takes 2 to {self.longest:,} tokens.")
+            self.longest = longest
         bos, eos, pad = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
         if bos is None and eos is None:
             raise UserError(

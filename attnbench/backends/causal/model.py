@@ -27,8 +27,8 @@ LOGITS = 1 << 28  # in one batch at most: 1 GB
 class CausalLM(HFLM):
     """A causal model whose tokenised requests are kept: methods come and go, they stay."""
 
-    def __init__(self, config: Any, tokenizer: Any) -> None:
-        self.inputs = Inputs(config, tokenizer)
+    def __init__(self, config: Any, tokenizer: Any, longest: int | None = None) -> None:
+        self.inputs = Inputs(config, tokenizer, longest)
         with _quiet():
             # what HFLM takes of a model before it is asked anything is its config and its device
             bare = SimpleNamespace(config=config, device=torch.device("cpu"))

@@ -41,7 +41,7 @@ class PreparedCausal:
     def __init__(self, file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> None:
         self.file = file
         self._checkpoint, self._settings = checkpoint, settings
-        self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer())
+        self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer(), settings.max_length)
         self.task = Stock(file, settings.limit, settings.prompting, self._lm)
         self._documents = self.task.documents()
         self.samples = len(self._documents)

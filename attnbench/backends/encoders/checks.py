@@ -21,7 +21,7 @@ def not_cut(file: tasks.TaskFile) -> UserError:
     """Build the error for a length that is asked of a task whose texts are not cut."""
     return UserError(
         f"--max-length cuts the texts of a classifier's task, which '{file.name}' is not: leave it out. A "
-        "likelihood's context is cut to fit by itself, a window's max_seq_length stands in its YAML."
+        "window's max_seq_length stands in the task's YAML."
     )
 
 
