@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST = {".json": 1 << 20, ".npz": 8 << 20}
 HASH = re.compile(r"[0-9a-f]{64}")
+CALIBRATION = ("calibration", "calibration_samples", "calibration_tokens")
 PRIVATE = re.compile(r"(?:^|[\s='\"])(?:/|~|[A-Za-z]:\\)")  # the beginning of a path of one machine
 
 
@@ -188,7 +189,8 @@ def _of_suite(item: Record, suite: Suite, cells: dict[board.Cell, Part]) -> Iter
     if part is None:
         yield f"is no cell of {suite.path.name}"
     elif "limit" in item.settings:
-        wanted = {"limit": part.limit, "calibration": suite.calibration, "max_length": part.max_length}
+        wanted = {"limit": part.limit, "max_length": part.max_length}
+        wanted |= {key: getattr(suite, key) for key in CALIBRATION}
         wanted |= dict.fromkeys(prompting.NAMES) | part.prompting.given()
         for key, value in wanted.items():
             if item.settings.get(key) != value:

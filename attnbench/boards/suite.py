@@ -24,7 +24,11 @@ REPEATS = 5
 MANY = 1000  # repeats, each a cell a method
 LARGEST = 1 << 20  # bytes of a file
 TEXTS = ("title", "about", "calibration")
-LISTS, NUMBERS, FLAGS = ("methods", "claims", "sweeps"), ("repeats", "seed", "margin"), ("measure",)
+LISTS, FLAGS = ("methods", "claims", "sweeps"), ("measure",)
+NUMBERS = {  # least and most
+    "repeats": (1, MANY), "seed": (0, SEEDS - 1), "margin": (0, 1e9),
+    "calibration_samples": (1, sys.maxsize), "calibration_tokens": (1, sys.maxsize),
+}  # fmt: skip
 PART = ("models", "tasks", "limit", "max_length", *prompting.NAMES)
 
 
@@ -61,6 +65,8 @@ class Suite:
     claims: tuple[str, ...] = ()
     about: str = ""
     calibration: str | None = None
+    calibration_samples: int | None = None
+    calibration_tokens: int | None = None
     repeats: int = REPEATS
     seed: int = 0
     margin: float = 0.01
@@ -83,6 +89,8 @@ class Suite:
             "max_length": part.max_length,
             "seed": self.seed,
             "calibration": self.calibration,
+            "calibration_samples": self.calibration_samples,
+            "calibration_tokens": self.calibration_tokens,
             "measure": self.measure,
         }
         own |= part.prompting.given()
@@ -144,10 +152,9 @@ def load(path: str | Path) -> Suite:
     body["methods"] = _methods(where, body["methods"])
     if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
-    for key, kind, most in (("repeats", int, MANY), ("seed", int, SEEDS - 1), ("margin", float, 1e9)):
+    for key, (least, most) in NUMBERS.items():
         value = body.get(key, 1)
-        right = type(value) in (int, kind) and (key == "repeats") <= value <= most
-        if not right:
+        if type(value) not in (int, type(most)) or not least <= value <= most:
             raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
     found = tuple(_part(where, part) for part in parts)
     suite = Suite(path=path, parts=found, **{"title": path.stem, **body})

@@ -65,6 +65,17 @@ def test_parts_have_their_own_limit_and_models_their_own_tasks(tmp_path):
     ]
 
 
+def test_lengths_and_calibration_reach_a_run_as_its_options_would(tmp_path):
+    text = SMALL + "max_length = 64\ncalibration_samples = 9\ncalibration_tokens = 900\n"
+    found = suite.load(write(tmp_path, text))
+    settings = found.request(found.parts[0]).settings
+    assert (settings.max_length, settings.calibration_samples, settings.calibration_tokens) == (64, 9, 900)
+    for key in ("max_length", "calibration_samples", "calibration_tokens"):
+        for value in ("0", "1.5", "true", "'9'"):
+            with pytest.raises(UserError, match=f"{key} = .* is not a number"):
+                suite.load(write(tmp_path, f"{SMALL}{key} = {value}\n"))
+
+
 OWN = """
 methods = ["prune80"]
 claims = ["prune80 > heads50:gradient:on=cross"]
