@@ -66,6 +66,8 @@ class Row:
     latency_low: float | None = None  # of its 95 % interval; of several seeds the lowest and highest
     latency_high: float | None = None
     memory: float | None = None
+    cache: float | None = None  # share of a prompt's tokens that are kept
+    kv: float | None = None  # bits kept of a prompt's keys and values, over 16 bits a value
     control_of: str | None = None
     flips: float | None = None  # shares of samples and nats, each with its 95 % interval: see fidelity
     flips_low: float | None = None
@@ -192,7 +194,7 @@ MEASURED = {
     "sparsity": "sparsity", "nominal": "nominal", "bits": "bits", "entropy": "entropy", "heads": "heads",
     "divergence": "divergence", "flops_simulated": "flops simulated", "flops_realised": "flops realised",
     "latency": "latency ratio", "latency_low": "latency low", "latency_high": "latency high",
-    "memory": "memory ratio",
+    "memory": "memory ratio", "cache": "cache", "kv": "kv",
 }  # fmt: skip
 
 

@@ -52,6 +52,20 @@ def by_name(items):
     return {each.name: each for each in points.pictures(board.build(items))}
 
 
+def test_a_cache_is_drawn_against_what_is_kept_of_it():
+    items = [record("dense", acc=right(100, 8)), record("uniform", acc=right(100, 48))]
+    for method, kv, wrong in (("evict25:h2o", 0.75, 9), ("evict50:h2o", 0.5, 12), ("kvint4", 0.31, 20)):
+        items.append(record(method, acc=right(100, wrong)))
+        items[-1].measured = {"cache": kv, "kv": kv}
+    found = by_name(items)
+    assert list(found) == ["kept-kv", "score-kv"]
+    drawn = {name: [(p.method, p.x, p.front) for p in each.panels[0].points] for name, each in found.items()}
+    assert drawn["kept-kv"] == [
+        ("evict25:h2o", 0.75, True), ("evict50:h2o", 0.5, True), ("kvint4", 0.31, True),
+    ]  # fmt: skip
+    assert [method for method, *_ in drawn["score-kv"]] == ["evict25:h2o", "evict50:h2o"]
+
+
 def test_points_are_on_the_pictures_they_belong_to():
     found = by_name(sweep())
     assert list(found) == ["kept-sparsity", "kept-bits", "score-sparsity", "score-bits", "score-heads"]

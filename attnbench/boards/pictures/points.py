@@ -103,6 +103,10 @@ def _heads(row: Row) -> float | None:
     return row.heads if row.heads is not None and row.heads < 1 else None
 
 
+def _kv(row: Row) -> float | None:
+    return row.kv
+
+
 def _latency(row: Row) -> float | None:
     return row.latency
 
@@ -115,6 +119,7 @@ X: dict[str, tuple[Callable[[Row], float | None], str, bool]] = {
     "sparsity": (_sparsity, "sparsity: share of attention values that are zero", True),
     "bits": (_bits, "bits: log2 of the levels that attention takes", False),
     "heads": (_heads, "heads kept", False),
+    "kv": (_kv, "kv: bits kept of a prompt's keys and values, over 16 bits a value", False),
     "latency": (_latency, "latency as realised, over dense SDPA's, with interval", False),
     "amount": (_amount, "amount of the first method", False),
 }
@@ -124,6 +129,8 @@ TITLES = {
     ("kept", "bits"): "What survives of what attention adds, against bits",
     ("score", "sparsity"): "Score against sparsity",
     ("score", "bits"): "Score against bits",
+    ("kept", "kv"): "What survives of what attention adds, against what is kept of the cache",
+    ("score", "kv"): "Score against what is kept of the cache",
     ("kept", "latency"): "What survives of what attention adds, against latency",
     ("score", "heads"): "Score against heads kept",
     ("score", "amount"): "Score against the amount, alone and with what follows",
