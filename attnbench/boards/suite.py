@@ -24,7 +24,7 @@ REPEATS = 5
 MANY = 1000  # repeats, each a cell a method
 LARGEST = 1 << 20  # bytes of a file
 TEXTS = ("title", "about", "calibration")
-LISTS, FLAGS = ("methods", "claims", "sweeps"), ("measure",)
+LISTS, FLAGS = ("methods", "claims", "sweeps", "floor"), ("measure",)
 NUMBERS = {  # least and most
     "repeats": (1, MANY), "seed": (0, SEEDS - 1), "margin": (0, 1e9),
     "calibration_samples": (1, sys.maxsize), "calibration_tokens": (1, sys.maxsize),
@@ -72,6 +72,7 @@ class Suite:
     margin: float = 0.01
     measure: bool = False
     sweeps: tuple[str, ...] = ()
+    floor: tuple[str, ...] = ()  # canonical specs whose cells are measured twice
 
     @property
     def name(self) -> str:
@@ -92,6 +93,7 @@ class Suite:
             "calibration_samples": self.calibration_samples,
             "calibration_tokens": self.calibration_tokens,
             "measure": self.measure,
+            "floor": self.floor,
         }
         own |= part.prompting.given()
         given = {key: value for key, value in settings.items() if value is not None}
@@ -156,6 +158,9 @@ def load(path: str | Path) -> Suite:
         value = body.get(key, 1)
         if type(value) not in (int, type(most)) or not least <= value <= most:
             raise UserError(f"{where}: {key} = {value!r} is not a number that fits")
+    body["floor"] = tuple(
+        text for each in _methods(where, body["floor"]) for text in plan.seeded(each, 1, body.get("seed", 0))
+    )
     found = tuple(_part(where, part) for part in parts)
     suite = Suite(path=path, parts=found, **{"title": path.stem, **body})
     columns = [column for part in suite.parts for column in part.columns()]
@@ -166,6 +171,9 @@ def load(path: str | Path) -> Suite:
     for sweep in suite.sweeps:
         if sweep not in sweeps:
             raise unknown("sweep", sweep, sweeps, f"{where}: sweeps are its methods without their amounts.")
+    for method in suite.floor:
+        if method not in suite.specs():
+            raise unknown("method", method, suite.specs(), f"{where}: floor names methods of the suite.")
     try:
         by_column = {column: suite.names(part) for part in suite.parts for column in part.columns()}
         claims.check(suite.claims, suite.names(), by_column)

@@ -33,6 +33,7 @@ class Settings:
     calibration_samples: int | None = None  # instead of as many as the task says
     calibration_tokens: int | None = None  # at most, of a language model's texts
     prompting: Prompting = field(default_factory=Prompting)  # of lm-eval's own tasks
+    floor: tuple[str, ...] = ()  # canonical specs whose cells are measured twice
 
     def __post_init__(self) -> None:
         check_whole("seed", self.seed)
@@ -49,13 +50,15 @@ class Settings:
     @classmethod
     def of(cls, body: dict[str, Any]) -> Settings:
         """Return what `dataclasses.asdict` made a table of."""
-        return cls(**{**body, "prompting": Prompting(**body.get("prompting", {}))})
+        floor = tuple(body.get("floor", ()))
+        return cls(**{**body, "floor": floor, "prompting": Prompting(**body.get("prompting", {}))})
 
     def recorded(self) -> dict[str, Any]:
         """Return what a record keeps: of a file its name, and no folder of this machine."""
         kept = dataclasses.asdict(self)
         kept.pop("include_path")
         kept.pop("prompting")
+        kept.pop("floor")
         for name in WHERE_SET:
             if kept[name] is None:
                 kept.pop(name)  # as in records from before it could be set

@@ -15,7 +15,7 @@ from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fault, said
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
-from attnbench.matrix import answered
+from attnbench.matrix import answered, twice
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.console import Listener, beside_card
 from attnbench.matrix.ledger import Ledger
@@ -144,6 +144,7 @@ class Column:
         if self.absent is not None:
             return (old.status, old.error, old.settings) == (item.status, item.error, item.settings)
         unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
+        unmeasured |= self._twice(item) and old.status == "measured" and "floor" not in old.measured
         contested = any(method.name in registry().contested for method in methods)
         usable = self.ledger.settled(old) and not unmeasured and not contested
         return usable and provenance.holds(old.provenance, item.provenance)
@@ -183,7 +184,10 @@ class Column:
             item.seconds["fit"] = time.perf_counter() - started
             self._evaluate(item, model, methods)
 
-    def _outputs(self, model: Any, methods: Sequence[Method]) -> tuple[Any, Any]:
+    def _twice(self, item: Record) -> bool:
+        return item.cell["method"] in self.settings.floor
+
+    def _outputs(self, model: Any, methods: Sequence[Method], **serving: Any) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
         from attnbench.engine.serving.attention import apply
         from attnbench.measures.measure import SAMPLES
@@ -201,7 +205,8 @@ class Column:
                 if applied and not applied.expected and any(map(overridden, methods)):
                     raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
                 ids = self.dense.get(IDS) if methods else None
-                found = self.bench.prepared.evaluate(model, ids, progress=progress, **self.bench.serving)
+                serving = serving or self.bench.serving
+                found = self.bench.prepared.evaluate(model, ids, progress=progress, **serving)
             require_finite({name: metric["value"] for name, metric in found.metrics.items()})
             if applied and applied.strange():
                 raise ArithmeticError(applied.strange())
@@ -239,6 +244,10 @@ class Column:
         measured |= applied.cached() if applied else {}
         if self.settings.measure:
             measured |= self._costs.of(methods)
+        if self._twice(item):
+            measured["floor"] = twice.measured(
+                lambda **serving: self._outputs(model, methods, **serving)[0], found, self.bench.serving
+            )
         if faithful:
             measured["fidelity"] = fidelity.summary(faithful)
         require_finite(measured)

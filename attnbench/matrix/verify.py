@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -25,7 +26,7 @@ from attnbench.methods.fields import texts
 from attnbench.methods.protocol import Term, needs_fit
 from attnbench.records import provenance, record
 from attnbench.records.record import Record
-from attnbench.statistics import pairs
+from attnbench.statistics import floor, pairs
 from attnbench.statistics.aggregates import aggregate
 
 LARGEST_SHARE = 0.05
@@ -50,7 +51,8 @@ def verify(
 
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
-    flips few), and the checkpoint, the task, what was learned from and the sites reached are the same.
+    flips few) or, where records of the column were measured twice, twice the share that differed there
+    above that, and the checkpoint, the task, what was learned from and the sites reached are the same.
     `model`, `task` and `calibration` say where the files are that a record only knows by name, `files` which
     of those that its method names may be read: nothing that only a record names is opened or run. Raises
     UserError where one cannot be had, or holds other samples.
@@ -81,6 +83,7 @@ def verify(
         return told, old.status == new.status
     lines, stands = _differences(old, new)
     before, now = _first(old, new)
+    beside = _beside(Path(path))
     for metric in before.metrics:
         undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
         if any(undefined):
@@ -89,15 +92,24 @@ def verify(
             stands &= all(undefined)
             continue
         found = pairs.difference([now], [before], metric)
-        close = np.isclose(now.scores[metric], before.scores[metric], rtol=1e-3, atol=1e-6)
-        differ = int((~close).reshape(found.samples, -1).any(1).sum())
-        inside = found.low <= 0 <= found.high and differ <= LARGEST_SHARE * found.samples
+        differ = floor.differing(now.scores[metric], before.scores[metric])
+        most = LARGEST_SHARE + 2 * floor.share(beside, metric)
+        inside = found.low <= 0 <= found.high and differ <= most * found.samples
         lines.append(
             f"{name}: {metric} {found.a:.4f} now, {found.b:.4f} then, on the same {found.samples:,} samples: "
             f"{found.interval}, {differ} differ: {'agrees' if inside else 'DISAGREES'}"
         )
         stands &= inside
     return lines, stands
+
+
+def _beside(path: Path) -> list[Record]:
+    """Read the records of a record's column, passing over what is none."""
+    found = []
+    for each in sorted(path.parent.glob("*.json")):
+        with contextlib.suppress(ValueError):
+            found.append(record.read(each))
+    return found
 
 
 def _require_plugins(old: Record) -> None:

@@ -104,6 +104,10 @@ TABLE: Table = {
             "samples": COUNT, "tokens": COUNT,
         },
         "memory": {"dense": AMOUNT, "ratio": AMOUNT},
+        "floor": {
+            "batch_size": POSITIVE, "threads": POSITIVE, "samples": COUNT,
+            "metrics": {EACH: {"value": NUMBER.or_null().needed(), "moved": COUNT.needed()}},
+        },
     },
     "fitted": {EACH: ANY},
     "settings": {

@@ -13,7 +13,7 @@ from attnbench.errors import UserError
 from attnbench.methods import controls
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import fidelity, inference, receipts, same_samples
+from attnbench.statistics import fidelity, floor, inference, receipts, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
 from attnbench.statistics.row import LEVEL, Row
 
@@ -91,6 +91,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
             name: members for name, members in named.items() if all(metric in m.metrics for m in members)
         }
         for name, row in _compared(model, task, metric, having, margin).items():
+            row.floor = floor.largest(measured.values(), metric, row.scale)
             row.primary = not blocks[name]
             blocks[name].append(row)
     good = controls.beside(sorted((block for block in blocks.values() if block), key=_order))

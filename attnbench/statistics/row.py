@@ -78,6 +78,7 @@ class Row:
     kl: float | None = None
     kl_low: float | None = None
     kl_high: float | None = None
+    floor: float | None = None  # what rounding alone moves the score by, on the scale that is compared
     check: str | None = None  # "failed" or "unchecked", of a method's code by `attnbench check`
 
     def with_costs(self, members: Sequence[Record]) -> Row:
@@ -108,16 +109,21 @@ class Row:
     @property
     def worse(self) -> bool:
         """Tell whether the interval lies wholly on the harmful side of zero."""
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.below_floor:
             return False
         return self.high < 0 if self.higher_is_better else self.low > 0
 
     @property
     def better(self) -> bool:
         """Tell whether the interval lies wholly on the good side of zero."""
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.below_floor:
             return False
         return self.low > 0 if self.higher_is_better else self.high < 0
+
+    @property
+    def below_floor(self) -> bool:
+        """Tell whether the difference is no larger than what rounding alone makes of the column's scores."""
+        return self.floor is not None and self.difference is not None and abs(self.difference) <= self.floor
 
     @property
     def least_gain(self) -> float:
@@ -127,7 +133,7 @@ class Row:
     @property
     def suspicious(self) -> bool:
         """Tell whether it is better than dense beyond chance, corrected over the table: few changes are."""
-        return self.p_better is not None and self.p_better <= LEVEL
+        return self.p_better is not None and self.p_better <= LEVEL and not self.below_floor
 
     @property
     def within(self) -> bool:

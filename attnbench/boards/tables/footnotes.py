@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench.boards.tables import floors
 from attnbench.boards.tables.legend import legend, margins
 from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
@@ -91,6 +92,7 @@ def footnotes(
     return [
         *legend(rows, hidden),
         *_resolution(rows, show),
+        *floors.told(rows, records, show),
         *_exceptions(rows, records, show),
         *_setting(records, show),
     ]
