@@ -111,9 +111,10 @@ class _Weights:
             found = models.find(names.placed(model) or model, task)
         except (UserError, NotApplicable):  # a run will say it
             return
-        if found.source in ("pocket", "folder"):
+        if found.source in ("pocket", *names.OWN):
             self._checkpoint = found
-            self._latest = max((each.stat().st_mtime for each in Path(found.path).glob("*")), default=0.0)
+            files = [Path(found.path)] if found.source == "file" else [*Path(found.path).glob("*")]
+            self._latest = max((each.stat().st_mtime for each in files), default=0.0)
 
     def newer_than(self, file: str) -> dict[str, str]:
         """Return the fingerprint where the weights may have changed since a file was written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import hashlib
 import os
@@ -12,22 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
-from attnbench.inputs import adapters, hub, names, tasks, weights
-from attnbench.inputs.names import is_folder, label, pocket_families, tasks_of
+from attnbench.inputs import adapters, gguf_files, hub, names, tasks, weights
+from attnbench.inputs.names import is_place, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POCKET = names.POCKET
-HEADS = {
-    "classification": "AutoModelForSequenceClassification",
-    "qa": "AutoModelForQuestionAnswering",
-    "masked-lm": "AutoModelForMaskedLM",
-    "causal-lm": "AutoModelForCausalLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "body": "AutoModel",
-}
 SIDECAR = "attnbench.json"  # beside the weights of an export: which heads it does without
 WEIGHTS = {"safetensors": "*.safetensors", "bin": "pytorch_model*.bin"}  # the first there is is loaded
 BESIDE = (
@@ -45,9 +38,12 @@ FETCHED = (
 
 
 def check_folder(name: str) -> None:
-    """Raise UserError where a model is given as a folder and there is none."""
+    """Raise UserError where a model is given as a folder or a file and there is none."""
     own, place = names.named(name)
-    if is_folder(place) and not Path(place).expanduser().is_dir():
+    if gguf_files.is_gguf(place):
+        if not Path(place).expanduser().is_file():
+            raise UserError(f"model '{name}': no such file.{near_file(place, (gguf_files.ENDING,))}")
+    elif is_place(place) and not Path(place).expanduser().is_dir():
         several = " NAME=PATH is not parted at commas: give several words." if own and "," in place else ""
         raise UserError(
             f"model '{name}': no such folder.{near_file(place)}{several} Give one saved by `save_pretrained`."
@@ -60,12 +56,19 @@ class Checkpoint:
 
     name: str
     path: str
-    source: str  # pocket, published, hub or folder
+    source: str  # pocket, published, hub, folder or file
     trust_remote_code: bool = False
+
+    @functools.cached_property
+    def file(self) -> gguf_files.GgufFile | None:
+        """Return the GGUF file that it is, None for a folder. Raises UserError for what is no such file."""
+        return gguf_files.opened(self.path) if self.source == "file" else None
 
     @functools.cached_property
     def folder(self) -> str:
         """Return the local folder, downloading a Hub model first. Raises UserError where it cannot be had."""
+        if self.file is not None:
+            return self.file.folder
         if self.source in ("pocket", "folder"):
             if not any((Path(self.path) / name).is_file() for name in ("config.json", adapters.CONFIG)):
                 raise UserError(
@@ -103,6 +106,8 @@ class Checkpoint:
                 config.num_labels = outputs
             return config
         with self.readable():
+            if self.file is not None:
+                return copy.deepcopy(self.file.config)
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -110,19 +115,22 @@ class Checkpoint:
 
         if self.base is not self and not any(Path(self.folder).glob("tokenizer*")):
             return self.base.tokenizer()
+        packed = {} if self.file is None else {"gguf_file": gguf_files.NAME}
         with self.readable():
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.folder, trust_remote_code=self.trust_remote_code, **packed
+            )
         if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
             # without its files transformers makes one that knows its special tokens and nothing else
             raise UserError(f"model '{self.path}' cannot be read: it has no tokenizer beside its weights.")
         return tokenizer
 
     def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
-        """Load the weights with one of HEADS, an adapter merged into them, in eval mode.
+        """Load the weights with one of `weights.HEADS`, an adapter merged into them, in eval mode.
 
         Raises Misfit where that head is missing.
         """
-        model, missing, others = weights.read(self, HEADS[head], dtype)
+        model, missing, others = weights.read(self, head, dtype)
         if others:
             reason = weights.misshapen(Path(self.base.folder), others)
             raise UserError(f"model '{self.path}' cannot be read: {reason}")
@@ -138,8 +146,10 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Hash the config and the weights that are loaded: sha256 over the files' contents.
 
-        Of an adapter also what it says of itself and what it changes.
+        Of an adapter also what it says of itself and what it changes; of a GGUF file that of the file.
         """
+        if self.file is not None:
+            return self.file.fingerprint
         own = self._hash_of("config.json", SIDECAR, WEIGHTS[self.weight_format])
         if self.adapter is None:
             return own
@@ -165,6 +175,8 @@ class Checkpoint:
 
     @functools.cached_property
     def weight_format(self) -> str:
+        if self.file is not None:
+            return self.file.weight_format
         if self.base is not self:
             return self.base.weight_format
         return "safetensors" if any(name.endswith(".safetensors") for name in self._own_weights) else "bin"
@@ -216,9 +228,10 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
                 f"{name} has published checkpoints for {', '.join(known)}, not for {tasks.shown(task)}"
             )
         return Checkpoint(name, found[0], "published", trust_remote_code)
-    if is_folder(name):
+    if is_place(name):
         check_folder(given)
-        return Checkpoint(shown, os.path.expanduser(name), "folder", trust_remote_code)
+        kind = "file" if gguf_files.is_gguf(name) else "folder"
+        return Checkpoint(shown, os.path.expanduser(name), kind, trust_remote_code)
     return Checkpoint(shown, name, "hub", trust_remote_code)
 
 

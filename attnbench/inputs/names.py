@@ -9,12 +9,14 @@ import re
 from pathlib import Path
 
 from attnbench.errors import UserError, unknown
+from attnbench.inputs.gguf_files import ENDING, is_gguf
 from attnbench.inputs.published import PUBLISHED
 
 PLACES = "ATTNBENCH_MODELS"  # a folder with models that suites and records name by folder name
 POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NAMED = re.compile(r"([\w.-]+)=(.+)")
+OWN = ("folder", "file")  # what a checkpoint of the user's own is, which no record says the place of
 
 
 @functools.cache
@@ -30,8 +32,8 @@ def pocket_families() -> dict[str, dict[str, Path]]:
 def label(name: str) -> str:
     """Return the name a model has in tables and records: bert is pocket-bert, a folder is its last part.
 
-    NAME=./FOLDER is NAME. Raises UserError for a name that is none, and for a folder whose last part is the
-    name of another model.
+    FILE.gguf is FILE, NAME=./FOLDER is NAME. Raises UserError for a name that is none, and for a folder whose
+    last part is the name of another model.
     """
     own, where = named(name)
     if own is not None:
@@ -41,11 +43,12 @@ def label(name: str) -> str:
         return f"pocket-{short}"
     if name in PUBLISHED:
         return name
-    if is_folder(name):
+    if is_place(name):
         last = Path(name).expanduser().resolve().name
+        last, what = (last[: -len(ENDING)], "file") if is_gguf(last) else (last, "folder")
         if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
             raise UserError(
-                f"model '{name}': records would take '{last}' for a model of ours. Rename the folder, "
+                f"model '{name}': records would take '{last}' for a model of ours. Rename the {what}, "
                 f"or give it a name: OTHER={name}"
             )
         return last
@@ -67,20 +70,26 @@ def label(name: str) -> str:
 
 def named(text: str) -> tuple[str | None, str]:
     """Part NAME=PLACE into the name that records are to have and the place; without one it is all place."""
-    found = None if is_folder(text) else NAMED.fullmatch(text)
+    found = None if _begins_as_path(text) else NAMED.fullmatch(text)
     return (found[1], found[2]) if found else (None, text)
 
 
 def _own(name: str, place: str) -> str:
     if name.startswith("pocket-") or name in (*pocket_families(), *PUBLISHED):
         raise UserError(f"model '{name}={place}': '{name}' is a model of ours. Give it another name.")
-    if not (is_folder(place) or HUB_ID.fullmatch(place)):
-        raise UserError(f"model '{name}={place}': a name is for a folder or a Hub id: {name}=./FOLDER")
+    if not (is_place(place) or HUB_ID.fullmatch(place)):
+        raise UserError(
+            f"model '{name}={place}': a name is for a folder, a GGUF file or a Hub id: {name}=./FOLDER"
+        )
     return name
 
 
-def is_folder(name: str) -> bool:
-    """Tell whether a model is given as a folder, which is by how its name begins."""
+def is_place(name: str) -> bool:
+    """Tell whether a model is given as a folder, by how its name begins, or as a file, by how it ends."""
+    return _begins_as_path(name) or is_gguf(name)
+
+
+def _begins_as_path(name: str) -> bool:
     return name.startswith((".", "/", "~"))
 
 
@@ -91,7 +100,9 @@ def tasks_of(name: str) -> list[str]:
 
 
 def placed(name: str) -> str | None:
-    """Return the path of a model that is named by its folder alone, where PLACES has it."""
+    """Return the path of a model that is named by its folder, or GGUF file, alone, where PLACES has it."""
     base = os.environ.get(PLACES)
-    there = base and (Path(base) / name / "config.json").is_file()
-    return str(Path(base, name).absolute()) if base and there else None
+    if base and (Path(base) / name / "config.json").is_file():
+        return str(Path(base, name).absolute())
+    file = Path(base or "", name + ENDING)
+    return str(file.absolute()) if base and file.is_file() else None

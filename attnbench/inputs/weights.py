@@ -6,25 +6,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "qa": "AutoModelForQuestionAnswering",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "body": "AutoModel",
+}
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # of a weight: the file's, the config's
 NOWHERE = "no adapter"  # a folder that is not there
 SHOWN = 6
 
 
-def read(checkpoint: Any, factory: str, dtype: str, config: Any = None) -> tuple[Any, set[str], Shapes]:
+def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[Any, set[str], Shapes]:
     """Return the model, the weights that were not found, and those of another shape than its config says.
 
-    `factory` is transformers' AutoModelFor...; an adapter is merged into the weights. Raises UserError.
+    `head` is one of HEADS; an adapter is merged into the weights. Raises UserError.
     """
     import torch
     import transformers
 
     base, adapter = checkpoint.base, checkpoint.adapter
     if base is not checkpoint:
-        model, missing, others = read(base, factory, dtype, config or checkpoint.config())
+        model, missing, others = read(base, head, dtype, config or checkpoint.config())
     else:
+        options = {} if config is None else {"config": config}
         with checkpoint.readable():
-            model, report = getattr(transformers, factory).from_pretrained(
+            if checkpoint.file is not None:
+                options = checkpoint.file.options()
+            model, report = getattr(transformers, HEADS[head]).from_pretrained(
                 checkpoint.folder,
                 dtype=getattr(torch, dtype),
                 attn_implementation="sdpa" if _has_sdpa(config or checkpoint.config()) else "eager",
@@ -33,8 +44,10 @@ def read(checkpoint: Any, factory: str, dtype: str, config: Any = None) -> tuple
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the caller names them
                 adapter_kwargs={"subfolder": NOWHERE},  # where peft is, transformers would load it unmerged
-                **({} if config is None else {"config": config}),
+                **options,
             )
+        if checkpoint.file is not None:
+            checkpoint.file.require_all(model)
         missing = set(report["missing_keys"])
         others = {name: (tuple(found), tuple(wanted)) for name, found, wanted in report["mismatched_keys"]}
     if adapter is not None:
@@ -46,7 +59,8 @@ def read(checkpoint: Any, factory: str, dtype: str, config: Any = None) -> tuple
 
 def misshapen(folder: Path, others: Shapes) -> str:
     """Say why a weight is of another shape than the config says, and the way on."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = folder / "config.json"
+    config = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
     pruned = config.get("pruned_heads") or {}
     heads = [f"off={layer}.{head}" for layer, gone in pruned.items() for head in gone]
     if heads:
@@ -57,7 +71,7 @@ def misshapen(folder: Path, others: Shapes) -> str:
         )
     name = min(others)
     found, wanted = others[name]
-    return f"{name} is of shape {found} in its weights, {wanted} by its config.json"
+    return f"{name} is of shape {found} in its weights, {wanted} by its config"
 
 
 def _has_sdpa(config: Any) -> bool:

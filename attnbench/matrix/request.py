@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
-from attnbench.inputs.names import is_folder, named
+from attnbench.inputs.names import is_place, named
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings, check_whole
 from attnbench.methods.expand import expand
@@ -75,7 +75,7 @@ def split_models(values: Names) -> tuple[str, ...]:
     found: list[str] = []
     words = ([values] if values else []) if isinstance(values, str) else list(values)
     for word in map(str.strip, words):
-        if "," in word and is_folder(word) and Path(word).expanduser().exists():
+        if "," in word and is_place(word) and Path(word).expanduser().exists():
             raise UserError(
                 f"model '{word}': commas part names, and a folder here has one in its own: write NAME={word}"
             )

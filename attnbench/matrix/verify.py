@@ -15,6 +15,7 @@ import numpy as np
 
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import names, tasks
+from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
@@ -144,13 +145,15 @@ def require_named(old: Record, path: str | Path, given: Sequence[str]) -> None:
 def model_of(old: Record) -> str:
     """Return a record's model as a run takes it. Raises UserError for a folder, which no record names."""
     name, source = old.cell["model"], old.provenance.get("source")
-    if source != "folder" and not names.is_folder(name):
+    if source not in names.OWN and not names.is_place(name):
         own = str(old.provenance.get("model"))  # of a Hub model that the run gave another name
         return f"{name}={own}" if source == "hub" and own != name and names.HUB_ID.fullmatch(own) else name
     if "/" not in name and (there := names.placed(name)):
         return there
+    ending = ENDING if source == "file" else ""
     raise UserError(
-        f"model '{name}' was a folder: say where it is: --model PATH/{name}, or {names.PLACES}=PATH."
+        f"model '{name}' was a {source or 'folder'}: say where it is: --model PATH/{name}{ending}, or "
+        f"{names.PLACES}=PATH."
     )
 
 

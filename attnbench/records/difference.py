@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attnbench.inputs.names import OWN
 from attnbench.records.provenance import CHANGES_NUMBERS, CHANGES_WHERE_SET, COMPANIONS, FILE, holds
 from attnbench.records.record import Record
 
@@ -94,7 +95,7 @@ def _differ(old: Record, new: Record, name: str) -> bool:
 def same_place(old: Record, new: Record, name: str) -> bool | None:
     """Tell whether both have a thing from one place, None where an older record does not say."""
     then, now = old.provenance, new.provenance
-    if name == "checkpoint" and "folder" not in (then.get("source"), now.get("source")):
+    if name == "checkpoint" and not {then.get("source"), now.get("source")} & {*OWN}:
         return (then.get("source"), then.get("model")) == (now.get("source"), now.get("model"))
     if "places" not in then:
         return None

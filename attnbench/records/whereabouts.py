@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnbench.inputs import tasks
+from attnbench.inputs import names, tasks
 
 if TYPE_CHECKING:
     from attnbench.inputs.models import Checkpoint
@@ -37,7 +37,7 @@ def _machine() -> str:
 
 def of(checkpoint: Checkpoint, task: str, settings: Settings) -> dict[str, str]:
     """Return the digests of what a cell has from the user's own places: checkpoint, task, calibration."""
-    found = {"checkpoint": checkpoint.path} if checkpoint.source == "folder" else {}
+    found = {"checkpoint": checkpoint.path} if checkpoint.source in names.OWN else {}
     file, folder = tasks.find(task, settings.include_path), settings.include_path
     within = folder is not None and Path(file.path).is_relative_to(Path(folder).expanduser())
     if within or tasks.is_own(task) or task.endswith(tasks.YAML):

@@ -52,8 +52,8 @@ class Opened:
             self.checkpoint = models.find(self.name, first, self.settings.trust_remote_code)
             digest = hash_of(self.texts)
             self.data, self.fingerprints = f"text-{digest[:8]}", {"dataset": digest}
-            folder = self.checkpoint.source == "folder"
-            self.places = {"checkpoint": whereabouts.digest(self.checkpoint.path)} if folder else {}
+            own = self.checkpoint.source in names.OWN
+            self.places = {"checkpoint": whereabouts.digest(self.checkpoint.path)} if own else {}
         else:
             self.checkpoint = self._bench.checkpoint
             self.data = tasks.find(self.task, self.settings.include_path).name

@@ -170,6 +170,14 @@ def test_a_part_that_peft_would_leave_out_is_named(folders):
         Checkpoint("tuned", str(folders / "tuned"), "folder").load("classification")
 
 
+@with_peft
+def test_an_adapter_of_a_wider_model_is_told_so(folders):
+    name = QUERY.format(0) + ".lora_A.weight"
+    _adapter(folders / "tuned", _held(folders / "tuned") | {name: torch.ones(RANK, 32)})
+    with pytest.raises(UserError, match=r"cannot be merged into '\./base': RuntimeError: .*size mismatch"):
+        Checkpoint("tuned", str(folders / "tuned"), "folder").load("classification")
+
+
 def test_an_adapter_without_its_weights_is_named(folders):
     (folders / "tuned" / "adapter_model.safetensors").unlink()
     with pytest.raises(UserError, match=r"without its weights, adapter_model\.safetensors"):

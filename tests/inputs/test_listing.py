@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from attnbench.cli.main import main
-from attnbench.inputs import listing, models, tasks
+from attnbench.inputs import listing, models, tasks, weights
 from attnbench.inputs.published import PUBLISHED
 
 BUNDLED = tasks.available()
@@ -27,7 +27,7 @@ def test_the_table_of_tasks_is_what_their_files_say():
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_bundled_task_says_what_it_is(name):
     task = BUNDLED[name]
-    assert task.head in models.HEADS and task.metrics and task.description and task.dataset
+    assert task.head in weights.HEADS and task.metrics and task.description and task.dataset
     assert set(task.metrics) <= set(listing.METRICS)
     if not name.startswith("pocket-"):
         assert task.licence and task.samples

@@ -15,6 +15,8 @@ from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
 from attnbench.boards.tables import footnotes, leaderboard
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
+from attnbench.inputs.gguf_files import ENDING
+from attnbench.inputs.names import OWN
 from attnbench.inputs.prompting import NAMES
 from attnbench.methods.families import name_without_seed
 from attnbench.records.inert import LONGEST, clean
@@ -83,8 +85,8 @@ def reproduce(body: dict[str, Any]) -> str:
     """Return the command that measures one record again."""
     cell, settings, source = body["cell"], body["settings"], body["provenance"]
     model = str(source.get("model", cell["model"]))
-    if source.get("source") == "folder":
-        model = f"PATH/{model}"
+    if source.get("source") in OWN:
+        model = f"PATH/{model}" + (ENDING if source["source"] == "file" else "")
     words = ["attnbench", "run", "--models", model, "--tasks", cell["task"], "--methods", cell["method"]]
     if settings.get("measure"):
         words.append("--measure")

@@ -62,7 +62,7 @@ def packed(
                 settings[name] = luggage.add(settings[name])
         own, place = names.named(cells[0].model)
         model = cells[0].model
-        if names.is_folder(place):
+        if names.is_place(place):
             luggage.there.append(os.path.abspath(os.path.expanduser(place)))
             model = f"{own}={luggage.there[-1]}" if own else luggage.there[-1]
         for text in _named(cells):
