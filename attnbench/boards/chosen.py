@@ -45,7 +45,7 @@ def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
     if given is not None and given != name:
         return given
     if there := names.placed(name):
-        return there
+        return there if names.label(there) == name else f"{name}={there}"  # a link has the name of its target
     base = os.environ.get(PLACES)
     short = [*models.PUBLISHED, *(f"pocket-{family}" for family in models.pocket_families())]
     meant = near(name, short, ALIKE)

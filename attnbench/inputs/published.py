@@ -86,6 +86,11 @@ PUBLISHED = {
         dict.fromkeys(("wikitext", "blimp", "lambada_openai"), ("distilbert/distilgpt2", {})),
         ("wikitext", "lambada_openai"),
     ),
+    "smollm2": Published(
+        "135M", "30×9", "Apache-2.0",
+        dict.fromkeys(("lambada_openai", "wikitext", "blimp"), ("HuggingFaceTB/SmolLM2-135M-Instruct", {})),
+        ("lambada_openai", "wikitext"),
+    ),
     "opus-mt-en-de": Published(
         "74M", "6+6×8", "CC BY 4.0",
         dict.fromkeys(("multi30k", "multi30k-beam4"), ("Helsinki-NLP/opus-mt-en-de", {})),

@@ -173,6 +173,9 @@ def test_a_folder_is_located_by_models_or_by_the_environment(tmp_path, monkeypat
     assert chosen.parts(found, [])[0].models == ("pocket-bert", place)
     with pytest.raises(UserError, match=r"unknown model of the suite 'mind'\. Did you mean mine"):
         chosen.parts(found, ["mind"])
+    (tmp_path / "models" / "mine").rename(tmp_path / "other")
+    (tmp_path / "models" / "mine").symlink_to(tmp_path / "other")
+    assert names.label(chosen.parts(found, [])[0].models[1]) == "mine"  # what is linked keeps the suite's name
 
 
 def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
