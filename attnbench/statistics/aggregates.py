@@ -1,7 +1,8 @@
 """Metrics as formulas over the column sums of their per-sample arrays.
 
 A record names how a metric is computed from its array: mean, mcc and f1 (columns tp, fp, fn, tn), pearson
-and spearman (x, y), perplexity (log-likelihood, length), ratio (of what, what), bleu and chrf (n-gram counts in sacrebleu's order).
+and spearman (x, y), perplexity (log-likelihood, length), ratio (what is scored, how many it is of), bleu and
+chrf (n-gram counts in sacrebleu's order).
 A jackknife is the sums less one row; resamples are made in `resampling`.
 """
 
@@ -98,7 +99,8 @@ def spare(name: str, scores: Array) -> float:
     """Count the samples that a metric can do without and be defined still; below 0 it is not.
 
     A correlation is of three samples at least (of two it is 1 or -1 whatever they are), none of whose sides
-    is constant. A ratio needs one that counts, the Matthews correlation needs both labels, F1 a positive one, said or meant.
+    is constant. The Matthews correlation needs both labels, F1 a positive one, said or meant. A ratio needs
+    one that counts.
     """
     scores = np.asarray(scores, float)
     if not len(scores):

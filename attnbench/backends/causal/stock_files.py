@@ -55,8 +55,9 @@ def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
         _check_metrics(file, content)
         found = TaskManager(include_defaults=False, metadata=told).load([file.path])["tasks"]
     if file.length is not None:
-        found = {file.name: task for task in found.values()}
-        found[file.name].set_config("task", file.name)
+        (task,) = found.values()
+        task.set_config("task", file.name)
+        found = {file.name: task}
     return _untold(dict(found), told)
 
 

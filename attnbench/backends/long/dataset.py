@@ -24,7 +24,7 @@ def documents(
     {"id", "context", "question", "prefix", "answer", "depth", "middle"}: the prompt is the first four but the
     id, and middle tells whether what is asked for lies outside the context's first 4 and last 64 tokens.
     Where several questions are asked of a context, question to middle are lists. Each document has a seed of
-    its own, from the kind, the split, the length and its number. Raises UserError for a length that is too short.
+    its own, from the kind, the split, the length and its number. Raises UserError for too short a length.
     """
     if kind not in KINDS:
         raise unknown("long task", kind, KINDS, f"Known: {', '.join(KINDS)}.")
@@ -78,7 +78,7 @@ def dataset(
 def counting(tokenizer: Any) -> Count:
     """Return how many tokens a text has, with those that a tokenizer puts around it."""
     if not tokenizer:
-        raise UserError("a long text needs a tokenizer: name one by --metadata '{\"tokenizer\": \"NAME\"}'")
+        raise UserError('a long text needs a tokenizer: name one by --metadata \'{"tokenizer": "NAME"}\'')
     if isinstance(tokenizer, str):
         from transformers import AutoTokenizer
 

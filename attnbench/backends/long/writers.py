@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,11 +77,11 @@ def tracking(rng: random.Random, number: int, hops: int) -> Draft:
     left = sorted(names)
     rng.shuffle(left)
     facts: list[tuple[str, float]] = []
-    chains = [left[k :: CHAINS] for k in range(CHAINS)]
+    chains = [left[k::CHAINS] for k in range(CHAINS)]
     values = _values(rng, CHAINS)
     for chain, value in zip(chains, values, strict=True):
         links = [f"Variable {chain[0]} is {value}."]
-        links += [f"Variable {new} is equal to variable {old}." for old, new in zip(chain, chain[1:], strict=False)]
+        links += [f"Variable {new} is equal to variable {old}." for old, new in itertools.pairwise(chain)]
         facts = [(link, rng.random()) for link in reversed(links)] + facts
     asked = chains[-1][-1]
     facts[0] = (facts[0][0], DEPTHS[number % len(DEPTHS)])
