@@ -137,7 +137,10 @@ def check_shape(path: Path, content: dict[str, Any]) -> None:
         ),
         (isinstance(metadata, dict), "metadata", "metadata is a mapping such as {description: my task}"),
         (_texts(inner, "description", "licence"), "metadata", "metadata: description and licence are texts"),
-        (type(inner.get("samples", 1)) is int, "metadata", "metadata: samples is a whole number"),
+        *(
+            (type(inner.get(key, 1)) is int, "metadata", f"metadata: {key} is a whole number")
+            for key in ("samples", "length")
+        ),
         (
             calibration == {}
             or (

@@ -23,6 +23,7 @@ HEADS = {
     "attnbench.backends.masked.MinimalPairs": "masked-lm",
     "attnbench.backends.masked.PseudoPerplexity": "masked-lm",
     "attnbench.backends.seq2seq.Translate": "seq2seq",
+    "attnbench.backends.long.scoring.Questions": "causal-lm",
 }
 place, read_yaml = task_yaml.place, task_yaml.read_yaml
 OWN = (".csv", ".jsonl")  # files of the user's, each a task
@@ -49,6 +50,8 @@ class TaskFile:
     samples: int | None = None
     configurations: tuple[str, ...] = ()  # of its dataset, each a task of its own too
     configuration: str | None = None  # the one that this task is
+    any_length: bool = False  # its name may say how long its contexts are
+    length: int | None = None  # in tokens, of the contexts of a task whose name says it: needles_1024
 
     def parts(self) -> dict[str, TaskFile]:
         """Return the tasks of single configurations by name: xquad_de is xquad's xquad.de."""
@@ -57,6 +60,11 @@ class TaskFile:
             name: replace(self, name=name, configurations=(), configuration=each, samples=None)
             for name, each in named.items()
         }
+
+    def at_length(self, name: str) -> TaskFile | None:
+        """Return the task of another length: needles_1024 is needles at 1,024 tokens."""
+        said = re.fullmatch(rf"{re.escape(self.name)}_([1-9]\d{{0,6}})", name)
+        return replace(self, name=name, length=int(said[1])) if said and self.any_length else None
 
 
 def folder() -> Path:
@@ -109,7 +117,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
     if is_own(name):
         return _own(name, known)
     wholes = [each for each in known.values() if each.configurations and name.startswith(f"{each.name}_")]
-    bundled = known.get(name) or next(filter(None, (each.parts().get(name) for each in wholes)), None)
+    parts = (*(each.parts().get(name) for each in wholes), *(each.at_length(name) for each in known.values()))
+    bundled = known.get(name) or next(filter(None, parts), None)
     if bundled and (kind is None or fits(bundled, kind) or Path(bundled.path).parent.parent != folder()):
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
@@ -224,6 +233,7 @@ def _read(path: Path) -> TaskFile | None:
         licence=metadata.get("licence", ""),
         samples=metadata.get("samples"),
         configurations=tuple(metadata.get("configurations") or ()),
+        any_length="length" in metadata,
     )
 
 

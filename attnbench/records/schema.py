@@ -20,9 +20,9 @@ STATUSES = ("measured", "failed", "not applicable")
 # how a metric is computed from its array -> the array's columns; see aggregates
 COLUMNS: dict[str, tuple[int, ...]] = {
     "mean": (), "mcc": (4,), "f1": (4,), "pearson": (2,), "spearman": (2,), "perplexity": (2,), "bleu": (10,),
-    "chrf": (18,),
+    "chrf": (18,), "ratio": (2,),
 }  # fmt: skip
-NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman")  # of these a value may be null: not defined on the samples
+NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman", "ratio")  # of these a value may be null: not defined
 FIDELITY = ("flips", "answers-changed", "kl")  # beside the metrics, of a cell with a method
 FAITHFUL = tuple(f"fidelity {name}" for name in FIDELITY)  # their arrays, of numbers from 0
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats

@@ -1,7 +1,8 @@
 """Metrics as formulas over the column sums of their per-sample arrays.
 
 A record names how a metric is computed from its array: mean, mcc and f1 (columns tp, fp, fn, tn), pearson
-and spearman (x, y), perplexity (log-likelihood, length), bleu and chrf (n-gram counts in sacrebleu's order).
+and spearman (x, y), perplexity (log-likelihood, length), ratio (what is scored, how many it is of), bleu and
+chrf (n-gram counts in sacrebleu's order).
 A jackknife is the sums less one row; resamples are made in `resampling`.
 """
 
@@ -84,6 +85,7 @@ METRICS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = 
     "pearson": (_products, _pearson),
     "spearman": (_columns, _pearson),  # of ranks, which are not sums: see resampling
     "perplexity": (_columns, lambda sums: -_ratio(sums[..., 0], sums[..., 1])),  # its logarithm
+    "ratio": (_columns, lambda sums: _ratio(sums[..., 0], sums[..., 1])),  # a mean over those that count
     "bleu": (_columns, _bleu),
     "chrf": (_columns, _chrf),
 }
@@ -97,7 +99,8 @@ def spare(name: str, scores: Array) -> float:
     """Count the samples that a metric can do without and be defined still; below 0 it is not.
 
     A correlation is of three samples at least (of two it is 1 or -1 whatever they are), none of whose sides
-    is constant. The Matthews correlation needs both labels, F1 a positive one, said or meant.
+    is constant. The Matthews correlation needs both labels, F1 a positive one, said or meant. A ratio needs
+    one that counts.
     """
     scores = np.asarray(scores, float)
     if not len(scores):
@@ -105,6 +108,8 @@ def spare(name: str, scores: Array) -> float:
     if name in ("pearson", "spearman"):
         usual = max(int(np.unique(column, return_counts=True)[1].max()) for column in scores.T)
         return min(len(scores) - 3, len(scores) - usual - 1)
+    if name == "ratio":
+        return float(np.count_nonzero(scores[:, 1])) - 1
     tp, fp, fn, tn = scores.sum(0) if name in ("mcc", "f1") else (math.inf,) * 4
     return float(min(tp + fn, fp + tn) if name == "mcc" else tp + fp + fn) - 1
 
@@ -191,6 +196,8 @@ def is_fraction(name: str, arrays: Sequence[Array]) -> bool:
     """Tell whether a metric is a fraction of 1, as its name or its per-sample values show."""
     if name == "mean":
         return all(bool(((scores >= 0) & (scores <= 1)).all()) for scores in arrays)
+    if name == "ratio":
+        return all(bool(((scores >= 0) & (scores <= scores[:, 1:])).all()) for scores in arrays)
     return name in ("mcc", "f1", "pearson", "spearman")
 
 

@@ -15,6 +15,7 @@ from lm_eval.evaluator import evaluate
 from attnbench.backends.causal.prompts import prompted, require_template
 from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
+from attnbench.backends.long.scoring import ratio
 from attnbench.backends.measurement import code_of, hash_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
@@ -45,6 +46,7 @@ AGGREGATES: dict[Callable[..., Any], tuple[str, Statistic]] = {
     lm_metrics.weighted_perplexity: ("perplexity", tuple),
     lm_metrics.matthews_corrcoef: ("mcc", _counts),
     lm_metrics.f1_score: ("f1", _counts),
+    ratio: ("ratio", tuple),
 }
 
 
@@ -56,7 +58,7 @@ class Stock:
         self.items: dict[str, list[dict[str, Any]]] = {}
         require_template(file, prompting, lm)
         with reading(file), building(prompting.num_fewshot):
-            self.tasks: dict[str, Any] = load(file)
+            self.tasks: dict[str, Any] = load(file, lm.tokenizer)
             for task in self.tasks.values():
                 keep_documents(task)
                 prompted(file, task, prompting)
@@ -222,9 +224,11 @@ def _built(**options: Any) -> None:
 
 def _right(task: Any, doc: Document) -> Any:
     """Return a document's request with its right answer; a generated one as the text to be scored."""
-    context = task.fewshot_context(doc, num_fewshot=0)
+    context = task.fewshot_context(doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(doc))
     built = task.construct_requests(doc, context, metadata=(task.task_name, 0, 1))
     target = task.doc_to_target(doc)
+    if isinstance(built, list) and task.OUTPUT_TYPE != "multiple_choice":
+        return built[0]
     if isinstance(built, list):
         if task.multiple_input:
             target = task.doc_to_text(doc)

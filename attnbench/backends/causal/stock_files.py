@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,17 +42,43 @@ def building(shots: int | None = None) -> Iterator[None]:
         lm_eval.api.task.tqdm, ConfigurableTask.fewshot_docs = shown, examples
 
 
-def load(file: tasks.TaskFile) -> dict[str, Any]:
+def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
     """Load a task, or every task of a group, by lm-eval. Raises UserError for a metric that is none."""
     path = Path(file.path)
     content = tasks.read_yaml(path)
-    if "group" in content:
-        manager = TaskManager(include_path=str(path.parent), include_defaults=False)
-        if not _complete(manager, path):
-            manager = TaskManager()
-        return dict(manager.load([file.name])["tasks"])
-    _check_metrics(file, content)
-    return dict(TaskManager(include_defaults=False).load([file.path])["tasks"])
+    with _told(file, tokenizer) as told:
+        if "group" in content:
+            manager = TaskManager(include_path=str(path.parent), include_defaults=False, metadata=told)
+            if not _complete(manager, path):
+                manager = TaskManager(metadata=told)
+            return _untold(dict(manager.load([file.name])["tasks"]), told)
+        _check_metrics(file, content)
+        found = TaskManager(include_defaults=False, metadata=told).load([file.path])["tasks"]
+    if file.length is not None:
+        (task,) = found.values()
+        task.set_config("task", file.name)
+        found = {file.name: task}
+    return _untold(dict(found), told)
+
+
+@contextlib.contextmanager
+def _told(file: tasks.TaskFile, tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """Say to a task that generates its data what lm-eval's command line does: the tokenizer, the length."""
+    length = {} if file.length is None else {"length": file.length}
+    if not any("custom_dataset" in each.read_text("utf-8") for each in Path(file.path).parent.glob("*.yaml")):
+        yield length
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        yield length | {"tokenizer": folder}
+
+
+def _untold(found: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """Leave a folder of this machine out of what identifies tasks."""
+    for task in found.values():
+        if "tokenizer" in told:
+            task.config.metadata.pop("tokenizer")
+    return found
 
 
 def _check_metrics(file: tasks.TaskFile, content: dict[str, Any]) -> None:
