@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         **MANY,
         metavar="NAME",
-        help="bert, roberta, a Hub id, a folder or a .gguf file; comma lists work; MINE=./FOLDER gives it a name",
+        help="bert, roberta, a Hub id, a folder or a .gguf file; comma lists work; MINE=./FOLDER names it",
     )
     parser.add_argument(
         "--methods",

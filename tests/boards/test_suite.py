@@ -175,7 +175,8 @@ def test_a_folder_is_located_by_models_or_by_the_environment(tmp_path, monkeypat
         chosen.parts(found, ["mind"])
     (tmp_path / "models" / "mine").rename(tmp_path / "other")
     (tmp_path / "models" / "mine").symlink_to(tmp_path / "other")
-    assert names.label(chosen.parts(found, [])[0].models[1]) == "mine"  # what is linked keeps the suite's name
+    linked = chosen.parts(found, [])[0].models[1]
+    assert names.label(linked) == "mine"
 
 
 def test_a_dry_run_prints_the_cells_and_how_many_are_recorded(tmp_path, capsys):
