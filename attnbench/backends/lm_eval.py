@@ -28,6 +28,8 @@ def prepare(task: str, checkpoint: Any, settings: Settings) -> Any:
         raise checks.not_cut(file)
     if settings.prompting.given() and not causal:
         raise checks.not_prompted(file, settings.prompting)
+    if file.ending.option and not causal:
+        raise checks.not_ended(file)
     if settings.calibration_tokens and not causal:
         raise checks.no_tokens(file)
     if causal:

@@ -12,6 +12,7 @@ from typing import Any
 from attnbench.boards import claims
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import files, models, names, prompting, tasks
+from attnbench.inputs.endings import ended
 from attnbench.inputs.prompting import Prompting
 from attnbench.matrix import plan
 from attnbench.matrix.request import Request
@@ -29,7 +30,7 @@ NUMBERS = {  # least and most
     "repeats": (1, MANY), "seed": (0, SEEDS - 1), "margin": (0, 1e9),
     "calibration_samples": (1, sys.maxsize), "calibration_tokens": (1, sys.maxsize),
 }  # fmt: skip
-PART = ("models", "tasks", "limit", "max_length", *prompting.NAMES)
+PART = ("models", "tasks", "limit", "max_length", "cache_after", "prompt", *prompting.NAMES)
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _part(where: str, body: Any) -> Part:
     tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
     methods = _methods(where, methods)
     try:
+        tasks_ = ended(tasks_, body.get("cache_after"), body.get("prompt"))
         prompts = Prompting(**{key: body[key] for key in prompting.NAMES if key in body})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

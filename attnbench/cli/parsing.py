@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
+from attnbench.inputs.endings import AFTER
 from attnbench.matrix.sharing import shards
 
 MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # words, comma lists among them
@@ -141,6 +142,23 @@ def add_prompting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system-instruction", metavar="TEXT", help="before the prompt, or of that chat")
     parser.add_argument(
         "--gen-kwargs", metavar="NAME=VALUE,…", help="how tasks that generate do so: max_gen_toks=64"
+    )
+
+
+def add_endings(parser: argparse.ArgumentParser) -> None:
+    """Declare where the prompts end that caches are cut after."""
+    parser.add_argument(
+        "--cache-after",
+        choices=AFTER,
+        help="cut caches after the context that a task marks, as without this, or after the question too; "
+        "recorded as NAME@question",
+    )
+    parser.add_argument(
+        "--prompt",
+        type=positive,
+        metavar="N",
+        help="of texts scored as a whole: the first N tokens of each window are a prompt, and not scored; "
+        "recorded as NAME@promptN",
     )
 
 

@@ -15,6 +15,7 @@ from attnbench.cli.parsing import (
     MANY,
     Once,
     add_calibration,
+    add_endings,
     add_include_path,
     add_max_length,
     add_prompting,
@@ -122,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
     add_prompting(parser)
+    add_endings(parser)
     add_include_path(parser)
 
 
@@ -135,7 +137,7 @@ def execute(options: argparse.Namespace) -> int:
         options.models, options.methods, options.tasks, options.repeats or REPEATS,
         limit=options.limit, seed=options.seed or 0, calibration=options.calibration,
         calibration_samples=options.calibration_samples, calibration_tokens=options.calibration_tokens,
-        measure=options.measure, **_machine(options),
+        measure=options.measure, cache_after=options.cache_after, prompt=options.prompt, **_machine(options),
     )  # fmt: skip
     with stdout.aside():
         whole = plan(asked)
@@ -233,7 +235,7 @@ def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite
     """Raise UserError for an option that a suite holds itself, and that no records keep apart."""
     apart = options.records and Path(options.records).resolve() not in [s.records.resolve() for s in suites]
     own = ("methods", "limit", "repeats", "seed", "calibration", "dtype", "max_length")
-    for name in (*own, "calibration_samples", "calibration_tokens", *NAMES):
+    for name in (*own, "calibration_samples", "calibration_tokens", "cache_after", "prompt", *NAMES):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
             told = {"dtype": "its own, float32,", "max_length": "its own"}.get(name, "its own")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
-from attnbench.inputs import adapters, gguf_files, hub, names, tasks, weights
+from attnbench.inputs import adapters, endings, gguf_files, hub, names, tasks, weights
 from attnbench.inputs.names import is_place, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
 
@@ -208,6 +208,7 @@ def find(name: str, task: str, trust_remote_code: bool = False) -> Checkpoint:
     """Return a model name's checkpoint for a task. Raises UserError or NotApplicable where there is none."""
     shown, given = label(name), name
     name = names.named(name)[1]
+    task = endings.parted(task)[0]
     pocket = pocket_families().get(name.removeprefix("pocket-"), {})
     if tasks.is_own(task):
         trained = pocket or (PUBLISHED[name].tasks if name in PUBLISHED else {})

@@ -142,6 +142,11 @@ def check_shape(path: Path, content: dict[str, Any]) -> None:
             for key in ("samples", "length")
         ),
         (
+            _texts(inner, "context", "question") and ("context" in inner) == ("question" in inner),
+            "metadata",
+            "metadata: context and question are names of columns, both or none",
+        ),
+        (
             calibration == {}
             or (
                 isinstance(calibration, dict)

@@ -7,13 +7,13 @@ import glob
 import importlib.util
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError, near_file, tell, unknown
-from attnbench.inputs import task_yaml
+from attnbench.inputs import endings, task_yaml
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
@@ -52,6 +52,12 @@ class TaskFile:
     configuration: str | None = None  # the one that this task is
     any_length: bool = False  # its name may say how long its contexts are
     length: int | None = None  # in tokens, of the contexts of a task whose name says it: needles_1024
+    ending: endings.Ending = field(default_factory=endings.Ending)  # of its prompts, as its name says
+
+    @property
+    def plain(self) -> str:
+        """Return its name without what it says of prompts."""
+        return self.name.removesuffix(self.ending.recorded)
 
     def parts(self) -> dict[str, TaskFile]:
         """Return the tasks of single configurations by name: xquad_de is xquad's xquad.de."""
@@ -103,9 +109,15 @@ def _leave_out(mistake: str) -> None:
 def find(name: str, include_path: str | None = None, kind: str | None = None) -> TaskFile:
     """Return a task by name or by the path of its YAML: the one for a kind of checkpoint, where two exist.
 
-    A user's folder wins, then for a causal model lm-eval's stock task, then ours. Raises UserError with the
-    near names.
+    A user's folder wins, then for a causal model lm-eval's stock task, then ours. What follows an @ says
+    where its prompts end. Raises UserError with the near names.
     """
+    plain, ending = endings.parted(name)
+    found = _find(plain, include_path, kind)
+    return replace(found, name=found.name + ending.recorded, ending=ending)
+
+
+def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
     if name.endswith(YAML) and Path(name).expanduser().is_file():
         task = _read(Path(name).expanduser())
         if task is None:
@@ -174,14 +186,15 @@ def _own(name: str, known: Collection[str]) -> TaskFile:
 
 def recorded(name: str) -> str:
     """Return the name that records have for a task given by its name or its file. Raises UserError."""
-    if is_own(name):
-        return Path(name).stem
-    return find(name).name if name.endswith(YAML) else name
+    plain, ending = endings.parted(name)
+    named = Path(plain).stem if is_own(plain) else find(plain).name if plain.endswith(YAML) else plain
+    return named + ending.recorded
 
 
 def shown(name: str) -> str:
     """Return what a record says of a task, a dataset or a file: of a file its last part, never its folder."""
-    return Path(name).name if is_texts(name.partition(":")[0]) or name.endswith(YAML) else name
+    plain = endings.plain(name)
+    return Path(name).name if is_texts(plain.partition(":")[0]) or plain.endswith(YAML) else name
 
 
 def fits(task: TaskFile, kind: str) -> bool:

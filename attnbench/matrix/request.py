@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs.endings import ended, plain
 from attnbench.inputs.names import is_place, named
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings, check_whole
@@ -38,12 +39,23 @@ class Request:
 
     @classmethod
     def of(
-        cls, models: Names, methods: Names = (), tasks: Names = (), repeats: int = REPEATS, **settings: Any
+        cls,
+        models: Names,
+        methods: Names = (),
+        tasks: Names = (),
+        repeats: int = REPEATS,
+        cache_after: str | None = None,
+        prompt: int | None = None,
+        **settings: Any,
     ) -> Request:
-        """Read names as people give them: one text or several, comma lists among them."""
+        """Read names as people give them: one text or several, comma lists among them.
+
+        `cache_after` and `prompt` say of all tasks where their prompts end.
+        """
         prompting = Prompting(**{name: settings.pop(name) for name in NAMES if name in settings})
         chosen = Settings(**settings, prompting=prompting)
-        return cls(split_models(models), split_methods(methods), split_tasks(tasks), repeats, chosen)
+        chosen_tasks = ended(split_tasks(tasks), cache_after, prompt)
+        return cls(split_models(models), split_methods(methods), chosen_tasks, repeats, chosen)
 
 
 def split(values: Names) -> tuple[str, ...]:
@@ -86,7 +98,7 @@ def split_models(values: Names) -> tuple[str, ...]:
 def split_tasks(values: Names) -> tuple[str, ...]:
     """Split names of tasks. Raises UserError for a file whose own name has a comma."""
     for word in [values] if isinstance(values, str) else values:
-        if "," in word and Path(word).expanduser().is_file():
+        if "," in word and Path(plain(word)).expanduser().is_file():
             raise UserError(
                 f"task '{word}': commas part names, and a file here has one in its own: rename it"
             )

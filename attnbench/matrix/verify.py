@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from attnbench.errors import NotApplicable, UserError
-from attnbench.inputs import names, tasks
+from attnbench.inputs import endings, names, tasks
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings
@@ -72,7 +72,8 @@ def verify(
         include_path=include_path,
         trust_remote_code=trust_remote_code,
     )
-    place, work = model or model_of(old), task or _task(path, old, include_path)
+    place = model or model_of(old)
+    work = task + endings.parted(old.cell["task"])[1].written if task else _task(path, old, include_path)
     if task or include_path:
         _require_same_samples(old, place, work, settings)
     new = _again(old, sample, place, work, settings)
@@ -158,7 +159,7 @@ def model_of(old: Record) -> str:
 
 
 def _task(path: str | Path, old: Record, include_path: str | None) -> str:
-    name = old.cell["task"]
+    name, ending = endings.parted(old.cell["task"])
     tasks.available(include_path)  # a folder that is none is another mistake
     try:
         if tasks.is_file_name(name):
@@ -169,7 +170,7 @@ def _task(path: str | Path, old: Record, include_path: str | None) -> str:
             f"task '{name}' was a file: say where it is: attnbench verify {path} --task PATH/{name}.csv "
             "(or .jsonl, .yaml), or --include-path DIR."
         ) from None
-    return name
+    return name + ending.written
 
 
 def _calibration(path: str | Path, old: Record) -> str | None:

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnbench.inputs import names, tasks
+from attnbench.inputs import endings, names, tasks
 
 if TYPE_CHECKING:
     from attnbench.inputs.models import Checkpoint
@@ -40,7 +40,7 @@ def of(checkpoint: Checkpoint, task: str, settings: Settings) -> dict[str, str]:
     found = {"checkpoint": checkpoint.path} if checkpoint.source in names.OWN else {}
     file, folder = tasks.find(task, settings.include_path), settings.include_path
     within = folder is not None and Path(file.path).is_relative_to(Path(folder).expanduser())
-    if within or tasks.is_own(task) or task.endswith(tasks.YAML):
+    if within or tasks.is_own(task) or endings.plain(task).endswith(tasks.YAML):
         found["task"] = file.path
     if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):
         found["calibration"] = settings.calibration.partition(":")[0]

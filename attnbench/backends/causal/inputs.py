@@ -20,7 +20,8 @@ class Row(NamedTuple):
     """A model input and the tokens it has to predict: the last of them follows the input's last.
 
     `prompt` counts the tokens before the one whose successor is predicted first: that one is the first to see
-    what is left of a cache. A window of a text has none.
+    what is left of a cache. A window of a text has none, unless its
+    first tokens are taken for one.
     """
 
     ids: tuple[int, ...]
@@ -31,11 +32,15 @@ class Row(NamedTuple):
 class Inputs:
     """The inputs of every request seen so far, each of at most `longest` tokens or the most it takes.
 
+    With `prompt` so many first tokens of each window of a text are a prompt, of which nothing is scored.
     Raises UserError for a tokenizer that cannot begin a text, and where the model takes fewer tokens.
     """
 
-    def __init__(self, config: Any, tokenizer: Any, longest: int | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, config: Any, tokenizer: Any, longest: int | None = None, prompt: int | None = None
+    ) -> None:
+        self.tokenizer, self.prompt = tokenizer, prompt
+        self.windows = self.scored = 0  # of texts, and those of which something is scored
         self.vocabulary = int(config.get_text_config().vocab_size)
         self.longest = resolve_max_length(config, tokenizer)
         if longest is not None:
@@ -53,6 +58,7 @@ class Inputs:
             tokenizer.pad_token_id = self.prefix  # nothing attends to it
         self.cut = 0  # requests whose context lost tokens on the left
         self._rows: dict[Any, list[Row]] = {}
+        self._begin = tokenizer.decode(self.prefix)
 
     def rows(self, requests: Sequence[Any]) -> list[list[Row]]:
         """Return each request's inputs: one, or the windows of a text. Raises UserError."""
@@ -119,7 +125,11 @@ class Inputs:
         windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)
         pairs = (make_disjoint_window(window) for window in windows)
         rows = [self.row(list(before), list(wanted), request) for before, wanted in pairs]
-        return [row._replace(prompt=None) for row in rows]
+        later = [(row, len(row.ids) - (self.prompt or 0)) for row in rows]
+        # what the prompt's own queries predict is dense: the first token after it is the first to see a cut
+        found = [row._replace(prompt=self.prompt, targets=row.targets[-n:]) for row, n in later if n > 0]
+        self.windows, self.scored = self.windows + len(rows), self.scored + len(found)
+        return found
 
     def _pairs(self, arguments: list[tuple[str, str]]) -> Iterator[tuple[list[int], list[int]]]:
         """Yield the tokens of contexts and continuations; spaces between them belong to the continuation."""
@@ -143,11 +153,19 @@ class Inputs:
         if not texts:
             return []
         plain: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
-        prefix = self.tokenizer.decode(self.prefix)
         for place, text in enumerate(texts):
-            if special and has_bos_prefix(text, prefix):  # it begins as the tokenizer would begin it
-                plain[place] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if special and self._begun(text):
+                plain[place] = self.read(text)["input_ids"]
         return plain
+
+    def read(self, text: str, **options: Any) -> Any:
+        """Tokenise one text as it is read; `options` are the tokenizer's own."""
+        special = not self._begun(text)
+        return self.tokenizer(text, add_special_tokens=special, verbose=False, **options)
+
+    def _begun(self, text: str) -> bool:
+        """Tell whether a text begins as the tokenizer would begin it."""
+        return bool(has_bos_prefix(text, self._begin))
 
 
 def _key(request: Any) -> tuple[Any, ...]:

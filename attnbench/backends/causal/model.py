@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor, nn
 
 from attnbench.backends import alone
+from attnbench.backends.causal.ends import Ends
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.served import BATCH_SIZE, Serving, one_text
 from attnbench.engine.serving.prompts import SHORTEST, cuts, prompts
@@ -27,8 +28,10 @@ LOGITS = 1 << 28  # in one batch at most: 1 GB
 class CausalLM(HFLM):
     """A causal model whose tokenised requests are kept: methods come and go, they stay."""
 
-    def __init__(self, config: Any, tokenizer: Any, longest: int | None = None) -> None:
-        self.inputs = Inputs(config, tokenizer, longest)
+    def __init__(
+        self, config: Any, tokenizer: Any, longest: int | None = None, prompt: int | None = None
+    ) -> None:
+        self.inputs = Inputs(config, tokenizer, longest, prompt)
         with _quiet():
             # what HFLM takes of a model before it is asked anything is its config and its device
             bare = SimpleNamespace(config=config, device=torch.device("cpu"))
@@ -38,8 +41,9 @@ class CausalLM(HFLM):
         self.batch_tokens: int | None = None
         self.progress: Callable[[int], None] | None = None
         self.likely: Likely | None = None  # collects what is expected of target tokens, where it is wanted
-        self._done = 0
-        self._shortens = False
+        self.ends = Ends(self.inputs)
+        self._done, self._shortens = 0, False
+        self._lengths: list[int] = []  # of the prompts read last
 
     @contextlib.contextmanager
     def serving(self, model: Any, **options: Unpack[Serving]) -> Iterator[CausalLM]:
@@ -62,6 +66,8 @@ class CausalLM(HFLM):
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Return the log-likelihood of each continuation and whether greedy decoding gives it."""
         rows = [rows[0] for rows in self.inputs.rows(requests)]
+        if cuts(self._model):
+            rows = self.ends.of_rows(requests, rows)
         found = self._score(rows, len(requests), self._targets(requests))
         return [(float(value), bool(greedy)) for value, greedy in found]
 
@@ -79,7 +85,8 @@ class CausalLM(HFLM):
             self.inputs.check_room(request)
         if self.eot_token_id is None:
             raise UserError("the model's tokenizer has no eos token: what it generates would have no end")
-        return super().generate_until(list(requests), disable_tqdm=True)
+        with self.ends.of_texts(requests if cuts(self._model) else ()):
+            return super().generate_until(list(requests), disable_tqdm=True)
 
     def tok_batch_encode(
         self,
@@ -90,11 +97,11 @@ class CausalLM(HFLM):
     ) -> tuple[Tensor, Tensor]:
         """Tokenise prompts as `Inputs` does: an empty one is a text's beginning, a long one loses its own."""
         batch = self.inputs.prompts(strings, left_truncate_len or self.max_length)
+        self._lengths = self.ends.lengths(strings, batch["attention_mask"].sum(1).tolist())
         return batch["input_ids"], batch["attention_mask"]
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
-        lengths = (options["attention_mask"].sum(1) - 1).tolist() if cuts(self._model) else None
-        with one_text(self._model), prompts(self._model, lengths):
+        with one_text(self._model), prompts(self._model, self._lengths if cuts(self._model) else None):
             found = super()._model_generate(context, max_length, stop, **options)
         self._advance(len(context))
         return found

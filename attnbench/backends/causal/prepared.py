@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from attnbench.backends import alone, kinds
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.causal import texts
-from attnbench.backends.causal.inputs import Row
+from attnbench.backends.causal import rolling, texts
+from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
 from attnbench.backends.encoders import limits
@@ -41,15 +41,21 @@ class PreparedCausal:
     def __init__(self, file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> None:
         self.file = file
         self._checkpoint, self._settings = checkpoint, settings
-        self._lm = CausalLM(checkpoint.config(), checkpoint.tokenizer(), settings.max_length)
+        of = (checkpoint.config(), checkpoint.tokenizer(), settings.max_length)
+        self._lm = CausalLM(*of, file.ending.prompt)
         self.task = Stock(file, settings.limit, settings.prompting, self._lm)
+        rolling.require_texts(file, self.task.form)
+        if self.task.borders.marked and file.ending.after != "question":
+            self._lm.ends.border = self.task.borders
         self._documents = self.task.documents()
         self.samples = len(self._documents)
         if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):
             texts.of(
                 settings.calibration.partition(":")[0]
             )  # mistakes in it come before anything is measured
+        self._learning = Inputs(*of)  # what is learned from has no prompt
         self._lm.inputs.rows(self.task.instances)
+        rolling.require_scored(file, self._lm.inputs)
         self.fingerprints: dict[str, str | None] = {
             "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
             "task": self.task.definition,
@@ -65,7 +71,7 @@ class PreparedCausal:
         return [
             f"{cut} of {len(self.task.instances)} requests of task '{self.file.name}' are longer than the "
             f"{limit} tokens the model takes{', with the answer' * writes}: they lose their beginning"
-        ] * (cut > 0)
+        ] * (cut > 0) + rolling.notes(self.file, self._lm.inputs)
 
     def check(self, model: nn.Module) -> None:
         """Raise Misfit where the model is no causal one: it would see what it has to predict."""
@@ -107,7 +113,10 @@ class PreparedCausal:
             options["progress"] = lambda requests: progress(int(requests * share))
         with self.serving(model, **options) as lm:
             lm.likely = likely
-            found = self.task.evaluate(lm)
+            if self.file.ending.prompt:
+                found = rolling.evaluate(self.task.instances, lm, targets)
+            else:
+                found = self.task.evaluate(lm)
         scores = {"doc_id": self.task.ids(), **{name: each.pop("scores") for name, each in found.items()}}
         return Measurement(
             metrics={
@@ -166,7 +175,7 @@ class PreparedCausal:
 
     def _calibration_rows(self) -> list[list[Row]]:
         found, tokens = [], 0
-        for windows in self._lm.inputs.rows(self._drawn):
+        for windows in self._learning.rows(self._drawn):
             kept = []
             for row in windows:
                 if row.targets and tokens < (self._settings.calibration_tokens or TOKENS):

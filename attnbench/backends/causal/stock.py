@@ -12,6 +12,7 @@ import numpy as np
 from lm_eval.api import metrics as lm_metrics
 from lm_eval.evaluator import evaluate
 
+from attnbench.backends.causal.borders import Borders
 from attnbench.backends.causal.prompts import prompted, require_template
 from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
@@ -72,6 +73,7 @@ class Stock:
                 check_targets(file, task)
                 task.build_all_requests = _built  # lm-eval would build them again at every evaluation
                 self._listen(task)
+        self.borders = Borders(file, self.tasks)
         self.settings: dict[str, Any] = next(iter(self.tasks.values())).config.metadata or {}
         self.instances = [instance for task in self.tasks.values() for instance in task.instances]
         self._first = _offsets(self.tasks)

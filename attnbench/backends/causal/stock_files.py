@@ -51,13 +51,13 @@ def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
             manager = TaskManager(include_path=str(path.parent), include_defaults=False, metadata=told)
             if not _complete(manager, path):
                 manager = TaskManager(metadata=told)
-            return _untold(dict(manager.load([file.name])["tasks"]), told)
+            return _untold(dict(manager.load([file.plain])["tasks"]), told)
         _check_metrics(file, content)
         found = TaskManager(include_defaults=False, metadata=told).load([file.path])["tasks"]
     if file.length is not None:
         (task,) = found.values()
-        task.set_config("task", file.name)
-        found = {file.name: task}
+        task.set_config("task", file.plain)
+        found = {file.plain: task}
     return _untold(dict(found), told)
 
 

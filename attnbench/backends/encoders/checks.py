@@ -34,6 +34,14 @@ def not_prompted(file: tasks.TaskFile, prompting: Prompting) -> Misfit:
     )
 
 
+def not_ended(file: tasks.TaskFile) -> Misfit:
+    """Build the error for an end of prompts that is asked of a task which has none."""
+    return Misfit(
+        f"{file.ending.option} is for lm-eval's own tasks of causal language models, which '{file.plain}' is "
+        "not with this model: leave it out"
+    )
+
+
 def no_tokens(file: tasks.TaskFile) -> Misfit:
     """Build the error for a number of calibration tokens, by which only a language model's texts go."""
     return Misfit(

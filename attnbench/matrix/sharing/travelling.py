@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
-from attnbench.inputs import names, tasks
+from attnbench.inputs import endings, names, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.plan import Cell
 from attnbench.methods import spec
@@ -54,7 +54,7 @@ def packed(
     luggage = Luggage()
     settings = dict(settings)
     try:
-        task = cells[0].task
+        task, ending = endings.parted(cells[0].task)
         if tasks.is_own(task) or task.endswith(tasks.YAML):
             task = luggage.add(task)
         for name in ("calibration", "include_path"):
@@ -73,7 +73,7 @@ def packed(
         asked = {
             "settings": settings, "plugins": [luggage.add(each) for each in plugins],
             "folders": [luggage.add(each) for each in folders],
-            "cells": [dataclasses.replace(cell, model=model, task=task) for cell in cells],
+            "cells": [dataclasses.replace(cell, model=model, task=task + ending.written) for cell in cells],
         }  # fmt: skip
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error

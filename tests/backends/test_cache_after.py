@@ -1,0 +1,103 @@
+"""Caches cut after a task's context, or after its question, against a plain model with a cache cut there."""
+
+from __future__ import annotations
+
+import asked_contexts
+import pytest
+import tiny_causal
+import tiny_tasks
+import torch
+from closeness import close
+from slow_caches import continued
+
+from attnbench.backends import lm_eval
+from attnbench.engine.serving.attention import apply
+from attnbench.inputs.prompting import Prompting
+from attnbench.inputs.settings import Settings
+
+METHOD, HEADS, LAYERS = "evict50:streamingllm", 2, 2
+CASES = {
+    "plain": ({}, {}, 64),
+    "after examples": ({}, {"num_fewshot": 2}, 128),
+    "in a chat": ({}, {"apply_chat_template": True}, 64),
+    "across a border": ({"doc_to_text": '"{{passage}}{{ask}}"'}, {}, 64),
+    "twice": ({"doc_to_text": '"{{passage}} w1 {{passage}} {{ask}}"'}, {}, 96),
+    "cut on the left": ({"doc_to_text": '"w2 w3 w4 w5 w6 {{passage}} {{ask}}"'}, {}, 20),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_tasks.built_once(tmp_path_factory, tiny_causal.build)
+
+
+def prepared_for(folder, chosen, ending, **prompting):
+    settings = Settings(include_path=folder, prompting=Prompting(**prompting))
+    prepared = lm_eval.prepare(f"asked{ending}", chosen, settings)
+    model = chosen.load(prepared.head).double()
+    prepared.check(model)
+    return prepared, model
+
+
+def ending_of(text, doc, ending):
+    """Count the words of a request that are its prompt, of which each is a token."""
+    if ending == "@question":
+        return len(text.split()) - 1
+    before, _, after = text.rpartition(doc["passage"])
+    return len((before + doc["passage"]).split()) - (not after[0].isspace())
+
+
+@pytest.mark.parametrize("ending", ["", "@context", "@question"])
+@pytest.mark.parametrize("case", CASES)
+def test_likelihoods_are_those_of_a_cache_cut_there(case, ending, checkpoint, tmp_path):
+    changes, prompting, positions = CASES[case]
+    folder = asked_contexts.write(tmp_path, **changes)
+    chosen = checkpoint("llama", positions, chat_template=asked_contexts.CHAT)
+    prepared, model = prepared_for(folder, chosen, ending, **prompting)
+    with apply(model, METHOD) as applied:
+        prepared.evaluate(model, batch_size=5)
+    assert applied.cut == applied.scored > 0
+    tokenizer = chosen.tokenizer()
+    for instance in prepared.task.instances:
+        text, rest = instance.args
+        ids, target = (tokenizer(part)["input_ids"] for part in (text, rest))
+        lost = max(0, len(ids) + len(target) - 1 - positions)
+        n = ending_of(text, instance.doc, ending) - lost
+        whole = torch.tensor([[*ids[lost:], *target[:-1]]])
+        logits = continued(model, whole, n, [asked_contexts.first_and_last(n, HEADS)] * LAYERS)[0]
+        expected = logits.log_softmax(-1)[-len(target) :][range(len(target)), target].sum()
+        close(torch.tensor(instance.resps[0][0]), expected, layers=2, says=text)
+
+
+@pytest.mark.parametrize("ending", ["", "@question"])
+@pytest.mark.parametrize("case", ["plain", "after examples", "cut on the left"])
+def test_texts_are_written_from_a_cache_cut_there(case, ending, checkpoint, tmp_path):
+    changes, prompting, positions = CASES[case]
+    folder = asked_contexts.write(tmp_path, "written", **changes)
+    chosen = checkpoint("llama", positions, chat_template=asked_contexts.CHAT)
+    prepared, model = prepared_for(folder, chosen, ending, **prompting)
+    with apply(model, METHOD):
+        prepared.evaluate(model, batch_size=4)
+    tokenizer = chosen.tokenizer()
+    for instance in prepared.task.instances:
+        ids = tokenizer(instance.args[0])["input_ids"]
+        lost = max(0, len(ids) - (positions - 5))
+        n = ending_of(instance.args[0], instance.doc, ending) - lost
+        ids, own = ids[lost:], []
+        while len(own) < 5 and tokenizer.eos_token_id not in own:
+            kept = [asked_contexts.first_and_last(n, HEADS)] * LAYERS
+            own.append(int(continued(model, torch.tensor([[*ids, *own]]), n, kept)[0, -1].argmax()))
+        expected = tokenizer.decode(own, skip_special_tokens=True)
+        assert instance.resps[0].split() == expected.partition("w37")[0].split()
+
+
+def test_where_a_cache_is_cut_changes_answers_and_dense_has_none(checkpoint, tmp_path):
+    folder, found = asked_contexts.write(tmp_path), {}
+    for ending in ("", "@question"):
+        prepared, model = prepared_for(folder, checkpoint("llama", 64), ending)
+        dense = prepared.evaluate(model).outputs
+        with apply(model, METHOD):
+            found[ending] = (dense, prepared.evaluate(model).outputs)
+    (first, agnostic), (second, aware) = found.values()
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+    assert all(abs(a - b).max() > 1e-6 for a, b in zip(agnostic, aware, strict=True))
