@@ -101,3 +101,17 @@ def test_where_a_cache_is_cut_changes_answers_and_dense_has_none(checkpoint, tmp
     (first, agnostic), (second, aware) = found.values()
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert all(abs(a - b).max() > 1e-6 for a, b in zip(agnostic, aware, strict=True))
+
+
+@pytest.mark.parametrize("name", ["needles_64", "two-questions_64"])
+def test_two_questions_share_the_cache_of_one_context(name, checkpoint, tmp_path):
+    """Every request of a document has the same prompt: its context, whatever is asked of it."""
+    chosen = checkpoint("llama", 256)
+    prepared = lm_eval.prepare(name, chosen, Settings(limit=2))
+    lm, asked = prepared._lm, prepared.task.instances
+    rows = lm.ends.of_rows(asked, [rows[0] for rows in lm.inputs.rows(asked)])
+    prompts = {}
+    for instance, row in zip(asked, rows, strict=True):
+        assert len(instance.doc["context"].split()) >= row.prompt > 0
+        prompts.setdefault(instance.doc_id, set()).add(row.ids[: row.prompt])
+    assert len(asked) == len(prompts) * (1 + name.startswith("two")) and {*map(len, prompts.values())} == {1}

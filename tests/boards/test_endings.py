@@ -166,7 +166,7 @@ WRONG = {
         {"metadata": "{context: page, question: ask}"}, "line 7: task 'asked': context: page: document 0 has"
     ),
     "asked@question": (
-        {"metadata": "{context: page}"}, "context and question are names of columns, both or none"
+        {"metadata": "{question: ask}"}, "context names a column, and question one that comes after it"
     ),
 }  # fmt: skip
 

@@ -14,30 +14,30 @@ MARKS = ("context", "question")  # keys of a task's metadata: names of its docum
 class Borders:
     """Finds where contexts end. Raises UserError for a mark that the documents do not fit.
 
-    A task marks both, `metadata: {context: COLUMN, question: COLUMN}`, and of a group every task does.
+    A task marks its context, and may mark the question after it: `metadata: {context: COLUMN, question:
+    COLUMN}`. Of a group every task does.
     """
 
     def __init__(self, file: tasks.TaskFile, loaded: Mapping[str, Any]) -> None:
         self._file = file
         marks = {name: task.config.metadata or {} for name, task in loaded.items()}
-        self._columns = {name: {key: each.get(key) for key in MARKS} for name, each in marks.items()}
-        named = [column for each in self._columns.values() for column in each.values()]
-        self.marked = any(column is not None for column in named)
+        self._columns = {name: {k: each[k] for k in MARKS if k in each} for name, each in marks.items()}
+        self.marked = any(self._columns.values())
         if file.ending.after and not self.marked:
             raise UserError(
                 f"task '{file.plain}' marks no context that caches could be cut after: leave "
-                f"{file.ending.option} out, or name its columns: metadata: {{context: …, question: …}}"
+                f"{file.ending.option} out, or name its column: metadata: {{context: COLUMN}}"
             )
-        if self.marked and not all(isinstance(column, str) for column in named):
-            raise self._mistake("context and question are names of columns, both, in every task of a group")
-        for name, task in loaded.items() if self.marked else ():
-            for number, doc in enumerate(task.eval_docs):
-                self._require_text(self._columns[name], doc, number)
+        for name, columns in self._columns.items() if self.marked else ():
+            if "context" not in columns:
+                raise self._mistake(f"'{name}' marks no context")
+            for number, doc in enumerate(loaded[name].eval_docs):
+                self._require_text(columns, doc, number)
 
     def _require_text(self, columns: Mapping[str, str], doc: Mapping[str, Any], number: int) -> None:
         for key, column in columns.items():
             if not isinstance(doc.get(column), str):
-                has = "no text" if column in doc else f"no such column, but {', '.join(map(str, doc))}"
+                has = "no text there" if column in doc else f"no such column, but {', '.join(map(str, doc))}"
                 raise self._mistake(f"{key}: {column}: document {number} has {has}")
 
     def _mistake(self, text: str) -> UserError:
@@ -46,18 +46,17 @@ class Borders:
     def __call__(self, request: Any) -> int:
         """Return how many characters of a request come before its context's end, where it stands last.
 
-        Raises NotApplicable where context or question are not to be found there in this order.
+        Raises NotApplicable where it is not to be found there, or the question is not after it.
         """
         columns, text = self._columns[request.task_name], str(request.args[0])
-        # a chat's template may drop the spaces at a message's ends
-        context, question = request.doc[columns["context"]].lstrip(), request.doc[columns["question"]].strip()
         told = f"task '{self._file.name}', document {request.doc_id}"
+        # a chat's template may drop the spaces at a message's ends
+        context = request.doc[columns["context"]].lstrip()
         start = text.rfind(context) if context else -1
         if start < 0:
             raise NotApplicable(f"{told}: its context ('{columns['context']}') is not in its request")
         end = start + len(context)
-        if question not in text[end:]:
-            raise NotApplicable(
-                f"{told}: its question ('{columns['question']}') does not come after its context"
-            )
+        asked = columns.get("question")
+        if asked and request.doc[asked].strip() not in text[end:]:
+            raise NotApplicable(f"{told}: its question ('{asked}') does not come after its context")
         return end
