@@ -19,6 +19,7 @@ from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks import TaskManager
 
+from attnbench.backends.causal import columns
 from attnbench.backends.data import offline_if_unreachable
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import tasks
@@ -44,6 +45,8 @@ def building(shots: int | None = None) -> Iterator[None]:
 
 def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
     """Load a task, or every task of a group, by lm-eval. Raises UserError for a metric that is none."""
+    if tasks.is_own(file.path):
+        return {file.name: columns.task(file)}
     path = Path(file.path)
     content = tasks.read_yaml(path)
     with _told(file, tokenizer) as told:
