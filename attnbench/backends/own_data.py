@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from attnbench.backends.data import SAMPLES
 from attnbench.errors import UserError, near, unknown
+from attnbench.inputs import tasks
 from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
@@ -43,6 +44,8 @@ def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[It
     then the list of what they hold. Without labels in any row the label is UNLABELLED: enough to learn from
     for what reads texts alone, an error where they are to be `labelled`.
     """
+    if path.lower().endswith(tasks.PARQUET):
+        raise UserError(f"{path}: a .parquet file is for language models. Texts and labels: .csv or .jsonl.")
     try:
         content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -17,7 +17,7 @@ METRICS = {
     "acc": "accuracy", "em": "exact match", "f1": "F1", "mcc": "Matthews correlation", "pearson": "Pearson",
     "spearman": "Spearman", "bleu": "BLEU", "chrf": "chrF", "pseudo_perplexity": "pseudo-perplexity",
     "word_perplexity": "word perplexity", "byte_perplexity": "byte perplexity",
-    "bits_per_byte": "bits per byte",
+    "bits_per_byte": "bits per byte", "logp": "log-likelihood", "acc_middle": "accuracy in the middle",
 }  # fmt: skip
 FITS = {
     "classification": "a classifier with the task's labels",
@@ -78,6 +78,8 @@ def task_lines(include_path: str | None = None) -> Iterator[str]:
         needs = FITS.get(task.head or "", "an encoder")
         yield f"{one_line(task.name):20} {message(task.description or task.dataset)}"
         yield f"{'':20} for {needs}: {', '.join(named) if named else 'give a Hub id or a folder'}"
+        if task.any_length:
+            yield f"{'':20} at any length in tokens: {task.name}_1024"
         if task.configurations:
             first, *_, last = task.parts()
             told = message(f"its {len(task.configurations)} parts by themselves: {first}, …, {last}")

@@ -26,7 +26,8 @@ HEADS = {
     "attnbench.backends.long.scoring.Questions": "causal-lm",
 }
 place, read_yaml = task_yaml.place, task_yaml.read_yaml
-OWN = (".csv", ".jsonl")  # files of the user's, each a task
+PARQUET = ".parquet"  # for language models alone
+OWN = (".csv", ".jsonl", PARQUET)  # files of the user's, each a task
 PLAIN = ".txt"  # of texts alone, to calibrate on
 YAML = (".yaml", ".yml")
 FITS = {"causal": ("causal-lm",), "seq2seq": ("seq2seq",)}  # kind of checkpoint -> heads; encoder: all others
@@ -127,7 +128,7 @@ def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
         return task
     known = available(include_path, name)
     if is_own(name):
-        return _own(name, known)
+        return _own(name, known, kind)
     wholes = [each for each in known.values() if each.configurations and name.startswith(f"{each.name}_")]
     parts = (*(each.parts().get(name) for each in wholes), *(each.at_length(name) for each in known.values()))
     bundled = known.get(name) or next(filter(None, parts), None)
@@ -156,7 +157,7 @@ def _here(name: str) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Tell whether a task, or what to calibrate on, is a file of the user's texts and labels."""
+    """Tell whether a task, or what to calibrate on, is a file of the user's: texts, labels, questions."""
     return name.lower().endswith(OWN)
 
 
@@ -171,7 +172,7 @@ def is_texts(name: str) -> bool:
     return is_own(name) or name.lower().endswith(PLAIN)
 
 
-def _own(name: str, known: Collection[str]) -> TaskFile:
+def _own(name: str, known: Collection[str], kind: str | None) -> TaskFile:
     place = Path(name).expanduser()
     if not place.is_file():
         raise UserError(
@@ -179,9 +180,8 @@ def _own(name: str, known: Collection[str]) -> TaskFile:
         )
     if place.stem in known:
         raise UserError(f"'{name}' would share the name of task '{place.stem}' in records. Rename it.")
-    return TaskFile(
-        place.stem, str(place), "classification", f"file {place.name}", ("acc",), None, "own data"
-    )
+    head, metric = ("causal-lm", "string_match_all") if kind == "causal" else ("classification", "acc")
+    return TaskFile(place.stem, str(place), head, f"file {place.name}", (metric,), None, "own data")
 
 
 def recorded(name: str) -> str:

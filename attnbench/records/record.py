@@ -29,7 +29,7 @@ MEANWHILE_S = 0.5  # more than another run takes between its two renames
 DEEPEST = 50  # levels of a JSON
 LARGEST, DIGITS = 16 << 20, 1000  # bytes of a JSON, digits of a whole number in it
 # arrays that no metric names: of every cell, of a dense one, of one with a method
-ALWAYS = ("doc_id", "outputs", "likely ids", "likely logs", "likely sizes", *schema.FAITHFUL)
+ALWAYS = ("doc_id", "outputs", "likely ids", "likely logs", "likely sizes", *schema.FAITHFUL, *schema.PLACED)
 APART = ("scores", "file")  # fields of a Record that are not in its JSON
 
 

@@ -25,6 +25,10 @@ COLUMNS: dict[str, tuple[int, ...]] = {
 NOT_ALWAYS = ("mcc", "f1", "pearson", "spearman", "ratio")  # of these a value may be null: not defined
 FIDELITY = ("flips", "answers-changed", "kl")  # beside the metrics, of a cell with a method
 FAITHFUL = tuple(f"fidelity {name}" for name in FIDELITY)  # their arrays, of numbers from 0
+PLACED = (
+    "depth",
+    "length",
+)  # arrays of texts that are asked about: where, from 0 to 1, and of how many tokens
 LARGEST = 1e100  # of a score: sums of squares of larger ones are no floats
 ABSENT = object()
 LONGEST = 40
@@ -185,7 +189,7 @@ def array_problem(metrics: dict[str, Any], scores: dict[str, np.ndarray]) -> str
             return f"{name} is of shape {array.shape}, which is not what '{kind}' is computed from"
         if ids is not None and len(array) != len(ids):
             return f"{name} has {len(array)} scores for {len(ids)} samples"
-    for name in FAITHFUL:
+    for name in (*FAITHFUL, *PLACED):
         array = scores.get(name)
         if array is None:
             continue

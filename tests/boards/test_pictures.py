@@ -11,7 +11,7 @@ import pytest
 from sample_records import identify, record, right
 
 from attnbench.boards import board
-from attnbench.boards.pictures import points
+from attnbench.boards.pictures import draw, points
 from attnbench.cli.main import main
 from attnbench.methods import families
 from attnbench.records.record import write
@@ -414,3 +414,40 @@ def test_a_map_of_equal_numbers_has_the_colour_of_little():
     image = matplotlib.image.imread(io.BytesIO(heatmap.draw({("encoder", 0): [0.0, 0.0]}, "x")))
     darkest = colormaps["plasma"](0.0)[:3]
     assert (abs(image[..., :3] - darkest).max(-1) < 0.02).mean() > 0.1
+
+
+def placed(method, length, scores):
+    """A record of 10 samples at the depths 0, 1/4 ... 1, two of each."""
+    item = record(method, model="tiny", task=f"needles_{length}@question", acc=np.array(scores, float))
+    item.scores |= {"depth": np.tile(np.arange(5) / 4, 2), "length": np.full(10, float(length))}
+    return item
+
+
+def test_a_map_tells_the_score_by_depth_and_length():
+    middle = [1, 0, 0, 0, 1] * 2
+    items = [
+        placed("evict50:snapkv", 512, [1, 0, 0, 1, 1, 1, 1, 0, 1, 1]),
+        placed("evict50:snapkv", 1024, middle),
+        placed("dense", 512, [1] * 10),
+        placed("dense", 1024, [1] * 9 + [0]),
+        placed("evict50:random:seed=1", 512, middle),
+        placed("uniform", 512, [0] * 10),
+    ]
+    (found,) = [each for each in points.pictures(board.build(items)) if each.depths]
+    assert [each.method for each in found.depths] == ["dense", "evict50:snapkv"]
+    own = found.depths[1]
+    assert (own.task, own.lengths) == ("needles@question", (512, 1024))
+    assert own.depths == (0, 0.25, 0.5, 0.75, 1) and own.samples == ((2, 2),) * 5
+    assert own.scores == ((1, 1), (0.5, 0), (0, 0), (1, 0), (1, 1))
+    lines = list(csv.DictReader(io.StringIO(found.table)))
+    assert len(lines) == 20 and lines[9] == {
+        "model": "tiny", "task": "needles@question", "metric": "acc", "method": "dense", "length": "1024",
+        "depth": "1", "score": "0.5", "samples": "2",
+    }  # fmt: skip
+    drawn = draw.draw(found)
+    for kind, content in drawn.items():
+        assert found.digest.encode() in content, kind
+
+
+def test_records_that_tell_no_place_have_no_map():
+    assert not any(each.depths for each in points.pictures(board.build(sweep())))

@@ -28,6 +28,7 @@ from attnbench.inputs import tasks
 from attnbench.inputs.settings import Settings
 from attnbench.measures.fidelity import Form
 from attnbench.measures.likely import Likely
+from attnbench.records.schema import PLACED
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
@@ -123,7 +124,7 @@ class PreparedCausal:
                 name: {**each, "stderr": standard_error(each["aggregate"], [scores[name]])}
                 for name, each in found.items()
             },
-            scores=scores,
+            scores=scores | _places(list(self._documents.values())),
             outputs=_outputs(list(self._documents.values())),
             likely=likely.recorded(targets) if likely else {},
         )
@@ -229,6 +230,13 @@ def require_room(model: nn.Module, lm: CausalLM, requests: Sequence[Any]) -> Non
 def prepare(file: tasks.TaskFile, checkpoint: Any, settings: Settings) -> PreparedCausal:
     """Load a stock task, build and tokenise its requests. Raises UserError."""
     return PreparedCausal(file, checkpoint, settings)
+
+
+def _places(documents: Sequence[Sequence[Any]]) -> dict[str, np.ndarray]:
+    """Return where in its text each document asks, and how long that is, where columns of it say so."""
+    told = {name: [requests[0].doc.get(name) for requests in documents] for name in PLACED}
+    whole = all(isinstance(value, int | float) for values in told.values() for value in values)
+    return {name: np.array(values, float) for name, values in told.items()} if whole else {}
 
 
 def _outputs(documents: Sequence[Sequence[Any]]) -> list[np.ndarray]:

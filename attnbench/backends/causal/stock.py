@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-from lm_eval.api import metrics as lm_metrics
 from lm_eval.evaluator import evaluate
 
+from attnbench.backends.causal import aggregation
 from attnbench.backends.causal.borders import Borders
 from attnbench.backends.causal.prompts import prompted, require_template
 from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
-from attnbench.backends.long.scoring import ratio
 from attnbench.backends.measurement import code_of, hash_of
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import tasks
@@ -24,31 +22,10 @@ from attnbench.inputs.prompting import Prompting
 from attnbench.statistics import aggregates
 
 Document = dict[str, Any]
-Statistic = Callable[[Any], Any]
 FORMS = {
     "multiple_choice": "choices", "loglikelihood": "target", "loglikelihood_rolling": "rolling",
     "generate_until": "text",
 }  # fmt: skip
-
-
-def _likelihood(item: Any) -> tuple[float, float]:
-    return (item, 1.0)
-
-
-def _counts(item: Any) -> tuple[int, ...]:
-    gold, guess = (int(value) for value in item)
-    return tuple(int((guess, gold) == pair) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
-
-
-# lm-eval's aggregation -> ours and the statistic of an item; what is not here cannot be computed again
-AGGREGATES: dict[Callable[..., Any], tuple[str, Statistic]] = {
-    lm_metrics.mean: ("mean", float),
-    lm_metrics.perplexity: ("perplexity", _likelihood),
-    lm_metrics.weighted_perplexity: ("perplexity", tuple),
-    lm_metrics.matthews_corrcoef: ("mcc", _counts),
-    lm_metrics.f1_score: ("f1", _counts),
-    ratio: ("ratio", tuple),
-}
 
 
 class Stock:
@@ -119,7 +96,7 @@ class Stock:
         results = evaluate(lm, {"tasks": self.tasks}, limit=self.limit, bootstrap_iters=0, log_samples=False)
         found: dict[str, dict[str, Any]] = {}
         for name, (metric, place, each) in self._metrics().items():
-            ours, statistic = AGGREGATES[each[0].aggregation()[metric]]
+            ours, statistic = aggregation.known(each[0].aggregation()[metric])
             rows = [statistic(item[metric]) for task in each for item in self._of(task.task_name, place)]
             scores = np.array(rows, dtype=np.float64)
             if any(ours == "perplexity" and _same(scores, other["scores"]) for other in found.values()):
@@ -157,7 +134,7 @@ class Stock:
                     and task.aggregation().get(metric) is each[0].aggregation().get(metric)
                     for task in each
                 )
-                if shared and each[0].aggregation().get(metric) in AGGREGATES:
+                if shared and aggregation.is_known(each[0].aggregation().get(metric)):
                     name = metric if len(each[0]._filters) == 1 else f"{metric}-{kind.name}"
                     found[name] = (metric, place, each)
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import random
 import re
 import tempfile
 import traceback
@@ -14,17 +15,20 @@ from typing import Any
 
 import lm_eval.api.task
 import lm_eval.utils
+import numpy as np
 from jinja2 import TemplateError
 from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks import TaskManager
 
+from attnbench.backends.causal import columns
 from attnbench.backends.data import offline_if_unreachable
 from attnbench.errors import UserError, unknown
 from attnbench.inputs import tasks
 from attnbench.inputs.task_yaml import quoted
 
 Document = dict[str, Any]
+SEEDS = (0, 1234)  # of Python's and numpy's draws, by which some tasks make their data: lm-eval's own
 
 
 @contextlib.contextmanager
@@ -44,6 +48,8 @@ def building(shots: int | None = None) -> Iterator[None]:
 
 def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
     """Load a task, or every task of a group, by lm-eval. Raises UserError for a metric that is none."""
+    if tasks.is_own(file.path):
+        return {file.name: columns.task(file)}
     path = Path(file.path)
     content = tasks.read_yaml(path)
     with _told(file, tokenizer) as told:
@@ -68,9 +74,16 @@ def _told(file: tasks.TaskFile, tokenizer: Any) -> Iterator[dict[str, Any]]:
     if not any("custom_dataset" in each.read_text("utf-8") for each in Path(file.path).parent.glob("*.yaml")):
         yield length
         return
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        yield length | {"tokenizer": folder}
+    before = random.getstate(), np.random.get_state()
+    random.seed(SEEDS[0])
+    np.random.seed(SEEDS[1])
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            yield length | {"tokenizer": folder}
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def _untold(found: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +123,9 @@ def reading(file: tasks.TaskFile) -> Iterator[None]:
             f"the data of task '{file.name}'{where} is neither in the cache nor to be had: "
             f"{reason}. Set HF_HOME to a home that has it (with HF_HUB_OFFLINE=1), or use pocket-agreement."
         ) from error
+    except ImportError as error:  # of what a task's own code needs
+        said = " ".join(str(error).split())
+        raise UserError(f"task '{file.name}' cannot be loaded: {said}") from error
     except (
         TypeError, ValueError, LookupError, SyntaxError, OSError, TemplateError,
         datasets.exceptions.DatasetsError,

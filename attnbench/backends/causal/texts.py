@@ -26,6 +26,8 @@ def of(path: str, name: str | None = None, split: str = "") -> list[str]:
             path, name, split, lambda there: [next((key for key in COLUMNS if key in there), COLUMNS[0])]
         )
         return [text for doc in docs for text in doc.values() if text.strip()]
+    if path.lower().endswith(tasks.PARQUET):
+        raise UserError(f"calibration {path}: give a .txt, .csv or .jsonl file, or DATASET:SPLIT")
     try:
         content = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except OSError as error:

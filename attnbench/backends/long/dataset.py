@@ -21,10 +21,11 @@ def documents(
 ) -> list[dict[str, Any]]:
     """Write the first `samples` documents of a split; `count` tells how many tokens a text has.
 
-    {"id", "context", "question", "prefix", "answer", "depth", "middle"}: the prompt is the first four but the
-    id, and middle tells whether what is asked for lies outside the context's first 4 and last 64 tokens.
-    Where several questions are asked of a context, question to middle are lists. Each document has a seed of
-    its own, from the kind, the split, the length and its number. Raises UserError for too short a length.
+    {"id", "context", "length", "question", "prefix", "answer", "depth", "middle"}: the prompt is context,
+    question and prefix, and middle tells whether what is asked for lies outside the context's first 4 and
+    last 64 tokens. Where several questions are asked of a context, question to middle are lists. A document
+    has a seed of its own, from the kind, the split, the length and its number. Raises UserError for too short
+    a length.
     """
     if kind not in KINDS:
         raise unknown("long task", kind, KINDS, f"Known: {', '.join(KINDS)}.")
@@ -46,7 +47,7 @@ def documents(
         ]
         fields = {key: [each[key] for each in asked] for key in asked[0]}
         single = {key: values[0] for key, values in fields.items()} if len(asked) == 1 else fields
-        found.append({"id": f"{split}-{number}", "context": text.context, **single})
+        found.append({"id": f"{split}-{number}", "context": text.context, "length": length, **single})
     return found
 
 

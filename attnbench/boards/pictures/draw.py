@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from attnbench.boards.pictures import draw_heads, labels
+from attnbench.boards.pictures import draw_depths, draw_heads, labels
 from attnbench.boards.pictures.points import Panel, Picture, Point
 from attnbench.methods.controls import DRAWN
 from attnbench.records.inert import clean
@@ -43,6 +43,8 @@ def draw(picture: Picture) -> dict[str, bytes]:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": picture.name}):
         if picture.grids:
             return _saved(draw_heads.draw(picture), picture)
+        if picture.depths:
+            return _saved(draw_depths.draw(picture), picture)
         panels = picture.panels
         across = min(len(panels), 3)
         down = math.ceil(len(panels) / across)

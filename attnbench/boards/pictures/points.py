@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnbench.boards.board import Board
+from attnbench.boards.pictures.depths import DepthMap, maps
 from attnbench.boards.pictures.grids import Grid, grids, removes_heads
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import amounts, family, modifier_sweeps, name_without_seed
@@ -54,7 +55,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """One file: a panel for every model and task, or grids of heads."""
+    """One file: a panel for every model and task, or grids of heads, or maps of depth and length."""
 
     name: str
     title: str
@@ -62,6 +63,7 @@ class Picture:
     y: str
     panels: list[Panel] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    depths: list[DepthMap] = field(default_factory=list)
 
     @property
     def table(self) -> str:
@@ -71,6 +73,10 @@ class Picture:
         if self.grids:
             writer.writerow(["model", "task", "method", "layer", "head", "score", "removed"])
             writer.writerows(line for grid in self.grids for line in grid.lines())
+            return out.getvalue()
+        if self.depths:
+            writer.writerow(["model", "task", "metric", "method", "length", "depth", "score", "samples"])
+            writer.writerows(line for each in self.depths for line in each.lines())
             return out.getvalue()
         ranged = any(point.x_high is not None for panel in self.panels for point in panel.points)
         across = ["x", "x low", "x high"] if ranged else ["x"]
@@ -167,6 +173,10 @@ def pictures(board: Board) -> list[Picture]:
     if drawn:
         title = "Head scores, darker is higher, × removed"
         found.append(Picture("head-scores", title, "head", "layer", [], drawn))
+    deep = [each for section in board.sections for each in maps(section.records)]
+    if deep:
+        title = "Score by depth of what is asked for and length, darker is better"
+        found.append(Picture("depth-length", title, "tokens", "depth", [], [], deep))
     return found
 
 
