@@ -132,6 +132,7 @@ def test_the_document_has_the_signatures_that_inspect_tells():
 
 
 KINDS = {  # file -> its specs
+    "cache": ("seen50",),
     "transform": ("crop0.2",),
     "calibrated": ("peak0.1",),
     "criterion": ("heads50:reach", "heads50:slope", "heads50:carried"),
@@ -177,14 +178,16 @@ def test_it_keeps_its_promises(kind, plugin, capsys):
 
     attnbench.plugins.load([plugin(kind)])
     for spec in KINDS[kind]:
-        report = check_method(spec, families=("bert", "bart") if spec == KINDS[kind][0] else ("bert",))
+        families = ("bert", "bart") if spec == KINDS[kind][0] else ("bert",)
+        report = check_method(spec, families=("gpt2", "llama") if kind == "cache" else families)
         assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_measured(kind, plugin, tmp_path, capsys):
     methods, records = ",".join(KINDS[kind]), tmp_path / "records"
-    arguments = ["--models", "bert", "--tasks", "pocket-sentiment", "--methods", methods, "--limit", "8"]
+    model, task = ("gpt", "pocket-perplexity@prompt8") if kind == "cache" else ("bert", "pocket-sentiment")
+    arguments = ["--models", model, "--tasks", task, "--methods", methods, "--limit", "8"]
     arguments += ["--repeats", "1"]
     assert main(["run", *arguments, "--plugin", str(plugin(kind)), "--records", str(records)]) == 0
     capsys.readouterr()
@@ -196,7 +199,7 @@ def test_it_is_measured(kind, plugin, tmp_path, capsys):
         receipt = found[spec]["receipt"]
         assert receipt["sites_hit"] == receipt["sites_expected"]
         assert bool(receipt["sites_hit"]) == (spec != "retouch5")  # it changes weights, no attention
-        assert bool(found[spec]["fitted"]) == (kind not in ("transform", "realised"))
+        assert bool(found[spec]["fitted"]) == (kind not in ("cache", "transform", "realised"))
 
 
 @pytest.mark.parametrize(("kind", "spec"), [("realised", "first-heads2"), ("criterion", "heads50:reach")])

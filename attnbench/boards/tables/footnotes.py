@@ -13,7 +13,7 @@ from attnbench.boards.tables.legend import legend, margins
 from attnbench.methods.controls import CONTROLS
 from attnbench.records import provenance
 from attnbench.records.inert import Show
-from attnbench.statistics import against_dense
+from attnbench.statistics import against_dense, receipts
 from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
             out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
-    out += [*_suspicious(rows, show), *_unproven(records, show)]
+    out += [*_suspicious(rows, show), *_unproven(records, show), *receipts.noted(records, show)]
     for row in rows:
         if row.status == "measured" and row.score is None:
             told = f"{show(row.metric)} is not defined {against_dense.UNDEFINED}"
