@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from attnbench.backends.causal import aggregation
 from attnbench.backends.causal.prepared import prepare
 from attnbench.backends.long.dataset import counting, documents
 from attnbench.backends.long.writers import DEPTHS, KINDS
@@ -18,6 +21,7 @@ from attnbench.errors import UserError
 from attnbench.inputs import models, tasks
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
+from attnbench.statistics import aggregates
 
 POCKET = Path(models.__file__).parents[1] / "pocket" / "weights" / "llama-language"
 TOLD = re.compile(r"The special number for (\w+) is (\d+)\.")
@@ -254,3 +258,17 @@ def test_lm_evals_command_line_takes_a_length(folder, tmp_path, monkeypatch):
     )
     for metric in ("acc", "logp"):
         assert own.metrics[metric]["value"] == pytest.approx(found[f"{metric},none"], rel=1e-4)
+
+
+def test_rulers_aggregation_is_known_whatever_module_a_yaml_makes_of_it():
+    from lm_eval.tasks.ruler import common_utils
+
+    loader = importlib.util.spec_from_file_location("another", common_utils.__file__)
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    assert module.aggregate_metrics is not common_utils.aggregate_metrics
+    name, statistic = aggregation.known(module.aggregate_metrics)
+    items = [0.5, -1, 1.0, 0.0, -1]  # -1: of another length
+    rows = np.array([statistic(item) for item in items])
+    assert aggregates.aggregate(name, rows) == pytest.approx(module.aggregate_metrics(items))
+    assert not aggregation.is_known(common_utils.string_match_all) and not aggregation.is_known(None)
