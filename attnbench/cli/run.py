@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         **MANY,
         metavar="TASK",
-        help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
+        help="a name, a task's YAML, or your own .csv, .jsonl, .parquet; default: those a model names itself",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples of each task only")
     add_max_length(parser)
