@@ -222,5 +222,5 @@ def _run(model: Any, seen: Seen, data: Reading, passes: Methods) -> None:
         seen.absent = str(reason)
     except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         seen.failed = described(error)

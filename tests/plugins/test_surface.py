@@ -23,10 +23,10 @@ OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
     "HardConcrete", "Heads", "Kept", "Method", "NotApplicable", "Prompt", "Removal", "Site", "Study",
     "UserError", "View", "apply", "attention", "by_head", "checkpoint", "contributions", "discover",
-    "expand", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels", "layer_of", "look",
-    "openness", "own_weights", "parse", "plugins", "probing", "prompts", "rank_agreement", "realize",
-    "relevance", "run", "sidecar", "sites", "testing", "top_logit", "train", "transform", "watch",
-    "with_weights", "without_heads",
+    "expand", "final_gate", "format", "head_sensitivity", "hookimpl", "importance", "kernels",
+    "layer_of", "look", "openness", "own_weights", "parse", "plugins", "probing", "prompts",
+    "rank_agreement", "realize", "relevance", "run", "sidecar", "sites", "testing", "top_logit",
+    "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli import stdout
+from attnbench.cli.looking import treebanks
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
 from attnbench.errors import NotApplicable, UserError, message, require_folder, tell
 from attnbench.inputs import models
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studies", **MANY, metavar="SPEC",
         help="as in sparsity,clamp4; default: all that need no data of their own",
     )  # fmt: skip
+    parser.add_argument(
+        "--treebank", **MANY, metavar="FILE",
+        help="CoNLL-U, for studies of syntax: DEV,TEST, one to choose on and one to report on; one is halved",
+    )  # fmt: skip
     parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
     parser.add_argument(
         "--output", metavar="DIR", help="for a page (index.html), CSV tables, pictures and heads.json"
@@ -69,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
-    chosen = [spec.parse_study(text) for text in split(options.studies)]
+    chosen = treebanks.given([spec.parse_study(text) for text in split(options.studies)], options.treebank)
     asked, wanted = _asked(options)
     for text in asked.methods:
         spec.parse(text)
@@ -89,8 +94,8 @@ def execute(options: argparse.Namespace) -> int:
 
     methods = opening.parsed(asked.methods)
     refuse_twins("methods", {text: text for text in methods}, "--output")
-    if not chosen:
-        chosen = [spec.parse_study(text) for text in looking.usual()]
+    if not options.studies:
+        chosen = [*(spec.parse_study(text) for text in looking.usual()), *chosen]
     bodies: list[dict[str, Any]] = []
     seen = failed = 0
     for name, task in wanted:
