@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Copy records, of looks too, and name what conflicts. Returns 0, or 1 where a record stayed where it was."""
+    """Copy records, of looks too, and name what conflicts. Returns 0, or 1 where one stayed where it was."""
     from attnbench.records import merging
     from attnbench.studies import merging as looked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -281,3 +282,35 @@ def test_a_look_is_verified_and_a_number_that_was_changed_is_found(written, caps
     assert main(["verify", str(path)]) == 1
     assert "heads: 128 numbers" in (told := capsys.readouterr().out) and "DISAGREES" in told
     path.write_text(text, encoding="utf-8")
+
+
+def test_looks_of_two_folders_are_merged(written, tmp_path, capsys):
+    folder, asked, _ = written
+    one, two, both = folder / "records", tmp_path / "two", tmp_path / "both"
+    shutil.copytree(one, two)
+    gone = min(two.rglob("sparsity.json"))
+    gone.unlink()
+    gone.with_suffix(".npz").unlink()
+    assert main(["merge", str(two), str(one), "--into", str(both)]) == 0
+    assert capsys.readouterr().out.endswith("4 written, 0 there already\n")
+    names = [sorted(path.relative_to(each) for path in each.rglob("*.*")) for each in (one, both)]
+    assert names[0] == names[1]
+    assert main(["merge", str(one), "--into", str(both)]) == 0
+    assert capsys.readouterr().out.endswith("0 written, 4 there already\n")
+    held = both / gone.relative_to(two)
+    body = json.loads(held.read_text(encoding="utf-8"))
+    body["provenance"] |= {"identity": "another", "code": "another"}
+    held.write_text(json.dumps(body), encoding="utf-8")
+    assert main(["merge", str(one), "--into", str(both)]) == 1
+    told = capsys.readouterr()
+    assert told.out.endswith("0 written, 3 there already, 1 left where they are\n")
+    assert "its code has changed" in told.err
+
+
+def test_what_a_killed_look_left_in_part_is_removed(written, capsys):
+    folder, asked, _ = written
+    (place,) = {path.parent for path in (folder / "records").rglob("dense/*.json")}
+    part = place / ".sparsity-1.json.part"
+    part.write_text("{", encoding="utf-8")
+    assert main(asked[:-4]) == 0
+    assert not part.exists()

@@ -68,7 +68,7 @@ def test_a_treebank_that_changed_under_its_name_is_read_again_and_that_is_told(t
 
 MISTAKES = {
     "--studies sparsity --treebank FILE": "--treebank: no study named reads one. Name roles in --studies.",
-    "--studies roles:treebank=FILE --treebank FILE": "names a treebank, and so does --treebank. Leave one out.",
+    "--studies roles:treebank=FILE --treebank FILE": "names a treebank, and so does --treebank.",
     "--treebank FILE FILE.2 FILE.3": "--treebank: 3 files; give one, or two: DEV,TEST",
     "--treebank nowhere.conllu": "--treebank nowhere.conllu: no such file.",
 }
