@@ -285,7 +285,7 @@ def test_a_look_is_verified_and_a_number_that_was_changed_is_found(written, caps
 
 
 def test_looks_of_two_folders_are_merged(written, tmp_path, capsys):
-    folder, asked, _ = written
+    folder, _, _ = written
     one, two, both = folder / "records", tmp_path / "two", tmp_path / "both"
     shutil.copytree(one, two)
     gone = min(two.rglob("sparsity.json"))

@@ -34,7 +34,7 @@ def cannot_show(path: str) -> UserError:
 
 @dataclass
 class Shown:
-    """The probabilities of one call (batch, heads, queries, keys): 0 where nothing is seen, at padding too."""
+    """The probabilities of one call (batch, heads, queries, keys): 0 where nothing is seen and at pads."""
 
     probs: Tensor | None = None
 
