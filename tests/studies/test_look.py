@@ -314,3 +314,26 @@ def test_what_a_killed_look_left_in_part_is_removed(written, capsys):
     part.write_text("{", encoding="utf-8")
     assert main(asked[:-4]) == 0
     assert not part.exists()
+
+
+def test_several_models_are_put_side_by_side(tmp_path, capsys):
+    asked = ["look", "--models", "bert,gpt", "--text", TEXT, "--studies", "sparsity", "--methods", "prune80"]
+    assert main([*asked, "--records", str(tmp_path / "records"), "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out.partition("sparsity, all models: means over heads and layers\n")[2]
+    header, *rows = [line.split() for line in shown.splitlines()]
+    assert header[:4] == ["model", "data", "method", "kind"] and "diversity" in header
+    assert [(row[0], row[2]) for row in rows] == [
+        (model, method) for model in ("pocket-bert", "pocket-gpt") for method in ("dense", "prune80")
+    ]
+    with (tmp_path / "out" / "sparsity.models.csv").open(encoding="utf-8") as file:
+        layers = list(csv.DictReader(file))
+    for row in rows:
+        (place,) = (tmp_path / "out" / row[0]).iterdir()
+        with (place / "sparsity.heads.csv").open(encoding="utf-8") as file:
+            heads = [each for each in csv.DictReader(file) if each["method"] == row[2]]
+        mean = np.mean([float(each["diversity"]) for each in heads])
+        assert float(row[header.index("diversity")]) == pytest.approx(mean, abs=2e-3)
+        own = [each for each in layers if (each["model"], each["method"]) == (row[0], row[2])]
+        first = [float(each["diversity"]) for each in heads if each["layer"] == "0"]
+        assert float(own[0]["diversity"]) == pytest.approx(np.mean(first))
+    assert len(layers) == 2 * (4 + 4)

@@ -90,7 +90,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
     console.quiet(options.verbose)
-    from attnbench.studies import looking, opening
+    from attnbench.studies import compared, looking, opening
 
     methods = opening.parsed(asked.methods)
     refuse_twins("methods", {text: text for text in methods}, "--output")
@@ -98,6 +98,7 @@ def execute(options: argparse.Namespace) -> int:
         chosen = [*(spec.parse_study(text) for text in looking.usual()), *chosen]
     bodies: list[dict[str, Any]] = []
     seen = failed = 0
+    found_of: list[Any] = []
     for name, task in wanted:
         console.introduce(name)
         where = f"{models.label(name)} · {task or 'text'}"
@@ -115,6 +116,7 @@ def execute(options: argparse.Namespace) -> int:
         seen += any(found.tables for found in look.found.values())
         failed += len(look.failed) + sum(found.status == looking.FAILED for found in look.found.values())
         _told(look)
+        found_of.append(compared.means(look))
         if options.json:
             bodies += terminal.bodies(look)
         else:
@@ -123,8 +125,13 @@ def execute(options: argparse.Namespace) -> int:
             with stdout.aside():
                 page = output.write(look, options.output, options.save_arrays or 0)
             print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
+    together = compared.across(found_of)
+    if together and options.output:
+        output.write_models(together, options.output)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
+    elif together:
+        print(terminal.side_by_side(together))
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0
