@@ -111,7 +111,7 @@ def effects(model: nn.Module, sites: Sequence[Site], data: Data) -> Effects:
         with apply(model, Silenced(head, on=(kind,), layers=(str(layer),))):
             found.append(data.measured())
     columns = np.array(list(_compared(whole, found)))  # (heads of all places, effect low high p)
-    keys = [(kind, layer) for kind, layer, _ in places]
+    keys: list[tuple[str, int]] = [(kind, layer) for kind, layer, _ in places]
     tables = [
         {key: column[[each == key for each in keys]] for key in dict.fromkeys(keys)} for column in columns.T
     ]
