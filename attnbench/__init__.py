@@ -37,6 +37,7 @@ _PUBLIC = {
     "format": "attnbench.methods.spec:format",
     "head_sensitivity": "attnbench.engine.learning.gates:head_sensitivity",
     "hookimpl": "attnbench.methods.hooks:hookimpl",
+    "importance": "attnbench.studies.importance",
     "kernels": "attnbench.engine.serving.kernels",
     "layer_of": "attnbench.engine.serving.dispatch:layer_of",
     "openness": "attnbench.engine.learning.gates:openness",
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
     from attnbench.statistics.rank_agreement import rank_agreement as rank_agreement
+    from attnbench.studies import importance as importance
     from attnbench.studies.attended import attention as attention
     from attnbench.studies.probes import probing as probing
     from attnbench_plugins.heads import Heads as Heads

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli import stdout
+from attnbench.cli.looking import treebanks
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
 from attnbench.errors import NotApplicable, UserError, message, require_folder, tell
 from attnbench.inputs import models
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studies", **MANY, metavar="SPEC",
         help="as in sparsity,clamp4; default: all that need no data of their own",
     )  # fmt: skip
+    parser.add_argument(
+        "--treebank", **MANY, metavar="FILE",
+        help="CoNLL-U, for studies of syntax: DEV,TEST, one to choose on and one to report on; one is halved",
+    )  # fmt: skip
     parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
     parser.add_argument(
         "--output", metavar="DIR", help="for a page (index.html), CSV tables, pictures and heads.json"
@@ -69,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
-    chosen = [spec.parse_study(text) for text in split(options.studies)]
+    chosen = treebanks.given([spec.parse_study(text) for text in split(options.studies)], options.treebank)
     asked, wanted = _asked(options)
     for text in asked.methods:
         spec.parse(text)
@@ -85,14 +90,15 @@ def execute(options: argparse.Namespace) -> int:
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
     console.quiet(options.verbose)
-    from attnbench.studies import looking, opening
+    from attnbench.studies import compared, looking, opening
 
     methods = opening.parsed(asked.methods)
     refuse_twins("methods", {text: text for text in methods}, "--output")
-    if not chosen:
-        chosen = [spec.parse_study(text) for text in looking.usual()]
+    if not options.studies:
+        chosen = [*(spec.parse_study(text) for text in looking.usual()), *chosen]
     bodies: list[dict[str, Any]] = []
     seen = failed = 0
+    found_of: list[Any] = []
     for name, task in wanted:
         console.introduce(name)
         where = f"{models.label(name)} · {task or 'text'}"
@@ -110,6 +116,7 @@ def execute(options: argparse.Namespace) -> int:
         seen += any(found.tables for found in look.found.values())
         failed += len(look.failed) + sum(found.status == looking.FAILED for found in look.found.values())
         _told(look)
+        found_of.append(compared.means(look))
         if options.json:
             bodies += terminal.bodies(look)
         else:
@@ -118,8 +125,13 @@ def execute(options: argparse.Namespace) -> int:
             with stdout.aside():
                 page = output.write(look, options.output, options.save_arrays or 0)
             print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
+    together = compared.across(found_of)
+    if together and options.output:
+        output.write_models(together, options.output)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
+    elif together:
+        print(terminal.side_by_side(together))
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0

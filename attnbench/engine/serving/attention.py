@@ -36,7 +36,8 @@ def methods_of(specs: Iterable[Method | str]) -> tuple[Method, ...]:
 def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     """Change a model's attention by methods or a spec string, until the block ends.
 
-    Nested blocks compose: inner methods act after outer ones. Raises UserError for a method that is not
+    Nested blocks compose: inner methods act after outer ones. `output_attentions=True` gets the probabilities
+    that were used, after all methods, 0 where nothing is seen. Raises UserError for a method that is not
     fitted yet or an architecture that is not supported, NotApplicable for a method whose `on=` and `layers=`
     reach nothing there, or that does more than change `probs` of a model whose attention is not on
     transformers' interface.
