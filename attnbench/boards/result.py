@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards.tables import leaderboard
+from attnbench.boards.tables.text import Screen
 from attnbench.matrix import runner
 from attnbench.matrix.plan import plan
 from attnbench.matrix.request import REPEATS, Names, Request
+from attnbench.records.inert import screen_width
 from attnbench.records.record import RECORDS, Record
-from attnbench.statistics import against_dense
+from attnbench.statistics import against_dense, ordering
 
 if TYPE_CHECKING:
     import pandas
@@ -28,9 +30,20 @@ class Run:
     def failed(self) -> list[Record]:
         return [item for item in self.records if item.status == "failed"]
 
-    def table(self, format: str = "text", margin: float = against_dense.MARGIN) -> str:
-        """Render the comparison: "text" for a terminal, "md" for markdown."""
-        return leaderboard.render(self.records, format=format, margin=margin)
+    def table(
+        self,
+        format: str = "text",
+        margin: float = against_dense.MARGIN,
+        sort: str = ordering.FAMILY,
+        legend: bool = False,
+    ) -> str:
+        """Render the comparison: "text" for this terminal's columns, "md" for markdown.
+
+        Rows are by family and amount or, where `sort` is "score", by what they keep. `legend` explains the
+        columns of text, as markdown always does.
+        """
+        screen = Screen(screen_width(), legend, whole=False)
+        return leaderboard.render(self.records, format, margin, sort, screen)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row a cell and metric, with the paired difference to dense."""

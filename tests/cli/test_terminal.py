@@ -35,11 +35,22 @@ def test_what_a_terminal_has_not_is_replaced(encoding, shown, folder, monkeypatc
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode(encoding).splitlines()
     header, dense, method = (
-        next(line for line in lines if word in line) for word in ("task, method", "  dense", "prune80")
+        next(line for line in lines if word in line) for word in ("method  ", "  dense", "prune80")
     )
     assert shown in header
     assert dense.index("95.0") == method.index("94.8")  # columns stay in line
     assert ("+-" in dense) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_fits_the_columns_of_the_terminal_in_any_encoding(width, encoding, folder, monkeypatch):
+    for name, value in (("PYTHONIOENCODING", encoding), ("PYTHONUTF8", "0"), ("COLUMNS", str(width))):
+        monkeypatch.setenv(name, value)
+    command = [*PROGRAM, "leaderboard", "--records", str(folder), "--format", "text", "--legend", "-v"]
+    out = subprocess.run(command, capture_output=True, check=True).stdout.decode(encoding)
+    assert max(map(len, out.splitlines())) <= width
+    assert len(max(out.splitlines(), key=len)) > width - 12  # nothing is wrapped twice
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
