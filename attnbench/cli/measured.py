@@ -58,6 +58,16 @@ def recorded_before(folder: str | Path) -> bool:
     return any(Path(folder).rglob("*.json"))
 
 
+def require_reached(records: Sequence[Record]) -> None:
+    """Raise UserError for a method whose `layers=` no model has that was asked for."""
+    found: dict[str, list[Record]] = {}
+    for item in records:
+        found.setdefault(item.cell["method"], []).append(item)
+    for method, mine in found.items():
+        if ":layers=" in method and all(item.status == "not applicable" for item in mine):
+            raise UserError(str(mine[0].error))
+
+
 def show_json(records: Sequence[Record]) -> None:
     """Print records with their rows as one JSON array."""
     from attnbench.boards.tables import leaderboard

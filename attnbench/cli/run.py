@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import chosen, shares, suite
 from attnbench.cli import stdout
-from attnbench.cli.measured import measured, recorded_before, show_json, show_table, status
+from attnbench.cli.measured import measured, recorded_before, require_reached, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
     Once,
@@ -159,14 +159,13 @@ def execute(options: argparse.Namespace) -> int:
     with shares.claimed(options.shard, folder, "--models", names):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
-        if options.json:
-            show_json(records)
-        else:
-            show_table(records, options, f"attnbench leaderboard --records {shlex.quote(folder)}")
+        board = f"attnbench leaderboard --records {shlex.quote(folder)}"
+        _ = show_json(records) if options.json else show_table(records, options, board)
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records) and not options.shard:
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
+    require_reached(records)
     return status(records)
 
 

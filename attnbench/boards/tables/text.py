@@ -153,7 +153,8 @@ def _chosen(
     most = min(left, int(NAMES * width))
     named = max((len(name) for name in names if len(name) <= most), default=NARROWEST)
     left -= named
-    chosen, missing = [], []
+    chosen: list[str] = []
+    missing: list[str] = []
     for name in wanted:
         needed = widths[name] + (1 if name == RANGE else len(GAP))
         (chosen if needed <= left else missing).append(name)
