@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from attnbench.boards import board
+from attnbench.boards.page import static
 from attnbench.boards.tables import leaderboard
 from attnbench.boards.tables.text import Screen
 from attnbench.matrix import runner
@@ -36,14 +38,20 @@ class Run:
         margin: float = against_dense.MARGIN,
         sort: str = ordering.FAMILY,
         legend: bool = False,
-    ) -> str:
-        """Render the comparison: "text" for this terminal's columns, "md" for markdown.
+    ) -> static.Table:
+        """Render the comparison: "text" for this terminal's columns, "md" for markdown; HTML in a notebook.
 
         Rows are by family and amount or, where `sort` is "score", by what they keep. `legend` explains the
         columns of text, as markdown always does.
         """
         screen = Screen(screen_width(), legend, whole=False)
-        return leaderboard.render(self.records, format, margin, sort, screen)
+        found = board.build(self.records, margin=margin, sort=sort)
+        table = static.Table(leaderboard.write(found, format, screen=screen))
+        table.html = static.of(found)
+        return table
+
+    def _repr_html_(self) -> str:
+        return self.table().html
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return one row a cell and metric, with the paired difference to dense."""

@@ -159,8 +159,11 @@ def execute(options: argparse.Namespace) -> int:
     with shares.claimed(options.shard, folder, "--models", names):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
-        board = f"attnbench leaderboard --records {shlex.quote(folder)}"
-        _ = show_json(records) if options.json else show_table(records, options, board)
+        board = shlex.join(["attnbench", "leaderboard", "--records", folder])
+        if options.json:
+            show_json(records)
+        else:
+            show_table(records, options, board)
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records) and not options.shard:

@@ -73,7 +73,7 @@ def _bar(cells: int) -> Any:
     """Return a bar over cells, on a terminal only: the cell at work, how many are done, the time left."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):
         old = 0  # cells that were there already: they say nothing of the time that others take
 
         @property
