@@ -155,15 +155,14 @@ def execute(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    names = list(recorded(whole, asked.settings).values())
-    with shares.claimed(options.shard, folder, "--models", names):
+    named = recorded(whole, asked.settings).values()
+    with shares.claimed(options.shard, folder, "--models", [*named]):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
-        board = shlex.join(["attnbench", "leaderboard", "--records", folder])
         if options.json:
             show_json(records)
         else:
-            show_table(records, options, board)
+            show_table(records, options, shlex.join(["attnbench", "leaderboard", "--records", folder]))
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records) and not options.shard:

@@ -92,3 +92,29 @@ def test_a_watcher_sees_what_is_applied_around_it(bert):
 def test_a_stage_is_tried_on_a_row():
     shown = attnbench.transform("prune50", torch.tensor([0.1, 0.2, 0.3, 0.4]))
     assert shown.tolist() == pytest.approx([0, 0, 0.3, 0.4])
+
+
+def test_a_model_in_memory_is_measured_as_it_is(bert, tmp_path):
+    model, _ = bert
+    records = str(tmp_path)
+
+    def scores(*given, **more):
+        run = attnbench.run(*given, "prune80", "pocket-sentiment", limit=16, records=records, **more)
+        return {item.cell["method"]: (item.metrics["acc"]["value"], item.date) for item in run.records}
+
+    folder = attnbench.checkpoint("bert", "pocket-sentiment")
+    first = scores(model)
+    assert {method: score for method, (score, _) in first.items()} == {
+        method: score for method, (score, _) in scores("bert").items()
+    }
+    assert (
+        scores(model, tokenizer=AutoTokenizer.from_pretrained(folder)) == first
+    )  # nothing is measured again
+    changed = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        changed.classifier.weight.neg_()
+    with pytest.raises(attnbench.UserError, match="recorded otherwise"):
+        scores(changed)
+    assert scores(changed, name="turned")["dense"][0] != first["dense"][0]
+    with pytest.raises(attnbench.UserError, match="of a model in memory"):
+        scores("bert", name="turned")
