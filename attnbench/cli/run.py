@@ -155,8 +155,7 @@ def execute(options: argparse.Namespace) -> int:
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    named = recorded(whole, asked.settings).values()
-    with shares.claimed(options.shard, folder, "--models", [*named]):
+    with shares.claimed(options.shard, folder, "--models", [*recorded(whole, asked.settings).values()]):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
