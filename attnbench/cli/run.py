@@ -118,9 +118,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
-    parser.add_argument(
-        "--json", action="store_true", help="print the records as one JSON array instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print records as a JSON array, not the table")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
