@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from attnbench.cli.parsing import Once
+from attnbench.cli.measured import of_terminal
+from attnbench.cli.parsing import Once, add_table
 from attnbench.errors import UserError, message, require_folder
 from attnbench.records.record import RECORDS
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="print what is wrong with records or stale beside a suite"
     )
+    add_table(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -44,6 +46,8 @@ def execute(options: argparse.Namespace) -> int:
         found = [line for path in paths for line in publish.problems(path, folder)]
         print("\n".join(map(message, found)) or "nothing wrong")
         return 1 if found else 0
+    if options.suites and options.output and options.sort != "family":
+        raise UserError("--sort: what is written of a suite is in one order, by family. Leave --sort out.")
     target = Path(options.output) if options.output else None
     into_folder = target is not None and (target.is_dir() or not target.suffix)
     asked = publish.formats(options.format)
@@ -59,9 +63,9 @@ def execute(options: argparse.Namespace) -> int:
             raise UserError("--format: several files and plots need --output DIR")
     for path in paths:
         folder = options.records or (suite.load(path).records if path else RECORDS)
-        board = publish.load(path, folder)
+        board = publish.load(path, folder, options.sort)
         if target is None:
-            print(publish.text(board, formats[0]), end="")
+            print(publish.text(board, formats[0], screen=of_terminal(options)), end="")
         elif into_folder:
             files = publish.files(board, formats, Path(path).stem if path else "leaderboard")
             publish.write(files, target)

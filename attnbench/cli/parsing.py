@@ -75,7 +75,9 @@ def seconds(text: str) -> float:
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Declare what every command takes."""
     add_plugins(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="tell all settings and versions; let the libraries talk"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
@@ -95,6 +97,18 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
     )
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Declare how a table is shown."""
+    parser.add_argument(
+        "--sort", choices=["family", "score"], default="family",
+        help="rows by family and amount, sweeps together (family), or the best first (score)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--legend", action="store_true",
+        help="explain every column under a table on the screen; files and a folder's first run always do",
+    )  # fmt: skip
 
 
 def add_max_length(parser: argparse.ArgumentParser) -> None:

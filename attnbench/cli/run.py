@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import chosen, shares, suite
 from attnbench.cli import stdout
-from attnbench.cli.measured import measured, show_json, show_table, status
+from attnbench.cli.measured import measured, recorded_before, require_reached, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
     Once,
@@ -20,6 +21,7 @@ from attnbench.cli.parsing import (
     add_max_length,
     add_prompting,
     add_sharing,
+    add_table,
     positive,
     seconds,
 )
@@ -116,12 +118,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
-    parser.add_argument(
-        "--json", action="store_true", help="print the records as one JSON array instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print records as a JSON array, not the table")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
+    add_table(parser)
     add_prompting(parser)
     add_endings(parser)
     add_include_path(parser)
@@ -148,21 +149,22 @@ def execute(options: argparse.Namespace) -> int:
         return 0
     folder = options.records or RECORDS
     require_folder("--records", folder)
+    options.legend |= not recorded_before(folder)
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    names = list(recorded(whole, asked.settings).values())
-    with shares.claimed(options.shard, folder, "--models", names):
+    with shares.claimed(options.shard, folder, "--models", [*recorded(whole, asked.settings).values()]):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
             show_json(records)
         else:
-            show_table(records, f"attnbench leaderboard --records {folder}")
+            show_table(records, options, shlex.join(["attnbench", "leaderboard", "--records", folder]))
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records) and not options.shard:
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
+    require_reached(records)
     return status(records)
 
 
@@ -196,6 +198,7 @@ def _suites(options: argparse.Namespace) -> int:
             _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
         return 0
     machine = _machine(options)
+    options.legend |= not any(recorded_before(options.records or each.records) for each in suites)
     console.quiet(options.verbose)
     records: list[Record] = []
     mistake = None
@@ -220,8 +223,8 @@ def _suites(options: argparse.Namespace) -> int:
         if missing is not None and len(parts) > 1 and not stop:
             tell(missing)
         if not options.json and (found or missing is None):
-            board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
-            show_table(found, board, margin=each.margin)
+            words = ["attnbench", "leaderboard", str(each.path), "--output", str(each.path.parent)]
+            show_table(found, options, shlex.join(words), margin=each.margin)
         if stop:
             break
     if options.json and (records or mistake is None):
