@@ -109,7 +109,7 @@ TABLE: Table = {
         },
         "memory": {"dense": AMOUNT, "ratio": AMOUNT},
         "floor": {
-            "batch_size": POSITIVE, "threads": POSITIVE, "samples": COUNT,
+            "batch_size": POSITIVE.needed(), "threads": POSITIVE.needed(), "samples": COUNT.needed(),
             "metrics": {EACH: {"value": NUMBER.or_null().needed(), "moved": COUNT.needed()}},
         },
     },
