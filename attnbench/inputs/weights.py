@@ -19,7 +19,9 @@ NOWHERE = "no adapter"  # a folder that is not there
 SHOWN = 6
 
 
-def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[Any, set[str], Shapes]:
+def read(
+    checkpoint: Any, head: str, dtype: str, device_map: Any = None, config: Any = None
+) -> tuple[Any, set[str], Shapes]:
     """Return the model, the weights that were not found, and those of another shape than its config says.
 
     `head` is one of HEADS; an adapter is merged into the weights. Raises UserError.
@@ -29,7 +31,7 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
 
     base, adapter = checkpoint.base, checkpoint.adapter
     if base is not checkpoint:
-        model, missing, others = read(base, head, dtype, config or checkpoint.config())
+        model, missing, others = read(base, head, dtype, device_map, config or checkpoint.config())
     else:
         options = {} if config is None else {"config": config}
         with checkpoint.readable():
@@ -38,6 +40,7 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
             model, report = getattr(transformers, HEADS[head]).from_pretrained(
                 checkpoint.folder,
                 dtype=getattr(torch, dtype),
+                device_map=device_map,
                 attn_implementation="sdpa" if _has_sdpa(config or checkpoint.config()) else "eager",
                 trust_remote_code=checkpoint.trust_remote_code,
                 weights_only=True,
@@ -55,6 +58,14 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
         model = adapter.merge(model)
         missing, others = missing - held.keys(), {k: v for k, v in others.items() if k not in held}
     return model, missing, others
+
+
+def mapped(checkpoint: Any, device: str, asked: str | None) -> Any:
+    """Return where transformers is to put the weights, None where they are moved when they are loaded.
+
+    Quantised ones are never moved: they are read to where they stay.
+    """
+    return asked or ({"": device} if getattr(checkpoint.config(), "quantization_config", None) else None)
 
 
 def misshapen(folder: Path, others: Shapes) -> str:
