@@ -132,7 +132,8 @@ class Checkpoint:
 
         Raises Misfit where that head is missing.
         """
-        model, missing, others = weights.read(self, head, dtype, weights.mapped(self, device, device_map))
+        where = weights.mapped(self, device, device_map)
+        model, missing, others = weights.read(self, head, dtype, where)
         if others:
             reason = weights.misshapen(Path(self.base.folder), others)
             raise UserError(f"model '{self.path}' cannot be read: {reason}")
@@ -142,7 +143,7 @@ class Checkpoint:
                 f"model '{self.name}' ({found}) has no trained {head} head: {min(missing)} is missing. "
                 "Choose a task that fits it."
             )
-        return (model if getattr(model, "hf_device_map", None) else model.to(device)).eval()
+        return (model.to(device) if where is None else model).eval()
 
     @functools.cached_property
     def fingerprint(self) -> str:

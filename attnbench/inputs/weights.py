@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attnbench.errors import UserError
+
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
@@ -63,9 +65,21 @@ def read(
 def mapped(checkpoint: Any, device: str, asked: str | None) -> Any:
     """Return where transformers is to put the weights, None where they are moved when they are loaded.
 
-    Quantised ones are never moved: they are read to where they stay.
+    Quantised ones are never moved: they are read to where they stay. Raises UserError for a quantisation that
+    transformers does not know: it would read such weights as if they were plain.
     """
-    return asked or ({"": device} if getattr(checkpoint.config(), "quantization_config", None) else None)
+    told = getattr(checkpoint.config(), "quantization_config", None)
+    if told is None:
+        return asked
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, AutoHfQuantizer
+
+    if not AutoHfQuantizer.supports_quant_method(told):
+        kind = told.get("quant_method") if isinstance(told, dict) else told
+        raise UserError(
+            f"model '{checkpoint.path}' is quantised ({kind}), which transformers does not read. It knows "
+            f"{', '.join(sorted(AUTO_QUANTIZER_MAPPING))}."
+        )
+    return asked or {"": device}
 
 
 def misshapen(folder: Path, others: Shapes) -> str:
