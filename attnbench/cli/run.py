@@ -128,10 +128,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
-    if options.device_map and options.device:
-        raise UserError("--device-map: finds the devices itself: leave out --device")
-    if options.device_map and (options.workers or options.on):
-        raise UserError("--device-map: one process has all devices then: leave out --workers and --on")
+    if options.device_map and (options.device or options.workers or options.on):
+        raise UserError("--device-map: one process has all devices: leave out --device, --workers, --on")
     if options.on and options.workers:
         raise UserError("--workers: are of this machine, and --on ray of a cluster: give one")
     if options.suites:

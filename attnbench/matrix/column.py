@@ -35,10 +35,8 @@ class Column:
     A model for other tasks is a mistake where the column is `alone`, else its cells are not applicable.
     """
 
-    def __init__(
-        self, name: str, task: str, settings: Settings, ledger: Ledger, listener: Listener,
-        alone: bool = True, loaded: Loaded | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, task: str, settings: Settings, ledger: Ledger, listener: Listener,
+                 alone: bool = True, loaded: Loaded | None = None) -> None:  # fmt: skip
         self.name, self.task, self.settings, self.alone = name, task, settings, alone
         self.ledger, self.listener = ledger, listener
         self.label = tasks.find(task, settings.include_path).name
