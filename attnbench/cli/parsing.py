@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs.endings import AFTER
+from attnbench.inputs.settings import MAPS
 from attnbench.matrix.sharing import shards
 
 MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # words, comma lists among them
@@ -173,6 +174,16 @@ def add_endings(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of texts scored as a whole: the first N tokens of each window are a prompt, and not scored; "
         "recorded as NAME@promptN",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare --device and --device-map."""
+    parser.add_argument(
+        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
+    )
+    parser.add_argument(
+        "--device-map", choices=[*MAPS], help="spread a model over all devices, as accelerate does"
     )
 
 

@@ -16,6 +16,7 @@ from attnbench.cli.parsing import (
     MANY,
     Once,
     add_calibration,
+    add_device,
     add_endings,
     add_include_path,
     add_max_length,
@@ -89,9 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"seeds a method that draws is measured with ({REPEATS})",
     )
-    parser.add_argument(
-        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
-    )
+    add_device(parser)
     parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights and activations (float32)")
     add_calibration(parser)
     parser.add_argument(
@@ -130,6 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
+    if options.device_map and (options.device or options.workers or options.on):
+        raise UserError("--device-map: one process has all devices: leave out --device, --workers, --on")
     if options.on and options.workers:
         raise UserError("--workers: are of this machine, and --on ray of a cluster: give one")
     if options.suites:
@@ -175,6 +176,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "batch_tokens": options.batch_tokens,
         "device": (not options.dry_run and not options.on and options.device) or "cpu",
+        "device_map": options.device_map,
         "dtype": options.dtype or "float32",
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,

@@ -75,7 +75,7 @@ class Opened:
         if self.task is not None:
             return self._bench.model
         head = head_of(self.checkpoint.config())
-        model = sidecar.loaded(self.checkpoint, head, self.settings.device, self.settings.dtype)
+        model = sidecar.loaded(self.checkpoint, head, self.settings)
         require_sound(self.name, model, self.settings.dtype)
         return model
 
