@@ -1,14 +1,15 @@
-"""Measure what caches that hold only what is kept save: bytes, peak memory, seconds to the first token and after.
+"""Measure what caches that hold only what is kept save: bytes, peak, seconds to a token.
 
 python benchmarks/caches.py --model PATH                      # prompts of 2,048 and 8,000 drawn tokens
 python benchmarks/caches.py --model PATH --lengths 2048 --specs evict50:snapkv,evict75:h2o
 
 One thread, a copy of the model for each variant, dense SDPA among them. Prompts are read in turns, `--rounds`
-times; then all variants generate `--tokens` tokens in turns, one token each. A ratio is the median over turns
-of what dense took in the same turn over what the variant took, with the interquartile range; of the first token
-the variant's seconds over dense's. Bytes are those of the cache when the prompt was read, over dense's; the
-peak is that of one prompt and its tokens, weights aside. The last column tells whether the tokens are those of
-the simulated method. `evict0:streamingllm` keeps all: what it differs from 1 by is not the tokens that go.
+times; then all variants generate `--tokens` tokens in turns, one token each. The ratio after the first token is
+the median over turns of dense's seconds over the variant's in the same turn, with the interquartile range; of
+the first token it is the variant's seconds over dense's. Bytes are those of the cache after one token, its room
+to grow included, over dense's; the peak is that of a prompt and two tokens, weights aside. The last column
+tells whether the tokens are those of the simulated method. `evict0:streamingllm` keeps all: what it differs
+from 1 by is not the tokens that go.
 """
 
 from __future__ import annotations
@@ -72,13 +73,14 @@ def table(models: dict[str, PreTrainedModel], ids: torch.Tensor, options: argpar
         for name, model in models.items():
             seconds, token, cache = read(model, ids)
             first[name].append(seconds)
-            state[name], bytes_[name] = (token, cache), size(cache)
-    for _ in range(options.tokens):
+            state[name] = token, cache
+    for turn in range(options.tokens):
         for name, model in models.items():
             token, cache = state[name]
             texts[name].append(int(token))
             seconds, token = write(model, token, cache)
             after[name].append(seconds)
+            bytes_[name] = size(cache) if turn == 0 else bytes_[name]
             state[name] = token, cache
     for name in models:
         texts[name].append(int(state[name][0]))

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -141,25 +141,32 @@ def skipped(model: nn.Module, methods: Sequence[Method], batches: Sequence[Batch
 
 def latency(model: nn.Module, dense: nn.Module, batch: Batch) -> dict[str, float]:
     """Time two models in turns: median and 95 % interval of the ratios of their seconds in a round."""
-    ratios: list[float] = []
-    seconds: list[float] = []
-    started = time.perf_counter()
-    for number in range(WARM + ROUNDS[1]):
-        if len(ratios) >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
-            break
-        order = (model, dense) if number % 2 else (dense, model)
-        spent = {id(each): _seconds(each, batch) for each in order}
-        if number >= WARM:
-            ratios.append(spent[id(model)] / spent[id(dense)])
-            seconds.append(spent[id(dense)])
+    own, theirs = in_turns(lambda: seconds(model, batch), lambda: seconds(dense, batch))
+    ratios = [mine / other for mine, other in zip(own, theirs, strict=True)]
     low, high = median_interval(ratios)
     return {
-        "ratio": statistics.median(ratios), "low": low, "high": high, "seconds": statistics.median(seconds),
+        "ratio": statistics.median(ratios), "low": low, "high": high, "seconds": statistics.median(theirs),
         "rounds": len(ratios), "samples": len(batch["input_ids"]), "tokens": batch["input_ids"].shape[1],
     }  # fmt: skip
 
 
-def _seconds(model: nn.Module, batch: Batch) -> float:
+def in_turns(one: Callable[[], float], other: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Call two that tell their seconds, now this one first and now that, and return them by round, warm."""
+    found: tuple[list[float], list[float]] = ([], [])
+    started = time.perf_counter()
+    for number in range(WARM + ROUNDS[1]):
+        if len(found[0]) >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
+            break
+        order = ((0, one), (1, other)) if number % 2 else ((1, other), (0, one))
+        spent = {place: call() for place, call in order}
+        if number >= WARM:
+            for place, seconds in spent.items():
+                found[place].append(seconds)
+    return found
+
+
+def seconds(model: nn.Module, batch: Batch) -> float:
+    """Time one pass."""
     on_gpu = batch["input_ids"].is_cuda
     if on_gpu:
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Caches that hold only what is kept: generation is the simulated one, token by token, and a plain model's."""
+"""Caches that hold only what is kept: generation is the simulated one token by token, and a plain model's."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_nothing_else_is_held(models):
 
 def test_beams_take_their_caches_along(models):
     model, batch = models["llama"], texts((14, 9))
-    options = {"max_new_tokens": 8, "num_beams": 3, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    options = {"max_new_tokens": 8, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
     with attnbench.apply(model, "evict50:snapkv"):
         expected = model.generate(**batch, **options)
     with attnbench.realize(model, "evict50:snapkv"):
@@ -194,7 +194,7 @@ def test_what_cannot_be_held_is_refused(models):
             holes["attention_mask"][:, -3] = 0
             with pytest.raises(UserError, match="has holes"):
                 model(**holes)
-        with pytest.raises(UserError, match="use it within that block"):
+        with pytest.raises(UserError, match="use it within its block"):
             model(batch["input_ids"][:, :1], past_key_values=ours)
         with attnbench.apply(model, "evict50:tova"), pytest.raises(UserError, match="realize first"):
             attnbench.realize(model, "evict50:tova").__enter__()

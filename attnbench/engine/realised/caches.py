@@ -59,7 +59,9 @@ class Holding:
     def reads(self, layer: Held) -> None:
         """Note which layer of a cache is being read. Raises UserError after the block's end."""
         if not self.open:
-            raise UserError("this cache holds what a block of attnbench.realize left: use it within that block")
+            raise UserError(
+                "this cache is of a block of attnbench.realize that has ended: use it within its block"
+            )
         self.now.layer = layer
 
     def __call__(
@@ -150,8 +152,8 @@ class Holding:
         if not plain or cache.offloading or not isinstance(cache, (DynamicCache, Cache)):
             kinds = ", ".join(sorted({type(layer).__name__ for layer in cache.layers}))
             raise UserError(
-                f"{type(cache).__name__} of {kinds}: a realised cache grows by what is read and stays where it "
-                "is. Give a DynamicCache of whole layers, or none"
+                f"{type(cache).__name__} of {kinds}: a realised cache grows by what is read and stays where "
+                "it is. Give a DynamicCache of whole layers, or none"
             )
         if cache.layers:
             cache.layers = [Held(self) for _ in cache.layers]

@@ -12,7 +12,6 @@ from transformers.cache_utils import DynamicLayer
 from attnbench.errors import UserError
 from attnbench.methods.prompt import Kept
 
-
 SPARE = 32  # a layer that is full is copied to a place for one in so many tokens more
 
 
@@ -112,7 +111,7 @@ class Held(DynamicLayer):
     def mask(self, given: Tensor | None, heads: int, queries: int) -> Tensor | None:
         """Return what queries see (batch, heads or 1, queries, places), None where that is everything.
 
-        `given` is the mask as a model makes it: of what came after the prompt its last columns tell the truth.
+        `given` is the mask as a model makes it: its last columns tell of what came after the prompt.
         """
         assert self.keys is not None
         if self.shown is None and (given is None or self.room == 0):
