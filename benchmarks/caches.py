@@ -3,13 +3,13 @@
 python benchmarks/caches.py --model PATH                      # prompts of 2,048 and 8,000 drawn tokens
 python benchmarks/caches.py --model PATH --lengths 2048 --specs evict50:snapkv,evict75:h2o
 
-One thread, a copy of the model for each variant, dense SDPA among them. Prompts are read in turns, `--rounds`
-times; then all variants generate `--tokens` tokens in turns, one token each. The ratio after the first token is
-the median over turns of dense's seconds over the variant's in the same turn, with the interquartile range; of
-the first token it is the variant's seconds over dense's. Bytes are those of the cache after one token, its room
-to grow included, over dense's; the peak is that of a prompt and two tokens, weights aside. The last column
-tells whether the tokens are those of the simulated method. `evict0:streamingllm` keeps all: what it differs
-from 1 by is not the tokens that go.
+CPU time on one thread, a copy of the model for each variant, dense SDPA among them. Prompts are read in
+turns, `--rounds` times; then all generate `--tokens` tokens in turns, one each. The ratio of the tokens after
+is the median over turns of dense's time over the variant's in the same turn, with the interquartile range; of
+the first token it is the variant's time over dense's. Bytes are those of the cache after one token, with its
+room to grow, over dense's; the peak is that of a prompt and two tokens, weights aside. The last column tells
+whether the tokens are those of the simulated method. `evict0:streamingllm` keeps all: what it differs from 1
+by is not the tokens that go.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ SPECS = "evict0:streamingllm,evict50:streamingllm,evict50:snapkv,evict50:h2o"
 
 def read(model: PreTrainedModel, ids: torch.Tensor) -> tuple[float, torch.Tensor, object]:
     """Read a prompt: seconds, the first token after it, the cache."""
-    started = time.perf_counter()
+    started = time.process_time()
     output = model(ids, use_cache=True, logits_to_keep=1)
-    return time.perf_counter() - started, output.logits[:, -1].argmax(-1)[:, None], output.past_key_values
+    return time.process_time() - started, output.logits[:, -1].argmax(-1)[:, None], output.past_key_values
 
 
 def write(model: PreTrainedModel, token: torch.Tensor, cache: object) -> tuple[float, torch.Tensor]:
     """Go on by one token: seconds, the next one."""
-    started = time.perf_counter()
+    started = time.process_time()
     found = model(token, past_key_values=cache).logits[:, -1].argmax(-1)[:, None]
-    return time.perf_counter() - started, found
+    return time.process_time() - started, found
 
 
 def written(model: PreTrainedModel, ids: torch.Tensor, tokens: int) -> list[int]:

@@ -25,10 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="NAME", help="of this model only")
     parser.add_argument("--task", metavar="TASK", help="on this task only; two models are measured on it")
-    models = parser.add_argument_group("two models")
-    models.add_argument("--limit", type=positive, metavar="N", help="the first N samples, as in a run")
-    models.add_argument("--device", metavar="NAME", help="cpu, cuda (cuda where there is one)")
-    add_include_path(models)
+    parser.add_argument("--limit", type=positive, metavar="N", help="of two models: the first N samples")
+    parser.add_argument("--device", metavar="NAME", help="of two models: cpu, cuda (cuda where there is one)")
+    add_include_path(parser)
 
 
 def execute(options: argparse.Namespace) -> int:

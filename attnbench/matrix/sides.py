@@ -54,8 +54,9 @@ def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
     """Write what two models cost: theirs in turns on the first batch of samples."""
     import torch
 
-    from attnbench.measures.cost import in_turns, median_interval, seconds
+    from attnbench.measures.cost import seconds
     from attnbench.measures.peak import peak_memory
+    from attnbench.measures.turns import in_turns, median_interval
 
     batches = [bench.batches(bench.settings.batch_size)[0] for bench in benches]
     if not all(torch.equal(batches[0]["input_ids"], batch["input_ids"]) for batch in batches[1:]):

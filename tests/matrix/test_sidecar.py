@@ -191,7 +191,7 @@ def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path
 
 
 def test_an_export_beside_its_original(exported, tiny_folder, tmp_path, capsys, monkeypatch):
-    """The scores are those of two runs, the sizes those of the weights, the command that which export names."""
+    """The scores are those of two runs, the sizes those of the weights, the command is export's last line."""
     monkeypatch.chdir(tmp_path)
     assert main(["export", "--model", tiny_folder, "--task", TASK, "--method", FIXED, "./again"]) == 0
     told = capsys.readouterr().err.splitlines()[-1].removeprefix("next: attnbench ")

@@ -26,7 +26,8 @@ NUMBERS = {
     "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept",
     "flips": "flips", "answers changed": "answers_changed", "KL": "kl", "sparsity": "sparsity",
     "bits": "bits", "heads": "heads", "sim. FLOPs": "flops_simulated", "FLOPs": "flops_realised",
-    "latency": "latency", "memory": "memory", "divergence": "divergence", "seconds": "seconds",
+    "latency": "latency", "memory": "memory", "KV bytes": "kv_bytes",
+    "divergence": "divergence", "seconds": "seconds",
 }  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 

@@ -11,7 +11,7 @@ from attnbench.statistics.row import Row
 ANSWERS = {"flips": "flips", "answers-changed": "answers changed", "kl": "KL"}
 COSTS = (
     "kept", *ANSWERS.values(), "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory",
-    "divergence", "seconds",
+    "KV bytes", "divergence", "seconds",
 )  # fmt: skip
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
 
@@ -66,6 +66,7 @@ def costs(row: Row) -> dict[str, str]:
         "FLOPs": _percent(row.flops_realised, 1),
         "latency": latency,
         "memory": "" if row.memory is None else f"{row.memory:.2f}",
+        "KV bytes": "" if row.kv_bytes is None else f"{row.kv_bytes:.2f}",
     }
 
 

@@ -26,7 +26,7 @@ CHECKS = {"failed": "fails check", "unchecked": "unchecked"}
 FOLDED = 12  # verdicts: more are folded
 LEFT = ("model", "task", "method", "metric", "")
 # no room for these in a terminal
-WIDE = ("answers changed", "KL", "heads", "sim. FLOPs", "FLOPs", "memory", "divergence")
+WIDE = ("answers changed", "KL", "heads", "sim. FLOPs", "FLOPs", "memory", "KV bytes", "divergence")
 
 
 def render(records: Iterable[Record], format: str = "md", margin: float = against_dense.MARGIN) -> str:

@@ -51,6 +51,7 @@ class Holding:
         self.applied = Applied(tuple(methods), discover(model))
         self.engine.push(self.applied)
         self.open = True
+        self.layers: Any = partial(Held, self)
         self.now = threading.local()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Holding:
@@ -139,7 +140,7 @@ class Holding:
         cache, wanted = given.get("past_key_values"), given.get("use_cache")
         if cache is None and (module.config.use_cache if wanted is None else wanted):
             bound = inspect.signature(module.forward).bind_partial(*args, **kwargs)
-            bound.arguments["past_key_values"] = Cache(layer_class_to_replicate=partial(Held, self))
+            bound.arguments["past_key_values"] = Cache(layer_class_to_replicate=self.layers)
             return bound.args, bound.kwargs
         if cache is not None and not int(cache.get_seq_length()):
             self._fill(cache)
@@ -158,7 +159,7 @@ class Holding:
         if cache.layers:
             cache.layers = [Held(self) for _ in cache.layers]
         else:
-            cache.layer_class_to_replicate = partial(Held, self)
+            cache.layer_class_to_replicate = self.layers
 
 
 def _require(module: nn.Module, layer: Held | None, key: Tensor, kwargs: dict[str, Any]) -> None:
@@ -205,7 +206,8 @@ def holding(model: nn.Module, methods: Sequence[Method]) -> Iterator[Holding]:
     for method in methods:
         if method.ahead:
             raise NotApplicable(f"{method.name} looks at queries after the prompt: it is only simulated")
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
+    config: Any = model.config
+    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
         raise NotApplicable(
             f"{type(model).__name__} has layers whose cache is a window or a state: one cut there is only "
             "simulated"
@@ -218,7 +220,8 @@ def holding(model: nn.Module, methods: Sequence[Method]) -> Iterator[Holding]:
 def probe(model: nn.Module) -> Tensor:
     """Return what a model says after two prompts, one of them shorter: read on their cache in pieces."""
     ids = probing.probe_batch(model, examples=2)["input_ids"]
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or PROBED
+    config: Any = model.config
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None) or PROBED
     tokens = min(PROBED, longest)
     ids = ids.repeat(1, -(-tokens // ids.shape[1]))[:, :tokens]
     mask = torch.ones_like(ids)

@@ -146,7 +146,7 @@ class Held(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let beams go on from others."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx.long())  # type: ignore[arg-type]
         self.batch_shown(lambda shown: shown.index_select(0, beam_idx.to(shown.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
