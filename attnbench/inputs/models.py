@@ -182,12 +182,6 @@ class Checkpoint:
         return "safetensors" if any(name.endswith(".safetensors") for name in self._own_weights) else "bin"
 
     @property
-    def weight_bytes(self) -> int:
-        """Count the bytes of the files that its weights are loaded from."""
-        files = Path(self.base.folder).glob(WEIGHTS[self.weight_format])
-        return sum(file.stat().st_size for file in files)
-
-    @property
     def _own_weights(self) -> set[str]:
         found = {file.name for pattern in WEIGHTS.values() for file in Path(self.folder).glob(pattern)}
         return found - set(adapters.WEIGHTS)

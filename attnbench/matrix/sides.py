@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UserError
@@ -66,7 +67,7 @@ def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
     ratios = [mine / other for mine, other in zip(*spent, strict=True)]
     low, high = median_interval(ratios)
     sizes = [sum(weight.numel() for weight in model.parameters()) for model in (ours, theirs)]
-    files = [bench.checkpoint.weight_bytes for bench in benches]
+    files = [_on_disk(bench.checkpoint) for bench in benches]
     held = [peak_memory(model, batch) for model in (ours, theirs)]
     noise = ": within noise" if low <= 1 <= high else ""
     rows = [
@@ -81,6 +82,12 @@ def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
     ]  # fmt: skip
     rows_of, tokens = batch["input_ids"].shape
     return [*_aligned(rows), "", _how(len(ratios), rows_of, tokens)]
+
+
+def _on_disk(checkpoint: models.Checkpoint) -> int:
+    """Count the bytes of the files that weights are loaded from."""
+    files = Path(checkpoint.base.folder).glob(models.WEIGHTS[checkpoint.weight_format])
+    return sum(file.stat().st_size for file in files)
 
 
 def _how(rounds: int, samples: int, tokens: int) -> str:
