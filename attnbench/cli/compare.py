@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print how two methods, or two models, differ: interval, p and the samples that flipped."""
-    if any(names.is_folder(names.named(each)[1]) for each in (options.a, options.b)):
+    if any(names.is_place(names.named(each)[1]) for each in (options.a, options.b)):
         return _models(options)
     if options.limit or options.device or options.include_path:
         raise UserError(

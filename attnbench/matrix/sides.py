@@ -86,6 +86,8 @@ def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
 
 def _on_disk(checkpoint: models.Checkpoint) -> int:
     """Count the bytes of the files that weights are loaded from."""
+    if (own := Path(checkpoint.path).expanduser()).is_file():
+        return own.stat().st_size
     files = Path(checkpoint.base.folder).glob(models.WEIGHTS[checkpoint.weight_format])
     return sum(file.stat().st_size for file in files)
 
