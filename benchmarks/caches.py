@@ -60,6 +60,10 @@ def size(cache: object) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
+def shown(peak: float, form: str) -> str:
+    return form.format(peak) if peak else "not measured"
+
+
 def spread(values: list[float]) -> str:
     return "{1:.2f} ({0:.2f} to {2:.2f})".format(*np.percentile(values, (25, 50, 75)))
 
@@ -99,13 +103,13 @@ def table(models: dict[str, PreTrainedModel], ids: torch.Tensor, options: argpar
         if name == "dense":
             rate, wait = 1 / np.median(after["dense"]), np.median(first["dense"])
             print(
-                f"| {ids.shape[1]:,} | dense | {bytes_[name] / 1e6:.1f} MB | {peaks[name] / 1e6:.0f} MB | "
+                f"| {ids.shape[1]:,} | dense | {bytes_[name] / 1e6:.1f} MB | {shown(peaks[name] / 1e6, '{:.0f} MB')} | "
                 f"{wait:.2f} s | {rate:.1f} a second | |"
             )
         else:
             print(
                 f"| {ids.shape[1]:,} | {name} | {bytes_[name] / bytes_['dense']:.3f} | "
-                f"{peaks[name] / max(1, peaks['dense']):.2f} | {spread(waits)} | {spread(ratios)} | {same} |",
+                f"{shown(peaks[name] / max(1, peaks['dense']), '{:.2f}')} | {spread(waits)} | {spread(ratios)} | {same} |",
                 flush=True,
             )
 
