@@ -100,16 +100,18 @@ def table(models: dict[str, PreTrainedModel], ids: torch.Tensor, options: argpar
                 same = "yes" if written(models["dense"], ids, options.tokens) == texts[name] else "no"
         ratios = [b / a for a, b in zip(after[name], after["dense"], strict=True)]
         waits = [a / b for a, b in zip(first[name], first["dense"], strict=True)]
+        peak = shown(peaks[name] / max(1, peaks["dense"]), "{:.2f}")
         if name == "dense":
+            peak = shown(peaks[name] / 1e6, "{:.0f} MB")
             rate, wait = 1 / np.median(after["dense"]), np.median(first["dense"])
             print(
-                f"| {ids.shape[1]:,} | dense | {bytes_[name] / 1e6:.1f} MB | {shown(peaks[name] / 1e6, '{:.0f} MB')} | "
+                f"| {ids.shape[1]:,} | dense | {bytes_[name] / 1e6:.1f} MB | {peak} | "
                 f"{wait:.2f} s | {rate:.1f} a second | |"
             )
         else:
             print(
                 f"| {ids.shape[1]:,} | {name} | {bytes_[name] / bytes_['dense']:.3f} | "
-                f"{shown(peaks[name] / max(1, peaks['dense']), '{:.2f}')} | {spread(waits)} | {spread(ratios)} | {same} |",
+                f"{peak} | {spread(waits)} | {spread(ratios)} | {same} |",
                 flush=True,
             )
 
