@@ -11,10 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from attnbench.engine.places import probing, routing, softmax
 from attnbench.engine.places.blocks import Block, visible_in
@@ -28,12 +26,8 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.prompt import Kept
 from attnbench.methods.protocol import Method, overridden
 
-NAME = "attnbench_held"
 PROBED = 24  # tokens, of which the first are a prompt
 PARTS = (1, 1, 3, 1)  # read after it
-
-AttentionInterface.register(NAME, routing.route)
-AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def held(method: Method) -> bool:
@@ -124,7 +118,7 @@ class Holding:
         handles = [body.register_forward_pre_hook(self._entering, with_kwargs=True) for body in bodies]
         try:
             with (
-                routing.implementation(model, NAME),
+                routing.implementation(model, routing.PLAIN),
                 routing.registered(model, self),
                 self.engine.hooks(model),
             ):
