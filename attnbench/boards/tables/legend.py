@@ -84,12 +84,12 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             f"{_of_seeds(rows)}{held}."
         )
     if any(row.kv_bytes is not None for row in rows):
-        held = {
+        columns = {
             "latency": "of a token after a prompt",
             "memory": "the most that the prompt and the tokens after it hold",
             "KV bytes": "what its cache holds, filled up to the head that keeps most",
         }
-        told = ", ".join(f"{name} {what}" for name, what in held.items() if name not in hidden)
+        told = ", ".join(f"{name} {what}" for name, what in columns.items() if name not in hidden)
         words.append(f"Of a method for caches: {told}.")
     if "seconds" not in hidden and any(row.seconds is not None for row in rows):
         words.append("seconds: to fit and evaluate one cell, simulated: no measure of speed.")
