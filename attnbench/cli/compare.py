@@ -1,33 +1,73 @@
-"""Compare two recorded methods on the same samples."""
+"""Compare two recorded methods on the same samples, or two checkpoints: an export and its original."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+from typing import TYPE_CHECKING
 
-from attnbench.cli.parsing import Once
+from attnbench.cli.parsing import Once, add_include_path, positive
+from attnbench.errors import UserError
+from attnbench.inputs import names
 from attnbench.methods import spec
 from attnbench.records.record import RECORDS
+
+if TYPE_CHECKING:
+    from attnbench.records.record import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench compare`."""
-    parser.add_argument("a", metavar="A", help="a recorded method, as in prune80")
-    parser.add_argument("b", metavar="B", help="another")
+    parser.add_argument("a", metavar="A", help="a recorded method, as in prune80, or a folder, as ./smaller")
+    parser.add_argument("b", metavar="B", help="another, or the model that the folder is held against")
     parser.add_argument(
         "--records", action=Once, default=RECORDS, metavar="DIR", help=f"where they are ({RECORDS})"
     )
     parser.add_argument("--model", metavar="NAME", help="of this model only")
-    parser.add_argument("--task", metavar="TASK", help="on this task only")
+    parser.add_argument("--task", metavar="TASK", help="on this task only; two models are measured on it")
+    parser.add_argument("--limit", type=positive, metavar="N", help="of two models: the first N samples")
+    parser.add_argument("--device", metavar="NAME", help="of two models: cpu, cuda (cuda where there is one)")
+    add_include_path(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Print the difference of two methods with interval, p and the samples that flipped."""
+    """Print how two methods, or two models, differ: interval, p and the samples that flipped."""
+    if any(names.is_place(names.named(each)[1]) for each in (options.a, options.b)):
+        return _models(options)
+    if options.limit or options.device or options.include_path:
+        raise UserError(
+            "--limit, --device and --include-path are for two models, of which one is a folder: ./FOLDER"
+        )
+    return _methods(options)
+
+
+def _methods(options: argparse.Namespace) -> int:
     from attnbench.records import record
     from attnbench.statistics import pairs
 
-    items = list(record.read_all(options.records))
+    items: list[Record] = list(record.read_all(options.records))
     known = {method for methods in pairs.groups(items).values() for method in methods}
     # as it is recorded it needs no plugin
     a, b = (text if text in known else spec.format(spec.parse(text)) for text in (options.a, options.b))
     print("\n".join(pairs.report(items, a, b, options.model, options.task)))
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from attnbench.cli import stdout
+    from attnbench.inputs.settings import Settings, default_device
+    from attnbench.matrix import console
+    from attnbench.matrix.sides import side_by_side
+
+    if options.task is None:
+        raise UserError("two models are compared on a task: give --task")
+    if options.model is not None:
+        raise UserError("--model is for recorded methods: of two models leave it out")
+    console.quiet(options.verbose)
+    settings = Settings(
+        limit=options.limit, device=options.device or default_device(), include_path=options.include_path
+    )
+    with stdout.aside(), contextlib.closing(console.Console()) as listener:
+        lines = side_by_side((options.a, options.b), options.task, settings, options.records, listener)
+    print("\n".join(lines))
     return 0

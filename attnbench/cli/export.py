@@ -44,5 +44,5 @@ def execute(options: argparse.Namespace) -> int:
         )
     shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
     own = f" --include-path {options.include_path}" if options.include_path else ""
-    print(f"next: attnbench run --models {shown} --tasks {options.task}{own}", file=sys.stderr)
+    print(f"next: attnbench compare {shown} {options.model} --task {options.task}{own}", file=sys.stderr)
     return 0

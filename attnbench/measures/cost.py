@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import statistics
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,13 +20,12 @@ from attnbench.engine.serving.attention import apply, watch
 from attnbench.engine.serving.dispatch import ATTENTION
 from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable
+from attnbench.measures.cached import cached, prompts_of
 from attnbench.measures.peak import peak_memory
+from attnbench.measures.turns import compared, in_turns
 from attnbench.methods.protocol import Method, Site, overridden
 
 Batch = dict[str, Tensor]
-ROUNDS = (7, 101)  # of latency: at least, at most
-SECONDS = 3.0  # of latency measured, once the least rounds are done
-WARM = 2
 
 
 class Costs:
@@ -46,6 +45,8 @@ class Costs:
         latency  ratio: a batch's time as realised over dense SDPA's, median of interleaved rounds, low and
                  high its 95 % interval; seconds: dense SDPA's median
         memory   ratio: as realised over dense, of dense: the most bytes one attention module holds
+        Of methods for caches `latency` and `memory` are those of `measures.cached`, beside `first` and
+        `held`. Where methods for caches are not realised, or noise swamps a ratio, `why` says so instead.
         """
         count = sum(len(batch["input_ids"]) for batch in self.samples)
         found: dict[str, dict[str, Any]] = {
@@ -57,6 +58,8 @@ class Costs:
             return found
         if any(ATTENTION & set(overridden(method)) for method in methods):
             found["flops"]["simulated"] = 1 - skipped(self.model, methods, self.samples) / self.flops
+        if any("cache" in overridden(method) for method in methods):
+            return found | self._cached(methods)
         from attnbench.engine.realised.removal import realize
 
         with contextlib.suppress(NotApplicable), realize(self.model, *methods):
@@ -64,6 +67,16 @@ class Costs:
             found["memory"]["ratio"] = peak_memory(self.model, self.batch) / self.memory
             found["latency"] = latency(self.model, self.dense, self.batch)
         return found
+
+    def _cached(self, methods: Sequence[Method]) -> dict[str, Any]:
+        """Return what methods for caches cost where they are realised, else why they are not."""
+        config: Any = self.model.config
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        prompts = prompts_of((one for batch in self.samples for one in alone(batch)), positions)
+        try:
+            return cached(self.model, self.dense, methods, prompts)
+        except NotApplicable as reason:
+            return {"latency": {"why": str(reason)}}
 
 
 def flops(model: nn.Module, batches: Sequence[Batch]) -> int:
@@ -139,27 +152,15 @@ def skipped(model: nn.Module, methods: Sequence[Method], batches: Sequence[Batch
     return total
 
 
-def latency(model: nn.Module, dense: nn.Module, batch: Batch) -> dict[str, float]:
+def latency(model: nn.Module, dense: nn.Module, batch: Batch) -> dict[str, Any]:
     """Time two models in turns: median and 95 % interval of the ratios of their seconds in a round."""
-    ratios: list[float] = []
-    seconds: list[float] = []
-    started = time.perf_counter()
-    for number in range(WARM + ROUNDS[1]):
-        if len(ratios) >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
-            break
-        order = (model, dense) if number % 2 else (dense, model)
-        spent = {id(each): _seconds(each, batch) for each in order}
-        if number >= WARM:
-            ratios.append(spent[id(model)] / spent[id(dense)])
-            seconds.append(spent[id(dense)])
-    low, high = median_interval(ratios)
-    return {
-        "ratio": statistics.median(ratios), "low": low, "high": high, "seconds": statistics.median(seconds),
-        "rounds": len(ratios), "samples": len(batch["input_ids"]), "tokens": batch["input_ids"].shape[1],
-    }  # fmt: skip
+    own, theirs = in_turns(lambda: seconds(model, batch), lambda: seconds(dense, batch))
+    samples, tokens = batch["input_ids"].shape
+    return compared(own, theirs, noisy=math.inf) | {"samples": samples, "tokens": tokens}
 
 
-def _seconds(model: nn.Module, batch: Batch) -> float:
+def seconds(model: nn.Module, batch: Batch) -> float:
+    """Time one pass."""
     on_gpu = batch["input_ids"].is_cuda
     if on_gpu:
         torch.cuda.synchronize()
@@ -169,12 +170,3 @@ def _seconds(model: nn.Module, batch: Batch) -> float:
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return the order statistics that hold the median at least so often, whatever the distribution is."""
-    from scipy.stats import binom
-
-    ordered = sorted(values)
-    below = max(int(binom.ppf((1 - level) / 2, len(ordered), 0.5)), 1)  # P(fewer than this many are below)
-    return ordered[below - 1], ordered[-below]

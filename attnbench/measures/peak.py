@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,25 @@ def peak_memory(model: nn.Module, batch: dict[str, Tensor]) -> int:
     modules = [model.get_submodule(path) for path in dict.fromkeys(s.path for s in sites.discover(model))]
     measure = _on_gpu if batch["input_ids"].is_cuda else _by_profiler
     with torch.no_grad():
-        return measure(model, modules, batch)
+        return measure(modules, lambda: model(**batch))
 
 
-def _on_gpu(model: nn.Module, modules: Sequence[nn.Module], batch: dict[str, Tensor]) -> int:
+def peak_of(call: Callable[[], Any], on_gpu: bool) -> int:
+    """Return the most bytes that a call holds at a time beside what was there before it."""
+    whole = _Whole(call)
+    with torch.no_grad():
+        return (_on_gpu if on_gpu else _by_profiler)([whole], whole)
+
+
+class _Whole(nn.Module):
+    """A call as a module."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self.forward = call
+
+
+def _on_gpu(modules: Sequence[nn.Module], call: Callable[[], Any]) -> int:
     highest, before = 0, 0
 
     def enter(*_: Any) -> None:
@@ -38,11 +53,11 @@ def _on_gpu(model: nn.Module, modules: Sequence[nn.Module], batch: dict[str, Ten
         highest = max(highest, torch.cuda.max_memory_allocated() - before)
 
     with _hooked(modules, enter, leave):
-        model(**batch)
+        call()
     return highest
 
 
-def _by_profiler(model: nn.Module, modules: Sequence[nn.Module], batch: dict[str, Tensor]) -> int:
+def _by_profiler(modules: Sequence[nn.Module], call: Callable[[], Any]) -> int:
     """Follow torch's allocator events between a module's beginning and its end."""
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -60,7 +75,7 @@ def _by_profiler(model: nn.Module, modules: Sequence[nn.Module], batch: dict[str
         _hooked(modules, enter, leave),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled,
     ):
-        model(**batch)
+        call()
     events: Any = profiled.profiler.kineto_results.events()
     marks: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for event in events:

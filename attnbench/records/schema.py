@@ -105,8 +105,13 @@ TABLE: Table = {
         "flops": {"dense": AMOUNT, "simulated": SHARE.or_null(), "realised": AMOUNT.or_null()},
         "latency": {
             "ratio": AMOUNT, "low": AMOUNT, "high": AMOUNT, "seconds": AMOUNT, "rounds": COUNT,
-            "samples": COUNT, "tokens": COUNT,
+            "samples": COUNT, "tokens": COUNT, "threads": COUNT, "why": TEXT,
         },
+        "first": {
+            "ratio": AMOUNT, "low": AMOUNT, "high": AMOUNT, "seconds": AMOUNT, "rounds": COUNT,
+            "samples": COUNT, "tokens": COUNT, "threads": COUNT, "why": TEXT,
+        },
+        "held": {"dense": AMOUNT, "ratio": AMOUNT},
         "memory": {"dense": AMOUNT, "ratio": AMOUNT},
         "floor": {
             "batch_size": POSITIVE.needed(), "threads": POSITIVE.needed(), "samples": COUNT.needed(),

@@ -150,7 +150,7 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
         if a in methods and b in methods:
             for metric in methods[a][0].metrics or [""]:
                 try:
-                    lines += _lines(key, a, b, difference(methods[a], methods[b], metric or None))
+                    lines += lines_of(key, a, b, difference(methods[a], methods[b], metric or None))
                 except Undefined as reason:
                     lines.append(message(reason))
             lines += _answers(key, {a: methods[a], b: methods[b]})
@@ -191,7 +191,8 @@ def _recorded(kind: str, name: str | None, known: Sequence[str]) -> str | None:
     raise unknown(f"recorded {kind}", name, names, f"Recorded: {', '.join(names) or 'none'}.")
 
 
-def _lines(key: tuple[str, str], a: str, b: str, found: Difference) -> list[str]:
+def lines_of(key: tuple[str, ...], a: str, b: str, found: Difference) -> list[str]:
+    """Write a difference of A and B in a few lines, which begin with what `key` names."""
     row = Row("", "", "", scale=found.scale)
     name = " ".join(map(clean, (*key, found.metric)))
     lines = [

@@ -68,6 +68,7 @@ class Row:
     memory: float | None = None
     cache: float | None = None  # share of a prompt's tokens that are kept
     kv: float | None = None  # bits kept of a prompt's keys and values, over 16 bits a value
+    kv_bytes: float | None = None  # that a realised cache holds, over dense's
     control_of: str | None = None
     flips: float | None = None  # shares of samples and nats, each with its 95 % interval: see fidelity
     flips_low: float | None = None
@@ -200,7 +201,7 @@ MEASURED = {
     "sparsity": "sparsity", "nominal": "nominal", "bits": "bits", "entropy": "entropy", "heads": "heads",
     "divergence": "divergence", "flops_simulated": "flops simulated", "flops_realised": "flops realised",
     "latency": "latency ratio", "latency_low": "latency low", "latency_high": "latency high",
-    "memory": "memory ratio", "cache": "cache", "kv": "kv",
+    "memory": "memory ratio", "cache": "cache", "kv": "kv", "kv_bytes": "held ratio",
 }  # fmt: skip
 
 

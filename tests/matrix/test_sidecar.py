@@ -189,3 +189,48 @@ def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path
     whole = type(model)(model.config)
     with pytest.raises(UserError, match=says):
         sidecar.load(whole, tmp_path)
+
+
+def test_an_export_beside_its_original(exported, tiny_folder, tmp_path, capsys, monkeypatch):
+    """The scores are those of two runs, the sizes those of the weights, the command is export's last line."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--model", tiny_folder, "--task", TASK, "--method", FIXED, "./again"]) == 0
+    told = capsys.readouterr().err.splitlines()[-1].removeprefix("next: attnbench ")
+    assert told == f"compare ./again {tiny_folder} --task {TASK}"
+    assert main([*told.split(), "--limit", "30"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    runs = [
+        attnbench.run(folder, (), TASK, limit=30, records=str(tmp_path / "other")).records[0]
+        for folder in ("./again", tiny_folder)
+    ]
+    ours, theirs = (f"{100 * run.metrics['acc']['value']:.1f}" for run in runs)
+    assert lines[0].startswith(f"{TASK} acc: again {ours}, tiny {theirs}: ") and "30 samples" in lines[0]
+    cells = {line[:20].strip(): line[20:].split() for line in lines if not line.startswith(" ")}
+    whole = _plain("./again")
+    smaller = sidecar.loaded(models.find("./again", TASK), "classification")
+    assert cells["parameters"][:2] == [f"{_size(each):,}" for each in (smaller, whole)]
+    size = (tmp_path / "again" / "model.safetensors").stat().st_size
+    assert cells["weights on disk"][0] == f"{size / 1e6:.1f}"
+    assert float(cells["attention's memory"][-1]) < 1 and float(cells["latency"][4]) > 0
+    assert list((tmp_path / "attnbench-records").rglob("dense.json"))
+
+
+BESIDE = {
+    "compare ./file TINY --task {}": "no such folder",
+    "compare TINY TINY --task {}": "beside itself",
+    "compare TINY ./empty --task {}": "no config.json there",
+    "compare TINY bert": "give --task",
+    "compare TINY nobody --task {}": "unknown model 'nobody'",
+    "compare TINY gpt --task {}": "pocket-gpt is trained for",
+    "compare TINY bert --task {} --model bert": "leave it out",
+    "compare prune80 dense --limit 5": "of which one is a folder",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), BESIDE.items())
+def test_two_models_that_do_not_compare_are_told(line, says, tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    assert main(line.replace("TINY", tiny_folder).format(TASK).split()) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]

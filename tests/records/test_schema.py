@@ -36,8 +36,11 @@ def made(method="prune80", wrong=9):
         "sparsity": 0.8, "nominal": 0.8, "bits": 3.0, "entropy": 2.5, "heads": 1.0, "divergence": 0.2,
         "samples": 16, "flops": {"dense": 1e9, "simulated": 0.9, "realised": None},
         "latency": {"ratio": 0.9, "low": 0.8, "high": 1.0, "seconds": 0.1, "rounds": 7, "samples": 32,
-                    "tokens": 24},
+                    "tokens": 24, "threads": 1, "why": "noise"},
         "memory": {"dense": 1000, "ratio": 0.9},
+        "first": {"ratio": 1.1, "low": 1.0, "high": 1.2, "seconds": 0.1, "rounds": 7, "samples": 1,
+                  "tokens": 40, "threads": 1, "why": "noise"},
+        "held": {"dense": 1000, "ratio": 0.5},
         "fidelity": {"flips": {"value": 0.1, "low": 0.05, "high": 0.2}},
         "floor": {
             "batch_size": 7, "threads": 2, "samples": 40, "metrics": {"acc": {"value": 0.8, "moved": 1}},

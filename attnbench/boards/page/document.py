@@ -26,7 +26,8 @@ NUMBERS = {
     "score": "score", cells.DIFFERENCE: "difference", "kept": "kept",
     "flips": "flips", "answers changed": "answers_changed", "KL": "kl", "sparsity": "sparsity",
     "bits": "bits", "heads": "heads", "sim. FLOPs": "flops_simulated", "FLOPs": "flops_realised",
-    "latency": "latency", "memory": "memory", "divergence": "divergence",
+    "latency": "latency", "memory": "memory", "KV bytes": "kv_bytes", "cache": "cache", "kv": "kv",
+    "divergence": "divergence",
 }  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 

@@ -15,7 +15,7 @@ CHECKS = {"failed": "fails check", "unchecked": "unchecked"}
 ANSWERS = {"flips": "flips", "answers-changed": "answers changed", "kl": "KL"}
 COSTS = (
     "kept", *ANSWERS.values(), "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory",
-    "divergence",
+    "KV bytes", "cache", "kv", "divergence",
 )  # fmt: skip
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
 
@@ -110,6 +110,9 @@ def costs(row: Row) -> dict[str, str]:
         "FLOPs": _percent(row.flops_realised, 1),
         "latency": latency,
         "memory": "" if row.memory is None else f"{row.memory:.2f}",
+        "KV bytes": "" if row.kv_bytes is None else f"{row.kv_bytes:.2f}",
+        "cache": _percent(row.cache),
+        "kv": "" if row.kv is None else f"{row.kv:.2f}",
         "divergence": "" if row.divergence is None else f"{row.divergence:.3f}",
     }
 

@@ -96,6 +96,19 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
             f"{_of_seeds(rows)}{held}."
         )
+    if any(row.kv is not None for row in rows):
+        words.append(
+            "cache: share of a prompt's tokens that is kept. kv: bits kept of its keys and values, over 16 a "
+            "value. Both are simulated."
+        )
+    if any(row.kv_bytes is not None for row in rows):
+        columns = {
+            "latency": "of a token after a prompt",
+            "memory": "the most that the prompt and the tokens after it hold",
+            "KV bytes": "what its cache holds, filled up to the head that keeps most",
+        }
+        told = ", ".join(f"{name} {what}" for name, what in columns.items() if name not in hidden)
+        words.append(f"Of a method for caches: {told}.")
     return words
 
 

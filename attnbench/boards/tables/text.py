@@ -18,8 +18,8 @@ from attnbench.statistics.row import Row
 
 RANGE = "range of seeds"
 KEEP = (
-    "kept", "latency", "sparsity", "bits", "flips", RANGE, "heads", "FLOPs", "memory", "sim. FLOPs", "KL",
-    "answers changed", "divergence",
+    "kept", "latency", "sparsity", "bits", "kv", "flips", RANGE, "heads", "FLOPs", "memory", "KV bytes",
+    "sim. FLOPs", "KL", "cache", "answers changed", "divergence",
 )  # fmt: skip
 GAP = "  "
 NAMES = 0.4  # of a screen at most: a longer name stands on a line of its own

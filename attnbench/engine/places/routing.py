@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from attnbench.engine.places import origins
 from attnbench.errors import UserError
 
 NAME = "attnbench"
+PLAIN = "attnbench_plain"  # with the masks of SDPA: none where a causal one says it all
 HEADLESS = "attnbench_headless"  # an attribute of an attention module that has lost all its heads
 Serve = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -34,6 +36,8 @@ def route(
 AttentionInterface.register(NAME, route)
 # without this one the causal and padding masks silently disappear
 AttentionMaskInterface.register(NAME, origins.mask)
+AttentionInterface.register(PLAIN, route)
+AttentionMaskInterface.register(PLAIN, sdpa_mask)
 
 
 def serving(model: nn.Module) -> Serve | None:

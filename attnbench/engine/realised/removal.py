@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from attnbench.engine.applicable import require_numbers, require_sites
 from attnbench.engine.places import probing, routing, sites
-from attnbench.engine.realised import slicing
+from attnbench.engine.realised import caches, slicing
 from attnbench.engine.serving.attention import apply, methods_of
+from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
@@ -29,8 +30,10 @@ _present: WeakKeyDictionary[nn.Module, dict[str, list[int]]] = WeakKeyDictionary
 def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
     """Change a model as `apply` does, by doing less work, until the block ends.
 
-    Within the block the model is a smaller one, its remaining heads counted anew. Raises NotApplicable for a
-    method or an architecture that has no such way, UserError for a method that is not fitted yet.
+    Within the block the model is a smaller one, its remaining heads counted anew. Where methods cut caches,
+    every cache that the model begins there holds what they leave of its prompt, of its first pass: see
+    `attnbench.engine.realised.held`. Raises NotApplicable for a method or an architecture that has no such
+    way, UserError for a method that is not fitted yet.
     """
     wanted = methods_of(methods)
     for method in wanted:
@@ -39,18 +42,25 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
     require_sites(model, wanted)
     if routing.serving(model) is not None:
         raise UserError("methods are applied to this model: realize first, then apply")
+    cutting = [method for method in wanted if caches.held(method)]
     probe = probing.probe_batch(model, examples=2, padding=2)
     with apply(model, *wanted):
-        expected = probing.run(model, probe)
+        with prompts(model, None):
+            expected = probing.run(model, probe)
+        cached = caches.probe(model) if cutting else None
     with contextlib.ExitStack() as stack:
         for method in wanted:
             stack.enter_context(method.installed(model))
         ways = [
-            method.realize(model) for method in wanted
+            method.realize(model) for method in wanted if method not in cutting
         ]  # told on the whole model: heads keep their numbers
         for way in ways:
             stack.enter_context(way)
-        _compare(model, probe, expected)
+        if ways:
+            _compare(model, probe, expected)
+        if cached is not None:
+            stack.enter_context(caches.holding(model, cutting))
+            _close(model, caches.probe(model), cached, "its caches hold only what is kept")
         yield model
 
 
@@ -65,9 +75,13 @@ def _compare(model: nn.Module, probe: dict[str, Tensor], expected: Tensor) -> No
     if "decoder_input_ids" not in probe:  # the same queries are padding
         seen = probe["attention_mask"].bool()
         expected, found = expected[seen], found[seen]
+    _close(model, found, expected, "its heads are cut out")
+
+
+def _close(model: nn.Module, found: Tensor, expected: Tensor, when: str) -> None:
     gap = float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
     if not gap <= (CLOSE if expected.dtype.itemsize >= 4 else COARSE):
-        raise NotApplicable(f"{type(model).__name__} differs by {gap:.2g} when its heads are cut out")
+        raise NotApplicable(f"{type(model).__name__} differs by {gap:.2g} when {when}")
 
 
 def without_heads(model: nn.Module, kept: HeadsKept) -> contextlib.AbstractContextManager[None]:

@@ -74,6 +74,8 @@ def _engine(model: nn.Module) -> Engine | None:
         raise UserError(
             f"{type(model).__name__}: methods are applied to a part of it or to what it is part of already"
         )
+    if not engines and routing.serving(model) is not None:
+        raise UserError("caches are realised on this model: leave that block before methods are applied")
     return next(iter(engines), None)
 
 

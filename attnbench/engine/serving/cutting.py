@@ -168,6 +168,15 @@ class Cutting:
             self.turn.note(example, kept.note)
         return False
 
+    def of_whole(self, block: Block, query: Tensor, key: Tensor, value: Tensor) -> Kept:
+        """Return what methods leave of the one example of a block: a prompt that this call reads whole."""
+        example, tokens = block.examples.start, block.queries.stop - block.queries.start
+        mine = Chunk(query[example, :, block.queries], self._turned(block, example))
+        k, v = key[example, :, block.keys], value[example, :, block.keys]
+        kept = self._kept(block, 0, tokens, [mine], k, v)
+        self.turn.note(example, kept.note)
+        return kept
+
     @torch.no_grad()
     def _kept(
         self, block: Block, start: int, end: int, chunks: Sequence[Chunk], k: Tensor, v: Tensor

@@ -150,8 +150,7 @@ class Engine:
         softcap: float | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        path = self.paths[module]
-        place = self._next(path, self.at[path])
+        path, place = self.paths[module], self.place_of(module)
         for hits in place.reach:
             hits[place.key] += 1
         stages, kind = place.stages, place.site.kind
@@ -185,6 +184,11 @@ class Engine:
         if place.reach:
             place.add(context)
         return context, None if shown is None else shown.probs
+
+    def place_of(self, module: nn.Module) -> Place:
+        """Return the place whose turn it is among those of an attention module."""
+        path = self.paths[module]
+        return self._next(path, self.at[path])
 
     def _next(self, name: str, places: list[Place]) -> Place:
         if len(places) == 1:

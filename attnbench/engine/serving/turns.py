@@ -136,7 +136,7 @@ def watching(model: nn.Module, engine: Any) -> list[Any]:
             return
         engine.now.turn = None
         if engine.cutters.number:
-            given = _given(module, args, kwargs)
+            given = given_to(module, args, kwargs)
             cache, caching = given.get("past_key_values"), given.get("use_cache")
             caching = bool(module.config.use_cache if caching is None else caching) or cache is not None
             told = told_of(bodies)
@@ -149,7 +149,7 @@ def watching(model: nn.Module, engine: Any) -> list[Any]:
         turn, engine.now.turn = engine.now.turn, None
         if turn is None or output is None:  # None where the pass broke off
             return
-        cache = _given(module, args, kwargs).get("past_key_values")
+        cache = given_to(module, args, kwargs).get("past_key_values")
         cache = getattr(output, "past_key_values", None) if cache is None else cache
         if hasattr(cache, "get_seq_length"):
             setattr(cache, HELD, turn.memory)
@@ -180,7 +180,7 @@ def watching(model: nn.Module, engine: Any) -> list[Any]:
     return handles
 
 
-def _given(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def given_to(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return a call's arguments by name."""
     found = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
     return found | found.pop("kwargs", {})

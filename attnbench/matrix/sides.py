@@ -1,0 +1,108 @@
+"""Two checkpoints side by side on a task, as an export and its original: what they answer, what they cost."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench.errors import UserError
+from attnbench.inputs import models
+from attnbench.inputs.settings import Settings
+from attnbench.matrix import runner
+from attnbench.matrix.bench import Bench
+from attnbench.matrix.plan import Cell, check_tasks, refuse_twins
+
+if TYPE_CHECKING:
+    from attnbench.matrix.console import Listener
+    from attnbench.records.record import Record
+
+
+def side_by_side(
+    names: tuple[str, str], task: str, settings: Settings, records: str, listener: Listener
+) -> list[str]:
+    """Measure two models on a task and write how they differ; their records are kept as those of a run.
+
+    Raises UserError for a model or a task that is not to be had, and where the two do not read the same.
+    """
+    labels = {name: models.label(name) for name in names}
+    for name in names:
+        models.check_folder(name)
+    check_tasks([task], settings.include_path)
+    if names[0] == names[1]:
+        raise UserError(f"'{names[0]}' beside itself: give an export and its original")
+    refuse_twins("models", labels)
+    cells = [Cell(name, task, "dense") for name in names]
+    found = runner.run(cells, settings, records, listener=listener)
+    for item in found:
+        if item.status != "measured":
+            raise UserError(f"{item.cell['model']} on {task}: {item.error}")
+    shown = (labels[names[0]], labels[names[1]])
+    return [*_scores(shown, *found), "", *_table(shown, [Bench(name, task, settings) for name in names])]
+
+
+def _scores(shown: tuple[str, str], ours: Record, theirs: Record) -> list[str]:
+    from attnbench.statistics import pairs
+
+    lines = []
+    for metric in ours.metrics:
+        found = pairs.difference([ours], [theirs], metric)
+        lines += pairs.lines_of((ours.cell["task"],), *shown, found)
+    return lines
+
+
+def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
+    """Write what two models cost: theirs in turns on the first batch of samples."""
+    import torch
+
+    from attnbench.measures.cost import seconds
+    from attnbench.measures.peak import peak_memory
+    from attnbench.measures.turns import in_turns, median_interval
+
+    batches = [bench.batches(bench.settings.batch_size)[0] for bench in benches]
+    if not all(torch.equal(batches[0]["input_ids"], batch["input_ids"]) for batch in batches[1:]):
+        raise UserError(f"{shown[0]} and {shown[1]} read the same texts as other tokens: no cost compares")
+    batch, (ours, theirs) = batches[0], [bench.model for bench in benches]
+    spent = in_turns(lambda: seconds(ours, batch), lambda: seconds(theirs, batch))
+    ratios = [mine / other for mine, other in zip(*spent, strict=True)]
+    low, high = median_interval(ratios)
+    sizes = [sum(weight.numel() for weight in model.parameters()) for model in (ours, theirs)]
+    files = [_on_disk(bench.checkpoint) for bench in benches]
+    held = [peak_memory(model, batch) for model in (ours, theirs)]
+    noise = ": within noise" if low <= 1 <= high else ""
+    rows = [
+        ("", *shown, "ratio"),
+        ("parameters", *(f"{size:,}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"),
+        ("weights on disk", *(f"{size / 1e6:,.1f} MB" for size in files), f"{files[0] / files[1]:.2f}"),
+        (
+            "latency", *(f"{1000 * statistics.median(each):,.1f} ms" for each in spent),
+            f"{statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]{noise}",
+        ),
+        ("attention's memory", *(f"{size / 1e6:,.1f} MB" for size in held), f"{held[0] / held[1]:.2f}"),
+    ]  # fmt: skip
+    rows_of, tokens = batch["input_ids"].shape
+    return [*_aligned(rows), "", _how(len(ratios), rows_of, tokens)]
+
+
+def _on_disk(checkpoint: models.Checkpoint) -> int:
+    """Count the bytes of the files that weights are loaded from."""
+    if (own := Path(checkpoint.path).expanduser()).is_file():
+        return own.stat().st_size
+    files = Path(checkpoint.base.folder).glob(models.WEIGHTS[checkpoint.weight_format])
+    return sum(file.stat().st_size for file in files)
+
+
+def _how(rounds: int, samples: int, tokens: int) -> str:
+    import torch
+
+    threads = f"{torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'}"
+    return (
+        f"latency: of a batch of {samples} samples, {tokens} tokens long, median of {rounds} rounds in turns "
+        f"with its 95 % interval, {threads}; memory: the most that one attention module holds"
+    )
+
+
+def _aligned(rows: list[tuple[Any, ...]]) -> list[str]:
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    filled = ([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2)), row[3]] for row in rows)
+    return ["  ".join(row).rstrip() for row in filled]
