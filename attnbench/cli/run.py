@@ -101,19 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="measure again what is recorded")
     parser.add_argument(
-        "--replace",
-        action="store_true",
+        "--replace", action="store_true",
         help="let what was measured otherwise, or of another model, give way",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--cell-timeout", type=seconds, metavar="SECONDS",
         help="end the run where a cell takes longer; the same command goes on with the others",
     )  # fmt: skip
     parser.add_argument(
-        "--measure",
-        action="store_true",
+        "--measure", action="store_true",
         help="FLOPs too, and latency and peak memory of attention where a method is realised",
-    )
+    )  # fmt: skip
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
@@ -243,7 +241,7 @@ def _refuse_overruling(options: argparse.Namespace, suites: Sequence[suite.Suite
     for name in (*own, "calibration_samples", "calibration_tokens", "cache_after", "prompt", *NAMES):
         trial = name in ("limit", "repeats", "dtype", "max_length")
         if getattr(options, name) not in (None, []) and not (trial and apart):
-            told = {"dtype": "its own, float32,", "max_length": "its own"}.get(name, "its own")
+            told = "its own, float32," if name == "dtype" else "its own"
             also = " unless --records keeps the trial apart" if trial else ""
             change = "" if name in ("dtype", "max_length") else f" Change {options.suites[0]}."
             raise UserError(f"--{name.replace('_', '-')}: a suite holds {told}{also}.{change}")

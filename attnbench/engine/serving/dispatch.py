@@ -160,13 +160,8 @@ class Engine:
         dropout = dropout if module.training else 0.0
         shown = Shown() if self.now.shown else None
         if not (stages.acting() or softcap is not None or shown):
-            kwargs |= {
-                "scaling": scaling,
-                "dropout": dropout,
-                "is_causal": is_causal,
-                "position_bias": position_bias,
-            }
-            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+            kwargs |= {"scaling": scaling, "dropout": dropout, "position_bias": position_bias}
+            kwargs["is_causal"] = is_causal
         if kind == "decoder":
             _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
         cutting, turn = None, self.now.turn
