@@ -53,7 +53,7 @@ def plan(pattern: Pattern, span: Span, like: Tensor, groups: int, most: float = 
 def read(
     pattern: Pattern, span: Span, size: int, like: Tensor, only: Tensor | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield, `size` queries at a time, the first, what they keep (heads, queries, keys) and see (queries, keys).
+    """Yield the first of `size` queries, what these keep (heads, queries, keys) and see (queries, keys).
 
     Keys end with the last that is visible. `only` (number of pieces,) tells which of them are wanted.
     """

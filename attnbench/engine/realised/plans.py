@@ -87,7 +87,8 @@ class Plan:
     def _ends(self, limits: Tensor) -> Ends:
         at = limits[self.lost % self.span.queries]
         head, last = self.lost // self.span.queries // self.groups, (at - 1).clamp(min=0)
-        pieces = -(-self.span.keys // PIECE)
+        size = self.size or PIECE
+        pieces = -(-self.span.keys // size) * size // PIECE
         wanted, inverse = (head * pieces + last // PIECE).unique(return_inverse=True)
         none = at == 0
         return Ends(wanted, inverse * PIECE + last % PIECE, none if bool(none.any()) else None)

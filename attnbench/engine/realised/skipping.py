@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from attnbench.engine.places.blocks import Block
@@ -21,7 +22,7 @@ from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable
 from attnbench.methods.protocol import Method, Site
 
-__all__ = ["Skip", "Tally", "hides_alone", "skipped", "tally"]
+__all__ = ["Skip", "Tally", "hides_alone", "require_skipped", "skipped", "tally"]
 
 FEW = 8  # queries, as a text that is generated has them: not worth a word
 FEW_KEYS = 1 << 12  # up to so many of them, to plan for few queries costs more than it saves
@@ -65,6 +66,18 @@ _tallies: WeakKeyDictionary[nn.Module, Tally] = WeakKeyDictionary()
 def tally(model: nn.Module) -> Tally | None:
     """Return what became of a model's calls, None where nothing of it is skipped."""
     return _tallies.get(model)
+
+
+def require_skipped(model: nn.Module, batch: Mapping[str, Tensor]) -> None:
+    """Run a batch, so that what it needs is planned. Raises NotApplicable where nothing is skipped."""
+    known = tally(model)
+    if known is None:
+        return
+    known.told = True
+    with torch.no_grad():
+        model(**batch)
+    if not known.done:
+        raise NotApplicable(next(iter(known.reasons), "nothing is hidden"))
 
 
 class Skip:

@@ -6,7 +6,6 @@ import threading
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from attnbench.engine.realised import flexible
 from attnbench.engine.realised.plans import PIECE, Ends, Plan
@@ -42,6 +41,8 @@ def attend(
     """
     heads, queries, dim = query.shape
     query = torch.mul(query, scale, out=room.of("scaled", query, heads, queries, dim))
+    if plan.size:
+        key, value = _whole(key, plan.size, "key", room), _whole(value, plan.size, "value", room)
     if plan.mask is not None:
         context = flexible.attend(plan, query, key, value)
     else:
@@ -83,7 +84,8 @@ def _strips(plan: Plan, query: Tensor, key: Tensor, value: Tensor, room: Room) -
 
 def _bunches(plan: Plan, query: Tensor, key: Tensor, value: Tensor, room: Room) -> Tensor:
     size, (heads, _, dim), width = plan.size, query.shape, value.shape[2]
-    q, k, v = (_whole(x, size).view(-1, size * x.shape[2]) for x in (query, key, value))
+    query = _whole(query, size, "query", room)
+    q, k, v = (x.view(-1, size * x.shape[2]) for x in (query, key, value))
     context = room.of("context", query, len(q), size * width)
     for bunch in plan.bunches:
         count = len(bunch.rows)
@@ -104,15 +106,21 @@ def _bunches(plan: Plan, query: Tensor, key: Tensor, value: Tensor, room: Room) 
     return context.view(heads, -1, width)
 
 
-def _whole(tokens: Tensor, size: int) -> Tensor:
-    """Fill up (heads, tokens, dim) to whole blocks."""
-    over = -tokens.shape[1] % size
-    return pad(tokens, (0, 0, 0, over)) if over else tokens.contiguous()
+def _whole(tokens: Tensor, size: int, name: str, room: Room) -> Tensor:
+    """Fill up (heads, tokens, dim) to whole blocks, one after the other in memory."""
+    heads, count, dim = tokens.shape
+    over = -count % size
+    if not over and tokens.is_contiguous():
+        return tokens
+    filled = room.of(f"whole {name}", tokens, heads, count + over, dim)
+    filled[:, :count], filled[:, count:] = tokens, 0
+    return filled
 
 
 def _means(plan: Plan, value: Tensor, room: Room) -> Tensor:
     """Return the means of what queries with nothing left see (lost, head_dim)."""
     high, low = plan.ends
+    value = _whole(value, PIECE, "value", room)
     means = _sums(value, high, room.of("means", value, len(plan.lost), value.shape[2]))
     if low is not None:
         means -= _sums(value, low, torch.empty_like(means))
@@ -122,7 +130,7 @@ def _means(plan: Plan, value: Tensor, room: Room) -> Tensor:
 def _sums(value: Tensor, ends: Ends, out: Tensor) -> Tensor:
     """Write the sum of the values before each end: of the pieces before its own, and within that."""
     heads, dim = len(value), value.shape[2]
-    pieces = _whole(value, PIECE).view(-1, PIECE, dim)
+    pieces = value.view(-1, PIECE, dim)
     sums = pieces.sum(1).view(heads, -1, dim)
     before = (sums.cumsum(1) - sums).view(-1, 1, dim)[ends.wanted]
     within = torch.ones(PIECE, PIECE, dtype=value.dtype, device=value.device).tril()
