@@ -107,7 +107,7 @@ def layer(spec: str, tokens: int, causal: bool, made: str) -> tuple[Work, Work, 
     kept = seen = 0
     for start in range(0, tokens, 64):
         rows = torch.arange(start, start + 64)[:, None]
-        visible = torch.arange(tokens) <= (rows if causal else tokens)
+        visible = (torch.arange(tokens) <= rows) | (not causal)
         kept += int((skip.pattern.kept(start, start + 64, tokens, q[:0]) & visible).sum())
         seen += HEADS * int(visible.sum())
     return dense, realised, skip, kept / seen
