@@ -12,7 +12,7 @@ from attnbench.engine.realised.spans import Span
 from attnbench.errors import NotApplicable
 
 PIECE = 16  # keys that means over many of them are summed by
-PAYS = 0.6  # of dense attention's cost: beyond, what a machine's cache and threads do decides
+PAYS = 0.7  # of dense attention's cost: beyond, what a machine's cache and threads do decides
 
 
 @dataclass
