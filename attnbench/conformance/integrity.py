@@ -12,6 +12,8 @@ from torch import Tensor
 
 from attnbench.conformance import tiny
 from attnbench.conformance.subject import Fault, Subject, confirmed, within, worst
+from attnbench.engine.realised import removal, skipping
+from attnbench.engine.realised.patterns import hides_alone
 from attnbench.engine.serving.attention import apply
 from attnbench.engine.whole import difference, snapshot
 from attnbench.errors import NotApplicable
@@ -71,17 +73,17 @@ def restored(subject: Subject, seed: int) -> str:
 def realized(subject: Subject, seed: int) -> str:
     """The model that does its work for real gives what the simulated one gives, and is whole afterwards."""
     methods, model = subject.methods(), subject.model()
-    if all(type(method).realize is Method.realize for method in methods):
+    if all(type(method).realize is Method.realize and not hides_alone(method) for method in methods):
         raise NotApplicable("offers no `realize`")
     inputs = subject.batch(tiny.samples(subject.family, (12, 9), seed))
     real, before = tiny.real(subject.family, inputs), snapshot(model)
     expected = subject.run(inputs, methods)[real]
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        for method in methods:
-            stack.enter_context(method.installed(model))
-        for way in [method.realize(model) for method in methods]:
-            stack.enter_context(way)
-        found = tiny.outputs(model, inputs)[real]
+    with removal.changed(model, methods), torch.no_grad():
+        known = skipping.tally(model)
+        with contextlib.nullcontext() if known is None else known.checking():
+            found = tiny.outputs(model, inputs)[real]
+            if known is not None and known.reasons:
+                raise NotApplicable(next(iter(known.reasons)))
     changed = difference(before, snapshot(model))
     if changed:
         raise Fault(f"after `realize`: {changed}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable
 from attnbench.measures.cached import cached, prompts_of
 from attnbench.measures.peak import peak_memory
-from attnbench.measures.turns import compared, in_turns
+from attnbench.measures.turns import NOISY, compared, in_turns
 from attnbench.methods.protocol import Method, Site, overridden
 
 Batch = dict[str, Tensor]
@@ -43,7 +42,8 @@ class Costs:
         flops    dense: multiplications and additions a sample; simulated: the share left if attention's
                  products skipped what is hidden or zero; realised: the share the smaller model does
         latency  ratio: a batch's time as realised over dense SDPA's, median of interleaved rounds, low and
-                 high its 95 % interval; seconds: dense SDPA's median
+                 high its 95 % interval, no ratio where that is wider than NOISY; seconds: dense SDPA's
+                 median; why: what hindered, of a method that can be realised elsewhere
         memory   ratio: as realised over dense, of dense: the most bytes one attention module holds
         Of methods for caches `latency` and `memory` are those of `measures.cached`, beside `first` and
         `held`. Where methods for caches are not realised, or noise swamps a ratio, `why` says so instead.
@@ -61,11 +61,17 @@ class Costs:
         if any("cache" in overridden(method) for method in methods):
             return found | self._cached(methods)
         from attnbench.engine.realised.removal import realize
+        from attnbench.engine.realised.skipping import hides_alone, require_skipped
 
-        with contextlib.suppress(NotApplicable), realize(self.model, *methods):
-            found["flops"]["realised"] = flops(self.model, self.samples) / self.flops
-            found["memory"]["ratio"] = peak_memory(self.model, self.batch) / self.memory
-            found["latency"] = latency(self.model, self.dense, self.batch)
+        try:
+            with realize(self.model, *methods):
+                require_skipped(self.model, self.batch)
+                found["flops"]["realised"] = flops(self.model, self.samples) / self.flops
+                found["memory"]["ratio"] = peak_memory(self.model, self.batch) / self.memory
+                found["latency"] = latency(self.model, self.dense, self.batch)
+        except NotApplicable as reason:
+            if all(map(hides_alone, methods)):
+                found["latency"]["why"] = str(reason)
         return found
 
     def _cached(self, methods: Sequence[Method]) -> dict[str, Any]:
@@ -156,7 +162,7 @@ def latency(model: nn.Module, dense: nn.Module, batch: Batch) -> dict[str, Any]:
     """Time two models in turns: median and 95 % interval of the ratios of their seconds in a round."""
     own, theirs = in_turns(lambda: seconds(model, batch), lambda: seconds(dense, batch))
     samples, tokens = batch["input_ids"].shape
-    return compared(own, theirs, noisy=math.inf) | {"samples": samples, "tokens": tokens}
+    return compared(own, theirs, noisy=NOISY) | {"samples": samples, "tokens": tokens}
 
 
 def seconds(model: nn.Module, batch: Batch) -> float:

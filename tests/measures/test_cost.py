@@ -106,7 +106,13 @@ def test_causal_zeros_are_no_saving():
     assert costs.memory > 0 and costs.of(parse("prune50"))["latency"] == {}
 
 
-def test_only_what_is_realised_has_latency_and_memory(bert):
+@pytest.fixture
+def quiet(monkeypatch):
+    """Take any ratio, however busy the machine is that runs the tests."""
+    monkeypatch.setattr(cost, "NOISY", np.inf)
+
+
+def test_only_what_is_realised_has_latency_and_memory(bert, quiet):
     inputs = batch(12, 8)
     costs = cost.Costs(bert, [inputs], inputs)
     assert costs.of(())["flops"] == {
@@ -123,6 +129,7 @@ def test_only_what_is_realised_has_latency_and_memory(bert):
     assert found["flops"]["realised"] < found["flops"]["simulated"] < 1
     assert found["latency"]["low"] <= found["latency"]["ratio"] <= found["latency"]["high"]
     assert found["latency"]["samples"] == 2 and found["latency"]["tokens"] == 12
+    assert found["latency"]["threads"] == torch.get_num_threads()
     assert 0.3 < found["memory"]["ratio"] < 0.9
     with torch.no_grad(), apply(bert, "prune0"):  # the model is whole again
         assert cost.flops(bert, [inputs]) == costs.flops
@@ -166,7 +173,30 @@ def test_the_interval_holds_the_median(count):
     assert inside / 2000 > 0.94
 
 
-def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd):
+def test_windows_are_measured_where_texts_are_long_enough(bert, quiet):
+    short = batch(12, 8)
+    found = cost.Costs(bert, [short], short).of(parse("window2"))
+    assert "would not pay" in found["latency"]["why"] and found["flops"]["realised"] is None
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=128, num_hidden_layers=1, num_attention_heads=8, intermediate_size=32,
+        max_position_embeddings=400,
+    )  # fmt: skip
+    long, inputs = BertForSequenceClassification(config).eval(), batch(400)
+    found = cost.Costs(long, [inputs], inputs).of(parse("window8"))
+    assert found["flops"]["simulated"] < found["flops"]["realised"] < 1
+    assert found["latency"]["ratio"] > 0 and found["memory"]["ratio"] > 0
+
+
+def test_a_ratio_that_noise_swamps_is_not_told(bert, monkeypatch):
+    monkeypatch.setattr(cost, "NOISY", 0.0)
+    inputs, heads = batch(12, 8), parse("heads50:random")
+    heads[0].fit(bert, [])
+    found = cost.Costs(bert, [inputs], inputs).of(heads)["latency"]
+    assert "ratio" not in found and found["why"].startswith("noise: its ratio to dense lies anywhere from")
+
+
+def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd, quiet):
     words = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment"]
     words += ["--methods", "prune80,heads50:random", "--limit", "8", "--repeats", "1"]
     words += ["--records", str(tmp_path)]

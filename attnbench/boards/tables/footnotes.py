@@ -181,5 +181,11 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
                 size = f"{samples[0]} samples of {tokens[0]} tokens"
                 told.append(f"{size} in {1000 * median(seconds):.3g} ms")
             told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
+            threads = {count for found in mine if (count := inside(found, "latency threads"))}
+            told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
             out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
+    for item in records:
+        if why := inside(item.measured, "latency why"):
+            cell = f"{show(item.cell['method'])} on {show(item.cell['task'])}"
+            out.append(f"{cell} has no latency: {show(why, 200)}.")
     return out

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from attnbench.engine.applicable import require_numbers, require_sites
 from attnbench.engine.places import probing, routing, sites
-from attnbench.engine.realised import caches, slicing
+from attnbench.engine.realised import caches, skipping, slicing
 from attnbench.engine.serving.attention import apply, methods_of
 from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable, UserError
-from attnbench.methods.protocol import Method, fitted, needs_fit
+from attnbench.methods.protocol import Method, Site, fitted, needs_fit
 
 HeadsKept = Mapping[
     tuple[str, int], Sequence[int]
@@ -49,19 +49,40 @@ def realize(model: nn.Module, *methods: Method | str) -> Iterator[nn.Module]:
             expected = probing.run(model, probe)
         cached = caches.probe(model) if cutting else None
     with contextlib.ExitStack() as stack:
-        for method in wanted:
+        for method in cutting:
             stack.enter_context(method.installed(model))
-        ways = [
-            method.realize(model) for method in wanted if method not in cutting
-        ]  # told on the whole model: heads keep their numbers
-        for way in ways:
-            stack.enter_context(way)
-        if ways:
-            _compare(model, probe, expected)
+        rest = [method for method in wanted if method not in cutting]
+        if cutting and any(map(skipping.hides_alone, rest)):
+            raise NotApplicable("entries that are skipped and caches that hold less: one at a time")
+        if rest:
+            stack.enter_context(changed(model, rest))
+            known = skipping.tally(model)
+            with contextlib.nullcontext() if known is None else known.checking():
+                _compare(model, probe, expected)
         if cached is not None:
             stack.enter_context(caches.holding(model, cutting))
             _close(model, caches.probe(model), cached, "its caches hold only what is kept")
         yield model
+
+
+@contextlib.contextmanager
+def changed(model: nn.Module, methods: Sequence[Method]) -> Iterator[None]:
+    """Change a model so that it does less work for what methods simulate. Raises NotApplicable."""
+    with contextlib.ExitStack() as stack:
+        for method in methods:
+            stack.enter_context(method.installed(model))
+        hiding = [method for method in methods if skipping.hides_alone(method)]
+        # told on the whole model: heads keep their numbers
+        whole, before = {(site.kind, site.layer): site for site in sites.discover(model)}, kept_heads(model)
+        for way in [method.realize(model) for method in methods if method not in hiding]:
+            stack.enter_context(way)
+        if hiding:
+            left = kept_heads(model)
+            kept: dict[tuple[str, int], tuple[Site, Sequence[int]]] = {
+                key: (site, [before[key].index(head) for head in left[key]]) for key, site in whole.items()
+            }
+            stack.enter_context(skipping.skipped(model, hiding, kept))
+        yield
 
 
 def _compare(model: nn.Module, probe: dict[str, Tensor], expected: Tensor) -> None:
@@ -75,7 +96,7 @@ def _compare(model: nn.Module, probe: dict[str, Tensor], expected: Tensor) -> No
     if "decoder_input_ids" not in probe:  # the same queries are padding
         seen = probe["attention_mask"].bool()
         expected, found = expected[seen], found[seen]
-    _close(model, found, expected, "its heads are cut out")
+    _close(model, found, expected, "that work is left out")
 
 
 def _close(model: nn.Module, found: Tensor, expected: Tensor, when: str) -> None:

@@ -6,10 +6,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from attnbench.engine.places.blocks import Block
 from attnbench.engine.serving.guard import CacheGuard, Guard
 from attnbench.engine.serving.scored import Stages
 from attnbench.errors import NotApplicable
@@ -95,6 +97,16 @@ class Applied:
         return ""
 
 
+class Skip(Protocol):
+    """Attends to what `terms` stages on scores leave, writes to `out`; False where it does not."""
+
+    terms: int
+
+    def __call__(
+        self, block: Block, query: Tensor, key: Tensor, value: Tensor, scale: float, out: Tensor, /
+    ) -> bool: ...
+
+
 @dataclass
 class Place:
     """A site, its key in `Applied.hits`, its layer's path if it is the first there, and what acts on it."""
@@ -108,6 +120,7 @@ class Place:
     reach_hidden: list[dict[str, int]] = field(default_factory=list)
     cutting: list[Applied] = field(default_factory=list)  # whose methods cut caches here
     rank: int = 0
+    skip: Skip | None = None
     total: Tensor | None = None  # of all that methods made of it, in any thread
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -174,7 +174,7 @@ class Engine:
         context = attend(
             place.site, stages, self.now.scratch, query, key, value, mask, scaling=scaling, dropout=dropout,
             causal=causal, rows=self.now.rows if kind == "cross" else None, position_bias=position_bias,
-            softcap=softcap, cutting=cutting, shown=shown,
+            softcap=softcap, cutting=cutting, shown=shown, skip=place.skip,
         )  # fmt: skip
         if place.reach:
             place.add(context)

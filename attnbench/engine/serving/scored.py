@@ -46,6 +46,11 @@ class Stages:
     def on_scores(self) -> bool:
         return bool(self.scores or self.normalize or self.probs)
 
+    def hiding(self) -> int:
+        """Count the stages on scores, 0 where others act too."""
+        others = self.queries or self.keys or self.values or self.cache or self.normalize or self.probs
+        return 0 if others or self.context else len(self.scores)
+
     def acting(self) -> bool:
         """Tell whether anything is changed here."""
         return self.on_scores() or bool(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attnbench.engine.places.blocks import Block, Rows, blocks, cut, evicted, within
+from attnbench.engine.serving.applied import Skip
 from attnbench.engine.serving.cutting import Cutting, Hide
 from attnbench.engine.serving.scored import Scratch, Stages, Tile, context_of
 from attnbench.engine.serving.shown import Shown
@@ -38,13 +39,14 @@ def attend(
     softcap: float | None = None,
     cutting: Cutting | None = None,
     shown: Shown | None = None,
+    skip: Skip | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
     Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
     tile; a query that is padding gets zeros. `rows` tells a cross-attention each example's queries that are
     no padding. Keys that a window's cache has lost are hidden ones. `cutting` tells what is left of prompts,
-    `shown` gets the probabilities.
+    `shown` gets the probabilities, `skip` attends in place of stages that hide the same of every text.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -68,7 +70,13 @@ def attend(
     pieces = (
         ((block, None) for block in found) if cutting is None else cutting.pieces(found, query, key, value)
     )
+    if skip is not None:
+        plain = not (dropout or softcap is not None or position_bias is not None or query.requires_grad)
+        if not plain or shown is not None or stages.hiding() != skip.terms:
+            skip = None
     for block, left in pieces:
+        if skip is not None and left is None and skip(block, query, key, value, scale, output):
+            continue
         examples, queries, keys = block.shape()
         row_bytes = heads * keys * query.element_size()
         at_once = queries if stages.whole or not scored else evenly(queries, _rows(row_bytes, budget))
