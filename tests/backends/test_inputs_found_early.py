@@ -25,7 +25,6 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.request import Request, split
 from attnbench.records import provenance
-from attnbench.studies import importance
 
 WORDS = [f"w{k}" for k in range(60)]
 SPECIAL = {"pad": "<pad>", "unk": "<unk>", "bos": "<s>", "eos": "</s>"}
@@ -348,17 +347,19 @@ def test_an_empty_name_is_a_mistake(values):
     assert split("") == () and split(["a,b,", "c"]) == ("a", "b", "c") and split([]) == ()
 
 
-def test_heads_are_removed_at_random_where_there_is_nothing_to_learn_from(bert, tmp_path, records):
+def test_heads_are_removed_at_random_where_there_is_nothing_to_learn_from(bert, tmp_path, records, capsys):
+    from attnbench.cli.main import main
+
     task = _csv(tmp_path / "own.csv", zip(TEXTS, [0, 1] * 3, strict=True))
     found = records(bert, task, "heads50:random,heads50:gradient,heads50:entropy", repeats=1)
     status = {name.partition(":seed")[0]: item.status for name, item in found.items()}
     assert status["heads50:random"] == "measured"
     assert status["heads50:gradient"] == status["heads50:entropy"] == "not applicable"
     assert "names no calibration split" in found["heads50:gradient"].error
-    study = importance.study(bert, task, ["random", "entropy"])
-    assert set(study.tables) == {"random"} and set(study.absent) == {"entropy"}
-    with pytest.raises(NotApplicable, match="names no calibration split"):
-        importance.study(bert, task, ["entropy"])
+    where = ["--models", bert, "--tasks", task, "--records", str(tmp_path / "looks")]
+    assert main(["heads", *where, "--by", "random,entropy", "--output", str(tmp_path / "heads")]) == 0
+    told = capsys.readouterr()
+    assert "random" in told.out and "names no calibration split" in told.out + told.err
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])

@@ -162,6 +162,7 @@ class Engine:
         if not (stages.acting() or softcap is not None or shown):
             kwargs |= {"scaling": scaling, "dropout": dropout, "position_bias": position_bias}
             kwargs["is_causal"] = is_causal
+            return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         if kind == "decoder":
             _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
         cutting, turn = None, self.now.turn
