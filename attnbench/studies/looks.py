@@ -50,9 +50,11 @@ def keep(
     sources: Mapping[str, Mapping[str, Any]],
     found: Any,
     left_out: Mapping[str, str],
-    seconds: float,
+    seconds: Mapping[str, float],
 ) -> None:
     """Write a record for each method that a study was measured with, or that is `left_out` as not applicable.
+
+    `seconds` are of all that was looked at together: `look` on the clock, `cpu` of the process.
 
     One that failed has none. Raises UserError where it cannot be written.
     """
@@ -74,7 +76,7 @@ def keep(
             "settings": source["settings"],
             "environment": source["environment"],
             "provenance": {**source["provenance"], "arrays": hashlib.sha256(packed).hexdigest()},
-            "seconds": {"look": seconds},
+            "seconds": dict(seconds),
             "date": provenance.now(),
         }
         text = json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n"
