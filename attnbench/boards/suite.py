@@ -30,6 +30,7 @@ NUMBERS = {  # least and most
     "repeats": (1, MANY), "seed": (0, SEEDS - 1), "margin": (0, 1e9),
     "calibration_samples": (1, sys.maxsize), "calibration_tokens": (1, sys.maxsize),
 }  # fmt: skip
+LOOK = "look"  # tables of this name make a file one of looks, which `findings` reads
 PART = ("models", "tasks", "limit", "max_length", "cache_after", "prompt", *prompting.NAMES)
 
 
@@ -126,19 +127,26 @@ class Suite:
         return list(dict.fromkeys([*specs, *map(name_without_seed, specs)]))
 
 
-def load(path: str | Path) -> Suite:
-    """Read a suite. Raises UserError naming the key that is wrong."""
-    path = Path(path)
+def content(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises UserError where that cannot be."""
     try:
-        body = tomllib.loads(files.content(path, LARGEST).decode("utf-8"))
+        return tomllib.loads(files.content(path, LARGEST).decode("utf-8"))
     except OSError as error:
         raise UserError(f"suite {path}: {error.strerror or error}") from None
     except files.Unreadable as error:
         raise UserError(f"suite {path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"suite {path}: not TOML: {error}") from None
+
+
+def load(path: str | Path) -> Suite:
+    """Read a suite. Raises UserError naming the key that is wrong."""
+    path = Path(path)
+    body = content(path)
+    if LOOK in body:
+        raise UserError(f"suite {path}: holds looks, which are measured by: attnbench look {path}")
     where = f"suite {path}"
-    _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
+    check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
     parts = body.pop("part", None)
     if parts is None:
         parts = [{key: body.pop(key) for key in PART if key in body}]
@@ -151,7 +159,7 @@ def load(path: str | Path) -> Suite:
         if not isinstance(body.get(key, False), bool):
             raise UserError(f"{where}: {key} is true or false")
     for key in LISTS:
-        body[key] = _list(where, key, body.get(key, []))
+        body[key] = texts(where, key, body.get(key, []))
     body["methods"] = _methods(where, body["methods"])
     if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
@@ -186,11 +194,11 @@ def load(path: str | Path) -> Suite:
 def _part(where: str, body: Any) -> Part:
     if not isinstance(body, dict):
         raise UserError(f"{where}: a part is a table with models, tasks, limit and methods")
-    _check_keys(where, body, (*PART, "methods"))
-    names = _list(where, "models", body.get("models", []))
+    check_keys(where, body, (*PART, "methods"))
+    names = texts(where, "models", body.get("models", []))
     if not names:
         raise UserError(f"{where}: names no model: models = [...]")
-    tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
+    tasks_, methods = (texts(where, key, body.get(key, [])) for key in ("tasks", "methods"))
     methods = _methods(where, methods)
     try:
         tasks_ = ended(tasks_, body.get("cache_after"), body.get("prompt"))
@@ -212,7 +220,8 @@ def _part(where: str, body: Any) -> Part:
     return part
 
 
-def _check_keys(where: str, body: dict[str, Any], known: Sequence[str]) -> None:
+def check_keys(where: str, body: dict[str, Any], known: Sequence[str]) -> None:
+    """Raise UserError for a key that is none of these."""
     for key in body:
         if key not in known:
             raise unknown("key", key, known, f"{where} may have {', '.join(known)}.")
@@ -225,7 +234,8 @@ def _methods(where: str, texts: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _list(where: str, key: str, value: Any) -> tuple[str, ...]:
+def texts(where: str, key: str, value: Any) -> tuple[str, ...]:
+    """Return a list of texts, each once. Raises UserError for anything else."""
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
         raise UserError(f"{where}: {key} is a list of texts, as in {key} = ['...']")
     return tuple(dict.fromkeys(value))

@@ -37,6 +37,8 @@ class Kept:
     cell: dict[str, str]
     settings: dict[str, Any]
     texts: list[str]
+    environment: dict[str, Any]
+    seconds: dict[str, float]
 
 
 def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
@@ -115,7 +117,9 @@ def read(path: str | Path) -> Kept:
         cell = {key: str(body["cell"][key]) for key in ("model", "task", "method", "study")}
         texts = list(map(str, body["texts"]))
         told = str(body["status"]), str(body["error"] or "")
-        return Kept(*told, tables, held, dict(body["provenance"]), cell, dict(body["settings"]), texts)
+        source, settings = dict(body["provenance"]), dict(body["settings"])
+        made = dict(body["environment"]), dict(body["seconds"])
+        return Kept(*told, tables, held, source, cell, settings, texts, *made)
     except (OSError, files.Unreadable, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

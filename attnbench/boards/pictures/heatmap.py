@@ -19,8 +19,10 @@ def draw(table: Table, title: str, diverging: bool = False) -> bytes:
     return drawn(table, title, ("png",), diverging)["png"]
 
 
-def drawn(table: Table, title: str, forms: Iterable[str], diverging: bool = False) -> dict[str, bytes]:
-    """Return the same as bytes by form, of "png" and "svg"."""
+def drawn(
+    table: Table, title: str, forms: Iterable[str], diverging: bool = False, digest: str = ""
+) -> dict[str, bytes]:
+    """Return the same as bytes by form, of "png" and "svg"; they carry a `digest` where one is given."""
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
@@ -65,7 +67,9 @@ def drawn(table: Table, title: str, forms: Iterable[str], diverging: bool = Fals
     with matplotlib.rc_context({"svg.hashsalt": title}):
         for form in forms:
             buffer = io.BytesIO()
+            metadata: dict[str, str | None]
             metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+            metadata |= {"Description": digest} if digest else {}
             figure.savefig(buffer, format=form, metadata=metadata)
             found[form] = buffer.getvalue()
     return found
