@@ -136,6 +136,24 @@ class RemovedHeads(Study):
             "compared": pd.DataFrame([compared], index=pd.Index(["chosen"], name="heads")),
         }
 
+    def draw(self, tables: Any, arrays: Any) -> Any:
+        from matplotlib.figure import Figure
+
+        table = tables["removed"].iloc[1:].sort_values("increase")
+        figure = Figure(figsize=(6, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for place, (name, row) in enumerate(table.iterrows()):
+            reach = row["increase_high"] - row["increase"]
+            own = {"color": "C3", "label": "chosen"} if name == "chosen" else {"color": "C0"}
+            axes.errorbar(place, row["increase"], reach, fmt="o", markersize=4, capsize=2, **own)
+        axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+        axes.set(
+            xlabel="draws of heads of the same layers, by what they do", ylabel="increase of loss (nats)"
+        )
+        axes.set_xticks([])
+        axes.legend(fontsize=8)
+        return {"increase": figure}
+
 
 def _induction(model: Any, data: Any, samples: Sequence[Any]) -> Any:
     """Return each head's mean weight on what came after the earlier occurrence, by (kind, layer)."""

@@ -73,8 +73,7 @@ class Trials:
         labels = self.task.labels if labels is None else labels
         classes = 0 if self.task.number else int(labels[TRAIN].max()) + 1
         right = np.zeros((len(sets), len(labels[TEST]) if classes else 0), dtype=bool)
-        dev, test, penalty, columns = (np.full(len(sets), np.nan) for _ in range(4))
-        found = Scores(dev, test, penalty, columns, right)
+        found = Scores(*(np.full(len(sets), np.nan) for _ in range(4)), right)  # type: ignore[call-arg]
         found.columns[:] = [
             sum(map(self.pooled.width, places)) * self.rows[TRAIN].shape[1] for places in sets
         ]
