@@ -51,8 +51,8 @@ def _claims(findings: Findings, looks: Sequence[Seen]) -> list[str]:
     counts = {word: sum(each.verdict == word for _, each in outcomes) for word in (HOLDS, FAILS, OPEN)}
     told = (
         f"{counts[HOLDS]} hold, {counts[FAILS]} fail, {counts[OPEN]} are open. In brackets are 95 % "
-        "intervals, where a study has them: such a number is held against its threshold by them, and the claim is open "
-        "where they do not tell. The other numbers are held as they are."
+        "intervals, where a study has them: such a number is held against its threshold by them, and the "
+        "claim is open where they do not tell. The other numbers are held as they are."
     )
     return ["## Claims", _table(["claim", "of", "found", "verdict"], rows), told]
 
