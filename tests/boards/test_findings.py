@@ -31,7 +31,7 @@ claims = [
     "at least 3 of divergence.heads where method = prune80 and layer = 0 have tv > 2",
 ]
 shows = ["sparsity.heads by layer: zeros, half", "divergence.layers"]
-pictures = ["sparsity.zeros", "sparsity.bars"]
+pictures = ["sparsity.zeros", "sparsity.bars", "divergence.tv"]
 """
 
 
@@ -167,7 +167,8 @@ def test_a_board_has_its_claims_commands_tables_and_pictures(measured, capsys):
     assert command in text and "CPU seconds" in text
     # a row a method and layer, of the columns that were asked for
     assert [line for line in text.splitlines() if line.startswith("| method") and "zeros" in line]
-    assert text.count("![") == 4
+    assert text.count("![") == 5
+    assert "sparsity zeros, prune80 − dense](" in text and "divergence tv, prune80](" in text
     for name in ("zeros.dense", "zeros.prune80", "bars.dense", "bars.prune80"):
         for form in ("svg", "png"):
             assert (measured.with_suffix("") / f"1-pocket-bert.sparsity.{name}.{form}").is_file()

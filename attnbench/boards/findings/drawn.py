@@ -40,13 +40,18 @@ class Drawn:
     def title(self) -> str:
         """Say what it shows."""
         cell = self.look.asked.cell("", "")
-        change = " − dense" if self.is_map and self.method != DENSE else ""
+        change = " − dense" if self.is_map and self.method != DENSE and self._of_dense else ""
         return f"{cell['model']}, {cell['task']}: {self.study} {self.name}, {self.method}{change}"
 
     @property
     def is_map(self) -> bool:
         """Tell whether it is a map of heads."""
         return self.name in self._found.tables[self.method].get(HEADS, ())
+
+    @property
+    def _of_dense(self) -> bool:
+        """Tell whether the dense model has this number too: a study of differences has it of methods alone."""
+        return HEADS in self._found.tables[DENSE]
 
     @property
     def _found(self) -> Found:
@@ -57,9 +62,8 @@ class Drawn:
         """Hash what it is drawn from."""
         tables = self._found.tables
         if self.is_map:
-            shown: Any = [
-                packed_table(tables[each][HEADS][[self.name]]) for each in {DENSE: 0, self.method: 0}
-            ]
+            methods = dict.fromkeys([*([DENSE] if self._of_dense else []), self.method])
+            shown: Any = [packed_table(tables[each][HEADS][[self.name]]) for each in methods]
         else:
             kept = self.look.records[self.study, self.method]
             packed = {name: packed_table(table) for name, table in tables[self.method].items()}
