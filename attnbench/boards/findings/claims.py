@@ -118,7 +118,8 @@ def _told(claim: Claim, table: DataFrame, have: int) -> str:
 def with_interval(table: DataFrame, row: int, name: str) -> str:
     """Write a number, and its interval where the table has one."""
     value, *ends = (table[column].iloc[row] for column in (name, name + LOW, name + HIGH) if column in table)
-    return number(value) + (f" [{number(ends[0])}, {number(ends[1])}]" if len(ends) == 2 else "")
+    known = len(ends) == 2 and not any(isinstance(end, float) and math.isnan(end) for end in ends)
+    return number(value) + (f" [{number(ends[0])}, {number(ends[1])}]" if known else "")
 
 
 def number(value: object) -> str:
