@@ -37,7 +37,8 @@ def drawn(
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
-    cell, few = 0.62, sum(len(rows) for rows in panels) * heads <= FEW
+    few = sum(len(rows) for rows in panels) * heads <= FEW
+    cell = 0.62 if few else 0.32
     size = (
         max(4.5, 1.6 + cell * heads * len(panels) + 0.6 * (len(panels) - 1)),
         max(2.2, 1.5 + cell * max(map(len, panels))),
