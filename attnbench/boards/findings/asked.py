@@ -15,22 +15,21 @@ pictures = ["sparsity.zeros"]            # a map of a column of heads, or a stud
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnbench.boards import suite
+from attnbench.boards import suite, written
 from attnbench.boards.findings import claims, selection
 from attnbench.boards.findings.claims import Claim
 from attnbench.boards.findings.selection import Rows
 from attnbench.errors import UserError, unknown
-from attnbench.inputs import files, tasks
+from attnbench.inputs import tasks
 from attnbench.methods import spec
 
 KEYS = ("model", "task", "limit", "studies", "methods", "claims", "shows", "pictures")
-TOP = ("title", "about", suite.LOOK)
+TOP = ("title", "about", written.LOOK)
 
 
 @dataclass(frozen=True)
@@ -93,23 +92,23 @@ class Findings:
 def is_of_looks(path: str | Path) -> bool:
     """Tell whether a file holds looks; one that cannot be read, or is no TOML, does not."""
     try:
-        return suite.LOOK in tomllib.loads(files.content(Path(path), suite.LARGEST).decode("utf-8"))
-    except (OSError, files.Unreadable, ValueError, RecursionError):
+        return written.LOOK in written.content(Path(path))
+    except UserError:
         return False
 
 
 def load(path: str | Path) -> Findings:
     """Read a file of looks. Raises UserError naming the key that is wrong."""
     path = Path(path)
-    body = suite.content(path)
+    body = written.content(path)
     where = f"looks {path}"
-    if suite.LOOK not in body:
+    if written.LOOK not in body:
         raise UserError(f"{where}: has no [[look]]; if it is a suite: attnbench run {path}")
-    suite.check_keys(where, body, TOP)
+    written.check_keys(where, body, TOP)
     for key in ("title", "about"):
         if not isinstance(body.get(key, ""), str):
             raise UserError(f"{where}: {key} is a text")
-    given = body[suite.LOOK]
+    given = body[written.LOOK]
     if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
         raise UserError(f"{where}: each look is a table: [[look]]")
     try:
@@ -134,7 +133,7 @@ def _look(body: Mapping[str, Any]) -> Asked:
     limit = body.get("limit")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"limit = {limit!r} is not a number of documents")
-    lists = {key: suite.texts("a look", key, body.get(key, [])) for key in KEYS[3:]}
+    lists = {key: written.texts("a look", key, body.get(key, [])) for key in KEYS[3:]}
     if not lists["studies"]:
         raise UserError("a look names studies: studies = ['sparsity']. `attnbench studies` lists them.")
     studies = tuple(spec.format([spec.parse_study(text)]) for text in lists["studies"])

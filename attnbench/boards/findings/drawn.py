@@ -50,7 +50,7 @@ class Drawn:
 
     @property
     def _of_dense(self) -> bool:
-        """Tell whether the dense model has this number too: a study of differences has it of methods alone."""
+        """Tell whether the dense model has this too: a study of differences has it of methods alone."""
         return HEADS in self._found.tables[DENSE]
 
     @property
