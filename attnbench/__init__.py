@@ -26,7 +26,7 @@ _PUBLIC = {
     "Study": "attnbench.methods.study:Study",
     "UserError": "attnbench.errors:UserError",
     "View": "attnbench.methods.views:View",
-    "apply": "attnbench.engine.serving.attention:apply",
+    "apply": "attnbench.engine.learning.fitted:apply",
     "attention": "attnbench.studies.attended:attention",
     "by_head": "attnbench.methods.study:by_head",
     "checkpoint": "attnbench.inputs.models:checkpoint",
@@ -37,6 +37,7 @@ _PUBLIC = {
     "format": "attnbench.methods.spec:format",
     "head_sensitivity": "attnbench.engine.learning.gates:head_sensitivity",
     "hookimpl": "attnbench.methods.hooks:hookimpl",
+    "importance": "attnbench.studies.importance",
     "kernels": "attnbench.engine.serving.kernels",
     "layer_of": "attnbench.engine.serving.dispatch:layer_of",
     "openness": "attnbench.engine.learning.gates:openness",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from attnbench import testing as testing
     from attnbench.boards.looked import look as look
     from attnbench.boards.result import run as run
+    from attnbench.engine.learning.fitted import apply as apply
     from attnbench.engine.learning.gates import HardConcrete as HardConcrete
     from attnbench.engine.learning.gates import final_gate as final_gate
     from attnbench.engine.learning.gates import head_sensitivity as head_sensitivity
@@ -83,7 +85,6 @@ if TYPE_CHECKING:
     from attnbench.engine.relevance.explained import top_logit as top_logit
     from attnbench.engine.relevance.relevance import relevance as relevance
     from attnbench.engine.serving import kernels as kernels
-    from attnbench.engine.serving.attention import apply as apply
     from attnbench.engine.serving.attention import transform as transform
     from attnbench.engine.serving.attention import watch as watch
     from attnbench.engine.serving.dispatch import layer_of as layer_of
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from attnbench.methods.study import by_head as by_head
     from attnbench.methods.views import View as View
     from attnbench.statistics.rank_agreement import rank_agreement as rank_agreement
+    from attnbench.studies import importance as importance
     from attnbench.studies.attended import attention as attention
     from attnbench.studies.probes import probing as probing
     from attnbench_plugins.heads import Heads as Heads

@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).with_name("plugins.md")
 MARK = "<!-- from here on written by: python docs/surface.py -->\n"
 GROUPS = {
     "A method": ("Method", "Site", "Prompt", "Kept", "hookimpl", "NotApplicable", "UserError"),
-    "A study": ("Study", "View", "by_head", "probing"),
+    "A study": ("Study", "View", "by_head", "importance", "probing"),
     "Look at a model": ("look", "attention", "discover", "sites", "layer_of", "watch", "head_sensitivity"),
     "Pass relevance back": ("relevance", "contributions", "top_logit", "rank_agreement"),
     "Change probabilities": ("kernels",),

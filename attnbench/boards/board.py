@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attnbench.methods.families import name_without_seed
 from attnbench.records.record import Record
-from attnbench.statistics import against_dense
+from attnbench.statistics import against_dense, ordering
 from attnbench.statistics.row import Row
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ def cell_of(item: Record) -> Cell:
     return item.cell["model"], item.cell["task"], item.cell["method"]
 
 
-def build(records: Iterable[Record], suite: Suite | None = None, margin: float | None = None) -> Board:
+def build(
+    records: Iterable[Record],
+    suite: Suite | None = None,
+    margin: float | None = None,
+    sort: str = ordering.FAMILY,
+) -> Board:
     """Make the board of a suite, or of all records; the margin is the suite's unless given.
 
     Raises UserError where records contradict each other: see against_dense.rows.
@@ -62,8 +67,9 @@ def build(records: Iterable[Record], suite: Suite | None = None, margin: float |
     boards: dict[bool, list[Record]] = {False: [], True: []}
     for item in items:
         boards[item.cell["model"].startswith(POCKET)].append(item)
+    margin = against_dense.MARGIN if margin is None else margin
     sections = [
-        Section(pocket, mine, against_dense.rows(mine, against_dense.MARGIN if margin is None else margin))
+        Section(pocket, mine, against_dense.rows(mine, margin, sort))
         for pocket, mine in boards.items()
         if mine
     ]

@@ -12,8 +12,10 @@ from attnbench.boards.board import Board
 from attnbench.boards.formats import exports
 from attnbench.boards.pictures.points import pictures
 from attnbench.boards.tables import leaderboard
+from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError, near_file, require_folder, unknown
 from attnbench.records import record
+from attnbench.statistics import ordering
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
 PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's name
@@ -37,7 +39,9 @@ def format_of(file: Path, asked: Sequence[str] | None) -> str:
     """
     if asked is not None and (len(asked) > 1 or PLOTS in asked):
         raise UserError("--format: several files and plots need --output DIR")
-    by_ending = {ending: format for format, ending in ENDINGS.items()}.get(file.suffix.lower())
+    by_ending = {".latex": "latex", **{ending: format for format, ending in ENDINGS.items()}}.get(
+        file.suffix.lower()
+    )
     if asked is None:
         if by_ending is None:
             endings = ", ".join(ENDINGS.values())
@@ -48,7 +52,7 @@ def format_of(file: Path, asked: Sequence[str] | None) -> str:
     return asked[0]
 
 
-def load(path: str | None, records: str | Path | None) -> Board:
+def load(path: str | None, records: str | Path | None, sort: str = ordering.FAMILY) -> Board:
     """Read a suite (or none) and records into a board, a suite's own where no folder is given.
 
     Raises UserError where there is nothing to show.
@@ -62,11 +66,14 @@ def load(path: str | None, records: str | Path | None) -> Board:
         raise UserError(
             f"--records {records}: no record there. `attnbench run --records DIR ...` makes them."
         )
-    return board.build(items, asked)
+    return board.build(items, asked, sort=sort)
 
 
-def text(found: Board, format: str, folder: str | None = None) -> str:
-    """Write a board in one of the formats that are a single text; markdown shows the pictures in a folder."""
+def text(found: Board, format: str, folder: str | None = None, screen: Screen = FILE) -> str:
+    """Write a board in one of the formats that are a single text; markdown shows the pictures in a folder.
+
+    `screen` is what "text" is written for.
+    """
     if format == "csv":
         return exports.to_csv(found)
     if format == "html":
@@ -77,7 +84,7 @@ def text(found: Board, format: str, folder: str | None = None) -> str:
     if format == "latex":
         return exports.to_latex(found) + "\n"
     shown = [(each.title, f"{folder}/{each.name}.svg") for each in pictures(found)] if folder else []
-    return leaderboard.write(found, format, shown) + "\n"
+    return leaderboard.write(found, format, shown, screen) + "\n"
 
 
 def files(found: Board, wanted: Sequence[str], name: str) -> dict[str, bytes]:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 from attnbench.inputs.settings import check_device
 from attnbench.matrix import console
+from attnbench.records.inert import WIDTH, screen_width
+
+if TYPE_CHECKING:
+    from attnbench.conformance.report import Report
+
+WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  # no word is cut
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,23 +23,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Check every spec and print its report. Returns 0, or 1 where a check failed."""
+    """Check every spec: a line for one that is well, then what failed by check. Returns 1 where any did."""
     from attnbench.conformance.kit import check_method, expand
 
     check_device(options.device)
     console.quiet(options.verbose)
+    from attnbench.conformance.report import summary
     from attnbench.conformance.studies import check_study, expanded
     from attnbench.methods import spec, verdicts
 
-    bad = 0
+    reports = []
     studies = {given: expanded(given) for given in options.specs}
     for text in [each for found in studies.values() for each in found]:
-        report = check_study(text)
-        bad += not report.ok
-        print(report, flush=True)
+        reports.append(check_study(text))
+        _tell(reports[-1], options.verbose)
     for text in [each for given in options.specs if not studies[given] for each in expand(given)]:
         report = check_method(text, device=options.device)
         verdicts.keep(spec.parse(text), report.failed)
-        bad += not report.ok
-        print(report, flush=True)
+        reports.append(report)
+        _tell(report, options.verbose)
+    bad = [report for report in reports if not report.ok]
+    if bad:
+        print()
+        for line in summary(bad).splitlines():
+            indent = " " * (len(line) - len(line.lstrip()) + 2)
+            print(textwrap.fill(line, min(WIDTH, screen_width()), subsequent_indent=indent, **WHOLE))
     return 1 if bad else 0
+
+
+def _tell(report: Report, whole: bool) -> None:
+    """Print a report at once: its verdict, or what every check saw."""
+    print(report if whole else f"{report.spec}: {report.verdict}", flush=True)

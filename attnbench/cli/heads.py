@@ -6,14 +6,16 @@ import argparse
 import dataclasses
 import sys
 
-from attnbench.cli.parsing import MANY, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError, message
+from attnbench.cli import stdout
+from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
+from attnbench.errors import NotApplicable, UserError, message, require_folder
 from attnbench.inputs import models
 from attnbench.inputs.settings import default_device
 from attnbench.matrix import console
 from attnbench.matrix.plan import columns
 from attnbench.matrix.request import Request
 from attnbench.methods.plugins import option
+from attnbench.records.record import RECORDS
 
 STOPPED = "; the tables that were said to be written stay"
 
@@ -28,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="criteria, as in entropy,gradient,l2 (the default); all: every one",
     )
-    parser.add_argument("--ablate", action="store_true", help="measure the task without each head alone")
+    parser.add_argument(
+        "--ablate",
+        action="store_true",
+        help="measure the task without each head alone, and tell which differ from zero",
+    )
     parser.add_argument(
         "--output", default="attnbench-heads", metavar="DIR", help="for CSV and PNG (attnbench-heads)"
     )
@@ -40,15 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
     parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to score on, as in a run")
     add_max_length(parser)
+    parser.add_argument(
+        "--records", action=Once, metavar="DIR", help=f"where what was found is kept ({RECORDS})"
+    )
+    parser.add_argument("--force", action="store_true", help="score again what is recorded")
     add_include_path(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
     from attnbench.cli.looking import head_tables
-    from attnbench.studies import importance as importance
+    from attnbench.studies import ranking
+    from attnbench.studies.importance import criteria
 
-    by = importance.chosen(options.by)
+    by = ranking.chosen(options.by)
     asked = Request.of(
         options.models, tasks=options.tasks, limit=options.limit, batch_size=options.batch_size,
         seed=options.seed, device=options.device or "cpu", calibration=options.calibration,
@@ -58,6 +69,8 @@ def execute(options: argparse.Namespace) -> int:
     settings = asked.settings
     if options.device is None:
         settings = dataclasses.replace(settings, device=default_device())
+    folder = options.records or RECORDS
+    require_folder("--records", folder)
     head_tables.prepare(options.output)
     console.quiet(options.verbose)
     failed = shown = scored = 0
@@ -65,7 +78,10 @@ def execute(options: argparse.Namespace) -> int:
         console.introduce(name)
         for task in (task for model, task in wanted if model == name):
             try:
-                found = importance.study(name, task, by, settings, options.ablate)
+                with stdout.aside():
+                    found, look = ranking.ranked(
+                        name, task, by, settings, options.ablate, folder, options.force
+                    )
             except NotApplicable as reason:
                 print(message(f"{models.label(name)} · {task}: not applicable: {reason}"), file=sys.stderr)
                 continue
@@ -76,11 +92,11 @@ def execute(options: argparse.Namespace) -> int:
             print(("\n" if shown else "") + head_tables.describe(found), flush=True)
             failed, shown = failed + len(found.failed), shown + 1
             if found.tables:
-                print(f"written to {head_tables.write(found, options.output)}", file=sys.stderr)
+                print(f"written to {head_tables.write(found, look, options.output)}", file=sys.stderr)
                 scored += 1
     if not (scored or failed):
         raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
-    method = importance.criteria()[by[0]]
+    method = criteria()[by[0]]
     example, file = method.examples[0] if method.examples else method.name, option(method)
     print(
         f"next: attnbench methods {method.name}{file}   attnbench run --methods {example}{file} ...",

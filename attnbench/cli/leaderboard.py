@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from attnbench.cli.parsing import Once
+from attnbench.cli.measured import of_terminal
+from attnbench.cli.parsing import Once, add_table
 from attnbench.errors import UserError, message, require_folder
 from attnbench.records.record import RECORDS
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="print what is wrong with records or stale beside a suite"
     )
+    add_table(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -45,6 +47,8 @@ def execute(options: argparse.Namespace) -> int:
         found = [line for path in paths for line in _room(path).problems(path, folder)]
         print("\n".join(map(message, found)) or "nothing wrong")
         return 1 if found else 0
+    if options.suites and options.output and options.sort != "family":
+        raise UserError("--sort: what is written of a suite is in one order, by family. Leave --sort out.")
     target = Path(options.output) if options.output else None
     into_folder = target is not None and (target.is_dir() or not target.suffix)
     asked = publish.formats(options.format)
@@ -59,9 +63,9 @@ def execute(options: argparse.Namespace) -> int:
         wanted = asked or list(room.STANDARD if path and into_folder else ("md",))
         if target is None and (len(wanted) > 1 or publish.PLOTS in wanted):
             raise UserError("--format: several files and plots need --output DIR")
-        board = room.load(path, options.records or (None if path else RECORDS))
+        board = room.load(path, options.records or (None if path else RECORDS), options.sort)
         if target is None:
-            print(room.text(board, wanted[0]), end="")
+            print(room.text(board, wanted[0], screen=of_terminal(options)), end="")
         elif into_folder:
             files = room.files(board, wanted, Path(path).stem if path else "leaderboard")
             publish.write(files, target)

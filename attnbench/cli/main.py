@@ -191,6 +191,7 @@ def _dispatch(arguments: list[str]) -> int:
     if options.command is None:
         parser().print_help()
         return 0
+    options.typed = arguments  # a command that is shown again is shown as it was typed
     with staying(), stdout.aside():
         plugins.load(options.plugin, options.plugins_dir)
     return int(COMMANDS[options.command].execute(options))

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli import stdout
@@ -18,6 +20,7 @@ from attnbench.matrix import console
 from attnbench.matrix.plan import Cell
 
 if TYPE_CHECKING:
+    from attnbench.boards.tables.text import Screen
     from attnbench.records.record import Record
 
 
@@ -50,6 +53,21 @@ def measured(
             return [], mistake
 
 
+def recorded_before(folder: str | Path) -> bool:
+    """Tell whether a folder has records: the first run of one explains its table."""
+    return any(Path(folder).rglob("*.json"))
+
+
+def require_reached(records: Sequence[Record]) -> None:
+    """Raise UserError for a method whose `layers=` no model has that was asked for."""
+    found: dict[str, list[Record]] = {}
+    for item in records:
+        found.setdefault(item.cell["method"], []).append(item)
+    for method, mine in found.items():
+        if ":layers=" in method and all(item.status == "not applicable" for item in mine):
+            raise UserError(str(mine[0].error))
+
+
 def show_json(records: Sequence[Record]) -> None:
     """Print records with their rows as one JSON array."""
     from attnbench.boards.tables import leaderboard
@@ -57,12 +75,22 @@ def show_json(records: Sequence[Record]) -> None:
     print(json.dumps(leaderboard.to_json(records), indent=1, ensure_ascii=False))
 
 
-def show_table(records: list[Record], board: str, **words: Any) -> None:
+def show_table(records: list[Record], options: argparse.Namespace, board: str, **words: Any) -> None:
     """Print the comparison, and on stderr the command that makes `board` of it."""
     from attnbench.boards.tables import leaderboard
 
-    print(leaderboard.render(records, "text", **words))
+    made_by = shlex.join(["attnbench", *options.typed]) if options.typed else None
+    screen = of_terminal(options, made_by)
+    print(leaderboard.render(records, "text", sort=options.sort, screen=screen, **words))
     print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
+
+
+def of_terminal(options: argparse.Namespace, made_by: str | None = None) -> Screen:
+    """Return what a table is written for: this terminal, and as much beside the table as is asked for."""
+    from attnbench.boards.tables.text import Screen
+    from attnbench.records.inert import screen_width
+
+    return Screen(screen_width(), options.legend, options.verbose, made_by, stdout.shown)
 
 
 def status(records: Sequence[Record]) -> int:

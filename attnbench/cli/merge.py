@@ -17,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Copy records and name what conflicts. Returns 0, or 1 where a record stayed where it was."""
+    """Copy records, of looks too, and name what conflicts. Returns 0, or 1 where one stayed where it was."""
     from attnbench.records import merging
+    from attnbench.studies import merging as looked
 
-    found = merging.merge(options.folders, options.into)
-    for line in found.problems:
+    found = [merging.merge(options.folders, options.into), looked.merge(options.folders, options.into)]
+    problems = [line for each in found for line in each.problems]
+    for line in problems:
         print(f"attnbench: {line}", file=sys.stderr)
-    left = f", {len(found.problems)} left where they are" if found.problems else ""
-    print(f"{options.into}: {found.written} written, {found.there} there already{left}")
-    return 1 if found.problems else 0
+    written, there = (sum(getattr(each, what) for each in found) for what in ("written", "there"))
+    left = f", {len(problems)} left where they are" if problems else ""
+    print(f"{options.into}: {written} written, {there} there already{left}")
+    return 1 if problems else 0

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs.endings import AFTER
+from attnbench.inputs.settings import MAPS
 from attnbench.matrix.sharing import shards
 
 MANY: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}  # words, comma lists among them
@@ -75,7 +76,9 @@ def seconds(text: str) -> float:
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Declare what every command takes."""
     add_plugins(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="let the libraries talk")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="tell all settings and versions; let the libraries talk"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
@@ -95,6 +98,18 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
     )
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Declare how a table is shown."""
+    parser.add_argument(
+        "--sort", choices=["family", "score"], default="family",
+        help="rows by family and amount, sweeps together (family), or the best first (score)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--legend", action="store_true",
+        help="explain every column under a table on the screen; files and a folder's first run always do",
+    )  # fmt: skip
 
 
 def add_max_length(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +174,16 @@ def add_endings(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of texts scored as a whole: the first N tokens of each window are a prompt, and not scored; "
         "recorded as NAME@promptN",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare --device and --device-map."""
+    parser.add_argument(
+        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
+    )
+    parser.add_argument(
+        "--device-map", choices=[*MAPS], help="spread a model over all devices, as accelerate does"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import chosen, shares, suite
 from attnbench.cli import stdout
-from attnbench.cli.measured import measured, show_json, show_table, status
+from attnbench.cli.measured import measured, recorded_before, require_reached, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
     Once,
     add_calibration,
+    add_device,
     add_endings,
     add_include_path,
     add_max_length,
     add_prompting,
     add_sharing,
+    add_table,
     positive,
     seconds,
 )
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         **MANY,
         metavar="TASK",
-        help="a name, a task's YAML, or your own FILE.csv or .jsonl; default: those a model names itself",
+        help="a name, a task's YAML, or your own .csv, .jsonl, .parquet; default: those a model names itself",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples of each task only")
     add_max_length(parser)
@@ -87,9 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"seeds a method that draws is measured with ({REPEATS})",
     )
-    parser.add_argument(
-        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
-    )
+    add_device(parser)
     parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights and activations (float32)")
     add_calibration(parser)
     parser.add_argument(
@@ -116,12 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
-    parser.add_argument(
-        "--json", action="store_true", help="print the records as one JSON array instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print records as a JSON array, not the table")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
     )
+    add_table(parser)
     add_prompting(parser)
     add_endings(parser)
     add_include_path(parser)
@@ -129,6 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure the matrix; the table or JSON goes to stdout, all else to stderr."""
+    if options.device_map and (options.device or options.workers or options.on):
+        raise UserError("--device-map: one process has all devices: leave out --device, --workers, --on")
     if options.on and options.workers:
         raise UserError("--workers: are of this machine, and --on ray of a cluster: give one")
     if options.suites:
@@ -148,21 +150,22 @@ def execute(options: argparse.Namespace) -> int:
         return 0
     folder = options.records or RECORDS
     require_folder("--records", folder)
+    options.legend |= not recorded_before(folder)
     console.quiet(options.verbose)
     for name in asked.models:
         console.introduce(name)
-    names = list(recorded(whole, asked.settings).values())
-    with shares.claimed(options.shard, folder, "--models", names):
+    with shares.claimed(options.shard, folder, "--models", [*recorded(whole, asked.settings).values()]):
         records, mistake = measured(options, cells, asked.settings, folder)
     if records or mistake is None:
         if options.json:
             show_json(records)
         else:
-            show_table(records, f"attnbench leaderboard --records {folder}")
+            show_table(records, options, shlex.join(["attnbench", "leaderboard", "--records", folder]))
     if mistake is not None:
         raise mistake
     if all(item.status == "not applicable" for item in records) and not options.shard:
         raise UserError("nothing was measured: no cell is applicable. `attnbench tasks` says what fits what.")
+    require_reached(records)
     return status(records)
 
 
@@ -173,6 +176,7 @@ def _machine(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "batch_tokens": options.batch_tokens,
         "device": (not options.dry_run and not options.on and options.device) or "cpu",
+        "device_map": options.device_map,
         "dtype": options.dtype or "float32",
         "trust_remote_code": options.trust_remote_code,
         "include_path": options.include_path,
@@ -196,6 +200,7 @@ def _suites(options: argparse.Namespace) -> int:
             _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
         return 0
     machine = _machine(options)
+    options.legend |= not any(recorded_before(options.records or each.records) for each in suites)
     console.quiet(options.verbose)
     records: list[Record] = []
     mistake = None
@@ -220,8 +225,8 @@ def _suites(options: argparse.Namespace) -> int:
         if missing is not None and len(parts) > 1 and not stop:
             tell(missing)
         if not options.json and (found or missing is None):
-            board = f"attnbench leaderboard {each.path} --output {each.path.parent}"
-            show_table(found, board, margin=each.margin)
+            words = ["attnbench", "leaderboard", str(each.path), "--output", str(each.path.parent)]
+            show_table(found, options, shlex.join(words), margin=each.margin)
         if stop:
             break
     if options.json and (records or mistake is None):

@@ -107,6 +107,13 @@ def _alike(error: UnicodeError) -> tuple[str | bytes, int]:
     return PLAIN.get(character) or ascii(character)[1:-1], error.start + 1
 
 
+def shown(text: str) -> str:
+    """Return a text as stdout will have it, some of its characters replaced by what is like them."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    codecs.register_error(HANDLER, _alike)
+    return text.encode(encoding, HANDLER).decode(encoding)
+
+
 def _drop(stream: IO[str]) -> None:
     """Let what is still held go nowhere, else the interpreter would complain of it on leaving."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

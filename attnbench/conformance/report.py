@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,25 @@ Status = Literal["ok", "FAILED", "n/a"]
 
 
 NOWHERE = "not applicable to"
+FIXES = {
+    "deterministic": "draw from a generator of your own, seeded by a field: `seed: int = 0`, then "
+    "`torch.Generator(device=probs.device).manual_seed(self.seed)` in the stage or in fit; sort a set",
+    "seeds": "let `seed: int = 0` reach the generator that draws",
+    "causal": 'set `rows = "all"` where a query needs the rows of others: the method is then not applicable '
+    "where attention is causal, else use site.visible to keep to the keys that a query sees",
+    "tiles": 'treat each query by itself, or set `rows = "all"`: else a stage gets some of the query rows '
+    "at a time",
+    "batch": "padding never reaches a stage, but other samples do: reduce over the last axis alone",
+    "stateless": "keep nothing of a stage's tensors: fit learns, into names that end with _",
+    "restored": "undo in `installed` what it did, or leave weights and hooks alone",
+    "rebatched": "sum over samples, and divide by their number at the end: a mean of batches is another one",
+    "gradients": "use operations that torch differentiates, and edit in place only what needs no gradient",
+    "finite": "guard divisions and logarithms by zero: a row may have one visible key",
+    "recorded": "keep numbers, texts, tensors, lists and tables in what ends with _",
+    "docstring": "one imperative line, the formula, shapes and the source, as `attnbench new-method` has it",
+}
+RANDOM = "deterministic"
+COMPARING = ("causal", "batch", "tiles", "rebatched", "stateless", "generation", "caches", "gradients")
 SEEN_ONCE = ("effect", "seeds")  # at one architecture is enough: one head in ten of eight is none
 
 
@@ -65,14 +84,43 @@ class Report:
         return "ok" if good else "n/a"
 
     def __str__(self) -> str:
-        lines = [f"{self.spec}: {self.verdict}"]
-        for check in self._checks():
-            status = self._status(check)
-            told = _grouped(self._of(check, status))
-            if status == "ok":
-                told += [f"n/a: {text}" for text in _grouped(self._of(check, "n/a"))]
-            lines.append(f"  {status:6}  {check:13}  {'; '.join(told)}")
-        return "\n".join(lines)
+        return "\n".join([f"{self.spec}: {self.verdict}", *map(self._line, self._checks())])
+
+    def _line(self, check: str) -> str:
+        status = self._status(check)
+        told = _grouped(self._of(check, status))
+        if status == "ok":
+            told += [f"n/a: {text}" for text in _grouped(self._of(check, "n/a"))]
+        return f"  {status:6}  {check:13}  {'; '.join(told)}"
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Write what failed of several specs by check, each cause once with an example, and how to mend it.
+
+    A spec that does not give the same twice fails most checks that compare: that is said of the first alone.
+    """
+    found: dict[str, dict[str, list[tuple[str, Outcome]]]] = {}
+    random: dict[str, list[str]] = {report.spec: [] for report in reports if RANDOM in report.failed}
+    for report in reports:
+        for check in report.failed:
+            if report.spec in random and check in COMPARING:
+                random[report.spec].append(check)
+                continue
+            for outcome in report._of(check, "FAILED"):
+                cause = re.sub(r"\d[\d.e-]*", "#", _placeless(outcome.detail))
+                found.setdefault(check, {}).setdefault(cause, []).append((report.spec, outcome))
+    lines: list[str] = []
+    for check, causes in found.items():
+        lines.append(f"{check}: FAILED")
+        for cases in causes.values():
+            specs = ", ".join(dict.fromkeys(spec for spec, _ in cases))
+            places = ", ".join(dict.fromkeys(case.where for _, case in cases if case.where))
+            lines.append(f"  {specs}{f' on {places}' if places else ''}: {cases[0][1].detail}")
+        others = dict.fromkeys(each for checks in random.values() for each in checks)
+        if check == RANDOM and others:
+            lines.append(f"  so these fail too; look again once it is mended: {', '.join(others)}")
+        lines += [f"  to mend it: {FIXES[check]}"] if check in FIXES else []
+    return "\n".join(lines)
 
 
 def _listed(kinds: Iterable[str]) -> str:
@@ -80,11 +128,15 @@ def _listed(kinds: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _placeless(detail: str) -> str:
+    return re.sub(r" at \S+ \(\w+ layer \d+\)", "", detail)
+
+
 def _grouped(outcomes: Iterable[Outcome]) -> list[str]:
     places: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         # the same error in another module of another architecture is one error: the first says where
-        places.setdefault(re.sub(r" at \S+ \(\w+ layer \d+\)", "", outcome.detail), []).append(outcome)
+        places.setdefault(_placeless(outcome.detail), []).append(outcome)
     lines = []
     for alike in places.values():
         where, detail = ", ".join(each.where for each in alike), alike[0].detail

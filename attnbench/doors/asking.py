@@ -18,7 +18,7 @@ from attnbench.methods.protocol import Method
 
 def loaded(name: str, checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
     """Load a checkpoint with a task's head. Raises UserError where either does not fit."""
-    model = sidecar.loaded(checkpoint, head, settings.device, settings.dtype)
+    model = sidecar.loaded(checkpoint, head, settings)
     require_sound(name, model, settings.dtype)
     return model
 

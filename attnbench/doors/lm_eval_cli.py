@@ -91,8 +91,9 @@ def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str 
     for name in names:
         with contextlib.suppress(UserError):
             file = tasks.find(name, folders[0] if folders else None, kind)
-            places.append(str(parts if file.configuration else Path(file.path).parent))
-            if file.configuration:
+            part = file.configuration or file.length
+            places.append(str(parts if part else Path(file.path).parent))
+            if part:
                 _write_part(file, parts)
     found = bool(names) and len(places) == len(names)
     ours = places if found else [] if kind in ("causal", "seq2seq") else [tasks.folder()]
@@ -113,8 +114,9 @@ def _manager(base: Any, names: Sequence[str], folders: Sequence[str], kind: str 
 
 
 def _write_part(file: tasks.TaskFile, folder: Path) -> None:
-    """Write the YAML of a part of a task, as blimp_transitive is, which no file names."""
-    metadata = tasks.read_yaml(Path(file.path))["metadata"] | {"configurations": [file.configuration]}
+    """Write the YAML of a part of a task, as blimp_transitive and needles_1024 are, which no file names."""
+    told = {"length": file.length} if file.length else {"configurations": [file.configuration]}
+    metadata = tasks.read_yaml(Path(file.path))["metadata"] | told
     content = {"include": file.path, "task": file.name, "metadata": metadata}
     (folder / f"{file.name}.yaml").write_text(json.dumps(content), encoding="utf-8")
 

@@ -11,6 +11,21 @@ from attnbench.methods.plugins import option, registry
 from attnbench.methods.protocol import Method, needs_fit, overridden
 
 
+def quantised(model: Any) -> str | None:
+    """Return how a model's weights are quantised, as transformers names it, None where they are numbers."""
+    if not getattr(model, "is_quantized", False):
+        return None
+    told = getattr(model.config, "quantization_config", None)
+    kind = getattr(told, "quant_method", None) or "in a way of its own"
+    return str(getattr(kind, "value", kind))
+
+
+def require_numbers(model: Any, what: str) -> None:
+    """Raise NotApplicable where something needs weights as numbers, and they are quantised."""
+    if (kind := quantised(model)) is not None:
+        raise NotApplicable(f"{what}: this model's weights are quantised ({kind})")
+
+
 def require_sites(model: Any, methods: Sequence[Method]) -> None:
     """Raise NotApplicable where a method has no site or would see the future, TypeError for no stage.
 

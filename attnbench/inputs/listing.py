@@ -86,6 +86,8 @@ def task_lines(include_path: str | None = None) -> Iterator[str]:
             yield f"{'':20} {told}"
     yield f"{'FILE.csv, FILE.jsonl':20} your own data: columns text, label, and where wanted text2 and split"
     yield f"{'':20} for a classifier: a Hub id or a folder"
+    yield f"{'FILE.jsonl, .parquet':20} columns context, question, answer_prefix, answer, max_new_tokens"
+    yield f"{'':20} for a causal language model"
     yield f"{'any other name':20} lm-eval's own task"
     yield f"{'':20} for a causal model: lambada_openai, hellaswag, and blimp and wikitext by their likelihood"
 

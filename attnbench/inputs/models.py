@@ -125,12 +125,15 @@ class Checkpoint:
             raise UserError(f"model '{self.path}' cannot be read: it has no tokenizer beside its weights.")
         return tokenizer
 
-    def load(self, head: str, device: str = "cpu", dtype: str = "float32") -> PreTrainedModel:
+    def load(
+        self, head: str, device: str = "cpu", dtype: str = "float32", device_map: str | None = None
+    ) -> PreTrainedModel:
         """Load the weights with one of `weights.HEADS`, an adapter merged into them, in eval mode.
 
         Raises Misfit where that head is missing.
         """
-        model, missing, others = weights.read(self, head, dtype)
+        where = weights.mapped(self, device, device_map)
+        model, missing, others = weights.read(self, head, dtype, where)
         if others:
             reason = weights.misshapen(Path(self.base.folder), others)
             raise UserError(f"model '{self.path}' cannot be read: {reason}")
@@ -140,7 +143,7 @@ class Checkpoint:
                 f"model '{self.name}' ({found}) has no trained {head} head: {min(missing)} is missing. "
                 "Choose a task that fits it."
             )
-        return model.to(device).eval()
+        return (model.to(device) if where is None else model).eval()
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -12,6 +12,7 @@ from attnbench.inputs.prompting import Prompting
 from attnbench.methods.fields import SEEDS
 
 WHERE_SET = ("max_length", "calibration_samples", "calibration_tokens")  # recorded where they are given
+MAPS = ("auto",)
 EAGER_TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "bfloat16": 5e-2, "float16": 2e-2}
 
 
@@ -32,6 +33,7 @@ class Settings:
     max_length: int | None = None  # tokens that longer texts are cut to
     calibration_samples: int | None = None  # instead of as many as the task says
     calibration_tokens: int | None = None  # at most, of a language model's texts
+    device_map: str | None = None  # how accelerate spreads the weights over what there is
     prompting: Prompting = field(default_factory=Prompting)  # of lm-eval's own tasks
     floor: tuple[str, ...] = ()  # canonical specs whose cells are measured twice
 
@@ -44,6 +46,8 @@ class Settings:
         if self.dtype not in EAGER_TOLERANCE:
             raise unknown("dtype", self.dtype, EAGER_TOLERANCE, f"Known: {', '.join(EAGER_TOLERANCE)}.")
         check_device(self.device)
+        if self.device_map not in (None, *MAPS):
+            raise unknown("device map", self.device_map, MAPS, f"Known: {', '.join(MAPS)}.")
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed {self.seed} is no whole number from 0 to {SEEDS - 1}")
 
@@ -59,7 +63,7 @@ class Settings:
         kept.pop("include_path")
         kept.pop("prompting")
         kept.pop("floor")
-        for name in WHERE_SET:
+        for name in (*WHERE_SET, "device_map"):
             if kept[name] is None:
                 kept.pop(name)  # as in records from before it could be set
         return (

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from attnbench.errors import UserError
+
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
     "qa": "AutoModelForQuestionAnswering",
@@ -19,7 +21,9 @@ NOWHERE = "no adapter"  # a folder that is not there
 SHOWN = 6
 
 
-def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[Any, set[str], Shapes]:
+def read(
+    checkpoint: Any, head: str, dtype: str, device_map: Any = None, config: Any = None
+) -> tuple[Any, set[str], Shapes]:
     """Return the model, the weights that were not found, and those of another shape than its config says.
 
     `head` is one of HEADS; an adapter is merged into the weights. Raises UserError.
@@ -29,7 +33,7 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
 
     base, adapter = checkpoint.base, checkpoint.adapter
     if base is not checkpoint:
-        model, missing, others = read(base, head, dtype, config or checkpoint.config())
+        model, missing, others = read(base, head, dtype, device_map, config or checkpoint.config())
     else:
         options = {} if config is None else {"config": config}
         with checkpoint.readable():
@@ -38,6 +42,7 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
             model, report = getattr(transformers, HEADS[head]).from_pretrained(
                 checkpoint.folder,
                 dtype=getattr(torch, dtype),
+                device_map=device_map,
                 attn_implementation="sdpa" if _has_sdpa(config or checkpoint.config()) else "eager",
                 trust_remote_code=checkpoint.trust_remote_code,
                 weights_only=True,
@@ -55,6 +60,26 @@ def read(checkpoint: Any, head: str, dtype: str, config: Any = None) -> tuple[An
         model = adapter.merge(model)
         missing, others = missing - held.keys(), {k: v for k, v in others.items() if k not in held}
     return model, missing, others
+
+
+def mapped(checkpoint: Any, device: str, asked: str | None) -> Any:
+    """Return where transformers is to put the weights, None where they are moved when they are loaded.
+
+    Quantised ones are never moved: they are read to where they stay. Raises UserError for a quantisation that
+    transformers does not know: it would read such weights as if they were plain.
+    """
+    told = getattr(checkpoint.config(), "quantization_config", None)
+    if told is None:
+        return asked
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, AutoHfQuantizer
+
+    if not AutoHfQuantizer.supports_quant_method(told):
+        kind = told.get("quant_method") if isinstance(told, dict) else told
+        raise UserError(
+            f"model '{checkpoint.path}' is quantised ({kind}), which transformers does not read. It knows "
+            f"{', '.join(sorted(AUTO_QUANTIZER_MAPPING))}."
+        )
+    return asked or {"": device}
 
 
 def misshapen(folder: Path, others: Shapes) -> str:

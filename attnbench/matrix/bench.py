@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.learning.fit import Batch, placed
 from attnbench.engine.places.sites import require_reached, settle
@@ -13,19 +13,48 @@ from attnbench.engine.serving.soundness import require_sound
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, Settings
 
+if TYPE_CHECKING:
+    from attnbench.inputs.models import Checkpoint
+
+
+class Loaded:
+    """The weights that were loaded last: tasks of one checkpoint that follow each other share them."""
+
+    def __init__(self) -> None:
+        self._of: Any = None
+        self._model: Any = None
+
+    def model(self, checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
+        """Return a checkpoint's model, loaded unless it is the last one that was asked for."""
+        wanted = (checkpoint, checkpoint.fingerprint, head)
+        if wanted != self._of:
+            self.forget()  # two checkpoints in memory may be one too many
+            self._model = sidecar.loaded(checkpoint, head, settings)
+            self._of = wanted
+        return self._model
+
+    def forget(self) -> None:
+        """Drop it: the next who asks gets it loaded again."""
+        self._of = self._model = None
+
 
 class Bench:
     """A checkpoint, and a task's requests built and tokenised for it; weights are loaded when asked for.
 
-    Raises UserError or NotApplicable where the two do not fit.
+    What is `loaded` is shared with other tasks. Raises UserError or NotApplicable where the two do not fit.
     """
 
     def __init__(
-        self, name: str, task: str, settings: Settings, say: Callable[[str], None] | None = None
+        self,
+        name: str,
+        task: str,
+        settings: Settings,
+        say: Callable[[str], None] | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         from attnbench.backends import lm_eval
 
-        self.say = say
+        self.say, self.loaded = say, loaded or Loaded()
         self.alone: str | None = None  # why the model has to read one text at a time
         self.name, self.settings = name, settings
         self.checkpoint = models.find(name, task, settings.trust_remote_code)
@@ -38,7 +67,7 @@ class Bench:
         Raises UserError where head, labels or architecture do not fit, ArithmeticError for a weight that is
         not finite.
         """
-        model = sidecar.loaded(self.checkpoint, self.prepared.head, self.settings.device, self.settings.dtype)
+        model = self.loaded.model(self.checkpoint, self.prepared.head, self.settings)
         alone = made_ready(self.name, model, self.prepared, self.settings)
         if alone and not self.alone and self.say:
             self.say(alone)
@@ -47,6 +76,7 @@ class Bench:
 
     def forget(self) -> None:
         """Drop the model: the next who asks gets it loaded again."""
+        self.loaded.forget()
         vars(self).pop("model", None)
 
     def batches(self, n: int) -> list[Batch]:

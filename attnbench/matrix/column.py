@@ -16,7 +16,7 @@ from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fa
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import answered, twice
-from attnbench.matrix.bench import Bench
+from attnbench.matrix.bench import Bench, Loaded
 from attnbench.matrix.console import Listener, beside_card
 from attnbench.matrix.ledger import Ledger
 from attnbench.measures import fidelity
@@ -35,9 +35,8 @@ class Column:
     A model for other tasks is a mistake where the column is `alone`, else its cells are not applicable.
     """
 
-    def __init__(
-        self, name: str, task: str, settings: Settings, ledger: Ledger, listener: Listener, alone: bool = True
-    ) -> None:
+    def __init__(self, name: str, task: str, settings: Settings, ledger: Ledger, listener: Listener,
+                 alone: bool = True, loaded: Loaded | None = None) -> None:  # fmt: skip
         self.name, self.task, self.settings, self.alone = name, task, settings, alone
         self.ledger, self.listener = ledger, listener
         self.label = tasks.find(task, settings.include_path).name
@@ -45,7 +44,7 @@ class Column:
         self.dense: dict[str, Any] = {}  # what its cell answered, by the names of a record's arrays
         self._before: Any = None  # what torch and the model are before methods come
         try:
-            self.bench = Bench(name, task, settings, self._say)
+            self.bench = Bench(name, task, settings, self._say, loaded)
             self.places = whereabouts.of(self.bench.checkpoint, task, settings)
         except NotApplicable as reason:
             self.absent = str(reason)

@@ -8,9 +8,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attnbench.errors import message
+from attnbench.records.inert import NARROWEST, clean
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
@@ -20,6 +21,7 @@ class Listener(Protocol):
     """What hears of a run's progress."""
 
     def start(self, cells: int) -> None: ...
+    def begin(self, cell: str) -> None: ...
     def line(self, text: str) -> None: ...
     def advance(self, cells: float) -> None: ...
     def finish(self, record: Record, reused: bool) -> None: ...
@@ -29,6 +31,7 @@ class Silent:
     """Listen and say nothing."""
 
     def start(self, cells: int) -> None: ...
+    def begin(self, cell: str) -> None: ...
     def line(self, text: str) -> None: ...
     def advance(self, cells: float) -> None: ...
     def finish(self, record: Record, reused: bool) -> None: ...
@@ -38,18 +41,12 @@ class Console:
     """Listen to a run: progress bar and lines on stderr."""
 
     def start(self, cells: int) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=cells,
-            file=sys.stderr,
-            unit="cell",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-            bar_format="{percentage:3.0f}% |{bar}| {n:.1f}/{total} cells, {elapsed} so far, {remaining} left",
-        )
+        self._bar = _bar(cells)
         self._within = 0.0
+
+    def begin(self, cell: str) -> None:
+        width = getattr(self._bar, "ncols", None) or NARROWEST  # a bar that nobody sees has none
+        self._bar.set_description_str(fitting(cell, width // 2))
 
     def line(self, text: str) -> None:
         from tqdm import tqdm
@@ -63,6 +60,8 @@ class Console:
     def finish(self, record: Record, reused: bool) -> None:
         self._bar.update(1 - self._within)
         self._within = 0.0
+        if reused:
+            self._bar.old += 1
         self.line(describe(record, reused))
 
     def close(self) -> None:
@@ -70,12 +69,49 @@ class Console:
             self._bar.close()
 
 
+def _bar(cells: int) -> Any:
+    """Return a bar over cells, on a terminal only: the cell at work, how many are done, the time left."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        old = 0  # cells that were there already: they say nothing of the time that others take
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            found = super().format_dict
+            told = time_left(found["elapsed"], found["n"] - self.old, found["total"] - found["n"])
+            return {**found, "done": int(found["n"]), "left": told}
+
+    return Bar(
+        total=cells, file=sys.stderr, dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(),
+        bar_format="{desc} |{bar}| {done}/{total} cells{left}", delay=0.2,
+    )  # fmt: skip
+
+
+def time_left(elapsed: float, measured: float, cells: float) -> str:
+    """Say how long `cells` more will take by the mean of those measured; nothing before the first is."""
+    if measured < 1 or elapsed <= 0:
+        return ""
+    seconds = round(elapsed / measured * cells)
+    if seconds >= 3600:
+        return f", {seconds // 3600} h {seconds % 3600 // 60:02} min left"
+    return f", {seconds // 60} min left" if seconds >= 120 else f", {seconds} s left"
+
+
+def fitting(cell: str, width: int) -> str:
+    """Write a cell in so many columns: without its model, then without its task, where it is longer."""
+    parts = cell.split(" · ")
+    shown = [" · ".join(parts[k:]) for k in range(len(parts))]
+    return next((text for text in shown if len(text) <= width), clean(parts[-1], width))
+
+
 class Once:
     """Pass on to a listener, each line once: a column may be opened several times."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener, self._said = listener, set[str]()
-        self.start, self.advance, self.finish = listener.start, listener.advance, listener.finish
+        self.start, self.begin = listener.start, listener.begin
+        self.advance, self.finish = listener.advance, listener.finish
 
     def line(self, text: str) -> None:
         if text not in self._said:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnbench.inputs.settings import Settings
+from attnbench.matrix.bench import Loaded
 from attnbench.matrix.column import Column
 from attnbench.matrix.console import Listener
 from attnbench.matrix.ledger import Ledger
@@ -31,6 +32,7 @@ class Desk:
         self.settings, self.ledger, self.listener = settings, ledger, listener
         self.alone, self.force, self.strict = alone, force, strict
         self._column: Column | None = None
+        self._loaded = Loaded()
         self._key: tuple[str, str] | None = None
         self._announced: set[tuple[str, str]] = set()
 
@@ -56,8 +58,8 @@ class Desk:
         key = (cell.model, cell.task)
         if self._column is not None and self._key == key:
             return self._column
-        self._column = None  # two checkpoints in memory may be one too many
-        column = Column(*key, self.settings, self.ledger, self.listener, self.alone)
+        self._column = None
+        column = Column(*key, self.settings, self.ledger, self.listener, self.alone, self._loaded)
         if key not in self._announced:
             self._announced.add(key)
             column.announce([spec.parse(each.method) for each in others])

@@ -18,6 +18,7 @@ from attnbench.matrix.sharing.schedule import Schedule
 from attnbench.matrix.watchdog import Watchdog
 from attnbench.methods import spec, verdicts
 from attnbench.methods.code import code_of
+from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import option
 from attnbench.records import record
 from attnbench.records.record import RECORDS, Record
@@ -26,7 +27,12 @@ NAMED = 4  # methods that a warning lists
 
 
 def unproven(specs: Iterable[str]) -> Iterator[str]:
-    """Yield a warning for the methods that fail `attnbench check`, and one for those never checked."""
+    """Yield a warning for what may be a mistake: methods that fail `attnbench check`, or never went through
+    it, and shares that were meant as percent.
+    """
+    specs = list(specs)
+    for text in specs:
+        yield from _shares(text)
     found: dict[str, list[str]] = {}
     for text in specs:
         verdict = verdicts.of(spec.parse(text))
@@ -40,6 +46,17 @@ def unproven(specs: Iterable[str]) -> Iterator[str]:
             own = next((option(type(each)) for each in spec.parse(texts[0]) if option(type(each))), "")
             told = f"`attnbench check {texts[0]}{own}` does it, until then its rows are marked"
             yield f"warning: {named}: its code was never checked: {told}"
+
+
+def _shares(text: str) -> Iterator[str]:
+    """Ask of an amount in percent that is below one whether a share was meant."""
+    for term in spec.parse(text):
+        amount = amount_field(type(term))
+        value = getattr(term, amount.name) if amount is not None else None
+        if amount is not None and amount.name == "percent" and value is not None and 0 < value < 1:
+            name, own = term.name.partition(":")[0], spec.format([term])
+            meant = own.replace(f"{name}{value:g}", f"{name}{100 * value:g}", 1)
+            yield f"warning: {own} is {value:g} %: did you mean {meant}?"
 
 
 class Incomplete(UserError):
@@ -100,6 +117,7 @@ def run(
                 schedule.again()
                 continue
             at, cell = taken
+            heard.begin(" · ".join(names[cell].values()))
             try:
                 done = desk.measure(cell, names[cell], columns[cell.model, cell.task])
             except UserError as error:

@@ -26,6 +26,15 @@ def amounts(method: str) -> tuple[float, ...]:
     return tuple(float(match[0]) if match else 0.0 for match in found)
 
 
+def order(method: str) -> tuple[list[tuple[str, float]], tuple[float, ...], list[tuple[str, float]], str]:
+    """Return what sorts specs by family, then amount, then modifiers, in which 2 comes before 10."""
+    return _natural(family(method)), amounts(method), _natural(method), method
+
+
+def _natural(text: str) -> list[tuple[str, float]]:
+    return [(word, float(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", text) if word or number]
+
+
 def modifier_sweeps(measured: Mapping[str, float]) -> dict[str, tuple[str, float]]:
     """Group specs that are alone in their family by the one numeric modifier in which they differ.
 

@@ -45,7 +45,8 @@ class Study(Term):
     set is passed through in this order, `site.data` says which it is.
 
     Override `run(model, data)` instead of observers where passes are not enough (gradients, fits): it is
-    called once for each method, while it is applied, with gradients enabled, and does all.
+    called once for each method, while it is applied, with gradients enabled, and does all. There
+    `data.calibration()` has the batches that methods learn from, and `data.measured()` the task's metric.
 
     `tables()` returns DataFrames by name. The index says what a row is of (kind, layer, head, token, ...),
     every other column is a number in the unit that the docstring says: so differences between a method and

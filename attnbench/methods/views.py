@@ -106,6 +106,17 @@ class Batch:
     samples: tuple[Sample, ...]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A task's first metric: `value`, and by sample `scores`, as the records' `aggregate` takes them."""
+
+    metric: str
+    value: float
+    higher_is_better: bool
+    aggregate: str
+    scores: np.ndarray
+
+
 class Data(Protocol):
     """What a study reads texts with, for one model: tokenizer, device, seed and the texts that were given."""
 
@@ -128,3 +139,9 @@ class Data(Protocol):
 
     def batches(self, samples: Sequence[Sample], size: int | None = None) -> Iterator[Batch]:
         """Pad samples to batches of like length on the model's device; the longest come first."""
+
+    def calibration(self) -> list[dict[str, Tensor]]:
+        """Return the batches that methods learn from. Raises NotApplicable where there are none."""
+
+    def measured(self) -> Measured:
+        """Evaluate the task that was given, with the model as it is. Raises NotApplicable where none was."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
+import shutil
 import textwrap
 from collections.abc import Callable
 
@@ -11,14 +13,39 @@ from attnbench.errors import one_line
 
 Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
 
-WIDTH = 118
+WIDTH = 118  # of text in files, and of a paragraph's longest line on any screen
+NARROWEST = 80
+PIPED = 120  # columns where nobody says how many there are
 LONGEST = 60
 FORMULA = tuple("=+-@＝＋－＠")
 
 
-def wrap(line: str) -> str:
+def screen_width() -> int:
+    """Return how many columns the terminal has, or $COLUMNS says; at least 80."""
+    return max(NARROWEST, shutil.get_terminal_size((PIPED, 24)).columns)
+
+
+def wrap(line: str, width: int = WIDTH) -> str:
     """Break a line for a terminal, its rest indented."""
-    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    width = min(width, WIDTH)
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def command_lines(command: str, width: int) -> list[str]:
+    """Break a command between its words, so that the lines together can be pasted into a shell."""
+    try:
+        words = [shlex.quote(word) for word in shlex.split(command)]
+    except ValueError:  # a quote is not closed
+        words = []
+    if not words:
+        return [command]
+    lines, indent = [[words[0]]], 2
+    for word in words[1:]:
+        if indent + sum(len(each) + 1 for each in [*lines[-1], word]) + 1 > width:
+            lines, indent = [*lines, []], 4
+        lines[-1].append(word)
+    texts = [" " * (4 if k else 2) + " ".join(each) for k, each in enumerate(lines)]
+    return [f"{text} \\" for text in texts[:-1]] + texts[-1:]
 
 
 def clean(text: str, longest: int = LONGEST) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,13 +42,14 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Merged:
                 continue
             places.setdefault(record.path_of(into, item.cell), []).append(item)
     for path, items in places.items():
-        _place(found, path, items)
+        place(found, path, items, record.read)
     return found
 
 
-def _place(found: Merged, path: Path, items: list[Record]) -> None:
+def place(found: Merged, path: Path, items: Sequence[Record], read: Callable[[Path], Record]) -> None:
+    """Bring one record to its place, of those that are for it, and count or name what became of them."""
     try:
-        old = record.read(path) if path.exists() else None
+        old = read(path) if path.exists() else None
     except ValueError as error:
         found.problems.append(f"kept as it is: {error}")
         return

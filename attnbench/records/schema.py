@@ -109,14 +109,15 @@ TABLE: Table = {
         },
         "memory": {"dense": AMOUNT, "ratio": AMOUNT},
         "floor": {
-            "batch_size": POSITIVE, "threads": POSITIVE, "samples": COUNT,
+            "batch_size": POSITIVE.needed(), "threads": POSITIVE.needed(), "samples": COUNT.needed(),
             "metrics": {EACH: {"value": NUMBER.or_null().needed(), "moved": COUNT.needed()}},
         },
     },
     "fitted": {EACH: ANY},
     "settings": {
         "limit": POSITIVE.or_null(), "batch_size": POSITIVE, "batch_tokens": POSITIVE.or_null(),
-        "seed": WHOLE, "device": TEXT, "dtype": _one_of("float32", "float64", "bfloat16", "float16"),
+        "seed": WHOLE, "device": TEXT, "device_map": TEXT,
+        "dtype": _one_of("float32", "float64", "bfloat16", "float16"),
         "calibration": TEXT.or_null(), "trust_remote_code": FLAG, "measure": FLAG, "notes": TEXTS,
         "max_length": POSITIVE.or_null(), "calibration_samples": POSITIVE, "calibration_tokens": POSITIVE,
         "num_fewshot": COUNT, "apply_chat_template": FLAG,

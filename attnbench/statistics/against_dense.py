@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attnbench.errors import UserError
-from attnbench.methods import controls
+from attnbench.methods import families
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import name_without_seed
-from attnbench.statistics import fidelity, floor, inference, receipts, same_samples
+from attnbench.statistics import fidelity, floor, inference, ordering, receipts, same_samples
 from attnbench.statistics.aggregates import Array, aggregate, is_fraction, over_seeds, spare, working
 from attnbench.statistics.row import LEVEL, Row
 
@@ -27,18 +27,19 @@ UNDEFINED = "on these samples, or without one of them: too few, or all alike"
 SCORES_MATCH = 1e-3  # relative; a record's value and its samples come from the same run
 
 
-def rows(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
+def rows(records: Iterable[Record], margin: float = MARGIN, sort: str = ordering.FAMILY) -> list[Row]:
     """Compare every cell with the dense cell of its model and task.
 
-    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods by what
-    they keep, each with its control (see controls.beside). `margin` is absolute for fractions (0.01: one
+    Models and tasks stay in the order of the records; dense comes first, then uniform, then methods, each
+    with its control (see controls.beside): by family and amount, so that a sweep stands together, or where
+    `sort` is "score" by what they keep. `margin` is absolute for fractions (0.01: one
     point; of 100 for BLEU and chrF), on the log for perplexities (1 %), relative to dense for any other
     number. Holm corrects over all but controls. A cell of other samples than dense's is a failed one. Raises
     UserError where a cell has two different records.
     """
     found: list[Row] = []
     for (model, task), cells in _columns(records).items():
-        found += _column(model, task, cells, margin)
+        found += _column(model, task, cells, margin, sort)
     claims = [row for row in found if row.p_margin is not None]
     for row, corrected in zip(claims, inference.holm([row.p_margin or 0.0 for row in claims]), strict=True):
         row.p_holm = corrected
@@ -72,7 +73,7 @@ def _columns(records: Iterable[Record]) -> dict[tuple[str, str], dict[str, Recor
     return columns
 
 
-def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> list[Row]:
+def _column(model: str, task: str, cells: dict[str, Record], margin: float, sort: str) -> list[Row]:
     """Make the rows of one model on one task."""
     problems = {method: problem(item) for method, item in cells.items()}
     measured = {method: item for method, item in cells.items() if problems[method] is None}
@@ -94,7 +95,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
             row.floor = floor.largest(measured.values(), metric, row.scale)
             row.primary = not blocks[name]
             blocks[name].append(row)
-    good = controls.beside(sorted((block for block in blocks.values() if block), key=_order))
+    good = ordering.ordered([block for block in blocks.values() if block], sort)
     bad = [
         Row(
             model, task, method, status="failed" if item.status == "measured" else item.status,
@@ -102,7 +103,7 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float) -> l
         )
         for method, item in cells.items() if problems[method] is not None
     ]  # fmt: skip
-    bad.sort(key=lambda row: (row.method not in CONTROLS, row.status))
+    bad.sort(key=lambda row: (row.method not in CONTROLS, row.status, *families.order(row.method)))
     return [row for block in good for row in block] + bad
 
 
@@ -219,14 +220,6 @@ def scale_of(kind: str, arrays: Sequence[Array]) -> str:
     if kind == "perplexity":
         return "log"
     return "fraction" if arrays and is_fraction(kind, arrays) else "raw"
-
-
-def _order(block: list[Row]) -> tuple[int, float]:
-    row = block[0]
-    if row.method in CONTROLS:
-        return CONTROLS.index(row.method), 0.0
-    best = row.kept if row.kept is not None else (row.score or 0.0) * (1 if row.higher_is_better else -1)
-    return len(CONTROLS), -best
 
 
 def _needed(row: Row, alpha: float) -> float:

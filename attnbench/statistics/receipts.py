@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attnbench.methods import verdicts
+from attnbench.methods.families import name_without_seed
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
@@ -30,3 +31,17 @@ def effect(members: Sequence[Record]) -> str | None:
     if idle == len(members):
         return "no effect"
     return f"{idle} of {len(members)} seeds without effect" if idle else None
+
+
+def noted(records: Sequence[Record], show: Callable[[str], str]) -> list[str]:
+    """Say on how many samples methods noted something of a prompt, of several seeds on the most."""
+    most: dict[tuple[str, ...], int] = {}
+    for item in records:
+        method = name_without_seed(item.cell["method"])
+        for note, count in item.receipt.get("notes", {}).items():
+            key = (item.cell["model"], item.cell["task"], method, note)
+            most[key] = max(most.get(key, 0), count)
+    return [
+        f"{show(model)} {show(task)} {show(method)}: {show(note)} on {count} sample{'s' * (count != 1)}."
+        for (model, task, method, note), count in most.items()
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.places.sites import discover
@@ -54,6 +54,35 @@ def left_out(found: Found) -> list[tuple[str, str, int]]:
         return []
     rows = zip(table.index, table.iloc[:, 0], strict=True)
     return [(str(part), str(why), int(number)) for (part, why), number in rows]
+
+
+def means(look: Look) -> dict[str, DataFrame]:
+    """Return each study's means over the heads of a layer: model, data, method, kind, layer, then numbers."""
+    import pandas as pd
+
+    found = {}
+    for text, each in look.found.items():
+        parts = {
+            (look.model, look.data, method): tables[HEADS].astype(float).groupby(["kind", "layer"]).mean()
+            for method, tables in each.tables.items()
+            if HEADS in tables
+        }
+        if parts:
+            found[text] = pd.concat(parts, names=["model", "data", "method"])
+    return found
+
+
+def across(models: Sequence[Mapping[str, DataFrame]]) -> dict[str, DataFrame]:
+    """Return the means of several looks, study by study, of studies that more than one model has."""
+    import pandas as pd
+
+    found = {}
+    for text in dict.fromkeys(text for each in models for text in each):
+        parts = [each[text] for each in models if text in each]
+        table = pd.concat(parts)
+        if table.index.get_level_values("model").nunique() > 1:
+            found[text] = table
+    return found
 
 
 def scores(look: Look) -> list[dict[str, Any]]:

@@ -1,59 +1,32 @@
-"""Head importance as a result of its own: every head by every criterion, and what happens without it."""
+"""How heads are ranked: the scores that criteria give them, and what a task loses without each."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from attnbench.engine.applicable import require_sites
-from attnbench.engine.learning.fit import Absent, available
-from attnbench.errors import NotApplicable, described, said, unknown
-from attnbench.inputs import models, tasks
-from attnbench.inputs.settings import Settings
-from attnbench.matrix.request import split
+from attnbench.engine.learning.fit import available
+from attnbench.errors import unknown
+from attnbench.methods.code import code_of
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
-from attnbench.methods.protocol import SCORED, Method, fitted
+from attnbench.methods.protocol import SCORED, Method, Site, fitted
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from attnbench.matrix.bench import Bench
+    from attnbench.methods.views import Data, Measured
 
-EFFECT = "effect"  # the column of --ablate
-Table = dict[tuple[str, int], list[float]]  # (kind, layer) -> one number a head
+PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
 
+__all__ = ["Effects", "code", "criteria", "effects", "require", "scores"]
 
-@dataclass
-class Study:
-    """The heads of one model on one task: a table a criterion, higher is more important."""
-
-    model: str
-    task: str
-    tables: dict[str, Table] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-    metric: str = ""
-    dense: float = math.nan
-    higher_is_better: bool = True
-
-    def correlations(self) -> dict[tuple[str, str], float]:
-        """Return Spearman's rank correlation of every two criteria; NaN where one is constant."""
-        import numpy as np
-        from scipy.stats import rankdata
-
-        ranks = {}
-        for name, table in self.tables.items():
-            values = rankdata(np.concatenate([table[key] for key in sorted(table)]))
-            ranks[name] = values - values.mean()
-        return {
-            (a, b): float(x @ y / np.sqrt((x @ x) * (y @ y))) if x.any() and y.any() else float("nan")
-            for a, x in ranks.items()
-            for b, y in ranks.items()
-        }
+LEVEL = 0.05
 
 
 def criteria() -> dict[str, type[Method]]:
@@ -62,94 +35,124 @@ def criteria() -> dict[str, type[Method]]:
     for name, cls in sorted(registry().methods.items()):
         if cls.criterion:
             short = name.partition(":")[2] or name
-            found[name if short in found else short] = cls
+            found[name.replace(":", "-") if short in found else short] = cls
     return found
 
 
-def study(
-    name: str,
-    task: str,
-    by: Iterable[str],
-    settings: Settings | None = None,
-    ablate: bool = False,
-) -> Study:
-    """Score every head of a model on a task's calibration split; `ablate`: measure it without each head.
+def require(name: str) -> None:
+    """Raise UserError for a criterion that is not known."""
+    known = criteria()
+    if name not in known:
+        raise unknown("criterion", name, known, f"There are {', '.join(known)}.")
 
-    A criterion that fails, or does not apply, is in `failed` or `absent`, the others go on. Raises UserError
-    and NotApplicable as a run does, ArithmeticError for weights that are not finite.
+
+def code(name: str) -> str:
+    """Hash a criterion's code."""
+    return code_of([_method(name)])
+
+
+def scores(model: nn.Module, name: str, data: Data) -> dict[tuple[str, int], np.ndarray]:
+    """Score every head by a criterion, on the samples that methods learn from: (kind, layer) -> (heads,).
+
+    Raises what the criterion raises, NotApplicable where it reads samples and there are none.
     """
     import torch
 
-    from attnbench.matrix.bench import Bench
-
-    chosen = settings or Settings()
-    bench = Bench(name, task, chosen)
-    model = bench.model
-    torch.manual_seed(chosen.seed)
-    batches = available(bench.calibration)
-    found = Study(models.label(name), tasks.find(task, chosen.include_path).name)
-    for criterion in by:
-        try:
-            scores = _scores(criteria()[criterion], model, batches)
-        except NotApplicable as reason:
-            found.absent[criterion] = str(reason)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            found.failed[criterion] = said(error) if isinstance(error, ValueError) else described(error)
-        else:
-            found.tables[criterion] = {key: value.tolist() for key, value in sorted(scores.items())}
-    if isinstance(batches, Absent) and not (found.tables or found.failed or ablate):
-        raise batches.reason
-    if ablate:
-        found.tables[EFFECT] = _ablate(found, bench)
-    return found
-
-
-def _scores(cls: Any, model: nn.Module, batches: list[dict[str, Tensor]]) -> dict[tuple[str, int], Tensor]:
-    method: Method = cls(0) if amount_field(cls) else cls()
+    method = _method(name)
+    torch.manual_seed(data.seed)
     require_sites(model, [method])
-    method.fit(model, batches)
+    method.fit(model, available(data.calibration))
     learned = fitted(method)
-    return next(learned[key] for key in SCORED if key in learned)
+    found = next(learned[key] for key in SCORED if key in learned)
+    return {place: value.double().cpu().numpy() for place, value in found.items()}
 
 
-def _ablate(found: Study, bench: Bench) -> Table:
-    """Return by how much worse the task's first metric is when one head alone is removed."""
+def _method(name: str) -> Method:
+    cls: Any = criteria()[name]
+    method: Method = cls(0) if amount_field(cls) else cls()
+    return method
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What a task loses without each head alone, (kind, layer) -> (heads,), in the metric's unit.
+
+    `low` and `high` are the ends of a 95 % interval over the same samples, `p` two-sided of no difference,
+    by Holm's correction for that many heads. `whole` is measured with every head, `one` what one sample of it
+    is worth.
+    """
+
+    whole: Measured
+    one: float
+    effect: dict[tuple[str, int], np.ndarray]
+    low: dict[tuple[str, int], np.ndarray]
+    high: dict[tuple[str, int], np.ndarray]
+    p: dict[tuple[str, int], np.ndarray]
+
+    def certain(self) -> dict[tuple[str, int], np.ndarray]:
+        """Return the effects that differ from zero, not a number elsewhere."""
+        return {key: np.where(self.p[key] < LEVEL, each, np.nan) for key, each in self.effect.items()}
+
+
+def effects(model: nn.Module, sites: Sequence[Site], data: Data) -> Effects:
+    """Measure a task with every head, and without each of them alone, on the same samples.
+
+    Raises NotApplicable where no task is given.
+    """
     from tqdm import tqdm
 
     from attnbench.engine.learning.gates import Silenced
-    from attnbench.engine.places.sites import discover
     from attnbench.engine.serving.attention import apply
 
-    model, prepared = bench.model, bench.prepared
-
-    def measured() -> float:
-        metrics = prepared.evaluate(model, **bench.serving).metrics
-        found.metric, metric = next(iter(metrics.items()))
-        found.higher_is_better = bool(metric["higher_is_better"])
-        return float(metric["value"])
-
-    found.dense = measured()
-    sign = 1 if found.higher_is_better else -1
-    sites = sorted(discover(model), key=lambda site: (site.kind, site.layer))
-    table: Table = {(site.kind, site.layer): [] for site in sites}
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=sum(site.heads for site in sites), unit="head", leave=False, disable=hidden) as bar:
-        for site in sites:
-            for head in range(site.heads):
-                with apply(model, Silenced(head, on=(site.kind,), layers=(str(site.layer),))):
-                    table[site.kind, site.layer].append(sign * (found.dense - measured()))
-                bar.update()
-    return table
+    whole = data.measured()
+    places = sorted({(site.kind, site.layer, head) for site in sites for head in range(site.heads)})
+    found = []
+    for kind, layer, head in tqdm(places, "ablation", unit="head", leave=False, disable=_hidden()):
+        with apply(model, Silenced(head, on=(kind,), layers=(str(layer),))):
+            found.append(data.measured())
+    columns = np.array(list(_compared(whole, found)))  # (heads of all places, effect low high p)
+    keys: list[tuple[str, int]] = [(kind, layer) for kind, layer, _ in places]
+    tables = [
+        {key: column[[each == key for each in keys]] for key in dict.fromkeys(keys)} for column in columns.T
+    ]
+    return Effects(whole, _one(whole), *tables)
 
 
-def chosen(asked: Iterable[str]) -> list[str]:
-    """Return the criteria asked for. Raises UserError for an unknown one."""
-    known, by = criteria(), list(split(asked)) or ["entropy", "gradient", "l2"]
-    if "all" in by:
-        return list(known)
-    for name in by:
-        if name not in known:
-            raise unknown("criterion", name, known, f"--by takes {', '.join(known)}, or all.")
-    return by
+def _hidden() -> bool:
+    return not sys.stderr.isatty()
+
+
+def _compared(whole: Measured, found: Sequence[Measured]) -> list[tuple[float, float, float, float]]:
+    """Return effect, low, high and corrected p of each; no interval where a sample can decide all."""
+    from attnbench.statistics.against_dense import comparable
+    from attnbench.statistics.inference import holm, paired
+
+    sign = 1 if whole.higher_is_better else -1
+    gaps = [sign * (whole.value - each.value) for each in found]
+    kind, dense = whole.aggregate, np.asarray(whole.scores, float)
+    arrays = [np.asarray(each.scores, float) for each in found]
+    if not all(comparable(kind, each) for each in (dense, *arrays)):
+        return [(gap, np.nan, np.nan, 1.0) for gap in gaps]
+    tests = paired(kind, dense, [[each] for each in arrays], 0.0, whole.higher_is_better)
+    rows = []
+    for gap, test, p in zip(gaps, tests, holm([test.p_zero for test in tests]), strict=True):
+        ends = (test.low, test.high)
+        if kind == "perplexity":  # compared on its logarithm
+            ends = (whole.value * np.expm1(test.low), whole.value * np.expm1(test.high))
+        low, high = sorted(-sign * end for end in ends)
+        rows.append((gap, low, high, p))
+    return rows
+
+
+def _one(whole: Measured) -> float:
+    """Return how far one sample moves the metric: of right and wrong answers 1/n, else without it."""
+    from attnbench.statistics.aggregates import aggregate, influence, spare
+    from attnbench.statistics.inference import binary
+
+    kind, rows = whole.aggregate, np.asarray(whole.scores, float)
+    if kind == "mean" and binary([rows]):
+        return 1 / len(rows)
+    if spare(kind, rows) < 1:
+        return np.nan
+    largest = float(np.abs(influence(kind, rows)).max()) / (len(rows) - 1)
+    return float(aggregate(kind, rows) * np.expm1(largest)) if kind == "perplexity" else largest

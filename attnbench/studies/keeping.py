@@ -102,14 +102,14 @@ def _entering(model: Any, found: Arrays, stages: Sequence[str]) -> Any:
     engine: Any = routing.serving(model)
     calls: dict[str, int] = defaultdict(int)
 
-    def answer(module: nn.Module, *given: Any, **options: Any) -> tuple[Tensor, None]:
+    def answer(module: nn.Module, *given: Any, **options: Any) -> tuple[Tensor, Tensor | None]:
         path = engine.paths[module]
         place = engine.at[path][calls[path] % len(engine.at[path])].site
         calls[path] += 1
         for stage, tensor in zip(ENTER, given, strict=False):
             if stage in stages:
                 found[stage][place.kind, place.layer] = _array(tensor[0])
-        served: tuple[Tensor, None] = engine(module, *given, **options)
+        served: tuple[Tensor, Tensor | None] = engine(module, *given, **options)
         return served
 
     return routing.registered(model, answer if isinstance(engine, Engine) else engine)

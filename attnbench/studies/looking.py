@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attnbench.errors import said
+from attnbench.errors import said, tell
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method
@@ -101,11 +101,16 @@ def look_at(
     missing = []
     opened.asked = {name: tuple(each) for name, each in methods.items()}
     sources = {spec.format([each]): _sources(opened, each, methods) for each in studies}
+    if records is not None:
+        looks.clear_partial(records)
     for study in studies:
         text = spec.format([study])
         old = None if records is None or force else looks.held(records, sources[text])
         if old is None:
             missing.append(study)
+            told = looks.why(records, sources[text]) if records is not None and not force else []
+            if told:
+                tell(f"{opened.label} · {opened.data}: {text}: looked at again: {', '.join(told)}")
         else:
             found[text] = _restored(text, type(study), old)
             if found[text].tables:

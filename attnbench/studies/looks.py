@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.errors import UserError
 from attnbench.inputs import files
 from attnbench.records import arrays, provenance, record
+from attnbench.records.difference import changes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +101,35 @@ def held(folder: str | Path, sources: Mapping[str, Mapping[str, Any]]) -> dict[s
             return None
         found[method] = kept
     return found
+
+
+def why(folder: str | Path, sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say in words why a study's records hold no more, nothing where there is none or all hold."""
+    found: list[str] = []
+    for source in sources.values():
+        try:
+            old = as_record(path_of(folder, source["cell"]))
+        except ValueError:
+            continue
+        new = record.Record(
+            source["cell"], old.status, settings=source["settings"], provenance=source["provenance"]
+        )
+        found += changes(old, new)
+    return list(dict.fromkeys(found))
+
+
+def clear_partial(folder: str | Path) -> None:
+    """Remove temporaries that a killed look left behind; a look that still needs one writes it again."""
+    for model in Path(folder, FOLDER).glob("*"):
+        record.clear_partial(model)
+
+
+def as_record(path: Path) -> record.Record:
+    """Return what a record of a look says of itself, tables and arrays aside. Raises ValueError as `read`."""
+    kept = read(path)
+    return record.Record(
+        kept.cell, kept.status, settings=kept.settings, provenance=kept.provenance, file=str(path)
+    )
 
 
 def read(path: str | Path) -> Kept:

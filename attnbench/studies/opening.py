@@ -19,6 +19,7 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import Bench
 from attnbench.methods import spec
 from attnbench.methods.protocol import Method
+from attnbench.methods.views import Measured
 from attnbench.records import whereabouts
 from attnbench.studies.reading import Reading
 
@@ -74,7 +75,7 @@ class Opened:
         if self.task is not None:
             return self._bench.model
         head = head_of(self.checkpoint.config())
-        model = sidecar.loaded(self.checkpoint, head, self.settings.device, self.settings.dtype)
+        model = sidecar.loaded(self.checkpoint, head, self.settings)
         require_sound(self.name, model, self.settings.dtype)
         return model
 
@@ -85,9 +86,11 @@ class Opened:
             self.model, self.checkpoint.tokenizer(), self.settings.device, self.settings.seed,
             self.settings.max_length,
         )  # fmt: skip
+        found.learning = self._calibration
         if self.task is None:
             found.given = [found.sample(text) for text in self.texts]
         else:
+            found.measuring = self._measured
             for inputs in self._bench.batches(self.settings.limit or SAMPLES):
                 found.given = [*found.given, *found.taken(inputs, len(found.given)).samples]
         return found
@@ -111,6 +114,14 @@ class Opened:
 
     def _calibration(self) -> list[dict[str, Any]]:
         return self._bench.calibration()
+
+    def _measured(self) -> Measured:
+        found = self._bench.prepared.evaluate(self.model, **self._bench.serving)
+        name, metric = next(iter(found.metrics.items()))
+        return Measured(
+            name, float(metric["value"]), bool(metric["higher_is_better"]), metric.get("aggregate", "mean"),
+            found.scores[name],
+        )  # fmt: skip
 
 
 def head_of(config: Any) -> str:

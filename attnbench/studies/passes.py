@@ -141,20 +141,21 @@ def conduct(
     watching = [each for each in seen if not (each.absent or each.failed) and not _runs(each)]
     number = 0
     for name, looking, given in _data_sets(watching, data, batches):
-        for batch in given:
-            number += 1
-            for method, applied in passes.items():
-                if method in (lost or ()):
-                    continue
-                one = Pass(name, method, batch, number, looking)
-                try:
-                    _watched(model, applied, one)
-                except Exception as error:
-                    if method == DENSE or lost is None:
-                        raise
-                    lost[method] = described(error)
-                if progress is not None:
-                    progress(name, len(batch.samples))
+        with apply(model):  # what all passes share is made ready once
+            for batch in given:
+                number += 1
+                for method, applied in passes.items():
+                    if method in (lost or ()):
+                        continue
+                    one = Pass(name, method, batch, number, looking)
+                    try:
+                        _watched(model, applied, one)
+                    except Exception as error:
+                        if method == DENSE or lost is None:
+                            raise
+                        lost[method] = described(error)
+                    if progress is not None:
+                        progress(name, len(batch.samples))
     for each in seen:
         if _runs(each) and not (each.absent or each.failed):
             _run(model, each, data, {name: passes[name] for name in passes if name not in (lost or ())})
@@ -222,5 +223,5 @@ def _run(model: Any, seen: Seen, data: Reading, passes: Methods) -> None:
         seen.absent = str(reason)
     except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         seen.failed = described(error)

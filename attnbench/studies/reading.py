@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from attnbench.backends.encoders import limits
-from attnbench.errors import UserError
-from attnbench.methods.views import Batch, Sample, Tokens
+from attnbench.errors import NotApplicable, UserError
+from attnbench.methods.views import Batch, Measured, Sample, Tokens
 
 TOKENS = 2048  # a batch
 WRITTEN = 64  # tokens at most that an encoder-decoder writes itself where no target is given
@@ -31,6 +31,8 @@ class Reading:
         self.max_length = max_length
         self.given: Sequence[Sample] = ()
         self.writes = bool(getattr(model.config, "is_encoder_decoder", False))
+        self.learning: Callable[[], list[dict[str, Tensor]]] | None = None
+        self.measuring: Callable[[], Measured] | None = None
         self._count = itertools.count()
 
     def sample(self, text: str, pair: str | None = None, *, target: bool = True, **about: Any) -> Sample:
@@ -138,6 +140,18 @@ class Reading:
             for start in range(0, len(same), most):
                 part = tuple(same[start : start + most])
                 yield Batch(self._inputs(part), part)
+
+    def calibration(self) -> list[dict[str, Tensor]]:
+        """Return the batches that methods learn from. Raises NotApplicable where there are none."""
+        if self.learning is None:
+            raise NotApplicable("it learns from a task's samples, and here is none")
+        return self.learning()
+
+    def measured(self) -> Measured:
+        """Evaluate the task that was given, with the model as it is. Raises NotApplicable where none was."""
+        if self.measuring is None:
+            raise NotApplicable("it measures a task, and here is none: give --tasks")
+        return self.measuring()
 
     def _alike(self, sample: Sample) -> tuple[int, int, int]:
         """Return what the samples of a batch share; a classifier of BART's kind also wants as many ends."""

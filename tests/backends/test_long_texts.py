@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from attnbench.backends.causal import aggregation
 from attnbench.backends.causal.prepared import prepare
 from attnbench.backends.long.dataset import counting, documents
 from attnbench.backends.long.writers import DEPTHS, KINDS
+from attnbench.doors import lm_eval_cli
 from attnbench.errors import UserError
 from attnbench.inputs import models, tasks
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
+from attnbench.statistics import aggregates
 
 POCKET = Path(models.__file__).parents[1] / "pocket" / "weights" / "llama-language"
 TOLD = re.compile(r"The special number for (\w+) is (\d+)\.")
@@ -224,3 +230,45 @@ def test_ours_bear_no_name_of_lm_evals_own():
     ruler = {"niah_single_1", "niah_multikey_1", "ruler_vt", "ruler_cwe", "ruler_fwe", "vt", "cwe", "fwe"}
     for name in KINDS:
         assert name in tasks.available() and name not in ruler and tasks.stock(name) is None
+
+
+def test_a_task_of_the_users_may_include_ours(folder, tmp_path):
+    ours = tasks.find("tracking", None, "causal").path
+    (tmp_path / "far.yaml").write_text(
+        f"include: {ours}\ntask: far\ndataset_kwargs: {{kind: tracking, hops: 2, length: 400}}\n"
+        "metadata: {version: 1, samples: 3}\n"
+    )
+    chosen = Checkpoint("tiny", str(folder), "folder")
+    prepared = prepare(tasks.find("far", str(tmp_path), "causal"), chosen, Settings())
+    assert prepared.samples == 3
+    for requests in prepared.task.documents().values():
+        assert len(LINK.findall(requests[0].doc["context"])) == 12
+
+
+def test_lm_evals_command_line_takes_a_length(folder, tmp_path, monkeypatch):
+    """It tells the task the tokenizer by the model's arguments."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = ["--model", "attnbench", "--model_args", f"pretrained={folder}", "--device", "cpu"]
+    asked = ["--tasks", "needle_150", "--limit", "3", "--output_path", str(tmp_path)]
+    assert lm_eval_cli.main(["run", *model, *asked]) == 0
+    (results,) = tmp_path.rglob("results_*.json")
+    found = json.loads(results.read_text())["results"]["needle_150"]
+    own = _prepare(folder, "needle_150", limit=3).evaluate(
+        AutoModelForCausalLM.from_pretrained(folder).eval()
+    )
+    for metric in ("acc", "logp"):
+        assert own.metrics[metric]["value"] == pytest.approx(found[f"{metric},none"], rel=1e-4)
+
+
+def test_rulers_aggregation_is_known_whatever_module_a_yaml_makes_of_it():
+    from lm_eval.tasks.ruler import common_utils
+
+    loader = importlib.util.spec_from_file_location("another", common_utils.__file__)
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    assert module.aggregate_metrics is not common_utils.aggregate_metrics
+    name, statistic = aggregation.known(module.aggregate_metrics)
+    items = [0.5, -1, 1.0, 0.0, -1]  # -1: of another length
+    rows = np.array([statistic(item) for item in items])
+    assert aggregates.aggregate(name, rows) == pytest.approx(module.aggregate_metrics(items))
+    assert not aggregation.is_known(common_utils.string_match_all) and not aggregation.is_known(None)

@@ -9,9 +9,11 @@ import asked_contexts
 import pytest
 import tiny_causal
 import transformers
+from sample_records import board
 
 import attnbench
 from attnbench.backends.causal.model import CausalLM
+from attnbench.boards.tables import leaderboard
 from attnbench.cli.main import main
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable, UserError
@@ -239,3 +241,11 @@ def test_a_tokenizer_without_offsets_finds_no_context(model):
         assert served.loglikelihood([pair])[0][0] < 0
         with apply(loaded, METHOD), pytest.raises(NotApplicable, match="Slow does not tell which characters"):
             served.loglikelihood([pair])
+
+
+def test_what_a_method_notes_of_prompts_stands_under_the_table():
+    found = board()
+    found[-1].receipt = {"notes": {"fewer tokens than its 4 first ones are kept": 3}}
+    text = leaderboard.render(found, format="md")
+    name = " ".join(found[-1].cell.values()).partition(":seed=")[0]
+    assert f"{name}: fewer tokens than its 4 first ones are kept on 3 samples." in text.replace("`", "")

@@ -169,7 +169,7 @@ def test_a_narrow_window_shows_the_score(browser):
 def test_in_a_browser_it_sorts_filters_and_opens_a_record(text, browser):
     browser.open(text)
     out = browser.run(ACTIONS)
-    names = ["dense", "uniform", "prune0 (no effect)", "logquant3", "prune50", "prune95",
+    names = ["dense", "uniform", "logquant3", "prune0 (no effect)", "prune50", "prune95",
              "prune80:random (3 seeds)"]  # fmt: skip
     assert out["at_first"] == [*names, "heads50:l1", "window64:on=cross"]
     best = [

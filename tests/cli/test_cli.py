@@ -189,13 +189,24 @@ def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path
     assert first.err.splitlines()[0].startswith("bert → pocket-bert: ")
     assert main([*arguments, "--records", str(tmp_path)]) == 0
     again = capfd.readouterr()
-    assert again.out == first.out
+    assert "Δ dense: difference" in first.out and "--legend" not in first.out
+    assert "Δ dense: difference" not in again.out and "--legend" in again.out
+    assert again.out.partition("\n\n")[2].partition("\n\n")[0] in first.out
     assert again.err.count("as recorded") == 3
     assert main([*arguments, "--records", str(tmp_path), "--json"]) == 0
     cells = json.loads(capfd.readouterr().out)
     assert [cell["cell"]["method"] for cell in cells] == ["dense", "uniform", "prune80"]
     assert main(["leaderboard", "--records", str(tmp_path)]) == 0
     assert "| " in capfd.readouterr().out
+
+
+def test_layers_that_no_model_has_are_a_mistake_and_a_share_is_asked_after(capfd, tmp_path):
+    arguments = ["run", "--models", "bert", "--tasks", "pocket-sentiment", "--limit", "4"]
+    assert main([*arguments, "--methods", "prune0.8,prune80:layers=9", "--records", str(tmp_path)]) == 2
+    out, err = capfd.readouterr()
+    assert "n/a: no attention at layers=9. It attends at encoder 0-3" in out
+    assert err.splitlines()[-1].startswith("attnbench: prune80:layers=9: no attention at layers=9.")
+    assert "warning: prune0.8 is 0.8 %: did you mean prune80?" in err
 
 
 LEFT = {

@@ -11,6 +11,7 @@ from sample_records import record, right
 
 from attnbench.cli.main import main
 from attnbench.errors import MESSAGE, NotApplicable, UserError, message
+from attnbench.matrix.console import Console, fitting, time_left
 from attnbench.records import record as records
 
 PROGRAM = [sys.executable, "-m", "attnbench"]
@@ -35,11 +36,50 @@ def test_what_a_terminal_has_not_is_replaced(encoding, shown, folder, monkeypatc
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode(encoding).splitlines()
     header, dense, method = (
-        next(line for line in lines if word in line) for word in ("task, method", "  dense", "prune80")
+        next(line for line in lines if word in line) for word in ("method  ", "  dense", "prune80")
     )
     assert shown in header
     assert dense.index("95.0") == method.index("94.8")  # columns stay in line
     assert ("+-" in dense) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_fits_the_columns_of_the_terminal_in_any_encoding(width, encoding, folder, monkeypatch):
+    for name, value in (("PYTHONIOENCODING", encoding), ("PYTHONUTF8", "0"), ("COLUMNS", str(width))):
+        monkeypatch.setenv(name, value)
+    command = [*PROGRAM, "leaderboard", "--records", str(folder), "--format", "text", "--legend", "-v"]
+    out = subprocess.run(command, capture_output=True, check=True).stdout.decode(encoding)
+    assert max(map(len, out.splitlines())) <= width
+    assert len(max(out.splitlines(), key=len)) > width - 12  # nothing is wrapped twice
+
+
+def test_the_time_left_is_that_of_the_mean_cell_and_is_told_once_one_is_measured():
+    assert time_left(0.1, 0, 16) == time_left(30, 0.9, 15) == ""
+    assert time_left(10, 2, 4) == ", 20 s left"
+    assert time_left(600, 2, 4) == ", 20 min left" and time_left(3600, 1, 2.5) == ", 2 h 30 min left"
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    {40: "bert · sst2 · prune80", 20: "sst2 · prune80", 8: "prune80", 5: "prun…"}.items(),
+)
+def test_the_bar_names_the_cell_as_far_as_there_is_room(width, shown):
+    assert fitting("bert · sst2 · prune80", width) == shown
+
+
+def test_the_bar_fits_its_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    listener = Console()
+    listener.start(4)
+    for method in ("dense", "heads50:gradient:per-layer:layers=0-3+prune80"):
+        listener.begin(f"a-model-of-a-long-name · a-long-task · {method}")
+        listener.advance(0.5)
+        bar = str(listener._bar)
+        assert method in bar or "…" in bar
+        assert "?" not in bar and "0.0" not in bar
+        listener.finish(record(method, acc=right(10, 1)), False)
+    listener.close()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

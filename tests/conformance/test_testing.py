@@ -9,6 +9,7 @@ import pytest
 
 from attnbench.cli import main
 from attnbench.conformance.kit import expand
+from attnbench.conformance.report import summary
 from attnbench.methods import spec
 from attnbench.methods.describe import describe
 from attnbench.methods.plugins import registry
@@ -203,3 +204,26 @@ def test_an_error_of_several_architectures_is_told_once():
         "bert, gpt2: TypeError: no (mine.probs at bert.layer.0.self (encoder layer 0)); "
         "t5: TypeError: yes (mine.probs at encoder.block.0 (encoder layer 0))"
     )
+
+
+def test_what_failed_is_told_by_check_the_cause_once_and_how_to_mend_it():
+    def report(spec, *outcomes):
+        return Report(spec, [Outcome(*each) for each in outcomes])
+
+    drawn = [
+        report(spec, ("deterministic", "bert", "FAILED", f"a second method: differs by 0.{n}"),
+               ("deterministic", "t5", "FAILED", f"a second method: differs by 0.{n}5"),
+               ("tiles", "bert", "FAILED", f"in tiles: differs by 0.{n}"))
+        for n, spec in enumerate(("noisy20", "noisy50"), 1)
+    ]  # fmt: skip
+    other = report("column50", ("tiles", "gpt2", "FAILED", "in tiles of one query row: differs by 0.2"))
+    lines = summary([*drawn, other, report("prune80", ("tiles", "bert", "ok", "bit-equal"))]).splitlines()
+    assert lines[:3] == [
+        "deterministic: FAILED",
+        "  noisy20, noisy50 on bert, t5: a second method: differs by 0.1",
+        "  so these fail too; look again once it is mended: tiles",
+    ]
+    assert "manual_seed(self.seed)" in lines[3]
+    assert lines[4:6] == ["tiles: FAILED", "  column50 on gpt2: in tiles of one query row: differs by 0.2"]
+    assert 'rows = "all"' in lines[6] and len(lines) == 7
+    assert summary([report("prune80", ("tiles", "bert", "ok", ""))]) == ""

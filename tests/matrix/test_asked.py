@@ -82,4 +82,4 @@ def test_a_command_names_the_program_that_was_started(monkeypatch):
 def test_a_command_of_an_older_record_is_shown_as_one_types_it(kept, shown):
     item = board()[0]
     item.provenance = {"command": kept}
-    assert f"Made by: {shown}." in footnotes.footnotes([], [item], inert.clean)
+    assert f"Made by: {shown}" in footnotes.footnotes([], [item], inert.clean)

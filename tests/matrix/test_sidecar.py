@@ -13,6 +13,7 @@ from attnbench.cli.main import main
 from attnbench.engine.realised import sidecar
 from attnbench.errors import UserError
 from attnbench.inputs import models
+from attnbench.inputs.settings import Settings
 from attnbench.matrix import export
 
 TASK = "pocket-sentiment"
@@ -51,7 +52,7 @@ def test_everybody_loads_it_and_gets_the_masked_models_answers(exported, tiny_fo
     with attnbench.apply(whole, FIXED):
         expected = _logits(whole)
     plain = _plain(exported)
-    ours = sidecar.loaded(models.find(str(exported), TASK), "classification")
+    ours = sidecar.loaded(models.find(str(exported), TASK), "classification", Settings())
     for model in (plain, ours):
         close(_logits(model), expected, layers=2)
     assert (_logits(whole) - expected).abs().max() > 1e-3
@@ -121,7 +122,7 @@ def test_heads_that_share_keys_and_values_go_one_by_one(tmp_path):
     options = {"max_new_tokens": 5, "do_sample": False}
     with torch.no_grad(), attnbench.apply(whole, content["method"]):
         expected, written = whole(**batch).logits, whole.generate(**batch, **options)
-    ours = sidecar.loaded(models.find(str(folder), "pocket-perplexity"), "causal-lm")
+    ours = sidecar.loaded(models.find(str(folder), "pocket-perplexity"), "causal-lm", Settings())
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     for model in (ours, plain):
         with torch.no_grad():
@@ -184,7 +185,7 @@ def test_a_sidecar_that_does_not_fit_is_refused(change, says, exported, tmp_path
     content = json.loads((exported / sidecar.NAME).read_text())
     text = "{" if change is None else json.dumps({**content, **change})
     (tmp_path / sidecar.NAME).write_text(text)
-    model = sidecar.loaded(models.find(str(exported), TASK), "classification")
+    model = sidecar.loaded(models.find(str(exported), TASK), "classification", Settings())
     whole = type(model)(model.config)
     with pytest.raises(UserError, match=says):
         sidecar.load(whole, tmp_path)

@@ -23,10 +23,10 @@ OUTSIDE = Path(__file__).parent / "outside"
 PUBLIC = [
     "HardConcrete", "Heads", "Kept", "Method", "NotApplicable", "Prompt", "Removal", "Site", "Study",
     "UserError", "View", "apply", "attention", "by_head", "checkpoint", "contributions", "discover",
-    "expand", "final_gate", "format", "head_sensitivity", "hookimpl", "kernels", "layer_of", "look",
-    "openness", "own_weights", "parse", "plugins", "probing", "prompts", "rank_agreement", "realize",
-    "relevance", "run", "sidecar", "sites", "testing", "top_logit", "train", "transform", "watch",
-    "with_weights", "without_heads",
+    "expand", "final_gate", "format", "head_sensitivity", "hookimpl", "importance", "kernels",
+    "layer_of", "look", "openness", "own_weights", "parse", "plugins", "probing", "prompts",
+    "rank_agreement", "realize", "relevance", "run", "sidecar", "sites", "testing", "top_logit",
+    "train", "transform", "watch", "with_weights", "without_heads",
 ]  # fmt: skip
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas")
 
@@ -132,6 +132,7 @@ def test_the_document_has_the_signatures_that_inspect_tells():
 
 
 KINDS = {  # file -> its specs
+    "cache": ("seen50",),
     "transform": ("crop0.2",),
     "calibrated": ("peak0.1",),
     "criterion": ("heads50:reach", "heads50:slope", "heads50:carried"),
@@ -140,12 +141,15 @@ KINDS = {  # file -> its specs
 }
 
 
+STUDY = "study"  # its file
+
+
 def test_every_kind_is_there_and_imports_attnbench_alone():
-    assert {path.stem for path in OUTSIDE.glob("*.py")} == set(KINDS)
+    assert {path.stem for path in OUTSIDE.glob("*.py")} == {*KINDS, STUDY}
     ours = {"attnbench", "torch", "__future__", "typing", "dataclasses", "contextlib"}
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     used = set()
-    for kind in KINDS:
+    for kind in (*KINDS, STUDY):
         assert f"(../tests/plugins/outside/{kind}.py)" in text
         for node in ast.walk(ast.parse((OUTSIDE / f"{kind}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
@@ -177,14 +181,16 @@ def test_it_keeps_its_promises(kind, plugin, capsys):
 
     attnbench.plugins.load([plugin(kind)])
     for spec in KINDS[kind]:
-        report = check_method(spec, families=("bert", "bart") if spec == KINDS[kind][0] else ("bert",))
+        families = ("bert", "bart") if spec == KINDS[kind][0] else ("bert",)
+        report = check_method(spec, families=("gpt2", "llama") if kind == "cache" else families)
         assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_measured(kind, plugin, tmp_path, capsys):
     methods, records = ",".join(KINDS[kind]), tmp_path / "records"
-    arguments = ["--models", "bert", "--tasks", "pocket-sentiment", "--methods", methods, "--limit", "8"]
+    model, task = ("gpt", "pocket-perplexity@prompt8") if kind == "cache" else ("bert", "pocket-sentiment")
+    arguments = ["--models", model, "--tasks", task, "--methods", methods, "--limit", "8"]
     arguments += ["--repeats", "1"]
     assert main(["run", *arguments, "--plugin", str(plugin(kind)), "--records", str(records)]) == 0
     capsys.readouterr()
@@ -196,7 +202,7 @@ def test_it_is_measured(kind, plugin, tmp_path, capsys):
         receipt = found[spec]["receipt"]
         assert receipt["sites_hit"] == receipt["sites_expected"]
         assert bool(receipt["sites_hit"]) == (spec != "retouch5")  # it changes weights, no attention
-        assert bool(found[spec]["fitted"]) == (kind not in ("transform", "realised"))
+        assert bool(found[spec]["fitted"]) == (kind not in ("cache", "transform", "realised"))
 
 
 @pytest.mark.parametrize(("kind", "spec"), [("realised", "first-heads2"), ("criterion", "heads50:reach")])
@@ -223,9 +229,37 @@ def test_it_is_realised(kind, spec, plugin):
     assert [site.heads for site in attnbench.discover(model)] == heads
 
 
+def _kept(folder):
+    return ["--output", str(folder / "out"), "--records", str(folder / "records")]
+
+
+def test_a_study_from_outside_keeps_its_promises_and_is_looked_with(plugin, tmp_path, capsys):
+    import torch
+    from tiny_models import padded, tiny
+
+    path = str(plugin(STUDY))
+    assert main(["check", "distance", "--plugin", path]) == 0
+    asked = ["look", "--models", "bert", "--text", "a good day", "--studies", "distance"]
+    for _ in range(2):  # measured, and from its record
+        assert main([*asked, "--methods", "prune80", "--plugin", path, *_kept(tmp_path)]) == 0
+        assert "dense, prune80" in capsys.readouterr().out
+    model = tiny("bert")
+    batch = {name: each[-1:] for name, each in padded(model).items()}
+    found = attnbench.look(model, batch, studies="distance").tables["distance"]["heads"]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = model(**batch, output_attentions=True).attentions[1][0]
+    shown = batch["attention_mask"][0].bool()
+    rows = [
+        sum(float(weights[2, q, k]) * abs(q - k) for k in shown.nonzero().flatten().tolist())
+        for q in shown.nonzero().flatten().tolist()
+    ]
+    assert found.loc[("dense", "encoder", 1, 2), "distance"] == pytest.approx(sum(rows) / len(rows), abs=1e-4)
+
+
 def test_heads_by_a_criterion_from_outside(plugin, tmp_path, capsys):
     arguments = ["heads", "--models", "bert", "--tasks", "pocket-sentiment", "--limit", "8", "--by", "reach"]
-    assert main([*arguments, "--plugin", str(plugin("criterion")), "--output", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--plugin", str(plugin("criterion")), *_kept(tmp_path)]) == 0
     assert "reach" in capsys.readouterr().out
 
 

@@ -39,6 +39,9 @@ def made(method="prune80", wrong=9):
                     "tokens": 24},
         "memory": {"dense": 1000, "ratio": 0.9},
         "fidelity": {"flips": {"value": 0.1, "low": 0.05, "high": 0.2}},
+        "floor": {
+            "batch_size": 7, "threads": 2, "samples": 40, "metrics": {"acc": {"value": 0.8, "moved": 1}},
+        },
     }  # fmt: skip
     item.scores["fidelity flips"] = np.arange(40) % 10 == 0
     item.fitted = {"heads50:l1": {"scores_": {"encoder 0": [0.1, 0.2]}, "alive_": {"encoder 0": [1, 0]}}}

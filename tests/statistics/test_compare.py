@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_records import board, faithful, missing, record, right
 
-from attnbench.boards.tables import cells, footnotes, leaderboard
+from attnbench.boards.tables import cells, footnotes, leaderboard, summary
+from attnbench.boards.tables.text import Screen
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
 from attnbench.statistics import against_dense
@@ -23,10 +24,32 @@ def by_method(found, metric=None):
 
 
 def test_dense_and_uniform_come_first_then_methods_by_what_they_keep():
-    order = [row.method for row in rows(reversed(board()))]
+    order = [row.method for row in rows(reversed(board()), sort="score")]
     assert order[:2] == ["dense", "uniform"]
     assert order[2:7] == ["prune0", "logquant3", "prune50", "prune95", "prune80:random"]
     assert set(order[7:]) == {"heads50:l1", "window64:on=cross"}
+
+
+def test_methods_stand_by_family_and_amount_each_with_the_control_it_owns():
+    wrong = {"dense": 50, "uniform": 500, "prune100": 90, "prune20": 60, "prune80+logquant3": 70,
+             "prune9": 80, "heads50:l1": 95, "heads50:entropy": 75, "heads50:random": 300, "heads10:l1": 200,
+             "prune20:layers=10": 61, "prune20:layers=9": 62, "threshold0.1": 55,
+             "threshold0.02": 99}  # fmt: skip
+    items = [record(method, acc=right(1000, count)) for method, count in wrong.items()]
+    told = [
+        "dense", "uniform", "heads50:entropy", "heads50:random", "heads10:l1", "heads50:l1", "prune9",
+        "prune20", "prune100", "prune80+logquant3", "prune20:layers=9", "prune20:layers=10", "threshold0.02",
+        "threshold0.1",
+    ]  # fmt: skip
+    for each in (items, items[::-1]):
+        found = rows(each)
+        assert [row.method for row in found] == told
+        # the best of a budget owns its control, in either order
+        assert {row.method: row.control_of for row in found if row.control_of} == {
+            "heads50:random": "heads50:entropy"
+        }
+    by_score = [row.method for row in rows(items, sort="score")]
+    assert by_score[:4] == ["dense", "uniform", "threshold0.1", "prune20"]
 
 
 def test_differences_intervals_and_what_is_kept():
@@ -251,7 +274,7 @@ def test_only_a_method_all_of_whose_seeds_changed_nothing_is_without_effect(idle
         items[-1].receipt = {"effect": "no effect" if seed < idle else "applied"}
     found = rows(items)
     assert by_method(found)["gates"].effect == effect
-    line = footnotes.verdicts(found, str)[0]
+    line = summary.of_methods(found, str)[0]
     assert told in line and ("changed nothing" in line) == (idle == 5)
     text = leaderboard.render(items)
     assert f"| gates ({effect}) " in text if idle == 2 else "| gates (5 seeds" in text
@@ -263,7 +286,7 @@ def test_what_scores_most_tokens_densely_is_marked(cut, effect):
     items[1].receipt = {"effect": "applied", "cut": cut}
     found = rows(items)
     assert by_method(found)["evict50:tova"].effect == effect
-    assert ("mostly dense on sst2" in footnotes.verdicts(found, str)[0]) == bool(effect)
+    assert ("mostly dense on sst2" in summary.of_methods(found, str)[0]) == bool(effect)
 
 
 def test_latency_over_seeds_is_their_median_and_range():
@@ -293,10 +316,12 @@ def test_every_cost_column_has_a_word_in_the_legend():
     told = " ".join(footnotes.footnotes(rows(items), items, str))
     for word in cells.COSTS:
         assert re.search(rf"\b{re.escape(word)}\b", told), word
-    assert "total variation" in told and "seconds: to fit" in told
-    terminal = leaderboard.render(items, "text")
+    assert "total variation" in told
+    wide, narrow = (leaderboard.render(items, "text", screen=Screen(width)) for width in (400, 80))
     for word in cells.COSTS:
-        assert bool(re.search(rf"\b{re.escape(word)}\b", terminal)) == (word not in leaderboard.WIDE), word
+        assert re.search(rf"\b{re.escape(word)}\b", wide.partition("\n\n")[2].partition("\n")[0]), word
+        assert re.search(rf"\b{re.escape(word)}\b", " ".join(narrow.split())), word
+    assert "No room" not in wide and "No room at 80 columns for" in narrow
 
 
 def test_frame_has_a_line_a_row():

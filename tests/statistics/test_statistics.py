@@ -102,7 +102,7 @@ def slow_bootstrap(function, arrays, repeats=400):
     return np.array([[function(array[draw]) for draw in draws] for array in arrays])
 
 
-@pytest.mark.parametrize("name", ["mean", "f1", "mcc", "pearson", "spearman", "perplexity"])
+@pytest.mark.parametrize("name", ["mean", "f1", "mcc", "pearson", "spearman", "perplexity", "ratio"])
 def test_resamples_spread_as_a_plain_loop_does(name):
     from sklearn import metrics
 
@@ -121,6 +121,7 @@ def test_resamples_spread_as_a_plain_loop_does(name):
         "pearson": (continuous, lambda a: np.corrcoef(a.T)[0, 1]),
         "spearman": (continuous, lambda a: scipy_stats.spearmanr(*a.T).statistic),
         "perplexity": (positive, lambda a: -a[:, 0].sum() / a[:, 1].sum()),
+        "ratio": (positive, lambda a: a[:, 0].sum() / a[:, 1].sum()),
     }[name]  # fmt: skip
     ours, plain = resampled(name, arrays), slow_bootstrap(function, arrays)
     assert ours.shape == (2, resampling.RESAMPLES)
@@ -472,7 +473,8 @@ def test_no_number_of_samples_shows_a_zero_difference_within_no_margin():
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_a_method_that_changes_nothing_differs_by_nothing(name):
-    columns = {"mean": 0, "pearson": 2, "spearman": 2, "perplexity": 2, "bleu": 10, "chrf": 18}.get(name, 4)
+    pairs = dict.fromkeys(("pearson", "spearman", "perplexity", "ratio"), 2)
+    columns = {**pairs, "mean": 0, "bleu": 10, "chrf": 18}.get(name, 4)
     rng = np.random.default_rng(11)
     scores = rng.random((20, columns) if columns else 20) + 0.1
     found = paired(name, scores, [[scores]], 0.01)[0]
@@ -526,7 +528,8 @@ def test_a_few_broken_samples_are_rarely_missed(name, draw, n, share, monkeypatc
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_what_no_sample_shows_is_bounded_by_how_many_there_are(name):
     """The chance that n samples miss a difference of `largest` in margin / largest of them is the p value."""
-    columns = {"mean": 0, "pearson": 2, "spearman": 2, "perplexity": 2, "bleu": 10, "chrf": 18}.get(name, 4)
+    pairs = dict.fromkeys(("pearson", "spearman", "perplexity", "ratio"), 2)
+    columns = {**pairs, "mean": 0, "bleu": 10, "chrf": 18}.get(name, 4)
     rng = np.random.default_rng(11)
     if name in ("bleu", "chrf"):
         scores = np.tile(broken(rng, 400, 0)[0], (1, 2))[:, :columns]

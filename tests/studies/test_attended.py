@@ -124,3 +124,62 @@ def test_methods_may_be_objects():
     (method,) = attnbench.parse("prune80")
     found = look(tiny("bert"), padded(tiny("bert"), examples=1), [method], "sparsity")
     assert found.look.methods == ("dense", "prune80")
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("name, side", CASES)
+def test_a_model_that_is_asked_returns_the_probabilities_that_were_used(name, side):
+    """Of the first layer by hand: eager attention of each example alone, its smallest share dropped."""
+    model, batch = tiny(name), padded(tiny(name), side, examples=4)
+    before = model.config._attn_implementation
+    with torch.no_grad(), apply(model, "prune60"):
+        output = model(**batch, output_attentions=True)
+        seen = attention(model, batch)
+        assert not getattr(model(**batch), "attentions", None)  # unasked for nothing is kept
+    names = {kind: f"{kind}_attentions" for kind in KINDS} if name in PAIRS else {"": "attentions"}
+    for kind, where in names.items():
+        ours = seen[f"{kind}_attention".strip("_")]
+        for one, other in zip(ours, getattr(output, where), strict=True):
+            close(one, other, layers=3, gain=sharpness(model, batch), says=f"{name} {kind}")
+    model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            dense = model(**batch, output_attentions=True)
+    finally:
+        model.set_attn_implementation(before)
+    first, kind = next(iter(names.values())), next(iter(names))
+    queries, keys = (real(batch, kind or "encoder", each).numpy() for each in ("queries", "keys"))
+    whole, used = (getattr(each, first)[0].double().numpy() for each in (dense, output))
+    for k in range(len(whole)):
+        for row in np.flatnonzero(queries[k]):
+            for head in range(whole.shape[1]):
+                dense_row = np.where(keys[k], whole[k, head, row], 0)
+                n = (dense_row > 0).sum()
+                kept = np.sort(dense_row)[-max(1, n - int(n * 0.6)) :]
+                used_row = np.sort(used[k, head, row])
+                np.testing.assert_allclose(used_row[-len(kept) :], kept, atol=2e-5)
+                assert not used_row[: -len(kept)].any()
+
+
+@pytest.mark.parametrize("name", tapped_models.ZOO)
+def test_a_tapped_model_returns_the_probabilities_that_were_used(name):
+    model, batch = tapped_models.tiny(name), tapped_models.padded(name)
+    with torch.no_grad(), apply(model, "prune60"):
+        found = model(**batch, output_attentions=True).attentions
+        used = attention(model, batch)["attention"]
+    for one, other in zip(used, found, strict=True):
+        np.testing.assert_allclose(other[one > 0].numpy(), one[one > 0].numpy(), atol=1e-5)
+        assert (other == 0).double().mean() > 0.5
+
+
+def test_where_caches_are_cut_no_attentions_are_shown():
+    model = tiny("llama")
+    ids = torch.arange(3, 23)[None]
+    with (
+        torch.no_grad(),
+        apply(model, "evict50:knorm"),
+        pytest.raises(UserError, match="output_attentions has no probabilities while a method cuts caches"),
+    ):
+        model.generate(
+            ids, max_new_tokens=2, do_sample=False, output_attentions=True, return_dict_in_generate=True
+        )

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 import torch
 from PIL import Image
+from tiny_models import tiny
 
 import attnbench
 from attnbench.backends import lm_eval
@@ -20,9 +21,9 @@ from attnbench.engine.learning.gates import Silenced
 from attnbench.errors import UserError
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
-from attnbench.matrix.bench import Bench
 from attnbench.methods.plugins import registry
-from attnbench.studies import importance
+from attnbench.methods.views import Measured
+from attnbench.studies import importance, ranking
 
 TASK = "pocket-sentiment"
 
@@ -51,7 +52,7 @@ def done(tmp_path_factory):
     stdout = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", stdout)
-        status = main([*arguments, "--output", str(folder)])
+        status = main([*arguments, "--output", str(folder), "--records", str(folder / "records")])
     return folder / "pocket-bert" / TASK, status, stdout.getvalue()
 
 
@@ -62,10 +63,13 @@ def test_scores_are_printed_and_written(done):
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [
             "correlations.csv",
+            "heads.csv",
+            "heads.json",
+            "overview.png",
             *(f"{name}{end}" for name in ("entropy", "l2", "effect") for end in (".csv", ".png")),
         ]
     )
-    found = importance.study("bert", TASK, ["entropy"])
+    found, _ = ranking.ranked("bert", TASK, ["entropy"])
     header, table = _table(folder / "entropy.csv")
     assert header == ["kind", "layer", "0", "1", "2", "3"]
     assert table == found.tables["entropy"]
@@ -136,14 +140,14 @@ def test_a_heat_map_takes_kinds_of_different_sizes_and_equal_numbers():
 
 
 def test_a_constant_criterion_correlates_with_nothing():
-    study = importance.Study("m", "t", {"a": {("encoder", 0): [1.0, 2.0]}, "b": {("encoder", 0): [3.0, 3.0]}})
+    study = ranking.Ranking("m", "t", {"a": {("encoder", 0): [1.0, 2.0]}, "b": {("encoder", 0): [3.0, 3.0]}})
     values = study.correlations()
     assert values["a", "a"] == 1 and np.isnan(values["a", "b"]) and np.isnan(values["b", "b"])
     assert "–" in head_tables.describe(study) and "nan" not in head_tables.describe(study)
 
 
 def test_kinds_are_named_where_there_are_several():
-    study = importance.Study("m", "t", {"a": {("cross", 0): [1.0, 2.0], ("encoder", 0): [1.0, 0.5]}})
+    study = ranking.Ranking("m", "t", {"a": {("cross", 0): [1.0, 2.0], ("encoder", 0): [1.0, 0.5]}})
     assert head_tables.describe(study).splitlines()[3].split() == ["kind", "layer", "0", "1"]
 
 
@@ -163,23 +167,25 @@ MISTAKES = {
 def test_a_mistake_is_one_line(line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert main(line.split()) == 2
+    assert (
+        main([*line.split(), "--records", str(tmp_path / "records")] if "--by" in line else line.split()) == 2
+    )
     assert says in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_all_criteria_are_those_that_score():
-    assert importance.chosen(["all"]) == list(importance.criteria())
-    assert importance.chosen([]) == ["entropy", "gradient", "l2"]
+    assert ranking.chosen(["all"]) == list(importance.criteria())
+    assert ranking.chosen([]) == ["entropy", "gradient", "l2"]
     assert set(importance.criteria()) == {
         "l1", "l2", "entropy", "variance", "output", "confidence", "gradient", "lrp", "probe", "random",
     }  # fmt: skip
     with pytest.raises(UserError, match="fixed"):
-        importance.chosen(["fixed"])
+        ranking.chosen(["fixed"])
 
 
 def test_a_criterion_that_does_not_apply_is_no_failure(capsys, tmp_path):
     line = "heads --models bert --tasks pocket-qa --by probe,confidence --output"
-    assert main([*line.split(), str(tmp_path)]) == 0
+    assert main([*line.split(), str(tmp_path), "--records", str(tmp_path / "records")]) == 0
     shown = capsys.readouterr()
     assert "probe: not applicable: heads:probe needs a class label" in shown.out
     assert "\nconfidence\n" in shown.out and "failed" not in shown.out
@@ -193,7 +199,7 @@ def test_a_criterion_that_breaks_does_not_stop_the_others(error, capsys, tmp_pat
 
     monkeypatch.setattr(importance.criteria()["confidence"], "importance", broken)
     line = "heads --models bert --tasks pocket-sentiment --by confidence,l2 --output"
-    assert main([*line.split(), str(tmp_path)]) == 1
+    assert main([*line.split(), str(tmp_path), "--records", str(tmp_path / "records")]) == 1
     shown = capsys.readouterr().out
     assert f"confidence: failed: {error.__name__}: one of the tensors was not used" in shown
     assert "\nl2\n" in shown
@@ -206,34 +212,82 @@ def test_a_criterion_is_explained_where_it_is_shown(done):
     assert max(map(len, shown.splitlines())) <= 110
 
 
-LOWER = {"word_perplexity": ({"word_perplexity": (6.0, 9.0)}, False), "mcc": ({"mcc": (-0.25, -0.5)}, True)}
+N = 60
+LOG = np.random.default_rng(0).normal(-20, 3, N)
+RIGHT = (np.arange(N) % 10 > 0).astype(float)
+WORSE = {  # metric: aggregate, samples with every head, without the one that counts, is higher better
+    "word_perplexity": ("perplexity", np.c_[LOG, 10 + RIGHT], np.c_[LOG - 2, 10 + RIGHT], False),
+    "acc": ("mean", RIGHT, RIGHT * (np.arange(N) % 3 > 0), True),
+    "error": ("mean", 1 - RIGHT, 1 - RIGHT * (np.arange(N) % 3 > 0), False),
+}
 
 
-@pytest.mark.parametrize("metric", LOWER)
-def test_the_effect_is_how_much_worse_a_metric_is_either_way(metric, monkeypatch):
-    """A stand-in for the evaluation: the model with all its heads, then without one."""
-    values, higher = LOWER[metric]
-    whole, without = values[metric]
+@pytest.mark.parametrize("metric", WORSE)
+def test_the_effect_is_how_much_worse_a_metric_is_and_told_from_noise(metric):
+    """A task that notices one head, by hand: its effect, its interval, and no other that differs."""
+    kind, dense, without, higher = WORSE[metric]
+    model, gone = tiny("bert"), ("encoder", 1, 2)
 
-    class Prepared:
-        def evaluate(self, model, **_):
-            seen = []
-            note = lambda context, _: seen.extend(head.any() for head in context.transpose(0, 1))  # noqa: E731
+    class Task:
+        def measured(self):
+            seen = {}
+            note = lambda c, s: seen.update({(s.kind, s.layer, h): c[:, h].any() for h in range(s.heads)})  # noqa: E731
             with torch.no_grad(), attnbench.watch(model, context=note):
                 model(input_ids=torch.arange(5, 12)[None])
-            value = whole if all(seen) else without
-            metrics = {metric: {"value": value, "stderr": 0.1, "higher_is_better": higher}}
-            return type("Measurement", (), {"metrics": metrics})
+            rows = dense if seen[gone] else without
+            value = np.exp(-rows[:, 0].sum() / rows[:, 1].sum()) if kind == "perplexity" else rows.mean()
+            return Measured(metric, float(value), higher, kind, rows)
 
-    bench = Bench("bert", TASK, Settings(limit=1))
-    bench.prepared, model = Prepared(), bench.model
-    found = importance.Study("m", "t")
-    found.tables[importance.EFFECT] = importance._ablate(found, bench)
-    assert found.dense == whole and found.higher_is_better is higher
-    assert {value for row in found.tables["effect"].values() for value in row} == {abs(without - whole)}
-    better = "higher" if higher else "lower"
-    text = f"how much worse {metric} is without this head alone (with every head it is {whole:.4f}; {better}"
-    assert text in head_tables.describe(found) and model is bench.model
+    found = importance.effects(model, attnbench.discover(model), Task())
+    certain = found.certain()
+    there = {(*key, h) for key, row in certain.items() for h, value in enumerate(row) if np.isfinite(value)}
+    assert there == {gone} and sum(map(len, certain.values())) == 12
+    effect, low, high = (table["encoder", 1][2] for table in (found.effect, found.low, found.high))
+    if kind == "perplexity":
+        worse, whole = (np.exp(-rows[:, 0].sum() / rows[:, 1].sum()) for rows in (without, dense))
+        left_out = [
+            np.exp(-np.delete(dense[:, 0], k).sum() / np.delete(dense[:, 1], k).sum()) for k in range(N)
+        ]
+        assert found.one == pytest.approx(np.abs(np.array(left_out) - whole).max(), rel=0.05)
+        assert effect == pytest.approx(worse - whole)
+    else:
+        assert effect == pytest.approx(abs(without.mean() - dense.mean())) and found.one == 1 / N
+    assert 0 < low < effect < high
+    assert found.effect["encoder", 0][0] == 0 and found.low["encoder", 0][0] < 0 < found.high["encoder", 0][0]
+
+
+def test_an_ablation_is_recorded_as_other_looks_are_and_measured_again_by_verify(done, capsys):
+    folder, _, _ = done
+    top = folder.parents[1]
+    records = top / "records" / ".looks" / "pocket-bert" / TASK / "dense"
+    before = {path.name: path.read_bytes() for path in records.glob("*.json")}
+    assert {"ablation.json", "importance,by=entropy.json"} <= set(before)
+    assert main(["verify", str(records / "importance,by=entropy.json")]) == 0
+    assert "agrees" in capsys.readouterr().out
+    line = ["heads", "--models", "bert", "--tasks", TASK, "--by", "entropy", "--ablate", "--limit", "24"]
+    assert main([*line, "--output", str(top / "again"), "--records", str(top / "records")]) == 0
+    assert {path.name: path.read_bytes() for path in records.glob("*.json")} == before
+    again = top / "again" / "pocket-bert" / TASK / "effect.csv"
+    assert again.read_bytes() == (folder / "effect.csv").read_bytes()
+
+
+def test_a_picture_has_no_colour_for_what_may_be_noise():
+    table = {("encoder", 0): [0.5, 0.25], ("encoder", 1): [-0.25, 0.125]}
+    certain = {("encoder", 0): [0.5, np.nan], ("encoder", 1): [np.nan, np.nan]}
+    with Image.open(io.BytesIO(heatmap.draw(table, "t", True, certain))) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    body = pixels[:, : pixels.shape[1] * 3 // 4]  # without the colour bar
+    coloured = (body.max(2) - body.min(2) > 40).any(0), (body.max(2) - body.min(2) > 40).any(1)
+    wide, high = (np.flatnonzero(each) for each in coloured)
+    assert np.ptp(wide) < body.shape[1] / 2 and np.ptp(high) < body.shape[0] / 2  # one cell of four
+    assert high.min() > body.shape[0] / 3  # layer 0 is at the bottom
+
+
+def test_of_texts_alone_there_is_nothing_to_measure(capsys, tmp_path):
+    line = ["look", "--models", "bert", "--text", "good", "--studies", "ablation,importance:by=entropy"]
+    assert main([*line, "--records", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "ablation: not applicable: it measures a task, and here is none: give --tasks" in told.err
 
 
 def test_only_one_head_is_silenced_at_a_time():
@@ -294,4 +348,5 @@ def test_a_plugins_criterion_needs_no_amount_and_no_family(monkeypatch):
 
     monkeypatch.setitem(registry().methods, "loudest", Loudest)
     assert importance.criteria()["loudest"] is Loudest
-    assert importance.study("bert", TASK, ["loudest"]).tables["loudest"] == {("encoder", 0): [0.5, 1.0]}
+    found, _ = ranking.ranked("bert", TASK, ["loudest"])
+    assert found.tables["loudest"] == {("encoder", 0): [0.5, 1.0]}

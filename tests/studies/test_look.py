@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -281,3 +282,58 @@ def test_a_look_is_verified_and_a_number_that_was_changed_is_found(written, caps
     assert main(["verify", str(path)]) == 1
     assert "heads: 128 numbers" in (told := capsys.readouterr().out) and "DISAGREES" in told
     path.write_text(text, encoding="utf-8")
+
+
+def test_looks_of_two_folders_are_merged(written, tmp_path, capsys):
+    folder, _, _ = written
+    one, two, both = folder / "records", tmp_path / "two", tmp_path / "both"
+    shutil.copytree(one, two)
+    gone = min(two.rglob("sparsity.json"))
+    gone.unlink()
+    gone.with_suffix(".npz").unlink()
+    assert main(["merge", str(two), str(one), "--into", str(both)]) == 0
+    assert capsys.readouterr().out.endswith("4 written, 0 there already\n")
+    names = [sorted(path.relative_to(each) for path in each.rglob("*.*")) for each in (one, both)]
+    assert names[0] == names[1]
+    assert main(["merge", str(one), "--into", str(both)]) == 0
+    assert capsys.readouterr().out.endswith("0 written, 4 there already\n")
+    held = both / gone.relative_to(two)
+    body = json.loads(held.read_text(encoding="utf-8"))
+    body["provenance"] |= {"identity": "another", "code": "another"}
+    held.write_text(json.dumps(body), encoding="utf-8")
+    assert main(["merge", str(one), "--into", str(both)]) == 1
+    told = capsys.readouterr()
+    assert told.out.endswith("0 written, 3 there already, 1 left where they are\n")
+    assert "its code has changed" in told.err
+
+
+def test_what_a_killed_look_left_in_part_is_removed(written, capsys):
+    folder, asked, _ = written
+    (place,) = {path.parent for path in (folder / "records").rglob("dense/*.json")}
+    part = place / ".sparsity-1.json.part"
+    part.write_text("{", encoding="utf-8")
+    assert main(asked[:-4]) == 0
+    assert not part.exists()
+
+
+def test_several_models_are_put_side_by_side(tmp_path, capsys):
+    asked = ["look", "--models", "bert,gpt", "--text", TEXT, "--studies", "sparsity", "--methods", "prune80"]
+    assert main([*asked, "--records", str(tmp_path / "records"), "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out.partition("sparsity, all models: means over heads and layers\n")[2]
+    header, *rows = [line.split() for line in shown.splitlines()]
+    assert header[:4] == ["model", "data", "method", "kind"] and "diversity" in header
+    assert [(row[0], row[2]) for row in rows] == [
+        (model, method) for model in ("pocket-bert", "pocket-gpt") for method in ("dense", "prune80")
+    ]
+    with (tmp_path / "out" / "sparsity.models.csv").open(encoding="utf-8") as file:
+        layers = list(csv.DictReader(file))
+    for row in rows:
+        (place,) = (tmp_path / "out" / row[0]).iterdir()
+        with (place / "sparsity.heads.csv").open(encoding="utf-8") as file:
+            heads = [each for each in csv.DictReader(file) if each["method"] == row[2]]
+        mean = np.mean([float(each["diversity"]) for each in heads])
+        assert float(row[header.index("diversity")]) == pytest.approx(mean, abs=2e-3)
+        own = [each for each in layers if (each["model"], each["method"]) == (row[0], row[2])]
+        first = [float(each["diversity"]) for each in heads if each["layer"] == "0"]
+        assert float(own[0]["diversity"]) == pytest.approx(np.mean(first))
+    assert len(layers) == 2 * (4 + 4)

@@ -37,8 +37,9 @@ class Ends:
     def of_texts(self, requests: Sequence[Any]) -> Iterator[None]:
         """Know until the block ends where contexts do in texts to be written on. Raises NotApplicable."""
         known: dict[str, int] = {}
-        for request in requests if self.border is not None else ():
-            text, border = request.args[0], self.border(request)
+        ends = [] if self.border is None else [*map(self.border, requests)]
+        for request, border in zip(requests, ends, strict=False):
+            text = request.args[0]
             if known.setdefault(text, border) != border:
                 raise NotApplicable(f"two contexts end at different places in one text: {text[:60]!r}")
         self._borders = known

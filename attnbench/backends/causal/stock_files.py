@@ -71,7 +71,8 @@ def load(file: tasks.TaskFile, tokenizer: Any) -> dict[str, Any]:
 def _told(file: tasks.TaskFile, tokenizer: Any) -> Iterator[dict[str, Any]]:
     """Say to a task that generates its data what lm-eval's command line does: the tokenizer, the length."""
     length = {} if file.length is None else {"length": file.length}
-    if not any("custom_dataset" in each.read_text("utf-8") for each in Path(file.path).parent.glob("*.yaml")):
+    beside = (each.read_text("utf-8", "replace") for each in Path(file.path).parent.glob("*.yaml"))
+    if not any("custom_dataset" in text or "include:" in text for text in beside):
         yield length
         return
     before = random.getstate(), np.random.get_state()

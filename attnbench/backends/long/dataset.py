@@ -33,8 +33,7 @@ def documents(
     for number in range(samples):
         rng = random.Random(f"attnbench long {kind} {split} {length} {number}")
         draft = KINDS[kind].draft(rng, number, hops)
-        write = functools.partial(KINDS[kind].filler, draft=draft)
-        text = fitted(draft, write, rng, count, length)
+        text = fitted(draft, functools.partial(KINDS[kind].filler, draft), rng, count, length)
         asked = [
             {
                 "question": each.text,

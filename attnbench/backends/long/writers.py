@@ -26,7 +26,7 @@ class Kind:
     """How a task's contexts are made: what is told, and the sentences around it."""
 
     draft: Callable[[random.Random, int, int], Draft]
-    filler: Callable[[random.Random, Draft], str]
+    filler: Callable[[Draft, random.Random], str]
 
 
 def _values(rng: random.Random, count: int) -> list[str]:
@@ -96,11 +96,11 @@ def common_words(rng: random.Random, number: int, hops: int) -> Draft:
     return Draft([], [Question(question, "Answer: The most common word in the list is", f" {word}", None)])
 
 
-def _sentence(rng: random.Random, draft: Draft) -> str:
+def _sentence(draft: Draft, rng: random.Random) -> str:
     return filler.sentence(rng)
 
 
-def _word(rng: random.Random, draft: Draft) -> str:
+def _word(draft: Draft, rng: random.Random) -> str:
     common = draft.questions[0].answer.strip()
     if rng.random() < COMMON:
         return common

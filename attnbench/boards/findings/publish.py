@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attnbench.boards.findings import asked, checked, document
 from attnbench.boards.findings.asked import Findings
@@ -23,13 +24,13 @@ class Board:
     looks: Sequence[Seen]
 
 
-def load(path: str | Path, records: str | Path | None = None) -> Board:
-    """Read a file of looks and their records, which lie beside it. Raises UserError."""
+def load(path: str | Path, records: str | Path | None = None, sort: str = "") -> Board:
+    """Read a file of looks and their records, which lie beside it, in its own order. Raises UserError."""
     findings = asked.load(path)
     return Board(findings, list(seen(findings, records or findings.records)))
 
 
-def text(found: Board, format: str) -> str:
+def text(found: Board, format: str, folder: str | None = None, screen: Any = None) -> str:
     """Write the board as markdown. Raises UserError for another format."""
     if format != "md":
         raise UserError(f"--format {format}: a board of looks is md; with --output DIR md,plots")

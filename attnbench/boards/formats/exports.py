@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import cells, footnotes
+from attnbench.boards.tables import cells, footnotes, setting, summary
 from attnbench.boards.tables.legend import legend
 from attnbench.records.inert import LONGEST, clean, spreadsheet
 from attnbench.statistics.row import Row
 
 PAGE = 40  # rows that one page holds
+CAPTION = "Scores with standard errors; differences to dense on the same samples with their 95 % intervals."
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "−": "$-$", "±": r"$\pm$", "≈": r"$\approx$",
@@ -49,7 +50,7 @@ def tex(text: str, longest: int = LONGEST) -> str:
 
 
 def to_latex(board: Board) -> str:
-    """Write a table a section, with the rules of booktabs; what its marks mean is in the caption.
+    """Write a table a section, with the rules of booktabs; what its marks mean stands in a note below it.
 
     Of more than a page's rows it is a longtable. Verdicts and settings follow as comments.
     """
@@ -69,15 +70,16 @@ def _table(section: Section, title: str) -> str:
     names = [name for name in cells.COSTS if name not in dropped]
     header = ["method", "score", r"$\Delta$ dense [95\,\%]", "", "kept", *names]
     columns, heading = f"{{lrrl{'r' * (len(header) - 4)}}}", " & ".join(header) + r" \\"
-    caption = tex(" ".join([title, *legend(rows, hidden=("divergence", "seconds"))]), 4000)
+    caption = tex(f"{title} {CAPTION}" if any(row.low is not None for row in rows) else title, 400)
+    note = tex(" ".join([*legend(rows), *(f"{line}." for line in footnotes.reasons(rows, clean))]), 8000)
     if len(rows) > PAGE:
         lines = [rf"\begin{{longtable}}{columns}", rf"\caption{{{caption}}} \\", r"\toprule", heading]
         lines += [r"\endfirsthead", r"\toprule", heading, r"\endhead"]
-        end = [r"\bottomrule", r"\end{longtable}"]
+        end = [r"\bottomrule", r"\end{longtable}", *_note(note)]
     else:
         lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
         lines += [rf"\begin{{tabular}}{columns}", r"\toprule", heading]
-        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        end = [r"\bottomrule", r"\end{tabular}", *_note(note), r"\end{table}"]
     group = ("", "")
     for row in rows:
         if (row.model, row.task) != group:
@@ -86,8 +88,15 @@ def _table(section: Section, title: str) -> str:
             told = f"{tex(row.model)}, {cells.task_of(row, tex)}: {tex(row.metric) or 'score'}{unit}"
             lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{{told}}} \\"]
         lines.append(" & ".join(_cells(row, names)) + r" \\")
-    notes = [*footnotes.verdicts(rows, clean), *footnotes.footnotes(rows, section.records, clean)]
+    notes = [*summary.of_methods(rows, clean), *footnotes.remarks(rows, section.records, clean)]
+    notes += setting.whole(setting.commands(section.records), section.records, clean)
     return "\n".join([*lines, *end, *(f"% {line}" for line in notes)])
+
+
+def _note(text: str) -> list[str]:
+    """Set a note under a table, as wide as the text is."""
+    begun = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize"
+    return [begun, text, r"\end{minipage}"] if text else []
 
 
 def _cells(row: Row, names: Sequence[str]) -> list[str]:
@@ -95,7 +104,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
     metric = "" if row.primary else f", {tex(row.metric)}"
     method = (r"\quad " if row.control_of else "") + tex(row.method) + metric + seeds
     if row.status != "measured":
-        return [method, "--", tex(footnotes.reason(row), footnotes.CUT), *[""] * (len(names) + 2)]
+        return [method, "--", footnotes.in_cell(row, tex), *[""] * (len(names) + 2)]
     score = row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if row.stderr is not None else "")
     kept = "" if row.kept is None else cells.kept(row)
     found = cells.costs(row)

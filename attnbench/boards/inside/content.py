@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards.inside import packing
+from attnbench.boards.pictures.heatmap import SCALE, SIGNED
 from attnbench.inputs.settings import EAGER_TOLERANCE
 from attnbench.records.inert import clean
 
@@ -143,7 +144,7 @@ def _colours() -> dict[str, list[list[int]]]:
 
     return {
         name: [[round(255 * part) for part in colormaps[scale](k / 10)[:3]] for k in range(11)]
-        for name, scale in (("one", "plasma"), ("both", "RdBu"))
+        for name, scale in (("one", SCALE), ("both", SIGNED))
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from attnbench.boards import choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
-from attnbench.boards.tables import footnotes, leaderboard
+from attnbench.boards.tables import cells, footnotes, leaderboard, summary
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.names import OWN
@@ -23,10 +23,10 @@ from attnbench.records.inert import LONGEST, clean
 from attnbench.statistics.row import Row
 
 NUMBERS = {
-    "score": "score", leaderboard.DIFFERENCE: "difference", "kept": "kept",
+    "score": "score", cells.DIFFERENCE: "difference", "kept": "kept",
     "flips": "flips", "answers changed": "answers_changed", "KL": "kl", "sparsity": "sparsity",
     "bits": "bits", "heads": "heads", "sim. FLOPs": "flops_simulated", "FLOPs": "flops_realised",
-    "latency": "latency", "memory": "memory", "divergence": "divergence", "seconds": "seconds",
+    "latency": "latency", "memory": "memory", "divergence": "divergence",
 }  # fmt: skip
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -101,9 +101,9 @@ def reproduce(body: dict[str, Any]) -> str:
 
 def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     rows = section.rows
-    lines = [{**_names(row), **leaderboard.cells(row, clean)} for row in rows]
+    lines = [{**_names(row), **cells.of(row, clean)} for row in rows]
     titles = {"": "verdict", "score": score_title(rows)}
-    names = ["model", "task", "method", "metric", "score", leaderboard.DIFFERENCE, "", *COSTS]
+    names = ["model", "task", "method", "metric", "score", cells.DIFFERENCE, "", *COSTS]
     dropped = left_out(rows, lines) - {""}  # a verdict stands there in words too
     names = [name for name in names if name not in dropped]
     same = {name for name in ("model", "task") if len({line[name] for line in lines}) == 1}
@@ -122,7 +122,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
         _row(row, line, names, same, seeds.get((row.model, row.task, row.method), []))
         for row, line in zip(rows, lines, strict=True)
     )
-    verdicts = "".join(f"<li>{safe(line, 2000)}</li>" for line in footnotes.verdicts(rows, clean))
+    verdicts = "".join(f"<li>{safe(line, 2000)}</li>" for line in summary.of_methods(rows, clean))
     notes = "".join(
         f"<p>{safe(line, 4000)}</p>" for line in footnotes.footnotes(rows, section.records, clean)
     )
@@ -131,7 +131,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
         f"{told}"
         f'<div class="wide"><table class="board"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
-        f"<p>{safe(footnotes.counts(rows), 1000)}</p>\n"
+        f"<p>{safe(summary.counts(rows), 1000)}</p>\n"
         f"<details><summary>Verdict of each method</summary><ul>{verdicts}</ul></details>\n"
         f'<div class="notes">{notes}</div>'
     )
@@ -149,26 +149,26 @@ def _class(name: str, same: set[str]) -> str:
 
 
 def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], places: list[int]) -> str:
-    cells = []
+    found = []
     for name in names:
         if name == "method":
-            told = leaderboard.notes(row)
+            told = cells.notes(row)
             text = safe(row.method) + (f" ({told})" if told else "")
             if places:
                 chosen = " ".join(map(str, sorted(places)))
                 text = f'<button type="button" data-records="{chosen}">{text}</button>'
             where = " · ".join(safe(line[each]) for each in ("model", "task") if each not in same)
             where = f' data-where="{where}"' if where else ""
-            cells.append(f'<td class="text method"{where}>{text}</td>')
+            found.append(f'<td class="text method"{where}>{text}</td>')
         elif name in NUMBERS:
             value = getattr(row, NUMBERS[name])
             number = "" if value is None or not (row.primary or name in list(NUMBERS)[:2]) else f"{value:.6g}"
-            cells.append(f'<td data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
+            found.append(f'<td data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
         else:
             word = f" {row.verdict}" if name == "" and row.status == "measured" else ""
-            cells.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")
+            found.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")
     kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
-    return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(cells)}</tr>"
+    return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(found)}</tr>"
 
 
 def _claims(board: Board) -> list[str]:

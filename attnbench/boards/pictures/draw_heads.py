@@ -1,4 +1,4 @@
-"""Draw grids of heads: a row a layer, darker is higher, a cross on every head that is removed."""
+"""Draw grids of heads: a row a layer, 0 at the bottom, brighter is higher, a cross on what is removed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 from attnbench.boards.pictures.grids import Grid
+from attnbench.boards.pictures.heatmap import SCALE
 from attnbench.boards.pictures.points import Picture
 from attnbench.records.inert import clean
 
 ACROSS = 4
+BRIGHT = 0.6  # of the scale, from where black stands out
 LINE = 30  # characters of a title, which breaks before : and +
 
 
@@ -69,11 +71,10 @@ def _grid(axes: Any, grid: Grid) -> None:
     low, spread = min(finite, default=0.0), (max(finite, default=1.0) - min(finite, default=0.0)) or 1.0
     shades = [[(value - low) / spread for value in row] + [0.0] * (widest - len(row)) for row in grid.rows]
     across, down = ([place - 0.5 for place in range(count + 1)] for count in (widest, len(shades)))
-    axes.pcolormesh(across, down, shades, cmap="Greys", vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.3)
-    axes.invert_yaxis()
+    axes.pcolormesh(across, down, shades, cmap=SCALE, vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.3)
     for layer, head in sorted(grid.gone):
-        dark = shades[layer][head] > 0.5
-        axes.plot(head, layer, "x", color="white" if dark else "black", markersize=5, markeredgewidth=1.2)
+        bright = shades[layer][head] > BRIGHT
+        axes.plot(head, layer, "x", color="black" if bright else "white", markersize=5, markeredgewidth=1.2)
     axes.set_xticks(range(0, widest, max(1, widest // 4)))
     axes.set_yticks(range(len(grid.layers)))
     kinds = {name.partition(" ")[0] for name in grid.layers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,25 +12,31 @@ FEW = 200  # cells with their number written in them
 PER_INCH = 14  # characters of a title
 
 
-def draw(table: Table, title: str, diverging: bool = False) -> bytes:
+SCALE, SIGNED = "plasma", "RdBu"  # colours of every map of heads; the second for differences, white is 0
+
+
+def draw(table: Table, title: str, diverging: bool = False, certain: Table | None = None) -> bytes:
     """Return a PNG: a panel a kind of attention, layer 0 at the bottom, brighter is higher.
 
-    `diverging`: white is 0. `table` is (kind, layer) -> one number a head.
+    `diverging`: white is 0. `table` is (kind, layer) -> one number a head; with `certain`, the same with no
+    number where one may be noise, such a head has no colour.
     """
-    return drawn(table, title, ("png",), diverging)["png"]
+    return drawn(table, title, ("png",), diverging, certain)["png"]
 
 
 def drawn(
-    table: Table, title: str, forms: Iterable[str], diverging: bool = False, digest: str = ""
-) -> dict[str, bytes]:
+    table: Table, title: str, forms: Iterable[str], diverging: bool = False, certain: Table | None = None,
+    digest: str = "",
+) -> dict[str, bytes]:  # fmt: skip
     """Return the same as bytes by form, of "png" and "svg"; they carry a `digest` where one is given."""
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
 
+    shown = table if certain is None else certain
     kinds = list(dict.fromkeys(kind for kind, _ in table))
     layers = [[layer for k, layer in sorted(table) if k == kind] for kind in kinds]
-    panels = [[list(table[kind, layer]) for layer in own] for kind, own in zip(kinds, layers, strict=True)]
+    panels = [[list(shown[kind, layer]) for layer in own] for kind, own in zip(kinds, layers, strict=True)]
     heads = max(len(row) for rows in panels for row in rows)
     numbers = [value for rows in panels for row in rows for value in row if np.isfinite(value)]
     low, high = min(numbers, default=0.0), max(numbers, default=1.0)
@@ -48,20 +55,20 @@ def drawn(
     for axis, kind, own, rows in zip(axes, kinds, layers, panels, strict=True):
         grid = np.array([row + [np.nan] * (heads - len(row)) for row in rows], dtype=float)
         image = axis.imshow(
-            grid, origin="lower", cmap="RdBu" if diverging else "plasma", vmin=low, vmax=high, aspect="auto"
+            grid, origin="lower", cmap=SIGNED if diverging else SCALE, vmin=low, vmax=high, aspect="auto"
         )
         axis.set_xlabel("head")
         axis.set_ylabel("layer" if len(panels) == 1 else f"{kind} layer")
         axis.set_xticks(range(heads))
         axis.set_yticks(range(len(rows)), list(map(str, own)))
-        for layer, row in enumerate(rows if few else []):
+        for place, row in enumerate(rows if few else []):
             for head, value in enumerate(row):
-                share = (value - low) / (high - low) if high > low else 0.5
-                dark = 0.15 < share < 0.85 if diverging else share > 0.6
-                axis.text(
-                    head, layer, _short(value), ha="center", va="center", fontsize=7,
-                    color="black" if dark else "white",
-                )  # fmt: skip
+                number = table[kind, own[place]][head]
+                if np.isfinite(number):
+                    axis.text(
+                        head, place, _short(number), ha="center", va="center", fontsize=7,
+                        color=_ink((value - low) / (high - low), diverging),
+                    )  # fmt: skip
     figure.colorbar(image, ax=list(axes))
     figure.suptitle(_wrapped(title, size[0]), fontsize=9)
     found = {}
@@ -74,6 +81,13 @@ def drawn(
             figure.savefig(buffer, format=form, metadata=metadata)
             found[form] = buffer.getvalue()
     return found
+
+
+def _ink(share: float, diverging: bool) -> str:
+    """Return the colour of a number on a colour, grey where there is none."""
+    if math.isnan(share):
+        return "#767676"
+    return "black" if (0.15 < share < 0.85 if diverging else share > 0.6) else "white"
 
 
 def _wrapped(title: str, inches: float) -> str:

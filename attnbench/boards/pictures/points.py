@@ -171,7 +171,7 @@ def pictures(board: Board) -> list[Picture]:
             found.append(Picture(f"{y}-{x}", title, label, Y[y], panels))
     drawn = [grid for section in board.sections for grid in grids(section.records)]
     if drawn:
-        title = "Head scores, darker is higher, × removed"
+        title = "Head scores, brighter is higher, × removed"
         found.append(Picture("head-scores", title, "head", "layer", [], drawn))
     deep = [each for section in board.sections for each in maps(section.records)]
     if deep:

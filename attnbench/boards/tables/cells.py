@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from attnbench.boards.tables import footnotes
 from attnbench.records.inert import Show
 from attnbench.statistics import fidelity
 from attnbench.statistics.row import Row
 
+DIFFERENCE = "Δ dense [95 %]"
+CHECKS = {"failed": "fails check", "unchecked": "unchecked"}
 ANSWERS = {"flips": "flips", "answers-changed": "answers changed", "kl": "KL"}
 COSTS = (
     "kept", *ANSWERS.values(), "sparsity", "bits", "heads", "sim. FLOPs", "FLOPs", "latency", "memory",
-    "divergence", "seconds",
+    "divergence",
 )  # fmt: skip
 MUCH = 0.005  # by which a nominal sparsity is above that of visible values, to be worth a word
+
+
+def method(row: Row, show: Show) -> str:
+    """Write a row's method and what is to be said of it."""
+    told = notes(row)
+    return ("└ " if row.control_of else "") + show(row.method) + (f" ({told})" if told else "")
+
+
+def notes(row: Row) -> str:
+    """Say how many seeds a row is of, whether the method changed nothing and whether its code was checked."""
+    seeds = f"{row.seeds} seeds" if row.seeds > 1 and "seeds" not in (row.effect or "") else ""
+    return ", ".join(filter(None, (seeds, row.effect, CHECKS.get(row.check or ""))))
+
+
+def of(row: Row, show: Show) -> dict[str, str]:
+    """Write the numbers of a row: what a method costs stands beside its first metric only."""
+    if row.status != "measured":
+        return {"metric": "", "score": "–", DIFFERENCE: footnotes.in_cell(row, show)}
+    cells = {
+        "metric": show(row.metric),
+        "score": score(row) + seed_range(row),
+        DIFFERENCE: row.interval,
+        "": row.mark,
+        "kept": kept(row),
+        **costs(row),
+    }
+    return cells if row.primary else cells | dict.fromkeys(COSTS, "")
+
+
+def score(row: Row) -> str:
+    """Write a score and its standard error, where it has one."""
+    known = row.stderr is not None and math.isfinite(row.stderr)
+    return row.amount(row.score) + (f" ± {row.amount(row.stderr, 2)}" if known else "")
+
+
+def seed_range(row: Row) -> str:
+    """Write the lowest and highest score of several seeds."""
+    if row.seed_low is None:
+        return ""
+    return f" ({row.amount(row.seed_low)}–{row.amount(row.seed_high)})"
 
 
 def task_of(row: Row, show: Show) -> str:
@@ -66,6 +110,7 @@ def costs(row: Row) -> dict[str, str]:
         "FLOPs": _percent(row.flops_realised, 1),
         "latency": latency,
         "memory": "" if row.memory is None else f"{row.memory:.2f}",
+        "divergence": "" if row.divergence is None else f"{row.divergence:.3f}",
     }
 
 

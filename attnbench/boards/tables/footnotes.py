@@ -1,115 +1,59 @@
-"""What stands under a table: verdict, the meaning of the marks, what the samples resolve, settings."""
+"""What stands under a table: the meaning of the marks, what the samples resolve, exceptions, settings."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Container, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from attnbench.boards.tables import floors
+from attnbench.boards.tables import floors, setting
 from attnbench.boards.tables.legend import legend, margins
-from attnbench.methods.controls import CONTROLS
-from attnbench.records import provenance
 from attnbench.records.inert import Show
-from attnbench.statistics import against_dense
+from attnbench.statistics import against_dense, receipts
 from attnbench.statistics.row import Row, inside
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 LISTED = 6
-CUT = 24  # of a failure's reason in the table; the whole stands below
-VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
-REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
+FITS = 24  # characters of a reason that stands in the table; a longer one stands whole in the notes
 DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
 PLAIN = re.compile(r"^(ValueError|RuntimeError): (?=\S)")
-HARDWARE = ("processor", "cores", "threads", "accelerator", "system", "python")
 
 
-def verdicts(rows: Sequence[Row], show: Show) -> list[str]:
-    """Write one line a method over all its cells: within the margin, worse, or undecided."""
-    several = len({row.model for row in rows}) > 1
-    metrics = len({row.metric for row in rows if row.metric}) > 1
-
-    def place(row: Row) -> str:
-        names = [row.model if several else "", row.task, row.metric if metrics else ""]
-        return " ".join(show(name) for name in names if name)
-
-    out = []
-    methods: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.method not in CONTROLS:
-            methods.setdefault(row.method, []).append(row)
-    for method, mine in methods.items():
-        by: dict[str, list[Row]] = {}
-        for row in mine:
-            by.setdefault(row.verdict, []).append(row)
-        said = []
-        if "within" in by:
-            tasks = {(row.model, row.task) for row in mine}
-            everywhere = "every task" if len(tasks) > 1 else show(mine[0].task)
-            where = everywhere if len(by) == 1 else ", ".join(map(place, by["within"]))
-            said.append(f"within {margins(by['within'])} of dense on {where}")
-        if "worse" in by:
-            said.append("worse on " + ", ".join(f"{place(row)} ({row.interval})" for row in by["worse"]))
-        if "undecided" in by:
-            told = [f"{place(row)} ({row.interval}; {_needed(row)})" for row in by["undecided"]]
-            said.append("undecided on " + ", ".join(told))
-        for verdict, words in REASONS.items():
-            if verdict in by:
-                said.append(f"{words} {', '.join(map(place, by[verdict]))}")
-        if "" in by:
-            said.append(f"not compared on {', '.join(map(place, by['']))}")
-        idle = [place(row) for row in mine if row.effect == "no effect" and row.primary]
-        if idle:
-            said.append(f"changed nothing on {', '.join(idle)}")
-        partly = [row for row in mine if row.effect not in (None, "no effect") and row.primary]
-        said += [f"{row.effect} on {place(row)}" for row in partly]
-        out.append(f"{show(method)}: {'; '.join(said)}.")
-    return out
+def footnotes(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
+    """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions."""
+    return [
+        *legend(rows),
+        *remarks(rows, records, show),
+        *setting.whole(setting.commands(records), records, show),
+    ]
 
 
-def counts(rows: Sequence[Row]) -> str:
-    """Write in one sentence how many comparisons by a primary metric came out how."""
-    words: dict[str, int] = {}
-    for row in rows:
-        if row.primary and row.verdict:
-            words[row.verdict] = words.get(row.verdict, 0) + 1
-    told = {"within": "within the margin of dense", "not applicable": "not applicable"}
-    said = [f"{words[word]} {told.get(word, word)}" for word in VERDICTS if word in words]
-    return f"Of {sum(words.values())} comparisons with dense: {', '.join(said)}." if said else ""
-
-
-def footnotes(
-    rows: Sequence[Row], records: Sequence[Record], show: Show, hidden: Container[str] = ()
+def remarks(
+    rows: Sequence[Row], records: Sequence[Record], show: Show, fits: int = FITS, hidden: Container[str] = ()
 ) -> list[str]:
-    """Write what a reader needs to judge the table: legend, resolution, exceptions, settings, versions.
+    """Write what the samples resolve, and what is out of the ordinary.
 
-    The table lacks the columns `hidden`.
+    Reasons of more than `fits` characters stand here whole. The table lacks the columns `hidden`.
     """
     return [
-        *legend(rows, hidden),
         *_resolution(rows, show),
         *floors.told(rows, records, show),
-        *_exceptions(rows, records, show),
-        *_setting(records, show),
+        *_exceptions(rows, records, show, hidden),
+        *reasons(rows, show, fits),
     ]
 
 
 def reason(row: Row) -> str:
     """Say why a cell has no number, without the class of an error that speaks for itself."""
-    status = "n/a" if row.status == "not applicable" else row.status
     told = (row.error or "no reason was recorded").removeprefix(f"{row.method}: ")
-    return f"{status}: {PLAIN.sub('', told)}"
+    return f"{_status(row)}: {PLAIN.sub('', told)}"
 
 
-def _needed(row: Row) -> str:
-    if row.needed is None or not row.needed < 1e6:
-        return "more than a million samples to decide"
-    step = 10 ** (math.floor(math.log10(row.needed)) - 1)
-    return f"about {math.ceil(row.needed / step) * step:,.0f} samples would decide"
+def _status(row: Row) -> str:
+    return "n/a" if row.status == "not applicable" else row.status
 
 
 def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
@@ -127,7 +71,31 @@ def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
     return [f"Resolution, half the median interval: {'; '.join(said)}."] if said else []
 
 
-def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str]:
+def in_cell(row: Row, show: Show, fits: int = FITS) -> str:
+    """Write why a cell has no number where there is room, else point to the notes, which have it whole."""
+    told = show(reason(row), 2000)
+    return told if len(reason(row)) <= fits else f"{_status(row)}: see notes"
+
+
+def reasons(rows: Sequence[Row], show: Show, fits: int = FITS) -> list[str]:
+    """Write each reason that no cell holds once, after the cells that it is of."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for row in rows:
+        if row.status != "measured" and len(reason(row)) > fits:
+            places = found.setdefault(reason(row), {})
+            places.setdefault((row.model, row.task), []).append(show(row.method))
+    out = []
+    for told, places in found.items():
+        where = "; ".join(
+            f"{show(model)} {show(task)} {', '.join(methods)}" for (model, task), methods in places.items()
+        )
+        out.append(f"{where}: {show(told, 2000)}")
+    return out
+
+
+def _exceptions(
+    rows: Sequence[Row], records: Sequence[Record], show: Show, hidden: Container[str]
+) -> list[str]:
     out = []
     dense = {(row.model, row.task) for row in rows if row.method == "dense" and row.status == "measured"}
     for model, task in dict.fromkeys((row.model, row.task) for row in rows if row.status == "measured"):
@@ -136,7 +104,7 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
             out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
-    out += [*_suspicious(rows, show), *_unproven(records, show)]
+    out += [*_suspicious(rows, show), *_unproven(records, show), *receipts.noted(records, show)]
     for row in rows:
         if row.status == "measured" and row.score is None:
             told = f"{show(row.metric)} is not defined {against_dense.UNDEFINED}"
@@ -150,12 +118,7 @@ def _exceptions(rows: Sequence[Row], records: Sequence[Record], show: Show) -> l
         if len(kinds) > 1:
             told = "models were measured on different definitions of this task, compare within a model"
             out.append(f"{show(task)}: {told}.")
-    out += _dense_costs(records, show)
-    for row in rows:
-        if row.status != "measured" and len(reason(row)) > CUT:
-            what = f"{show(row.model)} {show(row.task)} {show(row.method)}"
-            out.append(f"{what}: {show(reason(row), 2000)}")
-    return out
+    return out if "latency" in hidden else out + _dense_costs(records, show)
 
 
 def _of_uniform(row: Row) -> str:
@@ -220,31 +183,3 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
             told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
             out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
     return out
-
-
-def _setting(records: Sequence[Record], show: Show) -> list[str]:
-    """Write settings, versions and hardware, each value once; all of them where cells differ."""
-    environments = [item.environment for item in records]
-    versions = [env["versions"] for env in environments if isinstance(env.get("versions"), dict)]
-    hardware = [{key: env.get(key) for key in HARDWARE} for env in environments]
-    days = sorted({item.date[:10] for item in records if item.date})
-    commands = dict.fromkeys(
-        provenance.written(item.provenance["command"]) for item in records if item.provenance.get("command")
-    )
-    found = {
-        "Made by": [show(command, 2000) for command in commands],
-        "Settings": _gathered([{**item.settings, "measure": None} for item in records], show),
-        "Versions": _gathered(versions, show),
-        "Hardware": _gathered(hardware, show),
-        "Measured": [show(" to ".join(dict.fromkeys((days[0], days[-1]))))] if days else [],
-    }
-    return [f"{name}: {', '.join(values)}." for name, values in found.items() if values]
-
-
-def _gathered(dicts: Sequence[dict[str, Any]], show: Show) -> list[str]:
-    found: dict[str, dict[str, None]] = {}
-    for each in dicts:
-        for key, value in each.items():
-            if value is not None and value is not False:
-                found.setdefault(key, {})[show(str(value))] = None
-    return [f"{show(key.replace('_', ' '))} {' or '.join(values)}" for key, values in found.items()]

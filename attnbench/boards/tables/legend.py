@@ -26,7 +26,7 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
             f"≈ not worse by {margins(compared)} or more: one-sided {100 * LEVEL:g} %, Holm over {claims} "
             f"claim{'' if claims == 1 else 's'}. ? undecided."
         )
-    if any(row.kept is not None for row in rows):
+    if "kept" not in hidden and any(row.kept is not None for row in rows):
         scale = " of log perplexity" if any(row.scale == "log" for row in compared) else ""
         words.append(
             f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
@@ -40,9 +40,21 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
     return [" ".join(words)]
 
 
+def marks(rows: Sequence[Row]) -> list[str]:
+    """Explain the marks alone that a table has, in one short line."""
+    compared = [row for row in rows if row.low is not None]
+    found = "".join(row.mark for row in rows)
+    meanings = {
+        "≈": f"not worse than dense by {margins(compared)} or more",
+        "▼": "worse", "▲": "better", "!": "better beyond chance", "?": "undecided",
+    }  # fmt: skip
+    told = [f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in found]
+    return [", ".join(told) + "."] if told else []
+
+
 def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     words = []
-    if any(row.flips is not None for row in rows):
+    if "flips" not in hidden and any(row.flips is not None for row in rows):
         words.append("flips: share of samples that turn from right to wrong or from wrong to right.")
     if "answers changed" not in hidden and any(row.answers_changed is not None for row in rows):
         words.append("answers changed: share whose class, choice, span or text is not dense's.")
@@ -58,15 +70,16 @@ def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
 
 def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     words, names = [], []
-    if any(row.sparsity is not None or row.bits is not None for row in rows):
-        names = ["sparsity", "bits"]
+    filled = {"sparsity": [row.sparsity for row in rows], "bits": [row.bits for row in rows]}
+    if any(value is not None for values in filled.values() for value in values):
+        names = [name for name in filled if name not in hidden]
     if "sim. FLOPs" not in hidden and any(row.flops_simulated is not None for row in rows):
         names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
     if names:
         words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
-    if any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
+    if "sparsity" not in hidden and any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
         words.append("sparsity: of visible values (of all, where causality hides some).")
-    if any(row.entropy is not None for row in rows):
+    if "bits" not in hidden and any(row.entropy is not None for row in rows):
         words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
     if "heads" not in hidden and any(row.heads not in (None, 1.0) for row in rows):
         words.append("heads: share that is not silent.")
@@ -75,7 +88,7 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             "divergence: share of a query's attention that the method moves to other keys (total variation "
             "from dense), mean over queries, for the same input to the layer."
         )
-    if any(row.latency is not None for row in rows):
+    if "latency" not in hidden and any(row.latency is not None for row in rows):
         realised = ", ".join(name for name in ("FLOPs", "latency", "memory") if name not in hidden)
         held = "" if "memory" in hidden else ", memory the most that one attention module holds"
         words.append(
@@ -83,8 +96,6 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
             f"{_of_seeds(rows)}{held}."
         )
-    if "seconds" not in hidden and any(row.seconds is not None for row in rows):
-        words.append("seconds: to fit and evaluate one cell, simulated: no measure of speed.")
     return words
 
 

@@ -1,8 +1,9 @@
-"""A study of heads as text, CSV files and heat maps."""
+"""A ranking of heads as text, CSV files and heat maps."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -11,16 +12,24 @@ from pathlib import Path
 from attnbench.errors import UserError, require_folder
 from attnbench.methods.describe import docstring
 from attnbench.records import record
-from attnbench.studies.importance import EFFECT, Study, Table, criteria
+from attnbench.studies.compared import heads_file
+from attnbench.studies.importance import criteria
+from attnbench.studies.looking import Look
+from attnbench.studies.ranking import EFFECT, Ranking, Table, differs
 
 WIDTH = 110
+MARK = "*"
 
 
-def describe(found: Study) -> str:
-    """Return a study as text: layers × heads for each criterion and what it is, then rank correlations."""
+def describe(found: Ranking) -> str:
+    """Return a ranking as text: layers × heads for each criterion and what it is, then rank correlations.
+
+    Layer 0 is the lowest line, as in pictures.
+    """
     lines = [f"{found.model} on {found.task}: heads by importance, higher is more important"]
     for name, table in found.tables.items():
-        lines += ["", title(found, name), *_aligned(_rows(table, "{:.4f}")), *_explained(name)]
+        rows = _rows(table, found.certain if name == EFFECT else {})
+        lines += ["", title(found, name), *_aligned(rows), *_explained(found, name)]
     lines += [f"{name}: not applicable: {reason}" for name, reason in found.absent.items()]
     lines += [f"{name}: failed: {reason}" for name, reason in found.failed.items()]
     if len(found.tables) > 1:
@@ -28,43 +37,61 @@ def describe(found: Study) -> str:
     return "\n".join(lines)
 
 
-def title(found: Study, name: str) -> str:
+def title(found: Ranking, name: str) -> str:
     """Say what the numbers of a table are."""
     if name != EFFECT:
         return name
-    better = "higher" if found.higher_is_better else "lower"
+    better = "higher" if found.whole["higher_is_better"] else "lower"
     return (
         f"{EFFECT}: how much worse {found.metric} is without this head alone "
-        f"(with every head it is {found.dense:.4f}; {better} is better)"
+        f"(with every head it is {found.whole['value']:.4f}; {better} is better)"
     )
 
 
-def _explained(name: str) -> list[str]:
-    """Return a criterion's first line and formula, from its docstring."""
+def sure(found: Ranking) -> str:
+    """Say which effects differ from zero, and what a sample is worth."""
+    heads = sum(map(len, found.certain.values()))
+    one = found.whole["one"]
+    worth = f", one of them is worth {one:.2g}" if math.isfinite(one) else ""
+    return (
+        f"{differs(found.certain)} of {heads} heads differ from 0 (p < 0.05, paired over samples, Holm over "
+        f"heads); {found.whole['samples']:,.0f} samples{worth}"
+    )
+
+
+def _explained(found: Ranking, name: str) -> list[str]:
+    """Return a criterion's first line and formula, from its docstring; of an effect how sure it is."""
     cls = criteria().get(name)
-    if cls is None:
+    if name == EFFECT:
+        text = [f"{MARK} {sure(found)}"]
+    elif cls is None:
         return []
-    first, parts = docstring(cls)
-    text = [first, parts.get("formula", "")]
+    else:
+        first, parts = docstring(cls)
+        text = [first, parts.get("formula", "")]
     wrapper = textwrap.TextWrapper(
         WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
     return [line for part in text for line in wrapper.wrap(part)]
 
 
-def _rows(table: Table, form: str) -> list[list[str]]:
-    widest = max(map(len, table.values()))
-    kinds = len({kind for kind, _ in table}) > 1
-    return [
-        ["kind", "layer", *map(str, range(widest))][0 if kinds else 1 :],
-        *(
-            [kind, str(layer), *(form.format(value) for value in values)][0 if kinds else 1 :]
-            for (kind, layer), values in table.items()
-        ),
-    ]
+def _rows(table: Table, certain: Table) -> list[list[str]]:
+    """Return a line a layer, the highest first; with a mark behind what is certain, where that is told."""
+    kinds = list(dict.fromkeys(kind for kind, _ in table))
+    marks = {
+        key: [MARK if math.isfinite(value) else " " for value in values] for key, values in certain.items()
+    }
+    head = [str(number) + (" " if marks else "") for number in range(max(map(len, table.values())))]
+    rows = [["kind", "layer", *head]]
+    for kind, layer in sorted(table, key=lambda key: (kinds.index(key[0]), -key[1])):
+        values = table[kind, layer]
+        ends = marks.get((kind, layer), [""] * len(values))
+        shown = [_number(value, "{:.4f}", "–") + end for value, end in zip(values, ends, strict=True)]
+        rows.append([kind, str(layer), *shown])
+    return [row[0 if len(kinds) > 1 else 1 :] for row in rows]
 
 
-def _matrix(found: Study, form: str, empty: str = "–") -> list[list[str]]:
+def _matrix(found: Ranking, form: str, empty: str = "–") -> list[list[str]]:
     names, values = list(found.tables), found.correlations()
     return [["", *names], *([a, *(_number(values[a, b], form, empty) for b in names)] for a in names)]
 
@@ -75,11 +102,11 @@ def _number(value: float, form: str, empty: str) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
-    return ["  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)) for row in rows]
+    return ["  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)).rstrip() for row in rows]
 
 
 def prepare(folder: str | Path) -> None:
-    """Make the folder that studies are written to. Raises UserError where that cannot be."""
+    """Make the folder that rankings are written to. Raises UserError where that cannot be."""
     require_folder("--output", folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -87,20 +114,30 @@ def prepare(folder: str | Path) -> None:
         raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
 
 
-def write(found: Study, folder: str | Path) -> Path:
-    """Write a study: a CSV and a heat map a criterion, correlations.csv. Returns the folder of the files."""
-    from attnbench.boards.pictures import heatmap
+def write(found: Ranking, look: Look, folder: str | Path) -> Path:
+    """Write a ranking: a CSV and a heat map a criterion, all heads as one table and picture, correlations.
+
+    Returns the folder of the files.
+    """
+    from attnbench.boards.pictures import heatmap, overview
 
     target = Path(folder, record.file_name(found.model), record.file_name(found.task))
+    where = f"{found.model}, {found.task}"
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, table in found.tables.items():
             _write_csv(target / f"{name}.csv", [["kind", *_header(table)], *_lines(table)])
-            picture = heatmap.draw(
-                table, f"{found.model}, {found.task}\n{title(found, name)}", diverging=name == EFFECT
-            )
+            told = f"{title(found, name)}\n{sure(found)}" if name == EFFECT else name
+            sure_of = found.certain if name == EFFECT else None
+            picture = heatmap.draw(table, f"{where}\n{told}", name == EFFECT, sure_of)
             (target / f"{name}.png").write_bytes(picture)
         _write_csv(target / "correlations.csv", _matrix(found, "{:.6f}", ""))
+        (target / "heads.csv").write_text(found.frame().to_csv(lineterminator="\n"), encoding="utf-8")
+        heads = json.dumps(heads_file(look), indent=1, ensure_ascii=False) + "\n"
+        (target / "heads.json").write_text(heads, encoding="utf-8")
+        ranks = {name: found.ranks(table) for name, table in found.tables.items()}
+        certain = {EFFECT: found.certain} if found.certain else {}
+        (target / "overview.png").write_bytes(overview.draw(ranks, where, certain))
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
     return target

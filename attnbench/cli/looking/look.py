@@ -46,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studies", **MANY, metavar="SPEC",
         help="as in sparsity,clamp4; default: all that need no data of their own",
     )  # fmt: skip
+    parser.add_argument(
+        "--treebank", **MANY, metavar="FILE",
+        help="CoNLL-U, for studies of syntax: DEV,TEST, one to choose on and one to report on; one is halved",
+    )  # fmt: skip
     parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
     parser.add_argument(
         "--output", metavar="DIR", help="for a page (index.html), CSV tables, pictures and heads.json"
@@ -82,17 +86,19 @@ def execute(options: argparse.Namespace) -> int:
     if options.output:
         output.prepare(options.output)
     console.quiet(options.verbose)
-    from attnbench.studies import looking, opening
+    from attnbench.studies import compared, looking, opening
 
     bodies: list[dict[str, Any]] = []
     seen = failed = 0
+    found_of: list[Any] = []
     for each in looks:
         settings = each.settings
         if options.device is None:
             settings = dataclasses.replace(settings, device=default_device())
         methods = opening.parsed(each.methods)
         refuse_twins("methods", {text: text for text in methods}, "--output")
-        chosen = [spec.parse_study(text) for text in each.studies or looking.usual()]
+        usual = looking.usual() if each.usual else []
+        chosen = [spec.parse_study(text) for text in (*usual, *each.studies)]
         console.introduce(each.model)
         where = f"{models.label(each.model)} · {each.task or 'text'}"
         try:
@@ -109,6 +115,7 @@ def execute(options: argparse.Namespace) -> int:
         seen += any(found.tables for found in look.found.values())
         failed += len(look.failed) + sum(found.status == looking.FAILED for found in look.found.values())
         _told(look)
+        found_of.append(compared.means(look))
         if options.json:
             bodies += terminal.bodies(look)
         else:
@@ -117,8 +124,13 @@ def execute(options: argparse.Namespace) -> int:
             with stdout.aside():
                 page = output.write(look, options.output, options.save_arrays or 0)
             print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
+    together = compared.across(found_of)
+    if together and options.output:
+        output.write_models(together, options.output)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
+    elif together:
+        print(terminal.side_by_side(together))
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0

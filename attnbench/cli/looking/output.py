@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from attnbench.studies.compared import compared, heads_file
 from attnbench.studies.passes import DENSE
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from attnbench.studies.looking import Look
 
 PAGE = "index.html"
@@ -60,6 +63,16 @@ def write(look: Look, folder: str, samples: int = 0) -> Path:
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
     return target / PAGE
+
+
+def write_models(models: Mapping[str, DataFrame], folder: str) -> None:
+    """Write means over the heads of each layer, of all models: STUDY.models.csv. Raises UserError."""
+    try:
+        for text, table in models.items():
+            place = Path(folder, f"{file_name(text)}.models.csv")
+            place.write_text(table.to_csv(float_format=DIGITS, lineterminator="\n"), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _write_arrays(look: Look, place: Path, samples: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnbench.methods.plugins import registry
@@ -13,6 +13,8 @@ from attnbench.studies.looks import packed_table
 from attnbench.studies.passes import DENSE
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from attnbench.studies.looking import Found, Look
 
 MISSING = "–"
@@ -27,6 +29,20 @@ def described(look: Look) -> str:
             lines.append(f"  {found.status}: {found.error}")
         tables = {method: each for method, each in found.tables.items() if HEADS in each}
         lines += _aligned(_rows(found)) if tables else [f"  tables: {', '.join(_names(found)) or 'none'}"]
+    return "\n".join(lines)
+
+
+def side_by_side(models: Mapping[str, DataFrame]) -> str:
+    """Return of each study a line a model, data set, method and kind: means over heads, then over layers."""
+    lines = []
+    for text, table in models.items():
+        whole = table.groupby(["model", "data", "method", "kind"], sort=False).mean()
+        lines += ["", f"{text}, all models: means over heads and layers"]
+        rows = (
+            [*map(str, key), *map(_short, row)]
+            for key, row in zip(whole.index, whole.to_numpy(), strict=True)
+        )
+        lines += _aligned(iter([[*whole.index.names, *map(str, whole.columns)], *rows]))
     return "\n".join(lines)
 
 

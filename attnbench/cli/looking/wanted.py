@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnbench.cli.looking import treebanks
 from attnbench.errors import UserError, require_folder
 from attnbench.inputs import models
 from attnbench.inputs.settings import Settings
@@ -17,8 +18,8 @@ from attnbench.records.record import RECORDS
 
 # options that a file of looks has its own for
 OWN = (
-    "text", "tasks", "studies", "methods", "limit", "max_length", "seed", "calibration", "dtype", "output",
-    "save_arrays",
+    "text", "tasks", "studies", "treebank", "methods", "limit", "max_length", "seed", "calibration", "dtype",
+    "output", "save_arrays",
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ OWN = (
 class Wanted:
     """One look: a model on a task, or None for given texts; studies and methods by their specs.
 
-    No studies are all that need no data of their own.
+    `usual` adds all studies that need no data of their own.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Wanted:
     methods: Sequence[str]
     settings: Settings
     records: str | Path
+    usual: bool = False
 
 
 def wanted(options: argparse.Namespace) -> list[Wanted]:
@@ -65,9 +67,13 @@ def _given(options: argparse.Namespace) -> Iterator[Wanted]:
             pairs.append((name, None))
     else:
         pairs += columns(asked)
-    studies, records = split(options.studies), options.records or RECORDS
+    named = [spec.parse_study(text) for text in split(options.studies)]
+    studies = [spec.format([study]) for study in treebanks.given(named, options.treebank)]
+    records = options.records or RECORDS
     for name, task in pairs:
-        yield Wanted(name, task, options.text, studies, asked.methods, asked.settings, records)
+        yield Wanted(
+            name, task, options.text, studies, asked.methods, asked.settings, records, not options.studies
+        )
 
 
 def _request(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attnbench.engine.applicable import require_sites
+from attnbench.engine.applicable import quantised, require_numbers, require_sites
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.protocol import Method, fitted, needs_fit
 
@@ -52,6 +52,28 @@ def learn(model: Any, methods: Sequence[Method], seed: int, samples: Callable[[]
     fit(model, methods, available(samples) if any(map(needs_fit, methods)) else [])
 
 
+@contextlib.contextmanager
+def _untrained(model: Any, name: str) -> Iterator[None]:
+    """Raise NotApplicable where an optimizer takes a step through quantised weights."""
+    if quantised(model) is None:
+        yield
+        return
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    def refuse(*_: Any) -> None:
+        require_numbers(model, f"{name} is trained")
+
+    handle = register_optimizer_step_pre_hook(refuse)
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        if "floating point" in str(error):  # weights that are integers have no gradient
+            refuse()
+        raise
+    finally:
+        handle.remove()
+
+
 def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None:
     """Let each method that learns do so with the methods before it applied.
 
@@ -62,7 +84,10 @@ def fit(model: Any, methods: Sequence[Method], batches: Sequence[Batch]) -> None
     for position, method in enumerate(methods):
         if needs_fit(method):
             before = set(vars(method))
-            with apply(model, *methods[:position]) if position else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if position:
+                    stack.enter_context(apply(model, *methods[:position]))
+                stack.enter_context(_untrained(model, method.name))
                 try:
                     method.fit(model, batches if isinstance(batches, Absent) else list(batches))
                 except BaseException as error:

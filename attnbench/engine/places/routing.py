@@ -17,7 +17,7 @@ from attnbench.errors import UserError
 
 NAME = "attnbench"
 HEADLESS = "attnbench_headless"  # an attribute of an attention module that has lost all its heads
-Serve = Callable[..., tuple[Tensor, None]]
+Serve = Callable[..., tuple[Tensor, Tensor | None]]
 
 # every module of an attached model -> who answers
 _serving: WeakKeyDictionary[nn.Module, Serve] = WeakKeyDictionary()
@@ -26,7 +26,7 @@ _serving: WeakKeyDictionary[nn.Module, Serve] = WeakKeyDictionary()
 @torch.compiler.disable
 def route(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Tensor | None]:
     """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out."""
     return _serving.get(module, sdpa_attention_forward)(module, query, key, value, attention_mask, **kwargs)
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from attnbench.engine.applicable import require_sites
+from attnbench.engine.applicable import require_numbers, require_sites
 from attnbench.engine.places import probing, routing, sites
 from attnbench.engine.realised import slicing
 from attnbench.engine.serving.attention import apply, methods_of
@@ -104,6 +104,7 @@ def _without(model: nn.Module, chosen: Mapping[str, Sequence[int]]) -> Iterator[
 
 
 def _shrink(edits: slicing.Edits, model: nn.Module, chosen: Mapping[str, Sequence[int]]) -> None:
+    require_numbers(model, "heads are cut out of weights")
     left = _present.setdefault(model, {})
     dims = {site.path: site.head_dim for site in sites.discover(model)}
     for path, heads, _ in _modules(model, {}):

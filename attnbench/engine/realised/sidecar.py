@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attnbench.inputs.models import Checkpoint
+    from attnbench.inputs.settings import Settings
 
 __all__ = ["load"]
 
@@ -55,12 +56,12 @@ def load(model: nn.Module, folder: str | Path) -> None:
     shrink(model, {(site.kind, site.layer): kept[f"{site.kind} {site.layer}"] for site in discover(model)})
 
 
-def loaded(checkpoint: Checkpoint, head: str, device: str = "cpu", dtype: str = "float32") -> Any:
+def loaded(checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
     """Load a checkpoint's weights, of an export without the heads that it does without.
 
     Raises UserError for a folder that cannot be read, Misfit where the head is missing.
     """
-    model = checkpoint.load(head, device, dtype)
+    model = checkpoint.load(head, settings.device, settings.dtype, settings.device_map)
     with checkpoint.readable():
         load(model, checkpoint.folder)
     return model

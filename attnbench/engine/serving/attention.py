@@ -36,7 +36,8 @@ def methods_of(specs: Iterable[Method | str]) -> tuple[Method, ...]:
 def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     """Change a model's attention by methods or a spec string, until the block ends.
 
-    Nested blocks compose: inner methods act after outer ones. Raises UserError for a method that is not
+    Nested blocks compose: inner methods act after outer ones. `output_attentions=True` gets the probabilities
+    that were used, after all methods, 0 where nothing is seen. Raises UserError for a method that is not
     fitted yet or an architecture that is not supported, NotApplicable for a method whose `on=` and `layers=`
     reach nothing there, or that does more than change `probs` of a model whose attention is not on
     transformers' interface.
@@ -44,7 +45,9 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     wanted = methods_of(methods)
     for method in wanted:
         if needs_fit(method) and not fitted(method):
-            raise UserError(f"{method.name} learns from data: call its fit(model, batches) first")
+            raise UserError(
+                f"{method.name} learns from data: give fit_on=batches, or call its fit(model, batches) first"
+            )
     applied = Applied(wanted, sites.discover(model))
     with contextlib.ExitStack() as stack:
         engine = _engine(model)
@@ -85,7 +88,13 @@ def watch(
     """Show each stage's tensor and site to a function, after the methods applied so far, in a block.
 
     The functions must not change the tensor, and clone what they keep: its memory is used again for the
-    next tile.
+    next tile. What is applied in a block around this one is seen, what is applied in a block inside it is
+    not: there the watcher sees what the inner methods are given.
+
+    >>> kept = []
+    >>> with apply(model, "prune80"):  # doctest: +SKIP
+    ...     with watch(model, probs=lambda probs, site: kept.append((site.layer, (probs > 0).sum().item()))):
+    ...         model(**batch)  # counts what prune80 leaves; with the two blocks swapped, what dense has
     """
     watchers = {"scores": scores, "probs": probs, "context": context, "hidden": hidden}
     stages = {stage: _showing(function) for stage, function in watchers.items() if function is not None}
@@ -102,6 +111,9 @@ def _showing(function: Watcher) -> Callable[[Method, Tensor, Site], Tensor]:
 
 def transform(spec: Method | str, tensor: Tensor, visible: Tensor | None = None) -> Tensor:
     """Apply the one stage that each fit-less method of a spec overrides to a copy of a tensor.
+
+    >>> transform("prune50", torch.tensor([0.1, 0.2, 0.3, 0.4]))  # doctest: +SKIP
+    tensor([0.0000, 0.0000, 0.3000, 0.4000])
 
     `tensor` has the stage's shape or its last axes only: a row of probabilities is enough. `visible` tells
     which keys count. Raises UserError for a method that is fitted or changes several stages, and for methods

@@ -21,6 +21,7 @@ from attnbench.engine.serving.cutting import Cutting
 from attnbench.engine.serving.guard import CacheGuard, Guard
 from attnbench.engine.serving.prompts import Cutters, require_caches
 from attnbench.engine.serving.scored import Scratch, Stages
+from attnbench.engine.serving.shown import Shown, cannot_show, wanted
 from attnbench.engine.serving.tiles import attend
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method, overridden
@@ -39,11 +40,12 @@ class Pass(threading.local):
         # what a cross-attention cannot tell by itself: where the decoder's queries stand, its padding
         self.rows: list[Rows] | None = None
         self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
+        self.shown = False  # the call asks for attentions
         self.depth = 0  # of calls of the model within each other
 
-    def begin(self) -> None:
+    def begin(self, shown: bool) -> None:
         self.calls.clear()
-        self.rows = None
+        self.rows, self.shown = None, shown
 
 
 class Engine:
@@ -147,7 +149,7 @@ class Engine:
         position_bias: Tensor | None = None,
         softcap: float | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         path = self.paths[module]
         place = self._next(path, self.at[path])
         for hits in place.reach:
@@ -157,7 +159,8 @@ class Engine:
         if kind == "decoder" and self.crossing:
             self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
         dropout = dropout if module.training else 0.0
-        if not (stages.acting() or softcap is not None):
+        shown = Shown() if self.now.shown else None
+        if not (stages.acting() or softcap is not None or shown):
             kwargs |= {
                 "scaling": scaling,
                 "dropout": dropout,
@@ -169,17 +172,19 @@ class Engine:
             _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
         cutting, turn = None, self.now.turn
         if stages.cache and turn is not None:
+            if shown is not None:
+                raise cannot_show(path)
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             window = kwargs.get("sliding_window")
             cutting = Cutting(place, turn, module, scale, softcap, position_bias, window)
         context = attend(
             place.site, stages, self.now.scratch, query, key, value, mask, scaling=scaling, dropout=dropout,
             causal=causal, rows=self.now.rows if kind == "cross" else None, position_bias=position_bias,
-            softcap=softcap, cutting=cutting,
+            softcap=softcap, cutting=cutting, shown=shown,
         )  # fmt: skip
         if place.reach:
             place.add(context)
-        return context, None
+        return context, None if shown is None else shown.probs
 
     def _next(self, name: str, places: list[Place]) -> Place:
         if len(places) == 1:
@@ -197,7 +202,8 @@ class Engine:
                 layers[place.layer].append(place)
         modules = dict(model.named_modules())
         # no bound method: a copy of the model would copy the engine
-        handles = [model.register_forward_pre_hook(torch.compiler.disable(lambda *_: self.now.begin()))]
+        begin = torch.compiler.disable(lambda called, _, given: self.now.begin(wanted(called, given)))
+        handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
         for path, places in layers.items():
             change = torch.compiler.disable(self._on_input(f"{path} input", places))
             handles.append(modules[path].register_forward_pre_hook(change, with_kwargs=True))

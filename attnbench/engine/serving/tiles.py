@@ -12,6 +12,7 @@ from torch.nn import functional
 from attnbench.engine.places.blocks import Block, Rows, blocks, cut, evicted, within
 from attnbench.engine.serving.cutting import Cutting, Hide
 from attnbench.engine.serving.scored import Scratch, Stages, Tile, context_of
+from attnbench.engine.serving.shown import Shown
 from attnbench.methods.protocol import Site
 
 # scores of examples that share a tile: about half the L2 cache of a CPU core
@@ -36,16 +37,18 @@ def attend(
     position_bias: Tensor | None = None,
     softcap: float | None = None,
     cutting: Cutting | None = None,
+    shown: Shown | None = None,
 ) -> Tensor:
     """Return the context (batch, queries, heads, head_dim) of one attention call.
 
     Queries, keys and values are (batch, heads, tokens, head_dim). Padding is no part of any
     tile; a query that is padding gets zeros. `rows` tells a cross-attention each example's queries that are
-    no padding. Keys that a window's cache has lost are hidden ones. `cutting` tells what is left of prompts.
+    no padding. Keys that a window's cache has lost are hidden ones. `cutting` tells what is left of prompts,
+    `shown` gets the probabilities.
     """
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scored = stages.on_scores() or softcap is not None
+    scored = stages.on_scores() or softcap is not None or shown is not None
     budget = TILE_BYTES.get(query.device.type, TILE_BYTES["cpu"])
     found = blocks(site.kind, query, key, mask, causal)
     if rows is not None:
@@ -55,6 +58,8 @@ def attend(
         position_bias = None if position_bias is None else functional.pad(position_bias, (lost, 0))
         if cutting is not None:
             cutting.lost = lost
+    if shown is not None:
+        shown.begin(query, key)
     if stages.queries or stages.keys or stages.values:
         query, key, value = _entering(site, stages, found, query, key, value)
     output = query.new_empty(query.shape[0], query.shape[2], heads, value.shape[3])
@@ -83,13 +88,16 @@ def attend(
             shift = cut(position_bias, part.examples, part.queries, part.keys)
             if part.bias is not None:
                 shift = part.bias if shift is None else shift + part.bias
-            tile = Tile(at, stages, q, k, v, scale, shift, softcap, dropout)
+            own = stages if shown is None else shown.within(stages, part)
+            tile = Tile(at, own, q, k, v, scale, shift, softcap, dropout)
             if left is not None and left.hidden is not None:
                 tile = _hiding(tile, left.hidden[..., : k.shape[2]], scored)
             context = context_of(tile, scratch) if scored else _fused(tile)
             for stage in stages.context:
                 context = stage(context, at)
             output[part.examples, part.queries] = context.transpose(1, 2)
+    if shown is not None and shown.probs is not None:
+        shown.probs = shown.probs[..., lost:]
     return output
 
 

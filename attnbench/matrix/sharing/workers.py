@@ -168,6 +168,7 @@ class _Driver:
             return
         worker.group, worker.cell = taken
         cell, named = worker.cell, self.names[worker.cell]
+        self.heard.begin(" · ".join(named.values()))
         dense = Cell(cell.model, cell.task, DENSE)
         worker.tell(
             cell=dataclasses.astuple(cell), named=named, stamp=self.ledger.stamp(named),
