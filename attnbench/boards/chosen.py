@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from attnbench.boards.suite import Part, Suite, is_folder_name, shown
 from attnbench.errors import UserError, near, unknown
@@ -29,7 +30,7 @@ def parts(suite: Suite, given: Iterable[str], locate: bool = True) -> list[Part]
     kept = []
     for part in suite.parts:
         found = tuple(name for name in part.models if not wanted or shown(name) in wanted)
-        found = tuple(_place(suite, name, wanted.get(shown(name)), locate) for name in found)
+        found = tuple(place(suite.path, name, wanted.get(shown(name)), locate) for name in found)
         if found:
             kept.append(dataclasses.replace(part, models=found))
     return kept
@@ -39,7 +40,8 @@ def _given(name: str) -> str:
     return name if is_folder_name(name) else models.label(name)
 
 
-def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
+def place(path: Path, name: str, given: str | None = None, locate: bool = True) -> str:
+    """Return where a model is that a file names, which is its name but for a folder. Raises UserError."""
     if not is_folder_name(name):
         return name
     if given is not None and given != name:
@@ -53,4 +55,4 @@ def _place(suite: Suite, name: str, given: str | None, locate: bool) -> str:
         return name
     told = f"{PLACES}={base} has no such folder" if base else f"--models PATH/{name}, or {PLACES}=PATH"
     what = f"unknown model '{name}'.{meant} If it" if meant else f"model '{name}'"
-    raise UserError(f"suite {suite.path}: {what} is a folder: say where it is: {told}.")
+    raise UserError(f"suite {path}: {what} is a folder: say where it is: {told}.")

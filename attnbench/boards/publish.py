@@ -52,10 +52,13 @@ def format_of(file: Path, asked: Sequence[str] | None) -> str:
     return asked[0]
 
 
-def load(path: str | None, records: str | Path, sort: str = ordering.FAMILY) -> Board:
-    """Read a suite (or none) and records into a board. Raises UserError where there is nothing to show."""
+def load(path: str | None, records: str | Path | None, sort: str = ordering.FAMILY) -> Board:
+    """Read a suite (or none) and records into a board, a suite's own where no folder is given.
+
+    Raises UserError where there is nothing to show.
+    """
     asked = suite.load(path) if path else None
-    folder = Path(records)
+    folder = Path(records) if records else asked.records if asked else Path()
     if asked is not None and not folder.is_dir():
         return board.build([], asked)
     items = list(record.read_all(folder))

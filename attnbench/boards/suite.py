@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attnbench.boards import claims
+from attnbench.boards import claims, written
 from attnbench.errors import UserError, unknown
-from attnbench.inputs import files, models, names, prompting, tasks
+from attnbench.inputs import models, names, prompting, tasks
 from attnbench.inputs.endings import ended
 from attnbench.inputs.prompting import Prompting
 from attnbench.matrix import plan
@@ -23,7 +22,6 @@ from attnbench.methods.fields import SEEDS
 
 REPEATS = 5
 MANY = 1000  # repeats, each a cell a method
-LARGEST = 1 << 20  # bytes of a file
 TEXTS = ("title", "about", "calibration")
 LISTS, FLAGS = ("methods", "claims", "sweeps", "floor"), ("measure",)
 NUMBERS = {  # least and most
@@ -129,16 +127,11 @@ class Suite:
 def load(path: str | Path) -> Suite:
     """Read a suite. Raises UserError naming the key that is wrong."""
     path = Path(path)
-    try:
-        body = tomllib.loads(files.content(path, LARGEST).decode("utf-8"))
-    except OSError as error:
-        raise UserError(f"suite {path}: {error.strerror or error}") from None
-    except files.Unreadable as error:
-        raise UserError(f"suite {path}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"suite {path}: not TOML: {error}") from None
+    body = written.content(path)
+    if written.LOOK in body:
+        raise UserError(f"suite {path}: holds looks, which are measured by: attnbench look {path}")
     where = f"suite {path}"
-    _check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
+    written.check_keys(where, body, (*TEXTS, *LISTS, *NUMBERS, *FLAGS, *PART, "part"))
     parts = body.pop("part", None)
     if parts is None:
         parts = [{key: body.pop(key) for key in PART if key in body}]
@@ -151,7 +144,7 @@ def load(path: str | Path) -> Suite:
         if not isinstance(body.get(key, False), bool):
             raise UserError(f"{where}: {key} is true or false")
     for key in LISTS:
-        body[key] = _list(where, key, body.get(key, []))
+        body[key] = written.texts(where, key, body.get(key, []))
     body["methods"] = _methods(where, body["methods"])
     if not body["methods"] and not all(isinstance(part, dict) and part.get("methods") for part in parts):
         raise UserError(f"{where}: names no method: methods = [...]. `attnbench methods` lists them.")
@@ -186,11 +179,11 @@ def load(path: str | Path) -> Suite:
 def _part(where: str, body: Any) -> Part:
     if not isinstance(body, dict):
         raise UserError(f"{where}: a part is a table with models, tasks, limit and methods")
-    _check_keys(where, body, (*PART, "methods"))
-    names = _list(where, "models", body.get("models", []))
+    written.check_keys(where, body, (*PART, "methods"))
+    names = written.texts(where, "models", body.get("models", []))
     if not names:
         raise UserError(f"{where}: names no model: models = [...]")
-    tasks_, methods = (_list(where, key, body.get(key, [])) for key in ("tasks", "methods"))
+    tasks_, methods = (written.texts(where, key, body.get(key, [])) for key in ("tasks", "methods"))
     methods = _methods(where, methods)
     try:
         tasks_ = ended(tasks_, body.get("cache_after"), body.get("prompt"))
@@ -212,23 +205,11 @@ def _part(where: str, body: Any) -> Part:
     return part
 
 
-def _check_keys(where: str, body: dict[str, Any], known: Sequence[str]) -> None:
-    for key in body:
-        if key not in known:
-            raise unknown("key", key, known, f"{where} may have {', '.join(known)}.")
-
-
 def _methods(where: str, texts: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(spec for text in texts for spec in expand(text)))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _list(where: str, key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
-        raise UserError(f"{where}: {key} is a list of texts, as in {key} = ['...']")
-    return tuple(dict.fromkeys(value))
 
 
 def shown(name: str) -> str:

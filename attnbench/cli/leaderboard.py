@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from attnbench.cli.measured import of_terminal
 from attnbench.cli.parsing import Once, add_table
@@ -36,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Render records, all or those of suites, to stdout, a file or a folder; or check them."""
-    from attnbench.boards import publish, suite
+    from attnbench.boards import publish
 
     paths = options.suites or [None]
     if options.records and len(paths) > 1:
         raise UserError("--records: each suite has its own folder of records. Give one suite with it.")
     if options.check:
         folder = options.records or (None if options.suites else RECORDS)
-        found = [line for path in paths for line in publish.problems(path, folder)]
+        found = [line for path in paths for line in _room(path).problems(path, folder)]
         print("\n".join(map(message, found)) or "nothing wrong")
         return 1 if found else 0
     if options.suites and options.output and options.sort != "family":
@@ -56,22 +57,30 @@ def execute(options: argparse.Namespace) -> int:
     if target is not None and not into_folder:
         if len(paths) > 1:
             raise UserError(f"--output {target}: one file for {len(paths)} suites. Give a folder.")
-        formats = [publish.format_of(target, asked)]
-    else:
-        formats = asked or list(publish.STANDARD if options.suites and into_folder else ("md",))
-        if target is None and (len(formats) > 1 or publish.PLOTS in formats):
-            raise UserError("--format: several files and plots need --output DIR")
+        asked = [publish.format_of(target, asked)]
     for path in paths:
-        folder = options.records or (suite.load(path).records if path else RECORDS)
-        board = publish.load(path, folder, options.sort)
+        room = _room(path)
+        wanted = asked or list(room.STANDARD if path and into_folder else ("md",))
+        if target is None and (len(wanted) > 1 or publish.PLOTS in wanted):
+            raise UserError("--format: several files and plots need --output DIR")
+        board = room.load(path, options.records or (None if path else RECORDS), options.sort)
         if target is None:
-            print(publish.text(board, formats[0], screen=of_terminal(options)), end="")
+            print(room.text(board, wanted[0], screen=of_terminal(options)), end="")
         elif into_folder:
-            files = publish.files(board, formats, Path(path).stem if path else "leaderboard")
+            files = room.files(board, wanted, Path(path).stem if path else "leaderboard")
             publish.write(files, target)
             names = ", ".join(files) if len(files) <= NAMED else f"{len(files)} files"
             print(f"written to {target}: {names}", file=sys.stderr)
         else:
-            publish.write({target.name: publish.text(board, formats[0]).encode()}, target.parent)
+            publish.write({target.name: room.text(board, wanted[0]).encode()}, target.parent)
             print(f"written to {target}", file=sys.stderr)
     return 0
+
+
+def _room(path: str | None) -> ModuleType:
+    """Return what reads and renders a file: a suite, one of looks, or none."""
+    from attnbench.boards import publish
+    from attnbench.boards.findings import asked
+    from attnbench.boards.findings import publish as findings
+
+    return findings if path and asked.is_of_looks(path) else publish

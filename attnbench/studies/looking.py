@@ -118,9 +118,9 @@ def look_at(
     applied = [DENSE, *(name for name in methods if name not in opened.left_out)]
     if missing:
         learned = opened.learned(methods)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         seen = conduct(opened.model, missing, opened.reading, learned, progress=progress, lost=opened.failed)
-        spent = time.perf_counter() - started
+        spent = {"look": time.perf_counter() - started, "cpu": time.process_time() - worked}
         applied = [DENSE, *(name for name in learned if name not in opened.failed)]
         for study, each in zip(missing, seen, strict=True):
             found[each.name] = tabled(each, type(study), applied)

@@ -38,6 +38,8 @@ class Kept:
     cell: dict[str, str]
     settings: dict[str, Any]
     texts: list[str]
+    environment: dict[str, Any]
+    seconds: dict[str, float]
 
 
 def path_of(folder: str | Path, cell: Mapping[str, str]) -> Path:
@@ -51,9 +53,11 @@ def keep(
     sources: Mapping[str, Mapping[str, Any]],
     found: Any,
     left_out: Mapping[str, str],
-    seconds: float,
+    seconds: Mapping[str, float],
 ) -> None:
     """Write a record for each method that a study was measured with, or that is `left_out` as not applicable.
+
+    `seconds` are of all that was looked at together: `look` on the clock, `cpu` of the process.
 
     One that failed has none. Raises UserError where it cannot be written.
     """
@@ -75,7 +79,7 @@ def keep(
             "settings": source["settings"],
             "environment": source["environment"],
             "provenance": {**source["provenance"], "arrays": hashlib.sha256(packed).hexdigest()},
-            "seconds": {"look": seconds},
+            "seconds": dict(seconds),
             "date": provenance.now(),
         }
         text = json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n"
@@ -143,7 +147,9 @@ def read(path: str | Path) -> Kept:
         cell = {key: str(body["cell"][key]) for key in ("model", "task", "method", "study")}
         texts = list(map(str, body["texts"]))
         told = str(body["status"]), str(body["error"] or "")
-        return Kept(*told, tables, held, dict(body["provenance"]), cell, dict(body["settings"]), texts)
+        source, settings = dict(body["provenance"]), dict(body["settings"])
+        made = dict(body["environment"]), dict(body["seconds"])
+        return Kept(*told, tables, held, source, cell, settings, texts, *made)
     except (OSError, files.Unreadable, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
     except ValueError as error:

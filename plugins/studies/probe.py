@@ -15,7 +15,9 @@ INDEX = {
     "probes": ["task", "weights", "kind", "layer", "head"],
     "compared": ["task", "weights", "vectors"],
     "sweep": ["task", "weights", "heads"],
+    "depth": ["task", "weights"],
 }
+WIDE = 1.96  # standard errors on each side
 
 
 @dataclass
@@ -36,8 +38,11 @@ class Probe(Study):
     each head, and with head -1 each layer; `heads`, their means over tasks; `compared`, the last layer, the
     layer and the head best on dev, the best n heads of all layers side by side, n = heads a layer, n random
     ones (mean of 5 draws, spread: their standard deviation), the embeddings, and `majority`, the class most
-    frequent in train; `sweep`, the best 1, 2, 4, ... heads. Rows of weights `random` are of the same
-    architecture untrained, others of `checkpoint=`, folders with other weights of it, as of one training.
+    frequent in train; `sweep`, the best 1, 2, 4, ... heads; `depth`, the mean score of the lower and of the
+    upper half of the layers, and gain = lower - upper. In `compared` behind = score of the best n heads -
+    score; of both the paired 95 % interval over the texts of test, mean +- 1.96 standard errors. Rows of
+    weights `random` are of the same architecture untrained, others of `checkpoint=`, folders with other
+    weights of it, as of one training.
 
     task: one of tasks/probing, a SentEval file or a YAML; source: where its data are, a folder of SentEval
     files or a dataset; limit: samples of each split at most; bare: no untrained weights, no control. Samples
@@ -130,19 +135,30 @@ class Probe(Study):
         swept = trials.score([order[:n] for n in sizes], "best heads")
         for k, n in enumerate(sizes):
             add("sweep", {"heads": n}, swept, k)
+        best_heads, per = f"best {several} heads", {}  # vectors -> whether each text of test is told right
         for name, (found, controls), k in (
             ("last layer", layers, len(trials.layers) - 1),
             ("best layer", layers, next(k for k in layers[0].order() if k)),  # 0 are the embeddings
             ("best head", one, one[0].order()[0]),
-            (f"best {several} heads", tried([order[:several]], f"best {several} heads"), 0),
+            (best_heads, tried([order[:several]], best_heads), 0),
             ("embeddings", layers, 0),
         ):
             add("compared", {"vectors": name}, found, k, controls)
+            per[name] = found.right[k]
         drawn = trials.score(probing.draws(heads, several, DRAWS, self.seed), "random heads")
         add("compared", {"vectors": f"random {several} heads"}, drawn, 0)
         means = {"score": drawn.test.mean(), "dev": drawn.dev.mean(), "spread": drawn.test.std(ddof=1)}
         self.rows["compared"][-1] |= {**means, "penalty": float("nan")}
+        per[f"random {several} heads"] = drawn.right.mean(0)
+        for row in self.rows["compared"][-len(per) :]:
+            if row["vectors"] != best_heads and not task.number:
+                row |= _gain("behind", per[best_heads], per[row["vectors"]])
         if not task.number:
+            right, half = layers[0].right[1:], max(1, (len(trials.layers) - 1) // 2)
+            lower, upper = right[:half].mean(0), right[-half:].mean(0)
+            halves = {"lower": lower.mean(), "upper": upper.mean()}
+            index = {"task": task.name, "weights": weights}
+            self.rows["depth"].append({**index, **halves, **_gain("gain", lower, upper)})
             guess = {split: probing.majority(task.labels, split) for split in ("test", "dev")}
             row = {"task": task.name, "weights": weights, "vectors": "majority", "columns": 0}
             control = probing.majority(labels, "test") if labels else float("nan")
@@ -156,9 +172,13 @@ class Probe(Study):
         columns = ["score", "dev", "control", "selectivity", "penalty", "columns", "spread"]
         found = {}
         for name, index in INDEX.items():
+            if not self.rows[name]:
+                continue
             table = pd.DataFrame(self.rows[name]).set_index(index)
-            table["selectivity"] = table["score"] - table["control"]
-            found[name] = table[columns].astype(float)
+            if name != "depth":
+                table["selectivity"] = table["score"] - table["control"]
+                table = table[[*columns, *(each for each in table if each not in columns)]]
+            found[name] = table.astype(float)
         heads = (
             found["probes"].query("weights == @OWN and head >= 0").groupby(["kind", "layer", "head"]).mean()
         )
@@ -169,6 +189,15 @@ class Probe(Study):
             "heads": by_head(grid),
             **{name: each.dropna(axis=1, how="all") for name, each in found.items()},
         }
+
+
+def _gain(name: str, one: Any, other: Any) -> dict[str, float]:
+    """Return the mean of one - other (samples,) and its paired interval, by names."""
+    import numpy as np
+
+    gains = np.asarray(one, dtype=float) - other
+    reach = WIDE * gains.std(ddof=1) / len(gains) ** 0.5
+    return {name: gains.mean(), f"{name}_low": gains.mean() - reach, f"{name}_high": gains.mean() + reach}
 
 
 @hookimpl

@@ -116,7 +116,7 @@ class Relevance(Study):
         ]
         found["agreement"] = pd.DataFrame(
             rows, index=pd.MultiIndex.from_tuples(pairs, names=["first", "second"])
-        )
+        ).rename(columns={"low": "spearman_low", "high": "spearman_high"})
         if self.tokens:
             found["tokens"] = pd.concat(self.tokens).set_index(["text", "side", "position", "token"])
         return found

@@ -128,6 +128,25 @@ def test_tables_have_a_row_for_each_and_say_the_same(monkeypatch, reading):
     assert rows["spread"].notna().sum() == 1
 
 
+def test_gains_are_paired_over_the_texts_of_test(monkeypatch, reading):
+    task = made(by_first, 120)
+    found = tables(monkeypatch, reading, task)
+    rows, depth = found["compared"].loc["made", "given"], found["depth"].loc["made", "given"]
+    gains = rows.loc["best 3 heads", "score"] - rows["score"]
+    for name in ("last layer", "best layer", "best head", "embeddings", "random 3 heads"):
+        assert rows.loc[name, "behind"] == pytest.approx(gains[name])
+    assert rows.loc[["best 3 heads", "majority"], "behind"].isna().all()
+    trials = probing.Trials(reading.model, reading, task)
+    right = [trials.score([[place]], "").right[0].astype(int) for place in trials.layers[1:]]
+    assert [each.mean() for each in right] == [depth["lower"], depth["upper"]]
+    gain = [int(a) - int(b) for a, b in zip(*right, strict=True)]
+    mean = sum(gain) / 120
+    error = (sum((each - mean) ** 2 for each in gain) / 119 / 120) ** 0.5
+    np.testing.assert_allclose(
+        depth[["gain", "gain_low", "gain_high"]], [mean, mean - 1.96 * error, mean + 1.96 * error]
+    )
+
+
 def test_pairs_and_numbers_have_correlations_and_no_control(monkeypatch, reading):
     alike = made(lambda words, rng: 0, 120)
     rng, texts, labels = np.random.default_rng(2), {}, {}

@@ -77,7 +77,7 @@ def test_heads_and_texts_are_means_of_each_text_alone(name):
         np.testing.assert_allclose(mine["sensitivity"], sizes / np.linalg.norm(sizes), atol=1e-5)
     row = tables["agreement"].loc["cp_share", "sensitivity"]
     assert row["spearman"] == pytest.approx(spearmanr(heads["cp_share"], heads["sensitivity"]).statistic)
-    assert row["low"] <= row["high"] and row["texts"] == len(TEXTS)
+    assert row["spearman_low"] <= row["spearman_high"] and row["texts"] == len(TEXTS)
 
 
 def test_the_sensitivity_is_that_of_heads_gradient_where_the_loss_is_the_logit():

@@ -25,9 +25,10 @@ def draw(table: Table, title: str, diverging: bool = False, certain: Table | Non
 
 
 def drawn(
-    table: Table, title: str, forms: Iterable[str], diverging: bool = False, certain: Table | None = None
-) -> dict[str, bytes]:
-    """Return the same as bytes by form, of "png" and "svg"."""
+    table: Table, title: str, forms: Iterable[str], diverging: bool = False, certain: Table | None = None,
+    digest: str = "",
+) -> dict[str, bytes]:  # fmt: skip
+    """Return the same as bytes by form, of "png" and "svg"; they carry a `digest` where one is given."""
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
@@ -43,7 +44,8 @@ def drawn(
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
-    cell, few = 0.62, sum(len(rows) for rows in panels) * heads <= FEW
+    few = sum(len(rows) for rows in panels) * heads <= FEW
+    cell = 0.62 if few else 0.32
     size = (
         max(4.5, 1.6 + cell * heads * len(panels) + 0.6 * (len(panels) - 1)),
         max(2.2, 1.5 + cell * max(map(len, panels))),
@@ -73,7 +75,9 @@ def drawn(
     with matplotlib.rc_context({"svg.hashsalt": title}):
         for form in forms:
             buffer = io.BytesIO()
+            metadata: dict[str, str | None]
             metadata = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
+            metadata |= {"Description": digest} if digest else {}
             figure.savefig(buffer, format=form, metadata=metadata)
             found[form] = buffer.getvalue()
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards.pictures import heatmap
@@ -34,18 +34,27 @@ def pictures(look: Look) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 def _maps(look: Look, found: Found, column: str, method: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the map of a column: of the dense model, and how a method changes it."""
-    table = by_place(found, column, method)
     name = f"{found.study}.{column}.{method}"
     title = f"{look.model}, {look.data}\n{found.study}: {column}, {method}"
     if method == DENSE or HEADS not in found.tables[DENSE]:
-        yield name, heatmap.drawn(table, title, FORMS)
-        return
+        yield name, map_of(found, column, method, title)
+    else:
+        yield f"{name}.difference", map_of(found, column, method, f"{title} − dense")
+
+
+def map_of(
+    found: Found, column: str, method: str, title: str, forms: Sequence[str] = FORMS, digest: str = ""
+) -> dict[str, bytes]:
+    """Return the map of a column of heads by form: with a method of its change, where dense has it too."""
+    table = by_place(found, column, method)
+    if method == DENSE or HEADS not in found.tables[DENSE]:
+        return heatmap.drawn(table, title, forms, digest=digest)
     dense = by_place(found, column, DENSE)
     change = {
         place: [one - two for one, two in zip(values, dense[place], strict=True)]
         for place, values in table.items()
     }
-    yield f"{name}.difference", heatmap.drawn(change, f"{title} − dense", FORMS, diverging=True)
+    return heatmap.drawn(change, title, forms, diverging=True, digest=digest)
 
 
 def _plain_powers(figure: Any) -> None:
@@ -59,8 +68,8 @@ def _plain_powers(figure: Any) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def saved(figure: Any, name: str) -> dict[str, bytes]:
-    """Return a figure's bytes by form, without a date or a random name in them."""
+def saved(figure: Any, name: str, digest: str = "") -> dict[str, bytes]:
+    """Return a figure's bytes by form, without a date or a random name in them, with a digest if given."""
     import matplotlib
 
     found = {}
@@ -70,7 +79,9 @@ def saved(figure: Any, name: str) -> dict[str, bytes]:
         figure.set_layout_engine("none")  # where things lie is known by now
         for form in FORMS:
             buffer = io.BytesIO()
+            metadata: dict[str, str | None]
             metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+            metadata |= {"Description": digest} if digest else {}
             figure.savefig(buffer, format=form, metadata=metadata, dpi=120)
             found[form] = buffer.getvalue()
     return found

@@ -10,14 +10,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli import stdout
-from attnbench.cli.looking import treebanks
+from attnbench.cli.looking.wanted import wanted
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError, message, require_folder, tell
+from attnbench.errors import NotApplicable, UserError, message, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console
-from attnbench.matrix.plan import columns, refuse_twins
-from attnbench.matrix.request import Request, split
+from attnbench.matrix.plan import refuse_twins
 from attnbench.methods import spec
 from attnbench.records.record import RECORDS
 
@@ -29,6 +28,10 @@ STOPPED = "; what was said to be written stays"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench look`."""
+    parser.add_argument(
+        "files", nargs="*", metavar="LOOKS.toml",
+        help="do the looks of these boards instead; --models chooses among theirs",
+    )  # fmt: skip
     parser.add_argument("--models", **MANY, metavar="NAME", help="as in a run")
     parser.add_argument(
         "--text", action="append", default=[], metavar="TEXT", help="a text to look at (repeatable)"
@@ -58,13 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N documents of a task (200)")
     add_max_length(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what draws (0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of what draws (0)")
     parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
-    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], default="float32", help="of weights (float32)")
+    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights (float32)")
     parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="what methods learn from, as in a run")
     parser.add_argument(
-        "--records", action=Once, metavar="DIR", help=f"where what was found is kept ({RECORDS})"
-    )
+        "--records", action=Once, metavar="DIR",
+        help=f"where what was found is kept ({RECORDS}; a board's: records/NAME beside it)",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="look again at what is recorded")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
@@ -74,38 +78,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
-    chosen = treebanks.given([spec.parse_study(text) for text in split(options.studies)], options.treebank)
-    asked, wanted = _asked(options)
-    for text in asked.methods:
-        spec.parse(text)
+    looks = wanted(options)
     if options.save_arrays and not options.output:
         raise UserError("--save-arrays writes into --output DIR: give one")
     from attnbench.cli.looking import output, terminal
 
     if options.output:
         output.prepare(options.output)
-    folder = options.records or RECORDS
-    require_folder("--records", folder)
-    settings = asked.settings
-    if options.device is None:
-        settings = dataclasses.replace(settings, device=default_device())
     console.quiet(options.verbose)
     from attnbench.studies import compared, looking, opening
 
-    methods = opening.parsed(asked.methods)
-    refuse_twins("methods", {text: text for text in methods}, "--output")
-    if not options.studies:
-        chosen = [*(spec.parse_study(text) for text in looking.usual()), *chosen]
     bodies: list[dict[str, Any]] = []
     seen = failed = 0
     found_of: list[Any] = []
-    for name, task in wanted:
-        console.introduce(name)
-        where = f"{models.label(name)} · {task or 'text'}"
+    for each in looks:
+        settings = each.settings
+        if options.device is None:
+            settings = dataclasses.replace(settings, device=default_device())
+        methods = opening.parsed(each.methods)
+        refuse_twins("methods", {text: text for text in methods}, "--output")
+        usual = looking.usual() if each.usual else []
+        chosen = [spec.parse_study(text) for text in (*usual, *each.studies)]
+        console.introduce(each.model)
+        where = f"{models.label(each.model)} · {each.task or 'text'}"
         try:
             with stdout.aside(), _bar(where) as progress:
-                opened = opening.Opened(name, task, options.text, settings)
-                look = looking.look_at(opened, chosen, methods, folder, options.force, progress)
+                opened = opening.Opened(each.model, each.task, each.texts, settings)
+                look = looking.look_at(opened, chosen, methods, each.records, options.force, progress)
         except NotApplicable as reason:
             tell(f"{where}: not applicable: {reason}")
             continue
@@ -135,27 +134,6 @@ def execute(options: argparse.Namespace) -> int:
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0
-
-
-def _asked(options: argparse.Namespace) -> tuple[Request, list[tuple[str, str | None]]]:
-    """Return what is asked, and each model with its tasks, None for given texts. Raises UserError."""
-    if options.text and options.tasks:
-        raise UserError("--text and --tasks: a look is at one or the other. Leave one out.")
-    for text in options.text:
-        if not text.strip():
-            raise UserError("--text is empty: give a text with words, as in --text 'the soup was not good'")
-    asked = Request.of(
-        options.models, options.methods, options.tasks, limit=options.limit, seed=options.seed,
-        device=options.device or "cpu", dtype=options.dtype, calibration=options.calibration,
-        include_path=options.include_path, max_length=options.max_length,
-        trust_remote_code=options.trust_remote_code,
-    )  # fmt: skip
-    if not options.text:
-        return asked, [*columns(asked)]
-    refuse_twins("models", {name: models.label(name) for name in asked.models})
-    for name in asked.models:
-        models.check_folder(name)
-    return asked, [(name, None) for name in asked.models]
 
 
 @contextlib.contextmanager

@@ -47,6 +47,10 @@ class Trained:
         """
         return _score(self.scaling.apply(features), self.weights, labels, self.classes)
 
+    def right(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Tell which samples each set's probe names the class of: (sets, samples). Not for numbers."""
+        return _predicted(self.scaling.apply(features), self.weights) == labels
+
 
 def train(given: Tensor, held: Tensor, targets: Targets, hidden: int = 0, seed: int = 0) -> Trained:
     """Train a linear probe on each set of vectors, its L2 penalty chosen on dev, then refit.
@@ -106,12 +110,13 @@ def _ridge(inputs: Tensor, numbers: Tensor, variance: Tensor, penalty: float) ->
     return weights
 
 
+def _predicted(inputs: Tensor, weights: list[Tensor]) -> Tensor:
+    return perceptron.predict(inputs, weights) if len(weights) > 1 else logistic.predict(inputs, *weights)
+
+
 def _score(inputs: Tensor, weights: list[Tensor], labels: Tensor, classes: int) -> Tensor:
     if classes:
-        found = (
-            perceptron.predict(inputs, weights) if len(weights) > 1 else logistic.predict(inputs, *weights)
-        )
-        return (found == labels).double().mean(1)
+        return (_predicted(inputs, weights) == labels).double().mean(1)
     said = (inputs @ weights[0])[:, :, 0].double()
     said, meant = said - said.mean(1, keepdim=True), labels.double() - labels.double().mean()
     constant = said.abs().amax(1) <= RESOLUTION * (inputs.shape[2] * torch.finfo(inputs.dtype).eps)

@@ -30,13 +30,15 @@ class Scores:
     """What probes got, one a set of places: on dev, by which they are chosen, and on test.
 
     Accuracy, of numbers Pearson's correlation. `penalty` is what dev chose, NaN for a probe with hidden
-    units; `columns` how wide the vectors were.
+    units; `columns` how wide the vectors were; `right` which samples of test each set gets right, none of
+    numbers.
     """
 
     dev: np.ndarray
     test: np.ndarray
     penalty: np.ndarray
     columns: np.ndarray
+    right: np.ndarray  # (sets, samples)
 
     def order(self) -> list[int]:
         """Sort the sets by their dev scores, the best first; NaN last, of equal ones the first."""
@@ -70,12 +72,14 @@ class Trials:
 
         labels = self.task.labels if labels is None else labels
         classes = 0 if self.task.number else int(labels[TRAIN].max()) + 1
-        found = Scores(*(np.full(len(sets), np.nan) for _ in range(4)))
+        right = np.zeros((len(sets), len(labels[TEST]) if classes else 0), dtype=bool)
+        found = Scores(*(np.full(len(sets), np.nan) for _ in range(4)), right)  # type: ignore[call-arg]
         found.columns[:] = [
             sum(map(self.pooled.width, places)) * self.rows[TRAIN].shape[1] for places in sets
         ]
         if classes == 1:  # a control whose first word is nearly always the same
-            found.dev[:], found.test[:] = (np.mean(labels[split] == 0) for split in (DEV, TEST))
+            found.dev[:], found.right[:] = np.mean(labels[DEV] == 0), labels[TEST] == 0
+            found.test[:] = found.right.mean(1)
             return found
         shown = tqdm(
             total=len(sets), desc=self.says + what, unit="probe", leave=False, disable=not sys.stderr.isatty()
@@ -100,7 +104,12 @@ class Trials:
                 self._stacked(sets, TRAIN), self._stacked(sets, DEV), targets, self.hidden, self.seed
             )
             # from here on nothing is chosen
-            found.test[part] = trained.score(self._stacked(sets, TEST), wanted[TEST]).cpu().numpy()
+            vectors = self._stacked(sets, TEST)
+            if classes:
+                found.right[part] = trained.right(vectors, wanted[TEST]).cpu().numpy()
+                found.test[part] = found.right[part].mean(1)
+            else:
+                found.test[part] = trained.score(vectors, wanted[TEST]).cpu().numpy()
         found.dev[part], found.penalty[part] = trained.dev.cpu().numpy(), trained.penalty.cpu().numpy()
 
     def _stacked(self, sets: Sequence[Sequence[Place]], split: str) -> Tensor:

@@ -79,16 +79,9 @@ class Brought:
         return replace(sample, about={**sample.about, "part": part, "arcs": arcs, "words": words})
 
     def sequences(self, data: Any) -> list[Any]:
-        """Draw random sequences that repeat themselves, after what every text of this model begins with."""
+        """Draw random sequences that repeat themselves, as `repeating` does."""
         try:
-            special = set(data.tokenizer.all_special_ids)
-            known = sorted(set(range(min(self.vocabulary, len(data.tokenizer)))) - special)
-            if len(known) < LENGTH:
-                raise UserError(f"a vocabulary of {len(known)} tokens, sequences of {LENGTH}")
-            head = data.sample("a").source.ids.tolist()
-            begin = list(itertools.takewhile(special.__contains__, head))
-            drawn = [repeated(known, LENGTH, data.seed, number, begin) for number in range(SEQUENCES)]
-            return [data.tokens(ids, begin=len(begin)) for ids in drawn]
+            return repeating(data, self.vocabulary, SEQUENCES, data.seed)
         except UserError as reason:
             self.left["induction", str(reason)] += 1
             return []
@@ -111,3 +104,18 @@ class Brought:
             at = Needle((needle[0], needle[-1] + 1), (answer[0], answer[-1] + 1))
             found.append(replace(sample, about={**sample.about, "needle": at}))
         return found
+
+
+def repeating(data: Any, vocabulary: int, count: int, seed: int) -> list[Any]:
+    """Draw random sequences that repeat themselves, after what every text of this model begins with.
+
+    Raises UserError for a vocabulary that is too small, or a model that reads less.
+    """
+    special = set(data.tokenizer.all_special_ids)
+    known = sorted(set(range(min(vocabulary, len(data.tokenizer)))) - special)
+    if len(known) < LENGTH:
+        raise UserError(f"a vocabulary of {len(known)} tokens, sequences of {LENGTH}")
+    head = data.sample("a").source.ids.tolist()
+    begin = list(itertools.takewhile(special.__contains__, head))
+    drawn = [repeated(known, LENGTH, seed, number, begin) for number in range(count)]
+    return [data.tokens(ids, begin=len(begin)) for ids in drawn]
