@@ -96,7 +96,8 @@ def misshapen(folder: Path, others: Shapes) -> str:
         )
     name = min(others)
     found, wanted = others[name]
-    return f"{name} is of shape {found} in its weights, {wanted} by its config"
+    told = own.name if own.is_file() else "config"
+    return f"{name} is of shape {found} in its weights, {wanted} by its {told}"
 
 
 def _has_sdpa(config: Any) -> bool:

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import transformers
-from closeness import clear_of_jumps, close
+from closeness import clear_of_jumps, close, sharpness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PAIRS, ZOO, padded, tiny
@@ -92,7 +92,7 @@ def test_any_heads_may_go(name, draw):
         found = _outputs(model, batch)
         # one by one, the later ones cut from what the earlier ones left: still the numbers of the whole model
         kept = removal.kept_heads(model)
-    close(found, _masked(model, spec, batch), layers=len(sites))
+    close(found, _masked(model, spec, batch), layers=len(sites), gain=sharpness(model, batch))
     gone = {(s.kind, s.layer): s.heads - len(kept[s.kind, s.layer]) for s in sites}
     assert sum(gone.values()) == len(set(spec.split("+")))
 

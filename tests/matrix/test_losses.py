@@ -350,7 +350,7 @@ def test_a_word_with_a_name_is_not_parted_at_commas(text):
     {
         "bert=./x": "'bert' is a model of ours",
         "pocket-x=./x": "is a model of ours",
-        "mine=bert": "a name is for a folder or a Hub id: mine=./FOLDER",
+        "mine=bert": "a name is for a folder, a GGUF file or a Hub id: mine=./FOLDER",
         "mine=./x,./y": "NAME=PATH is not parted at commas: give several words",
     }.items(),
 )

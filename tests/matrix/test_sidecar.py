@@ -207,7 +207,7 @@ def test_an_export_beside_its_original(exported, tiny_folder, tmp_path, capsys, 
     assert lines[0].startswith(f"{TASK} acc: again {ours}, tiny {theirs}: ") and "30 samples" in lines[0]
     cells = {line[:20].strip(): line[20:].split() for line in lines if not line.startswith(" ")}
     whole = _plain("./again")
-    smaller = sidecar.loaded(models.find("./again", TASK), "classification")
+    smaller = sidecar.loaded(models.find("./again", TASK), "classification", Settings())
     assert cells["parameters"][:2] == [f"{_size(each):,}" for each in (smaller, whole)]
     size = (tmp_path / "again" / "model.safetensors").stat().st_size
     assert cells["weights on disk"][0] == f"{size / 1e6:.1f}"

@@ -149,6 +149,8 @@ def test_heads_and_export_take_a_users_folder(made, tmp_path, capsys):
         "entropy",
         "--output",
         str(tmp_path / "h"),
+        "--records",
+        str(tmp_path / "looks"),
     ]
     assert main(scored) == 2
     assert "unknown task 'made'" in capsys.readouterr().err
@@ -156,7 +158,7 @@ def test_heads_and_export_take_a_users_folder(made, tmp_path, capsys):
     assert "tiny on made: heads by importance" in capsys.readouterr().out
     smaller = ["export", "--model", model, "--task", "made", "--method", "heads50:entropy"]
     assert main([*smaller, str(tmp_path / "small"), "--include-path", folder]) == 0
-    assert f"--tasks made --include-path {folder}" in capsys.readouterr().err
+    assert f"--task made --include-path {folder}" in capsys.readouterr().err
     assert json.loads((tmp_path / "small" / "attnbench.json").read_text())["task"] == "made"
 
 

@@ -310,7 +310,7 @@ def test_every_cost_column_has_a_word_in_the_legend():
     items = [record(method, acc=right(100, count)) for method, count in wrong.items()]
     items[1].measured = {
         "sparsity": 0.8, "bits": 3.0, "heads": 0.5, "divergence": 0.1, "entropy": 2.0,
-        "latency": {"ratio": 0.8}, "memory": {"ratio": 0.9}, "held": {"ratio": 0.5},
+        "latency": {"ratio": 0.8}, "memory": {"ratio": 0.9}, "held": {"ratio": 0.5}, "cache": 0.5, "kv": 0.5,
         "flops": {"simulated": 0.9, "realised": 0.8},
     }  # fmt: skip
     faithful(items[1], flips=right(100, 3) != 1, answers_changed=right(100, 4) != 1, kl=np.full(100, 0.01))
