@@ -107,7 +107,8 @@ def test_every_file_of_a_command_is_there():
 def test_every_name_of_a_split_is_explained():
     from attnbench.backends.own_data import SPLITS
 
-    said = README.partition("A row whose split is")[2].partition("is measured.")[0]
+    text = (ROOT / "docs" / "models-and-data.md").read_text(encoding="utf-8")
+    said = text.partition("A row whose split is")[2].partition("is measured.")[0]
     assert set(re.findall("`([a-z]+)`", said)) == set(SPLITS)
 
 
@@ -136,14 +137,22 @@ def test_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-def test_the_table_is_the_boards():
+def test_the_tables_are_the_boards():
     def rows(text: str) -> list[list[str]]:
         lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
         return [[cell.strip() for cell in cells] for cells in lines]
 
-    board = rows((ROOT / "leaderboards" / "minilm.md").read_text(encoding="utf-8"))
+    boards = [
+        row
+        for name in ("minilm", "smollm2")
+        for row in rows((ROOT / "leaderboards" / f"{name}.md").read_text(encoding="utf-8"))
+    ]
     shown = [cells for cells in rows(README) if any("±" in cell for cell in cells)]
     assert len(shown) > 10
     for cells in shown:
-        (found,) = [row for row in board if len(row) > 3 and row[2] == cells[0]]
-        assert set(cells) <= set(found)
+        found = [row for row in boards if len(row) > 3 and row[2] == cells[0] and set(cells) <= set(row)]
+        assert len(found) == 1, cells
+
+
+def test_the_first_page_is_short():
+    assert len(README.splitlines()) <= 120
