@@ -155,6 +155,9 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
                 yield f"{path}: not rendered. {remedy}"
         elif _bare(path.read_text("utf-8")) != _bare(text(found, format, asked.name)):
             yield f"{path}: stale. {remedy}" + ("" if format in STANDARD else f" --format {format}")
+    data = asked.path.parent / f"{asked.name}-parquet" / parquet.FILE
+    if data.exists() and not parquet.holds(data.read_bytes(), found):
+        yield f"{data}: stale. {remedy} --format parquet"
     folder = asked.path.with_suffix("")
     yield from (f"{folder / name}: {told}. {remedy}" for name, told in _wrong_pictures(found, folder))
 

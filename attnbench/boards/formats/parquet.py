@@ -76,14 +76,31 @@ def files(found: Board, name: str) -> dict[str, bytes]:
 
 def table(found: Board) -> bytes:
     """Write the table as the bytes of a Parquet file."""
+    from pyarrow import parquet
+
+    out = io.BytesIO()
+    parquet.write_table(_table(found), out)
+    return out.getvalue()
+
+
+def holds(content: bytes, found: Board) -> bool:
+    """Tell whether a file has the rows of a board; its bytes differ between versions of pyarrow."""
     import pyarrow
     from pyarrow import parquet
 
+    try:
+        read = parquet.read_table(io.BytesIO(content))
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return bool(read.equals(_table(found)))
+
+
+def _table(found: Board) -> Any:
+    import pyarrow
+
     fields = [pyarrow.field(name, getattr(pyarrow, kind)()) for name, (kind, _) in COLUMNS.items()]
     lines = [line for cell in measured(found) for line in _lines(cell)]
-    out = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(lines, schema=pyarrow.schema(fields)), out)
-    return out.getvalue()
+    return pyarrow.Table.from_pylist(lines, schema=pyarrow.schema(fields))
 
 
 def _lines(cell: Measured) -> list[dict[str, Any]]:
