@@ -11,7 +11,7 @@ from attnbench.boards import board, checks, suite
 from attnbench.boards.board import Board
 from attnbench.boards.formats import eee, exports, lm_eval, parquet
 from attnbench.boards.pictures.points import pictures
-from attnbench.boards.tables import leaderboard
+from attnbench.boards.tables import leaderboard, separable
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError, near_file, require_folder, unknown
 from attnbench.records import record
@@ -19,8 +19,10 @@ from attnbench.statistics import ordering
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
 PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's name
-# formats of several files, for other programs
-SETS = {"eee": eee.files, "parquet": parquet.files, "lm-eval": lm_eval.files}
+# formats of files of their own, most for other programs
+SETS = {
+    "eee": eee.files, "parquet": parquet.files, "lm-eval": lm_eval.files, "ranks": separable.files,
+}  # fmt: skip
 FORMATS = (*ENDINGS, PLOTS, *SETS)
 STANDARD = ("md", "csv", PLOTS)  # what --output DIR writes for a suite
 NO_FOLDER = f"--format: several files and {', '.join((PLOTS, *SETS))} need --output DIR"
@@ -158,6 +160,9 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
     data = asked.path.parent / f"{asked.name}-parquet" / parquet.FILE
     if data.exists() and not parquet.holds(data.read_bytes(), found):
         yield f"{data}: stale. {remedy} --format parquet"
+    ranks = asked.path.parent / f"{asked.name}-ranks.md"
+    if ranks.exists() and ranks.read_bytes() != separable.files(found, asked.name)[ranks.name]:
+        yield f"{ranks}: stale. {remedy} --format ranks"
     folder = asked.path.with_suffix("")
     yield from (f"{folder / name}: {told}. {remedy}" for name, told in _wrong_pictures(found, folder))
 

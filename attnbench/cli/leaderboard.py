@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         help="of md, html, csv, latex, text, plots (md; as a file given with --output ends; a suite with a "
-        "folder: md,csv,plots); for other programs eee (Every Eval Ever), lm-eval, parquet",
+        "folder: md,csv,plots); what is separable: ranks; for other programs "
+        "eee (Every Eval Ever), lm-eval, parquet",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
     parser.add_argument(

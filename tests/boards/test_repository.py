@@ -135,6 +135,9 @@ def test_a_stale_table_is_told(published, capsys):
         table.write_bytes(content)
         assert main(["leaderboard", suite, "--check"]) == 1
         assert "results.parquet: stale" in capsys.readouterr().out
+    (folder / layout.BOARDS / "small-ranks.md").write_text("# other ranks\n")
+    assert main(["leaderboard", suite, "--check"]) == 1
+    assert "small-ranks.md: stale" in capsys.readouterr().out
 
 
 def test_what_cannot_be_published_is_told_in_a_line(published, tmp_path, capsys):

@@ -149,7 +149,11 @@ def _details(cell: Measured, row: Row | None) -> dict[str, str]:
     told |= _texts("", item.provenance, ("identity", "code", "check"))
     if row is not None:
         names = ("difference", "low", "high", "margin", "scale", "p_holm", "kept", "seeds")
-        told |= _texts("to_dense_", {name: getattr(row, name) for name in names})
+        values = {name: getattr(row, name) for name in names}
+        # six digits: more differ from processor to processor, as do those of resamples
+        told |= _texts("to_dense_", {
+            name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values.items()
+        })  # fmt: skip
         told |= {"verdict": row.verdict} if row.verdict else {}
     return told
 

@@ -17,7 +17,7 @@ from attnbench.records.inert import clean
 
 BOARDS = "boards"  # suites and what is made of them; a clone may have any name, this folder has its own
 WORKFLOW = ".github/workflows/check.yml"
-FORMATS = ("md", "csv", "html", publish.PLOTS, "parquet")
+FORMATS = ("md", "csv", "html", publish.PLOTS, "parquet", "ranks")
 ROWS = """```bash
 pip install attnbench=={version}
 $EDITOR {boards}/{name}.toml                 # methods = [..., "my-method50"]
@@ -90,8 +90,8 @@ def card(suites: Sequence[Suite]) -> str:
         head.append(f"    path: {json.dumps(f'{BOARDS}/{each.name}-parquet/{parquet.FILE}')}")
     lines = [
         f"| [{clean(each.title, 200).translate(PLAIN)}]({BOARDS}/{each.name}.md) "
-        f"| [page]({BOARDS}/{each.name}.html) | [csv]({BOARDS}/{each.name}.csv), "
-        f"[parquet]({BOARDS}/{each.name}-parquet/{parquet.FILE}) | [records]({BOARDS}/records/{each.name}) |"
+        f"| [page]({BOARDS}/{each.name}.html), [ranks]({BOARDS}/{each.name}-ranks.md) "
+        f"| [csv]({BOARDS}/{each.name}.csv), [parquet]({BOARDS}/{each.name}-parquet/{parquet.FILE}) | [records]({BOARDS}/records/{each.name}) |"
         for each in suites
     ]
     told = {"version": metadata.version("attnbench"), "boards": BOARDS, "name": suites[0].name}
