@@ -88,12 +88,16 @@ def card(suites: Sequence[Suite]) -> str:
     for each in suites:
         head += [f"- config_name: {json.dumps(each.name)}", "  data_files:", "  - split: results"]
         head.append(f"    path: {json.dumps(f'{BOARDS}/{each.name}-parquet/{parquet.FILE}')}")
-    lines = [
-        f"| [{clean(each.title, 200).translate(PLAIN)}]({BOARDS}/{each.name}.md) "
-        f"| [page]({BOARDS}/{each.name}.html), [ranks]({BOARDS}/{each.name}-ranks.md) "
-        f"| [csv]({BOARDS}/{each.name}.csv), [parquet]({BOARDS}/{each.name}-parquet/{parquet.FILE}) | [records]({BOARDS}/records/{each.name}) |"
-        for each in suites
-    ]
+    lines = []
+    for each in suites:
+        title, place = clean(each.title, 200).translate(PLAIN), f"{BOARDS}/{each.name}"
+        cells = [
+            f"[{title}]({place}.md)",
+            f"[page]({place}.html), [ranks]({place}-ranks.md)",
+            f"[csv]({place}.csv), [parquet]({place}-parquet/{parquet.FILE})",
+            f"[records]({BOARDS}/records/{each.name})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     told = {"version": metadata.version("attnbench"), "boards": BOARDS, "name": suites[0].name}
     return "\n\n".join([
         "\n".join([*head, "---"]), "# Results of attention-compression methods",
