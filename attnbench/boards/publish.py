@@ -9,9 +9,9 @@ from pathlib import Path
 
 from attnbench.boards import board, checks, suite
 from attnbench.boards.board import Board
-from attnbench.boards.formats import exports
+from attnbench.boards.formats import eee, exports, lm_eval, parquet
 from attnbench.boards.pictures.points import pictures
-from attnbench.boards.tables import leaderboard
+from attnbench.boards.tables import leaderboard, separable
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError, near_file, require_folder, unknown
 from attnbench.records import record
@@ -19,8 +19,13 @@ from attnbench.statistics import ordering
 
 ENDINGS = {"md": ".md", "html": ".html", "csv": ".csv", "latex": ".tex", "text": ".txt"}
 PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's name
-FORMATS = (*ENDINGS, PLOTS)
+# formats of files of their own, most for other programs
+SETS = {
+    "eee": eee.files, "parquet": parquet.files, "lm-eval": lm_eval.files, "ranks": separable.files,
+}  # fmt: skip
+FORMATS = (*ENDINGS, PLOTS, *SETS)
 STANDARD = ("md", "csv", PLOTS)  # what --output DIR writes for a suite
+NO_FOLDER = f"--format: several files and {', '.join((PLOTS, *SETS))} need --output DIR"
 
 
 def formats(text: str | None) -> list[str] | None:
@@ -32,13 +37,18 @@ def formats(text: str | None) -> list[str] | None:
     return wanted or None
 
 
+def of_several_files(formats: Sequence[str]) -> bool:
+    """Tell whether formats are more than one text: these need a folder."""
+    return len(formats) > 1 or not set(formats) <= set(ENDINGS)
+
+
 def format_of(file: Path, asked: Sequence[str] | None) -> str:
     """Return the format of a single file: that of its ending, or the one asked for, if these agree.
 
     Raises UserError where they do not, or nothing tells.
     """
-    if asked is not None and (len(asked) > 1 or PLOTS in asked):
-        raise UserError("--format: several files and plots need --output DIR")
+    if asked is not None and of_several_files(asked):
+        raise UserError(NO_FOLDER)
     by_ending = {".latex": "latex", **{ending: format for format, ending in ENDINGS.items()}}.get(
         file.suffix.lower()
     )
@@ -94,6 +104,8 @@ def files(found: Board, wanted: Sequence[str], name: str) -> dict[str, bytes]:
     for format in wanted:
         if format == PLOTS:
             out |= _plots(found, name)
+        elif format in SETS:
+            out |= SETS[format](found, name)
         else:
             out[name + ENDINGS[format]] = text(found, format, folder).encode()
     return out
@@ -145,6 +157,12 @@ def _stale(found: Board, asked: suite.Suite) -> Iterator[str]:
                 yield f"{path}: not rendered. {remedy}"
         elif _bare(path.read_text("utf-8")) != _bare(text(found, format, asked.name)):
             yield f"{path}: stale. {remedy}" + ("" if format in STANDARD else f" --format {format}")
+    data = asked.path.parent / f"{asked.name}-parquet" / parquet.FILE
+    if data.exists() and not parquet.holds(data.read_bytes(), found):
+        yield f"{data}: stale. {remedy} --format parquet"
+    ranks = asked.path.parent / f"{asked.name}-ranks.md"
+    if ranks.exists() and ranks.read_bytes() != separable.files(found, asked.name)[ranks.name]:
+        yield f"{ranks}: stale. {remedy} --format ranks"
     folder = asked.path.with_suffix("")
     yield from (f"{folder / name}: {told}. {remedy}" for name, told in _wrong_pictures(found, folder))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench.cli.parsing import add_include_path, add_max_length
+from attnbench.cli.parsing import Once, add_include_path, add_max_length
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import console
 
@@ -23,13 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
     parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to fit on, as in a run")
+    parser.add_argument(
+        "--records", action=Once, metavar="DIR",
+        help="measure it and the model it is made from, keep the records here, state the scores in its card",
+    )  # fmt: skip
     add_max_length(parser)
     add_include_path(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write a checkpoint without the heads that a method removes."""
-    from attnbench.matrix.export import export
+    from attnbench.matrix.export import export, place
 
     settings = Settings(
         seed=options.seed, device=options.device, calibration=options.calibration,
@@ -37,12 +41,12 @@ def execute(options: argparse.Namespace) -> int:
     )  # fmt: skip
     console.quiet(options.verbose)
     console.introduce(options.model)
-    content = export(options.model, options.task, options.method, options.folder, settings)
+    content = export(options.model, options.task, options.method, options.folder, settings, options.records)
     for layer, heads in content["heads"].items():
         print(
             f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"
         )
-    shown = options.folder if options.folder.startswith((".", "/", "~")) else f"./{options.folder}"
+    shown = place(options.folder)
     own = f" --include-path {options.include_path}" if options.include_path else ""
     print(f"next: attnbench compare {shown} {options.model} --task {options.task}{own}", file=sys.stderr)
     return 0

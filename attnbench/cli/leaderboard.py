@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         help="of md, html, csv, latex, text, plots (md; as a file given with --output ends; a suite with a "
-        "folder: md,csv,plots)",
+        "folder: md,csv,plots); what is separable: ranks; for other programs "
+        "eee (Every Eval Ever), lm-eval, parquet",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
     parser.add_argument(
@@ -61,8 +62,8 @@ def execute(options: argparse.Namespace) -> int:
     for path in paths:
         room = _room(path)
         wanted = asked or list(room.STANDARD if path and into_folder else ("md",))
-        if target is None and (len(wanted) > 1 or publish.PLOTS in wanted):
-            raise UserError("--format: several files and plots need --output DIR")
+        if target is None and publish.of_several_files(wanted):
+            raise UserError(publish.NO_FOLDER)
         board = room.load(path, options.records or (None if path else RECORDS), options.sort)
         if target is None:
             print(room.text(board, wanted[0], screen=of_terminal(options)), end="")

@@ -12,22 +12,11 @@ from typing import TYPE_CHECKING, Any
 from attnbench.engine.realised.sidecar import NAME, SCHEMA, Layer, silence
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs.settings import Settings
+from attnbench.matrix import model_card
 
 if TYPE_CHECKING:
     from attnbench.matrix.bench import Bench
     from attnbench.methods.protocol import Method
-
-README = """# {model}, {method}
-
-Made by `attnbench export` from {source} on {task}: {left} of {total} heads are left.
-
-* `attnbench run --models` with this folder, or `attnbench.sidecar.load(model, folder)` after
-  `from_pretrained`, cuts the other heads out of the weights, as `{name}` lists them: the same answers in
-  less time.
-* Plain transformers loads the folder as it is. The output weights of the heads that go are zero, so it gives
-  the same answers, at the speed and size of the whole model: its configuration cannot say which heads a layer
-  has.
-"""
 
 
 def export(
@@ -36,11 +25,14 @@ def export(
     method: str,
     folder: str | Path,
     settings: Settings | None = None,
+    records: str | None = None,
 ) -> dict[str, Any]:
     """Fit a method on a task and write the model it leaves, with the sidecar. Returns the sidecar's content.
 
-    Raises UserError where the folder has something in it, for a model or a task that is not to be had, and
-    for a method that cannot be realised.
+    With `records` it is measured on the task's samples, as is its source: the records are kept there, the
+    scores stand in the card and, of data of the Hub, in `.eval_results`. Raises UserError where the folder
+    has something in it, for a model or a task that is not to be had, and for a method that cannot be
+    realised.
     """
     from attnbench.inputs import models, tasks
     from attnbench.matrix import plan
@@ -69,8 +61,15 @@ def export(
         "heads": {f"{kind} {layer}": kept[kind, layer] for kind, layer in sorted(whole)},
         "of": {f"{kind} {layer}": heads for (kind, layer), heads in sorted(whole.items())},
     }
+    whole_run = dataclasses.replace(settings or Settings(), limit=None)
+    hub = bench.checkpoint.source == "hub"
+    source = bench.checkpoint.path if hub else bench.checkpoint.name
     try:
         _write(target, bench, methods, kept, content)
+        model_card.write(target, content, str(source), hub, None, NAME)
+        if records is not None:
+            score = model_card.measure(place(folder), model_name, task, whole_run, records)
+            model_card.write(target, content, str(source), hub, score, NAME)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return content
@@ -99,7 +98,7 @@ def _write(
     kept: dict[Layer, list[int]],
     content: dict[str, Any],
 ) -> None:
-    """Write the whole model, of which the heads that go are silent, its tokenizer, the sidecar, a README."""
+    """Write the whole model, of which the heads that go are silent, its tokenizer and the sidecar."""
     with contextlib.ExitStack() as stack:
         for each in methods:
             stack.enter_context(each.installed(bench.model))
@@ -107,6 +106,9 @@ def _write(
         bench.model.save_pretrained(target)
     bench.checkpoint.tokenizer().save_pretrained(target)
     (target / NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    told = {"name": NAME, "left": sum(map(len, kept.values())), "total": sum(content["of"].values())}
-    readme = README.format(**{**content, **told, "source": bench.checkpoint.name})
-    (target / "README.md").write_text(readme, encoding="utf-8")
+
+
+def place(folder: str | Path) -> str:
+    """Write a folder as a model is named by it: ./NAME, where it says no more than NAME."""
+    text = str(folder)
+    return text if text.startswith((".", "/", "~")) else f"./{text}"

@@ -285,8 +285,8 @@ def test_a_file_is_of_the_format_that_its_name_ends_with(folder, tmp_path, capsy
             "--output x.csv is for csv, --format says html. Leave one",
         ),
         (["--output", "x.pdf"], "--output x.pdf: its ending tells no format: .md, .html, .csv, .tex, .txt."),
-        (["--output", "x.csv", "--format", "csv,plots"], "several files and plots need --output DIR"),
-        (["--output", "x.svg", "--format", "plots"], "several files and plots need --output DIR"),
+        (["--output", "x.csv", "--format", "csv,plots"], "several files and plots, eee, parquet"),
+        (["--output", "x.svg", "--format", "plots"], "several files and plots, eee, parquet"),
     ],
 )
 def test_a_file_that_cannot_be_of_its_format_is_refused(

@@ -12,9 +12,10 @@ import attnbench
 from attnbench.cli.main import main
 from attnbench.engine.realised import sidecar
 from attnbench.errors import UserError
-from attnbench.inputs import models
+from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
-from attnbench.matrix import export
+from attnbench.matrix import export, model_card
+from attnbench.records import record
 
 TASK = "pocket-sentiment"
 FIXED = "heads:fixed:off=0.1:off=1"
@@ -234,3 +235,38 @@ def test_two_models_that_do_not_compare_are_told(line, says, tiny_folder, tmp_pa
     (tmp_path / "empty").mkdir()
     assert main(line.replace("TINY", tiny_folder).format(TASK).split()) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_scores_in_the_card_are_those_of_the_checkpoint_itself(tiny_folder, tmp_path):
+    folder, place = tmp_path / "smaller", tmp_path / "records"
+    command = ["export", "--model", tiny_folder, "--task", TASK, "--method", FIXED, str(folder)]
+    assert main([*command, "--records", str(place)]) == 0
+    own, whole = (record.read(next(place.glob(f"{name}/*/dense.json"))) for name in ("smaller", "tiny*"))
+    card = (folder / "README.md").read_text()
+    (line,) = (line for line in card.splitlines() if line.startswith(f"| {TASK}"))
+    told = [cell.strip() for cell in line.split("|")]
+    for cell, item in zip(told[3:5], (own, whole), strict=True):
+        assert cell.split(" ± ")[0] == f"{100 * item.scores['acc'].mean():.1f}"
+    assert not (folder / model_card.RESULTS).exists()  # of generated text: no data set of the Hub
+    assert "eval_results" not in card and "Not measured" not in card
+    assert _plain(folder).config.num_labels == 2
+
+
+def test_a_score_on_data_of_the_hub_is_written_as_the_hub_reads_it():
+    import yaml
+    from huggingface_hub import eval_result_entries_to_yaml, parse_eval_result_entries
+    from sample_records import record as made
+    from sample_records import right
+
+    own, source = (
+        made("dense", model, acc=right(872, wrong)) for model, wrong in (("small", 90), ("big", 80))
+    )
+    score = model_card.Score(own, source, tasks.find("sst2"))
+    read = parse_eval_result_entries(yaml.safe_load(yaml.safe_dump(model_card.results(score, "heads50:l2"))))
+    assert (read[0].dataset_id, read[0].task_id) == ("stanfordnlp/sst2", "default")
+    assert read[0].value == own.scores["acc"].mean() and "heads50:l2" in read[0].notes
+    assert eval_result_entries_to_yaml(read) == model_card.results(score, "heads50:l2")
+    own.settings["limit"] = 100
+    assert model_card.results(score, "heads50:l2") == []
+    generated = model_card.Score(source, source, tasks.find(TASK))
+    assert model_card.results(generated, "heads50:l2") == []

@@ -1,0 +1,38 @@
+"""Lay out a repository of results that others can load, check and add to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from attnbench.cli.parsing import Once
+from attnbench.errors import UserError
+
+STOPPED = "; each file that is there is whole, the same command writes the rest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `attnbench publish`."""
+    parser.add_argument("folder", metavar="DIR", help="the repository, or a new folder")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE.toml", help="what to bring into it, with its records (render all)"
+    )
+    parser.add_argument(
+        "--against", action=Once, metavar="DIR",
+        help="write nothing; print how its rows differ from an older version's",
+    )  # fmt: skip
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Lay out a repository, or compare two versions of one."""
+    from attnbench.boards.repository import comparison, layout
+
+    if options.against is not None:
+        if options.suites:
+            raise UserError("--against compares what lies in two folders: leave the suites out")
+        print(comparison.against(options.folder, options.against), end="")
+        return 0
+    for each in layout.lay_out(options.folder, options.suites):
+        print(f"{each.path.with_suffix('.md')}: {each.title}")
+    print(f"next: git add {options.folder} and commit; a push to a code host is yours", file=sys.stderr)
+    return 0
