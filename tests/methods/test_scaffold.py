@@ -55,7 +55,7 @@ def test_every_kind_is_tested_here_and_named_by_the_command(capsys):
     assert {kind for kind, _ in CASES} | {"study"} == {*kinds.KINDS}
     with pytest.raises(SystemExit):
         main.main(["new-method", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+    said = "".join(capsys.readouterr().out.split())  # a line may end at a hyphen
     assert all(kind in said for kind in kinds.KINDS)
 
 
