@@ -48,7 +48,7 @@ def command(line: str) -> str:
 
 
 def play(text: str) -> list[tuple[str, str]]:
-    """Do in the current folder what a text says; return what it shows, and what was printed, block by block."""
+    """Do in the current folder what a text says; return what each block shows, and what was printed."""
     shown, printed = [], ""
     for language, body in BLOCK.findall(text):
         if language == "bash":
