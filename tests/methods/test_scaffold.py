@@ -47,7 +47,7 @@ def test_a_study_that_is_written_passes_as_it_stands(fresh_registry, tmp_path):
     space = {"__file__": str(test), "__name__": "test_it"}
     exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), space)
     space["test_its_formula"]()
-    with pytest.raises(UserError, match="study 'my-study' exists already. `attnbench studies my-study --pl"):
+    with pytest.raises(UserError, match="study 'my-study' exists already"):
         scaffold.write("my-study", "study", tmp_path / "again")
 
 
