@@ -21,7 +21,9 @@ from attnbench.cli.main import main
 from attnbench.methods import plugins
 
 DOCUMENT = Path(__file__).with_name("tutorial.md")
-PICTURES = {"tutorial.png": "board/near/score-near.png"}  # beside the document, and where the run writes it
+PICTURES = {
+    "tutorial.png": "board/near/score-sparsity.png"
+}  # beside the document, and where the run writes it
 BLOCK = re.compile(r"```(python|toml|bash|text)\n(.*?)```", re.DOTALL)
 
 
@@ -35,7 +37,7 @@ def command(line: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", program, *arguments], stdout=subprocess.PIPE, text=True, check=True
         )
-        return done.stdout
+        return re.sub(r" in [\d.]+s.*", "", done.stdout)  # how long a test took
     plugins._registry = None
     for name in [name for name in sys.modules if name.startswith("attnbench_plugin_")]:
         del sys.modules[name]

@@ -1,0 +1,50 @@
+"""What docs/tutorial.md shows is what its commands print."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+NUMBER = r"\d[\d,]*(?:\.\d+)?"
+MOST = 3.0  # points that a score, an interval's end or a percentage may be off on another processor
+
+
+def _tutorial():
+    spec = importlib.util.spec_from_file_location("tutorial", DOCS / "tutorial.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text without its numbers, its widths and the signs of what is significant."""
+    plain = re.sub(r"[-:─|+−*≈]{1,}", " ", re.sub(NUMBER, "#", text))
+    return plain.split()
+
+
+def numbers(text: str) -> list[float]:
+    return [float(each.replace(",", "")) for each in re.findall(NUMBER, text)]
+
+
+def test_it_shows_what_its_commands_print(fresh_registry, tmp_path, monkeypatch):
+    tutorial = _tutorial()
+    monkeypatch.chdir(tmp_path)
+    blocks = tutorial.play(tutorial.DOCUMENT.read_text(encoding="utf-8"))
+    assert len(blocks) >= 6
+    for shown, printed in blocks:
+        assert words(printed) == words(shown), "run: python docs/tutorial.py"
+        assert numbers(printed) == pytest.approx(numbers(shown), abs=MOST)
+    for name, made in tutorial.PICTURES.items():
+        assert f"]({name})" in tutorial.DOCUMENT.read_text(encoding="utf-8")
+        assert (DOCS / name).is_file() and Path(made).is_file()
+
+
+def test_it_shows_no_command_without_what_it_prints():
+    tutorial = _tutorial()
+    kinds = [language for language, _ in tutorial.BLOCK.findall(tutorial.DOCUMENT.read_text("utf-8"))]
+    assert all(after == "text" for kind, after in zip(kinds, kinds[1:], strict=False) if kind == "bash")
+    assert len(tutorial.DOCUMENT.read_text(encoding="utf-8").split("```")) == 2 * len(kinds) + 1
