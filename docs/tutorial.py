@@ -21,9 +21,7 @@ from attnbench.cli.main import main
 from attnbench.methods import plugins
 
 DOCUMENT = Path(__file__).with_name("tutorial.md")
-PICTURES = {
-    "tutorial.png": "board/near/score-sparsity.png"
-}  # beside the document, and where the run writes it
+PICTURES = {"tutorial.png": "board/near/score-sparsity.png"}  # here, and where the run writes it
 BLOCK = re.compile(r"```(python|toml|bash|text)\n(.*?)```", re.DOTALL)
 
 

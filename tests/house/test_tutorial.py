@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 NUMBER = r"\d[\d,]*(?:\.\d+)?"
-MOST = 3.0  # points that a score, an interval's end or a percentage may be off on another processor
+MOST = 6.0  # points of a score or an interval's end on another processor: one sample in 100 is one
+VERSIONS = r"torch \S+; transformers [^;]+"
 
 
 def _tutorial():
@@ -22,17 +24,18 @@ def _tutorial():
 
 def words(text: str) -> list[str]:
     """Return the words of a text without its numbers, its widths and the signs of what is significant."""
-    plain = re.sub(r"[-:─|+−*≈]{1,}", " ", re.sub(NUMBER, "#", text))
-    return plain.split()
+    plain = re.sub(NUMBER, "#", re.sub(VERSIONS, "", text))
+    return re.sub(r"[-:─|+−]+", " ", plain).split()
 
 
 def numbers(text: str) -> list[float]:
-    return [float(each.replace(",", "")) for each in re.findall(NUMBER, text)]
+    return [float(each.replace(",", "")) for each in re.findall(NUMBER, re.sub(VERSIONS, "", text))]
 
 
 def test_it_shows_what_its_commands_print(fresh_registry, tmp_path, monkeypatch):
     tutorial = _tutorial()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     blocks = tutorial.play(tutorial.DOCUMENT.read_text(encoding="utf-8"))
     assert len(blocks) >= 6
     for shown, printed in blocks:
@@ -46,5 +49,5 @@ def test_it_shows_what_its_commands_print(fresh_registry, tmp_path, monkeypatch)
 def test_it_shows_no_command_without_what_it_prints():
     tutorial = _tutorial()
     kinds = [language for language, _ in tutorial.BLOCK.findall(tutorial.DOCUMENT.read_text("utf-8"))]
-    assert all(after == "text" for kind, after in zip(kinds, kinds[1:], strict=False) if kind == "bash")
+    assert all(after == "text" for kind, after in itertools.pairwise(kinds) if kind == "bash")
     assert len(tutorial.DOCUMENT.read_text(encoding="utf-8").split("```")) == 2 * len(kinds) + 1
