@@ -21,7 +21,7 @@ from attnbench.cli.main import main
 from attnbench.methods import plugins
 
 DOCUMENT = Path(__file__).with_name("tutorial.md")
-PICTURES = {"tutorial.png": "board/near/score-sparsity.png"}  # here, and where the run writes it
+PICTURES = {"tutorial.png": "near/score-sparsity.png"}  # here, and where the run writes it
 BLOCK = re.compile(r"```(python|toml|bash|text)\n(.*?)```", re.DOTALL)
 
 
@@ -62,8 +62,10 @@ def play(text: str) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    text, before = DOCUMENT.read_text(encoding="utf-8"), os.environ.get("COLUMNS")
+    text = DOCUMENT.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        os.mkdir("idea")
+        os.chdir("idea")
         printed = iter([found for _, found in play(text)])
         for name, made in PICTURES.items():
             shutil.copy(made, DOCUMENT.with_name(name))
