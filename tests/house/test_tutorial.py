@@ -22,8 +22,9 @@ def _tutorial():
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text without its numbers, its widths and the signs of what is significant."""
-    plain = re.sub(NUMBER, "#", re.sub(VERSIONS, "", text))
+    """Return the words of a text without its numbers, its widths, and what an interval's end may decide."""
+    sure = re.sub(r"On pocket models .*?evidence\.", "", text.replace("yes?", "yes"), flags=re.DOTALL)
+    plain = re.sub(NUMBER, "#", re.sub(VERSIONS, "", sure))
     return re.sub(r"[-:─|+−]+", " ", plain).split()
 
 
