@@ -1,11 +1,11 @@
-"""Write a plugin file with a method that works, and its test."""
+"""Write a plugin file with a method, or a study, that works, and its test; or a package around it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-STOPPED = ""  # one of the two files may be there
+STOPPED = ""  # some of the files may be there
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,16 +15,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         default="transform",
         metavar="KIND",
-        help="transform, calibrated, trained or cache (transform)",
+        help="transform, calibrated, trained, criterion, random-control, cache or study (transform)",
+    )
+    parser.add_argument(
+        "--package", action="store_true", help="a folder to install and publish: entry point, test, CI"
     )
     parser.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Write a method's plugin file and its test, and say what to do with them."""
-    from attnbench.methods import scaffold
+    """Write a method's plugin file and its test, or its package, and say what to do with them."""
+    import shlex
 
-    method, test = scaffold.write(options.name, options.kind, options.output)
-    print(f"{method}\n{test}")
-    print(f"next: edit, then attnbench check {options.name} --plugin {method}", file=sys.stderr)
+    from attnbench.methods.scaffold import files, package
+
+    if options.package:
+        home = package.write(options.name, options.kind, options.output)
+        print(home)
+        does = f"pip install -e {shlex.quote(str(home))} && attnbench check {options.name}"
+    else:
+        method, test = files.write(options.name, options.kind, options.output)
+        print(f"{method}\n{test}")
+        does = f"attnbench check {options.name} --plugin {shlex.quote(str(method))}"
+    print(f"next: edit, then {does}", file=sys.stderr)
     return 0

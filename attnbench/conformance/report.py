@@ -12,8 +12,9 @@ Status = Literal["ok", "FAILED", "n/a"]
 
 NOWHERE = "not applicable to"
 FIXES = {
-    "deterministic": "draw from a generator of your own, seeded by a field: `seed: int = 0`, then "
-    "`torch.Generator(device=probs.device).manual_seed(self.seed)` in the stage or in fit; sort a set",
+    "deterministic": "give it a field `seed: int = 0`; a stage draws by "
+    "`kernels.draw(self.seed, site, probs[0], site.offset)`, fit from a generator of its own, "
+    "`torch.Generator().manual_seed(self.seed)`; sort a set",
     "seeds": "let `seed: int = 0` reach the generator that draws",
     "causal": 'set `rows = "all"` where a query needs the rows of others: the method is then not applicable '
     "where attention is causal, else use site.visible to keep to the keys that a query sees",
@@ -28,6 +29,12 @@ FIXES = {
     "recorded": "keep numbers, texts, tensors, lists and tables in what ends with _",
     "docstring": "one imperative line, the formula, shapes and the source, as `attnbench new-method` has it",
 }
+DRAWN = (
+    "let it hang on the place alone, not on a tensor's shape or on earlier calls: by "
+    "`attnbench.kernels.draw(self.seed, site, probs[0], site.offset)`, of a cache "
+    "`kernels.draw(self.seed, site, prompt.keys[..., 0], prompt.start)`"
+)
+PLACED = ("causal", "batch", "tiles", "stateless", "generation", "caches")  # where a draw shows
 RANDOM = "deterministic"
 COMPARING = ("causal", "batch", "tiles", "rebatched", "stateless", "generation", "caches", "gradients")
 SEEN_ONCE = ("effect", "seeds")  # at one architecture is enough: one head in ten of eight is none
@@ -100,6 +107,7 @@ def summary(reports: Sequence[Report]) -> str:
     A spec that does not give the same twice fails most checks that compare: that is said of the first alone.
     """
     found: dict[str, dict[str, list[tuple[str, Outcome]]]] = {}
+    draws = {report.spec for report in reports if report._status("seeds") != "n/a"}
     random: dict[str, list[str]] = {report.spec: [] for report in reports if RANDOM in report.failed}
     for report in reports:
         for check in report.failed:
@@ -119,7 +127,9 @@ def summary(reports: Sequence[Report]) -> str:
         others = dict.fromkeys(each for checks in random.values() for each in checks)
         if check == RANDOM and others:
             lines.append(f"  so these fail too; look again once it is mended: {', '.join(others)}")
+        drawing = check in PLACED and {spec for cases in causes.values() for spec, _ in cases} <= draws
         lines += [f"  to mend it: {FIXES[check]}"] if check in FIXES else []
+        lines += [f"  to mend what draws: {DRAWN}"] if drawing else []
     return "\n".join(lines)
 
 

@@ -293,6 +293,17 @@ class DrawsUnseeded(Fitted):
 
 
 @planted
+class DrawsByTheShape(Method):
+    seed: int = field(default=0, kw_only=True)
+
+    def probs(self, probs, site):
+        import torch
+
+        drawn = torch.rand(probs.shape, generator=torch.Generator().manual_seed(self.seed))
+        return probs * (drawn > 0.5)
+
+
+@planted
 class DrawsWhenMade(Method):
     def __post_init__(self):
         import torch

@@ -53,6 +53,7 @@ CAUGHT = {
     "faulty-registers-attention": ("bert", WHOLE, "AttentionInterface"),
     "faulty-restores-only-on-success": ("bert", WHOLE, "after KeyboardInterrupt in fit: requires_grad"),
     "faulty-draws-unseeded": ("bert", {"deterministic"}, "a second method of the same spec"),
+    "faulty-draws-by-the-shape": ("bert", {"batch", "tiles"}, "in a batch padded on the"),
     "faulty-draws-when-made": ("bert", {"deterministic"}, "a second method of the same spec"),
     "faulty-sets-the-seed-when-made": ("bert", {"deterministic"}, "sets the seed of torch"),
     "faulty-sets-the-seed": ("bert", {"deterministic"}, "sets the seed of torch, which is everybody's"),

@@ -223,7 +223,20 @@ def test_what_failed_is_told_by_check_the_cause_once_and_how_to_mend_it():
         "  noisy20, noisy50 on bert, t5: a second method: differs by 0.1",
         "  so these fail too; look again once it is mended: tiles",
     ]
-    assert "manual_seed(self.seed)" in lines[3]
+    assert "manual_seed(self.seed)" in lines[3] and "kernels.draw(self.seed, site, pro" in lines[3]
     assert lines[4:6] == ["tiles: FAILED", "  column50 on gpt2: in tiles of one query row: differs by 0.2"]
     assert 'rows = "all"' in lines[6] and len(lines) == 7
     assert summary([report("prune80", ("tiles", "bert", "ok", ""))]) == ""
+
+
+def test_who_draws_by_the_shape_of_a_tensor_is_told_of_the_public_helper():
+    def report(spec, *outcomes):
+        return Report(spec, [Outcome(*each) for each in outcomes])
+
+    fault = ("tiles", "bert", "FAILED", "in tiles of one query row: differs by 0.2")
+    drawn = report("mine50:random", fault, ("seeds", "bert", "ok", "another seed, another draw"))
+    *_, plain, helper = summary([drawn]).splitlines()
+    assert 'rows = "all"' in plain and "kernels.draw(self.seed, site, probs[0], site.offset)" in helper
+    unseeded = report("mine50", fault, ("seeds", "bert", "n/a", "has no `seed`"))
+    for reports in ([unseeded], [drawn, unseeded]):
+        assert "kernels.draw" not in summary(reports)

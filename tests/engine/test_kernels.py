@@ -17,6 +17,7 @@ from probability_rows import ROWS, rows_of
 from attnbench import transform
 from attnbench.engine.serving import kernels
 from attnbench.methods.fields import SEEDS
+from attnbench.methods.protocol import Site
 
 
 def dropped_by_sorting(probs: np.ndarray, percent: int, visible: np.ndarray) -> np.ndarray:
@@ -241,3 +242,46 @@ def test_pieces_change_nothing(monkeypatch):
     for name, step in steps.items():
         assert torch.equal(step(probs.clone()), expected[name])
         assert torch.equal(step(probs.mT.clone().mT), expected[name])
+
+
+def hashed(numbers: list[int]) -> int:
+    """Hash numbers one after another by xor-shifts and products modulo 2^32, in Python's integers."""
+    state = 0
+    for number in numbers:
+        state = (state + number) % 2**32
+        for shift, factor in ((16, 0x7FEB352D), (16, 0x846CA68B), (15, 1)):
+            signed = state - 2**32 * (state >= 2**31)
+            state = ((state ^ (signed >> shift) % 2**32) * factor) % 2**32
+    return state
+
+
+def test_a_draw_is_a_hash_of_its_place():
+    site = Site("", "cross", 3, heads=2, head_dim=4)
+    found = kernels.draw(7, site, torch.zeros(2, 5, 6), 40)
+    assert found.shape == (2, 5, 6) and found.dtype == torch.float32
+    for head, row, key in ((0, 0, 0), (1, 4, 5), (0, 2, 3)):
+        bits = hashed([7, 2, 3, head, 40 + row, key]) % 2**23
+        assert found[head, row, key].item() == (bits + 0.5) / 2**23
+    assert torch.equal(kernels.draw(7, site, torch.zeros(2, 2, 6), 41), found[:, 1:3])  # a tile
+    assert kernels.draw(7, site, torch.zeros(2, 5), 40).shape == (2, 5)  # a prompt's tokens
+
+
+def test_draws_are_even_and_others_at_other_places():
+    def draw(seed=0, kind="encoder", layer=0, first=0):
+        return kernels.draw(seed, Site("", kind, layer, heads=4, head_dim=4), torch.zeros(4, 64, 64), first)
+
+    whole = draw()
+    assert whole.min() > 0 and whole.max() < 1
+    counts = (whole * 16).long().flatten().bincount(minlength=16).double()
+    expected = whole.numel() / 16
+    assert ((counts - expected) ** 2 / expected).sum() < 50  # chi-square, 15 degrees: p < 1e-5
+    for other in (draw(seed=1), draw(kind="decoder"), draw(layer=1), draw(first=1)):
+        assert abs(torch.corrcoef(torch.stack([whole.flatten(), other.flatten()]))[0, 1]) < 5 / 128
+
+
+def test_the_smallest_draws_are_what_drop_random_drops():
+    site = Site("", "decoder", 2, heads=3, head_dim=4)
+    probs = torch.rand(2, 3, 8, 12).add_(0.1)
+    luck = kernels.draw(5, site, probs[0], 4)
+    kept = kernels.drop_smallest(luck.clone(), 60, None) > 0
+    assert torch.equal(probs * kept, kernels.drop_random(probs.clone(), 60, None, 4, (5, 1, 2)))

@@ -10,14 +10,17 @@ import pytest
 
 from attnbench.cli import main
 from attnbench.errors import UserError
-from attnbench.methods import scaffold
+from attnbench.methods.scaffold import files as scaffold
+from attnbench.methods.scaffold import kinds, package
 
-KINDS = ("transform", "calibrated", "trained", "cache")
+NAMES = ("my-method", "heads:mine")
+KINDS = ("transform", "calibrated", "trained", "criterion", "cache")
+CASES = [*((kind, name) for kind in KINDS for name in NAMES), ("random-control", "my-method:random")]
+LEARNING = ("calibrated", "trained", "criterion")
 FAMILIES = ("bert", "llama", "bart")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["my-method", "heads:mine"])
+@pytest.mark.parametrize(("kind", "name"), CASES)
 def test_what_is_written_passes_as_it_stands(kind, name, fresh_registry, tmp_path):
     from attnbench.methods.protocol import needs_fit
     from attnbench.methods.spec import parse
@@ -26,15 +29,41 @@ def test_what_is_written_passes_as_it_stands(kind, name, fresh_registry, tmp_pat
     method, test = scaffold.write(name, kind, tmp_path)
     fresh_registry.load([str(method)])
     specs = expand(name)
-    assert specs and all(needs_fit(parse(spec)[0]) == (kind in ("calibrated", "trained")) for spec in specs)
+    assert specs and all(needs_fit(parse(spec)[0]) == (kind in LEARNING) for spec in specs)
     report = check_method(specs[0], families=FAMILIES)
     assert report.ok, str(report)
-    compile(test.read_text(encoding="utf-8"), str(test), "exec")
+    space = {"__file__": str(test), "__name__": "test_it"}
+    exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), space)
+    space["test_its_formula"]()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_study_that_is_written_passes_as_it_stands(fresh_registry, tmp_path):
+    from attnbench.testing import check_study
+
+    method, test = scaffold.write("my-study", "study", tmp_path)
+    fresh_registry.load([str(method)])
+    report = check_study("my-study", families=FAMILIES)
+    assert report.ok and "ok on encoders, decoders" in str(report), str(report)
+    space = {"__file__": str(test), "__name__": "test_it"}
+    exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), space)
+    space["test_its_formula"]()
+    with pytest.raises(UserError, match="study 'my-study' exists already"):
+        scaffold.write("my-study", "study", tmp_path / "again")
+
+
+def test_every_kind_is_tested_here_and_named_by_the_command(capsys):
+    assert {kind for kind, _ in CASES} | {"study"} == {*kinds.KINDS}
+    with pytest.raises(SystemExit):
+        main.main(["new-method", "--help"])
+    said = "".join(capsys.readouterr().out.split())  # a line may end at a hyphen
+    assert all(kind in said for kind in kinds.KINDS)
+
+
+@pytest.mark.parametrize("kind", [*kinds.KINDS])
 def test_what_is_written_is_clean(kind, tmp_path):
-    scaffold.write("my-method", kind, tmp_path)
+    name = "my-method:random" if kind == "random-control" else "my-method"
+    scaffold.write(name, kind, tmp_path)
+    package.write(name, kind, tmp_path)
     for command in (["check"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--line-length", "110", str(tmp_path)]
         done = subprocess.run(ruff, capture_output=True, text=True)
@@ -109,6 +138,8 @@ WRONG = {
     "dense": ("dense", "transform", "dense is the unmodified model"),
     "variant of dense": ("dense:mine", "transform", "dense is the unmodified model"),
     "kind": ("mine", "calibrate", "Did you mean calibrated"),
+    "no control": ("mine", "random-control", "`attnbench new-method mine:random --kind random-control`"),
+    "study": ("roles", "study", "study 'roles' exists already. `attnbench studies roles` shows it"),
 }
 
 
@@ -117,6 +148,8 @@ def test_mistakes_are_told(case, tmp_path):
     name, kind, words = WRONG[case]
     with pytest.raises(UserError, match=words):
         scaffold.write(name, kind, tmp_path)
+    with pytest.raises(UserError, match=words):
+        package.write(name, kind, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -10,11 +10,16 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from attnbench.engine.serving import smallest
+from attnbench.methods.protocol import KINDS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from attnbench.methods.protocol import Site
+
 __all__ = [
+    "draw",
     "drop_random",
     "drop_smallest",
     "quantise",
@@ -149,20 +154,43 @@ def drop_random(
     import torch
 
     _, heads, queries, keys = probs.shape
-    axes = (range(heads), range(offset, offset + queries), range(keys))
-    state = torch.zeros(1, dtype=torch.int32, device=probs.device)
-    for part in key:
-        state = _scramble(state + part)
-    for axis in axes:
-        state = _scramble(
-            state[..., None] + torch.arange(axis.start, axis.stop, dtype=torch.int32, device=probs.device)
-        )
+    state = _hashed(key, (range(heads), range(offset, offset + queries), range(keys)), probs.device)
     # (1, heads, queries, keys), as floats from 1 up to 2
     draw = state.bitwise_and_(0x7FFFFF).bitwise_or_(0x3F800000).view(torch.float32)
     if visible is not None:
         draw = draw * visible
     kept = (drop_smallest(draw, percent, visible) > 0).to(probs.dtype)
     return probs * kept if probs.requires_grad else probs.mul_(kept)
+
+
+def draw(seed: int, site: Site, like: Tensor, first: int) -> Tensor:
+    """Draw a number above 0 and under 1 for each head and position, the same in any batch, tile or cache.
+
+    u = (h + 1/2) / 2^23 in float32, h 23 bits of a hash of (seed, kind, layer, head, position, ...) and of
+    nothing else. `like` is shaped (heads, positions, ...), as one example of a stage's tensor is: `probs[0]`
+    (heads, queries, keys), or `prompt.keys[..., 0]` (key-value heads, tokens). `first` is the position at
+    which its second axis begins: `site.offset`, or `prompt.start`.
+    """
+    import torch
+
+    heads, rows, *others = like.shape
+    places = (range(heads), range(first, first + rows), *map(range, others))
+    bits = _hashed((seed, KINDS.index(site.kind), site.layer), places, like.device)[0] & 0x7FFFFF
+    return bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
+
+
+def _hashed(key: Sequence[int], places: Sequence[range], device: torch.device) -> Tensor:
+    """Hash `key` and each combination of places: 32-bit integers, (1, places, ...)."""
+    import torch
+
+    state = torch.zeros(1, dtype=torch.int32, device=device)
+    for part in key:
+        state = _scramble(state + part)
+    for axis in places:
+        state = _scramble(
+            state[..., None] + torch.arange(axis.start, axis.stop, dtype=torch.int32, device=device)
+        )
+    return state
 
 
 def _scramble(state: Tensor) -> Tensor:
