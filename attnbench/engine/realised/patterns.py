@@ -63,7 +63,7 @@ class Pattern:
         return kept
 
     def confirm(self, start: int, stop: int, keys: int, like: Tensor, fewer: int | None = None) -> None:
-        """Look again, at other scores and at `fewer` keys: what is not traced may look at them, as numpy does."""
+        """Look again, at other scores and at `fewer` keys: numpy, for one, is not traced."""
         try:
             self._confirm(start, stop, keys, like, keys if fewer is None else fewer)
         except NotApplicable as reason:
