@@ -93,7 +93,7 @@ def run(
     `fail_fast`. Of several columns one whose model is for other tasks is not applicable.
     """
     with contextlib.ExitStack() as stack:
-        if hasattr(models, "save_pretrained"):
+        if hasattr(models, "state_dict"):
             models = stack.enter_context(in_memory.saved(models, tokenizer, name))
         elif tokenizer is not None or name is not None:
             raise UserError("tokenizer and name are of a model in memory: give one, or leave them out")

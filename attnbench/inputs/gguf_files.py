@@ -23,6 +23,11 @@ NAME = "model.gguf"  # in a folder of its own, where no tokenizer of another mod
 WHOLE = ("F64", "F32", "F16", "BF16")  # types of tensors that are not quantised
 TURNED = "rope_"  # begins the name of a tensor that changes how positions rotate
 SCALED = "rope.scaling.type"
+TOKENS, SPLIT = "tokenizer.ggml.model", "tokenizer.ggml.pre"
+# how texts are split before merges, by llama.cpp's names: as GPT-2 does, which transformers takes where it
+# knows no better, and so after each digit. https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
+AS_GPT2 = ("default", "gpt-2", "mpt", "olmo", "jais", "trillion", "granite-docling")
+DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 UNTOUCHED = ("none", "gpt-oss")  # no scaling, and the architecture whose scaling transformers reads
 
 
@@ -101,6 +106,26 @@ class GgufFile:
                 "was made of."
             )
 
+    def split(self, tokenizer: Any) -> None:
+        """Let a tokenizer split texts as the file says. Raises UserError for a way that is not known."""
+        from tokenizers import pre_tokenizers
+        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+        texts = self._header[0]
+        way = texts.get(SPLIT, AS_GPT2[0])
+        if texts.get(TOKENS) != "gpt2" or way in (*AS_GPT2, *GGUF_PRE_TOKENIZER_SPLITS):
+            return
+        if way not in DIGITS:
+            raise UserError(
+                f"model '{self.path}' splits texts as {SPLIT}={way} does, which transformers does not read "
+                "from a GGUF file: it would read other tokens. Give the checkpoint that it was made of."
+            )
+        parts = [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+
     def require_all(self, model: Any) -> None:
         """Raise UserError where the file holds more, or fewer, values than were loaded."""
         held = dict(self._header[1])
@@ -116,7 +141,7 @@ class GgufFile:
 
 
 def _short(name: str) -> bool:
-    return name == "general.architecture" or name.endswith(SCALED)
+    return name in ("general.architecture", TOKENS, SPLIT) or name.endswith(SCALED)
 
 
 def is_gguf(path: str) -> bool:

@@ -27,14 +27,9 @@ BESIDE = (
     "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.spm",
     "generation_config.json", "chat_template*", "*.py",
 )  # fmt: skip
-FETCHED = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.spm",
-    "*.jinja",
-    adapters.WEIGHTS[1],
-)  # of a Hub model, beside weights and own code
+FETCHED = (  # of a Hub model, beside weights and own code
+    "*.json", "*.txt", "*.model", "*.spm", "*.jinja", adapters.WEIGHTS[1],
+)  # fmt: skip
 
 
 def check_folder(name: str) -> None:
@@ -120,6 +115,8 @@ class Checkpoint:
             tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, **packed
             )
+        if self.file is not None:
+            self.file.split(tokenizer)
         if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
             # without its files transformers makes one that knows its special tokens and nothing else
             raise UserError(f"model '{self.path}' cannot be read: it has no tokenizer beside its weights.")

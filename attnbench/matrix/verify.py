@@ -52,11 +52,11 @@ def verify(
 
     It stands where, by every metric and on the same samples, the 95 % interval of the paired difference
     between then and now includes zero and at most 5 % of the samples differ (rounding on another machine
-    flips few) or, where records of the column were measured twice, twice the share that differed there
-    above that, and the checkpoint, the task, what was learned from and the sites reached are the same.
-    `model`, `task` and `calibration` say where the files are that a record only knows by name, `files` which
-    of those that its method names may be read: nothing that only a record names is opened or run. Raises
-    UserError where one cannot be had, or holds other samples.
+    flips few) or, where records of the column were measured twice, twice the share that differed there above
+    that, if so many differ here too, and the checkpoint, the task, what was learned from and the sites
+    reached are the same. `model`, `task` and `calibration` say where the files are that a record only knows
+    by name, `files` which of those that its method names may be read: nothing that only a record names is
+    opened or run. Raises UserError where one cannot be had, or holds other samples.
     """
     try:
         old = record.read(path)
@@ -76,6 +76,9 @@ def verify(
     work = task + endings.parted(old.cell["task"])[1].written if task else _task(path, old, include_path)
     if task or include_path:
         _require_same_samples(old, place, work, settings)
+    beside = _beside(Path(path))
+    if any("floor" in item.measured for item in beside):  # what a record says of it is not taken on trust
+        settings = dataclasses.replace(settings, floor=(old.cell["method"],))
     new = _again(old, sample, place, work, settings)
     name = " ".join(old.cell.values())
     if old.status != "measured" or new.status != "measured":
@@ -85,7 +88,6 @@ def verify(
         return told, old.status == new.status
     lines, stands = _differences(old, new)
     before, now = _first(old, new)
-    beside = _beside(Path(path))
     for metric in before.metrics:
         undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
         if any(undefined):
@@ -95,7 +97,7 @@ def verify(
             continue
         found = pairs.difference([now], [before], metric)
         differ = floor.differing(now.scores[metric], before.scores[metric])
-        most = LARGEST_SHARE + 2 * floor.share(beside, metric)
+        most = LARGEST_SHARE + 2 * min(floor.share(beside, metric), floor.share([new], metric))
         inside = found.low <= 0 <= found.high and differ <= most * found.samples
         lines.append(
             f"{name}: {metric} {found.a:.4f} now, {found.b:.4f} then, on the same {found.samples:,} samples: "

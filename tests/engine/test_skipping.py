@@ -173,6 +173,38 @@ def test_what_is_hidden_has_to_be_the_same_for_every_text(stage, says):
         pattern.kept(0, 6, 6, torch.zeros(1))
 
 
+def _near(scores, site):
+    queries, keys = scores.shape[-2:]
+    return (torch.arange(keys) - torch.arange(queries)[:, None] - site.offset).abs()
+
+
+def _by_numpy_later(self, scores, site):
+    """Look at the scores of a text's later queries, behind torch's back."""
+    low = torch.from_numpy(scores.numpy() < -1) & (torch.arange(scores.shape[-2]) + site.offset > 40)[:, None]
+    return scores.masked_fill((low | (_near(scores, site) >= 8)) & (_near(scores, site) > 0), -torch.inf)
+
+
+def _of_last_keys(self, scores, site):
+    """Hide what is not among the last keys, of however many there are."""
+    first = torch.arange(scores.shape[-1]) < scores.shape[-1] - 6
+    return scores.masked_fill(first & (_near(scores, site) > 0), -torch.inf)
+
+
+@pytest.mark.parametrize(
+    "stage, says", [(_by_numpy_later, "looks at the scores"), (_of_last_keys, "looks at how many keys")]
+)
+def test_a_long_text_is_looked_at_in_several_places(stage, says):
+    visible = torch.ones(1, 1, 200, 200, dtype=torch.bool).tril()
+    seen = span(Block(slice(0, 1), slice(0, 200), slice(0, 200), 0, visible))
+    pattern = Pattern([_looking(stage)], SITE, range(4))
+    for _ in range(2):
+        with pytest.raises(NotApplicable, match=says):
+            planning.plan(pattern, seen, torch.zeros(1), 1)
+    later = span(Block(slice(0, 1), slice(0, 1), slice(0, 201), 200))
+    with pytest.raises(NotApplicable, match=says):
+        planning.plan(pattern, later, torch.zeros(1), 1)
+
+
 @pytest.mark.parametrize(
     "stage",
     [

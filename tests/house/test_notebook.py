@@ -118,3 +118,46 @@ def test_a_model_in_memory_is_measured_as_it_is(bert, tmp_path):
     assert scores(changed, name="turned")["dense"][0] != first["dense"][0]
     with pytest.raises(attnbench.UserError, match="of a model in memory"):
         scores("bert", name="turned")
+
+
+def _with_hook(model):
+    model.classifier.register_forward_hook(lambda module, args, output: -output)
+
+
+def _with_own_forward(model):
+    before = model.forward
+
+    def forward(**inputs):
+        output = before(**inputs)
+        output.logits = -output.logits
+        return output
+
+    model.forward = forward
+
+
+def _wrapped(model):
+    inner = model.bert.encoder.layer[0].output
+    inner.dense = torch.nn.Sequential(inner.dense)
+
+
+@pytest.mark.parametrize("change", [_with_hook, _with_own_forward, _wrapped])
+def test_a_model_in_memory_that_no_file_holds_is_refused(change, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(attnbench.checkpoint("bert")).eval()
+    change(model)
+    with pytest.raises(attnbench.UserError, match="answers otherwise, by"):
+        attnbench.run(model, tasks="pocket-sentiment", limit=16, records=str(tmp_path))
+
+
+def test_what_is_no_model_in_memory_is_refused_in_one_line(bert, tmp_path):
+    model, _ = bert
+    asked = {"tasks": "pocket-sentiment", "records": str(tmp_path)}
+    for block, said in (
+        (attnbench.apply(model, "prune80"), "methods are applied to this Bert"),
+        (attnbench.realize(model, "heads:fixed:off=0.1"), "answers otherwise"),
+    ):
+        with block, pytest.raises(attnbench.UserError, match=said):
+            attnbench.run(model, **asked)
+    with pytest.raises(attnbench.UserError, match="Linear is not a transformers model"):
+        attnbench.run(torch.nn.Linear(1, 1), **asked)
+    with pytest.raises(attnbench.UserError, match=r"name='\.\.' holds no letter or digit"):
+        attnbench.run(model, name="..", **asked)

@@ -49,7 +49,7 @@ def _interleaved(weight, heads):
     return weight[order]
 
 
-def _write(path, model, kind="f32", extra=(), **metadata):
+def _write(path, model, kind="f32", extra=(), pre="default", **metadata):
     """Write a tiny Llama as llama.cpp's converter does, in float32, float16 or with Q8_0 matrices."""
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_block_count(LAYERS)
@@ -63,7 +63,7 @@ def _write(path, model, kind="f32", extra=(), **metadata):
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(len(_tokens()))
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(_tokens())
     writer.add_token_types([3, 3, *[1] * (len(_tokens()) - 2)])
     writer.add_token_merges(["t h", "th e"])
@@ -172,6 +172,26 @@ def test_the_tokenizer_is_that_of_the_file_and_not_one_beside_it(file, tmp_path,
     ]
     assert tokenizer("the", add_special_tokens=False).input_ids == [_tokens().index("the")]
     assert tokenizer.decode(tokenizer("a thé\n", add_special_tokens=False).input_ids) == "a thé\n"
+
+
+@pytest.mark.parametrize(
+    "pre, pieces",
+    [
+        ("default", ["a", "Ġ", "Ġ12"]),
+        ("smollm", ["a", "ĠĠ", "1", "2"]),
+        ("llama-bpe", ["a", "Ġ", "Ġ", "12"]),
+    ],
+)
+def test_texts_are_split_as_the_file_says(llama, tmp_path, pre, pieces):
+    tokenizer = find(str(_write(tmp_path / "tiny.gguf", llama, pre=pre)), TASK).tokenizer()
+    found = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a  12")
+    assert [piece for piece, _ in found] == pieces
+
+
+def test_a_split_that_would_not_be_read_is_refused(llama, tmp_path):
+    found = find(str(_write(tmp_path / "tiny.gguf", llama, pre="deepseek-coder")), TASK)
+    with pytest.raises(UserError, match=r"tokenizer\.ggml\.pre=deepseek-coder does, which transformers"):
+        found.tokenizer()
 
 
 def test_a_run_names_it_and_its_record_can_be_verified(file, tmp_path, monkeypatch):

@@ -106,14 +106,43 @@ def test_a_floor_of_a_perplexity_is_a_share_of_it():
     assert floor.largest([item], "other", "log") is None and floor.share([item], "ppl") == 0.06
 
 
-def test_verify_allows_what_rounding_moved(tmp_path, capsys):
-    path = tmp_path / "s.toml"
-    _measured(path, "")
-    place = tmp_path / "records" / "s" / "pocket-gpt" / "pocket-agreement" / "prune80.json"
-    item = records.read(place)
-    item.scores["acc"][[0, 1]] = 1 - item.scores["acc"][[0, 1]]  # 2 of 24, over 5 %
-    item.metrics["acc"]["value"] = float(item.scores["acc"].mean())
-    assert main(["verify", str(records.write(tmp_path / "alone", item))]) == 1
-    assert "2 differ: DISAGREES" in capsys.readouterr().out
-    assert main(["verify", str(records.write(tmp_path / "beside", _twice(item, 0.9, 1)))]) == 0
-    assert "2 differ: agrees" in capsys.readouterr().out
+EDGE = '''
+from dataclasses import dataclass
+
+from attnbench import Method, hookimpl
+
+
+@dataclass
+class Edge(Method):
+    """Let examples beyond a batch's seventh attend to nothing: other batches, other answers."""
+
+    name = "edge"
+
+    def probs(self, probs, site):
+        probs[max(0, 7 - site.examples.start) :] = 0
+        return probs
+
+
+@hookimpl
+def register_methods(register):
+    register(Edge)
+'''
+
+
+def test_verify_allows_what_rounding_moved_if_it_moves_here_too(tmp_path, capsys):
+    plugin, path = tmp_path / "edge.py", tmp_path / "s.toml"
+    plugin.write_text(EDGE, encoding="utf-8")
+    path.write_text(SUITE.replace("logquant3", "edge").format(""), encoding="utf-8")
+    loaded = ["--plugin", str(plugin)]
+    assert main(["run", str(path), *loaded]) == 0
+    for method, moves in (("prune80", False), ("edge", True)):
+        place = tmp_path / "records" / "s" / "pocket-gpt" / "pocket-agreement" / f"{method}.json"
+        item = records.read(place)
+        item.scores["acc"][[0, 1]] = 1 - item.scores["acc"][[0, 1]]  # 2 of 24, over 5 %
+        item.metrics["acc"]["value"] = float(item.scores["acc"].mean())
+        alone, beside = (tmp_path / f"{kind} {method}" for kind in ("alone", "beside"))
+        assert main(["verify", str(records.write(alone, item)), *loaded]) == 1
+        assert "2 differ: DISAGREES" in capsys.readouterr().out
+        written = str(records.write(beside, _twice(item, 0.9, 1)))
+        assert main(["verify", written, *loaded]) == (0 if moves else 1)
+        assert f"2 differ: {'agrees' if moves else 'DISAGREES'}" in capsys.readouterr().out

@@ -44,6 +44,7 @@ class Pattern:
         self.site, self.heads = site, list(heads)
         # copies: what a stage keeps by the way, such as a table of its own, goes with them
         self.methods = [copy.copy(method) for method in methods]
+        self.refused = ""  # why, once it is known: of a text that goes on it is not asked again
 
     def kept(self, start: int, stop: int, keys: int, like: Tensor) -> Tensor:
         """Return which keys each query from `start` to `stop` keeps (heads, queries, keys)."""
@@ -61,8 +62,15 @@ class Pattern:
         assert kept is not None
         return kept
 
-    def confirm(self, start: int, stop: int, keys: int, like: Tensor) -> None:
-        """Look again, at other scores: what is not traced, such as numpy, may look at them too."""
+    def confirm(self, start: int, stop: int, keys: int, like: Tensor, fewer: int | None = None) -> None:
+        """Look again, at other scores and at `fewer` keys: numpy, for one, is not traced."""
+        try:
+            self._confirm(start, stop, keys, like, keys if fewer is None else fewer)
+        except NotApplicable as reason:
+            self.refused = str(reason)
+            raise
+
+    def _confirm(self, start: int, stop: int, keys: int, like: Tensor, fewer: int) -> None:
         draw = torch.Generator(like.device).manual_seed(0)
         shape = 1, self.site.heads, stop - start, keys
         given = torch.randn(shape, generator=draw, device=like.device, dtype=torch.float32).to(like.dtype)
@@ -75,6 +83,8 @@ class Pattern:
             found &= ~result[0, self.heads].isneginf()
         if not torch.equal(found, expected):
             raise _looks(self.methods[0], "the scores")
+        if fewer < keys and not torch.equal(self.kept(start, stop, fewer, like), expected[..., :fewer]):
+            raise _looks(self.methods[0], "how many keys there are")
 
 
 def _more(method: Method) -> NotApplicable:

@@ -29,8 +29,12 @@ def plan(pattern: Pattern, span: Span, like: Tensor, groups: int, most: float = 
     dense = heads * int((span.high - span.low).sum())
     if not dense:
         raise NotApplicable("no query sees a key")
+    if pattern.refused:
+        raise NotApplicable(pattern.refused)
     if span.queries > ROWS:
-        pattern.confirm(span.offset, span.offset + 1, span.keys, like)
+        for row in (0, span.queries // 2, span.queries - 1):
+            at, fewer = span.offset + row, max(1, int(span.high[row]))
+            pattern.confirm(at, at + 1, span.keys, like, fewer)
     strips: list[Strip] = []
     lost: list[Tensor] = []
     computed = 0
