@@ -10,14 +10,16 @@ STOPPED = ""  # one of the two files may be there
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench new-method`."""
-    parser.add_argument("name", help="as in my-method or heads:mine")
+    parser.add_argument("name", help="the name of the method, as in my-method or heads:mine")
     parser.add_argument(
         "--kind",
         default="transform",
         metavar="KIND",
-        help="transform, calibrated, trained or cache (transform)",
+        help="what the method does: transform, calibrated, trained or cache (transform)",
     )
-    parser.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
+    parser.add_argument(
+        "--output", default=".", metavar="DIR", help="the folder to write to (the current one)"
+    )
 
 
 def execute(options: argparse.Namespace) -> int:
