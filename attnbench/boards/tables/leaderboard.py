@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FOLDED = 12  # verdicts: more are folded
 SWEEPS = (
-    "Pictures of scores show methods that were measured at several amounts; those of a single amount are in the "
-    "table alone."
+    "Pictures of scores show methods that were measured at several amounts; those of a single amount are in "
+    "the table alone."
 )
 LEFT = ("model", "task", "method", "metric", "")
 
