@@ -141,7 +141,7 @@ def table(choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
 
 
 NOTE = (
-    "chosen: the largest amount whose estimate is worse by less than the margin. on other samples: of five "
-    "folds, each choice made on four and measured on the fifth; all fifths together against dense, paired "
-    "[95 %]. in folds: those choices."
+    "chosen: the largest amount whose estimate is worse than dense by less than the margin. on other "
+    "samples: in each of five folds the amount is chosen on four fifths and measured on the fifth; these "
+    "fifths together are compared with dense, by the paired 95 % interval. in folds: what was chosen in them."
 )

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
     from attnbench.statistics.pairs import Difference
 
-TOLD = "where the 95 % interval, paired where two are compared, is on one side, uncorrected"
+TOLD = (
+    "where its 95 % interval, paired where two methods are compared, lies on one side; this is not corrected "
+    "for the number of claims"
+)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,6 @@ def notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
     if real:
         yield f"A claim holds or fails {TOLD}."
     if pocket:
-        yield f"Same shape: yes or no {TOLD}; yes? or no? by the estimate alone, where that does not tell."
+        yield f"Same shape is yes or no {TOLD}; elsewhere it is yes? or no?, by the estimate alone."
     if any(each.claim.within and each.claim.pairs[0][1] == "dense" for each in (*real, *pocket)):
-        yield "Within a margin of dense: where the table has its ≈, or would at the claim's own margin."
+        yield "A claim of being within a margin of dense holds as ≈ does in the table, at its own margin."

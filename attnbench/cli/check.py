@@ -18,8 +18,10 @@ WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench check`."""
-    parser.add_argument("specs", nargs="+", metavar="SPEC", help="as in prune80; a name alone: its examples")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
+    parser.add_argument(
+        "specs", nargs="+", metavar="SPEC", help="a spec, as in prune80; a name alone checks its examples"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (cpu)")
 
 
 def execute(options: argparse.Namespace) -> int:

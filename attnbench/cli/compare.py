@@ -18,15 +18,25 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench compare`."""
-    parser.add_argument("a", metavar="A", help="a recorded method, as in prune80, or a folder, as ./smaller")
-    parser.add_argument("b", metavar="B", help="another, or the model that the folder is held against")
     parser.add_argument(
-        "--records", action=Once, default=RECORDS, metavar="DIR", help=f"where they are ({RECORDS})"
+        "a", metavar="A", help="a recorded method, as in prune80, or the folder of a model, as in ./smaller"
     )
-    parser.add_argument("--model", metavar="NAME", help="of this model only")
-    parser.add_argument("--task", metavar="TASK", help="on this task only; two models are measured on it")
-    parser.add_argument("--limit", type=positive, metavar="N", help="of two models: the first N samples")
-    parser.add_argument("--device", metavar="NAME", help="of two models: cpu, cuda (cuda where there is one)")
+    parser.add_argument(
+        "b", metavar="B", help="another recorded method, or the model that the folder is compared with"
+    )
+    parser.add_argument(
+        "--records", action=Once, default=RECORDS, metavar="DIR", help=f"the folder of records ({RECORDS})"
+    )
+    parser.add_argument("--model", metavar="NAME", help="compare two methods on this model only")
+    parser.add_argument(
+        "--task", metavar="TASK", help="compare two methods on this task only; two models are measured on it"
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="compare two models on the first N samples"
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", help="where two models are measured: cpu or cuda (cuda if there is a GPU)"
+    )
     add_include_path(parser)
 
 

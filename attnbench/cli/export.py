@@ -15,14 +15,25 @@ STOPPED = "; the folder, where it is there, is unfinished: delete it"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench export`."""
     parser.add_argument("folder", metavar="OUT", help="a new folder for the checkpoint")
-    parser.add_argument("--model", required=True, metavar="NAME", help="as in a run")
     parser.add_argument(
-        "--task", required=True, metavar="TASK", help="whose calibration split the method is fitted on"
+        "--model", required=True, metavar="NAME", help="a model, written as for `attnbench run`"
     )
-    parser.add_argument("--method", required=True, metavar="SPEC", help="as in heads50:gradient, gates:l0")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda (cpu)")
-    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to fit on, as in a run")
+    parser.add_argument(
+        "--task", required=True, metavar="TASK", help="the task on whose training split the method is fitted"
+    )
+    parser.add_argument(
+        "--method",
+        required=True,
+        metavar="SPEC",
+        help="a method that removes heads, as in heads50:gradient or gates:l0",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the seed by which calibration samples are drawn (0)"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda (cpu)")
+    parser.add_argument(
+        "--calibration", metavar="DATASET:SPLIT", help="the samples to fit on, as for `attnbench run`"
+    )
     parser.add_argument(
         "--records", action=Once, metavar="DIR",
         help="measure it and the model it is made from, keep the records here, state the scores in its card",

@@ -22,34 +22,43 @@ STOPPED = "; the tables that were said to be written stay"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench heads`."""
-    parser.add_argument("--models", **MANY, metavar="NAME", help="as in a run")
-    parser.add_argument("--tasks", **MANY, metavar="TASK", help="default: the tasks a model names itself")
+    parser.add_argument("--models", **MANY, metavar="NAME", help="models, written as for `attnbench run`")
+    parser.add_argument(
+        "--tasks", **MANY, metavar="TASK", help="tasks (default: the model's own)"
+    )
     parser.add_argument(
         "--by",
         **MANY,
         metavar="NAME",
-        help="criteria, as in entropy,gradient,l2 (the default); all: every one",
+        help="criteria, or all (entropy,gradient,l2)",
     )
     parser.add_argument(
         "--ablate",
         action="store_true",
-        help="measure the task without each head alone, and tell which differ from zero",
+        help="measure the task without each single head, and tell which effects differ from zero",
     )
     parser.add_argument(
-        "--output", default="attnbench-heads", metavar="DIR", help="for CSV and PNG (attnbench-heads)"
+        "--output",
+        default="attnbench-heads",
+        metavar="DIR",
+        help="the folder for CSV tables and pictures (attnbench-heads)",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="ablate on the first N samples only")
     parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="samples a forward pass (32)"
+        "--limit", type=positive, metavar="N", help="measure --ablate on the first N samples only"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the calibration samples (0)")
-    parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
-    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="samples to score on, as in a run")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="samples in a forward pass (32)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the seed by which calibration samples are drawn (0)"
+    )
+    parser.add_argument("--device", default=None, metavar="NAME", help="cpu or cuda (cuda if there is a GPU)")
+    parser.add_argument(
+        "--calibration", metavar="DATASET:SPLIT", help="the samples to score on, as for `attnbench run`"
+    )
     add_max_length(parser)
-    parser.add_argument(
-        "--records", action=Once, metavar="DIR", help=f"where what was found is kept ({RECORDS})"
-    )
-    parser.add_argument("--force", action="store_true", help="score again what is recorded")
+    parser.add_argument("--records", action=Once, metavar="DIR", help=f"the folder of records ({RECORDS})")
+    parser.add_argument("--force", action="store_true", help="score again what is recorded already")
     add_include_path(parser)
 
 

@@ -18,20 +18,22 @@ STOPPED = "; each file that is there is whole, the same command writes the rest"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench leaderboard`."""
+    parser.add_argument("suites", nargs="*", metavar="SUITE.toml", help="a suite; its records lie beside it")
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="what to show of the records beside it"
+        "--records", action=Once, metavar="DIR", help=f"the folder of records to render ({RECORDS})"
     )
-    parser.add_argument("--records", action=Once, metavar="DIR", help=f"what to render ({RECORDS})")
     parser.add_argument(
         "--format",
         metavar="LIST",
-        help="of md, html, csv, latex, text, plots (md; as a file given with --output ends; a suite with a "
-        "folder: md,csv,plots); what is separable: ranks; for other programs "
-        "eee (Every Eval Ever), lm-eval, parquet",
+        help="one or several of md, html, csv, latex, text and plots (default: by the ending of --output; "
+        "md,csv,plots for a suite into a folder; else md); ranks, for what is separable; for other programs "
+        "eee (Every Eval Ever), lm-eval and parquet",
     )
-    parser.add_argument("--output", metavar="PATH", help="write into this folder, or file, instead of stdout")
+    parser.add_argument("--output", metavar="PATH", help="write into this folder or file instead of stdout")
     parser.add_argument(
-        "--check", action="store_true", help="print what is wrong with records or stale beside a suite"
+        "--check",
+        action="store_true",
+        help="print which records are wrong, and which rendered files of a suite are stale",
     )
     add_table(parser)
 

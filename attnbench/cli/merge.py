@@ -10,9 +10,12 @@ STOPPED = "; each record that is there is whole, the same command copies the res
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench merge`."""
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of records, as in A B")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="the folders of records to copy from")
     parser.add_argument(
-        "--into", required=True, metavar="DIR", help="where they go; what is there is never overwritten"
+        "--into",
+        required=True,
+        metavar="DIR",
+        help="the folder to copy to; what is there is never overwritten",
     )
 
 

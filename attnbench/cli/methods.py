@@ -15,7 +15,9 @@ DENSE = "The unmodified model."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench methods`."""
     parser.add_argument(
-        "name", nargs="?", help="as in prune, heads:entropy, a spec, or any word of theirs: voita"
+        "name",
+        nargs="?",
+        help="a name (prune, heads:entropy), a spec (prune80), or a word to look for in their texts (voita)",
     )
     parser.add_argument(
         "--examples", action="store_true", help="print one comma-separated line of specs to try"

@@ -10,17 +10,20 @@ STOPPED = ""  # some of the files may be there
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench new-method`."""
-    parser.add_argument("name", help="as in my-method or heads:mine")
+    parser.add_argument("name", help="the name of the method, as in my-method or heads:mine")
     parser.add_argument(
         "--kind",
         default="transform",
         metavar="KIND",
-        help="transform, calibrated, trained, criterion, random-control, cache or study (transform)",
+        help="what it does: transform, calibrated, trained, criterion, random-control, cache or study "
+        "(transform)",
     )
     parser.add_argument(
-        "--package", action="store_true", help="a folder to install and publish: entry point, test, CI"
+        "--package", action="store_true", help="write a folder to install and publish: entry point, test, CI"
     )
-    parser.add_argument("--output", default=".", metavar="DIR", help="where to (the current folder)")
+    parser.add_argument(
+        "--output", default=".", metavar="DIR", help="the folder to write to (the current one)"
+    )
 
 
 def execute(options: argparse.Namespace) -> int:

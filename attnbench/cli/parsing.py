@@ -77,9 +77,12 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     """Declare what every command takes."""
     add_plugins(parser)
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="tell all settings and versions; let the libraries talk"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print all settings and versions, and what the libraries say",
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +107,11 @@ def add_table(parser: argparse.ArgumentParser) -> None:
     """Declare how a table is shown."""
     parser.add_argument(
         "--sort", choices=["family", "score"], default="family",
-        help="rows by family and amount, sweeps together (family), or the best first (score)",
+        help="order rows by family and amount, sweeps together (family), or the best first (score)",
     )  # fmt: skip
     parser.add_argument(
         "--legend", action="store_true",
-        help="explain every column under a table on the screen; files and a folder's first run always do",
+        help="explain every column below the table; files and the first run into a folder always do",
     )  # fmt: skip
 
 
@@ -118,7 +121,7 @@ def add_max_length(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=positive,
         metavar="N",
-        help="cut a classifier's longer texts to N tokens; a language model reads windows of N",
+        help="cut texts of a classifier after N tokens; a language model reads windows of N tokens",
     )
 
 
@@ -127,36 +130,48 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="DATASET:SPLIT",
-        help="or DATASET:CONFIG:SPLIT, FILE.csv, FILE.jsonl, for language models FILE.txt: what fitted "
-        "methods learn from, where the task names no split that is to be had",
+        help="what fitted methods learn from where the task has no training split: DATASET:SPLIT, "
+        "DATASET:CONFIG:SPLIT, FILE.csv, FILE.jsonl, or FILE.txt for language models",
     )
     parser.add_argument(
         "--calibration-samples",
         type=positive,
         metavar="N",
-        help="how many of them (512, or as the task says)",
+        help="how many samples fitted methods learn from (512, or as the task says)",
     )
     parser.add_argument(
         "--calibration-tokens", type=positive, metavar="N",
-        help="how many tokens of a language model's texts at most (65536)",
+        help="the most tokens that fitted methods learn from, for language models (65536)",
     )  # fmt: skip
 
 
 def add_prompting(parser: argparse.ArgumentParser) -> None:
     """Declare how lm-eval's own tasks become prompts, by lm-eval's names."""
     parser.add_argument(
-        "--num-fewshot", type=int, metavar="N", help="examples before each prompt of an lm-eval task"
+        "--num-fewshot",
+        type=int,
+        metavar="N",
+        help="how many solved examples precede each prompt of an lm-eval task",
     )
     parser.add_argument(
         "--apply-chat-template", action="store_true", default=None,
-        help="prompts of lm-eval tasks as the model's chat",
+        help="write prompts of lm-eval tasks as messages of the model's chat",
     )  # fmt: skip
     parser.add_argument(
-        "--fewshot-as-multiturn", action="store_true", default=None, help="its examples as turns of that chat"
+        "--fewshot-as-multiturn",
+        action="store_true",
+        default=None,
+        help="write the examples as turns of that chat",
     )
-    parser.add_argument("--system-instruction", metavar="TEXT", help="before the prompt, or of that chat")
     parser.add_argument(
-        "--gen-kwargs", metavar="NAME=VALUE,…", help="how tasks that generate do so: max_gen_toks=64"
+        "--system-instruction",
+        metavar="TEXT",
+        help="a text before the prompt, or the system message of that chat",
+    )
+    parser.add_argument(
+        "--gen-kwargs",
+        metavar="NAME=VALUE,…",
+        help="settings of tasks that generate text, as in max_gen_toks=64",
     )
 
 
@@ -165,26 +180,24 @@ def add_endings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-after",
         choices=AFTER,
-        help="cut caches after the context that a task marks, as without this, or after the question too; "
+        help="cut caches after the context that a task marks (the default), or after its question; "
         "recorded as NAME@question",
     )
     parser.add_argument(
         "--prompt",
         type=positive,
         metavar="N",
-        help="of texts scored as a whole: the first N tokens of each window are a prompt, and not scored; "
-        "recorded as NAME@promptN",
+        help="for tasks that score whole texts: take the first N tokens of each window as a prompt, which is "
+        "not scored; recorded as NAME@promptN",
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Declare --device and --device-map."""
     parser.add_argument(
-        "--device", default=None, metavar="NAME", help="cpu, cuda, cuda:1 (cuda where there is one)"
+        "--device", default=None, metavar="NAME", help="cpu, cuda or cuda:1 (cuda if there is a GPU)"
     )
-    parser.add_argument(
-        "--device-map", choices=[*MAPS], help="spread a model over all devices, as accelerate does"
-    )
+    parser.add_argument("--device-map", choices=[*MAPS], help="spread a model over all devices by accelerate")
 
 
 def add_include_path(parser: argparse.ArgumentParser) -> None:
@@ -198,20 +211,20 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=shards.parse,
         metavar="K/N",
-        help="measure the K-th of N shares of the columns; slurm: as the variables of a job array say",
+        help="measure the K-th of N shares, each of whole model-task pairs; slurm: as a job array says",
     )
     parser.add_argument(
         "--workers",
         type=positive,
         metavar="N",
-        help="measure by N processes, each with a device or a part of the threads of its own",
+        help="measure with N processes, each with its own device or its part of the threads",
     )
     parser.add_argument(
         "--on",
         type=_engine,
         metavar="ray",
-        help="measure on a Ray cluster, a task a column: that of $RAY_ADDRESS or of this machine, or "
-        "ray://HOST:PORT",
+        help="measure on a Ray cluster, one Ray task for each model-task pair: ray for the cluster of "
+        "$RAY_ADDRESS or of this machine, or ray://HOST:PORT",
     )
 
 

@@ -48,76 +48,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suites",
         nargs="*",
         metavar="SUITE.toml",
-        help="run these instead; --models and --tasks choose among theirs",
+        help="a suite to run instead of --methods; --models and --tasks then choose among its own",
     )
     parser.add_argument(
         "--models",
         **MANY,
         metavar="NAME",
-        help="bert, roberta, a Hub id, a folder or a .gguf file; comma lists work; MINE=./FOLDER names it",
+        help="a short name (bert), a Hub id, a folder or a .gguf file; several by blanks or commas; "
+        "MINE=./FOLDER gives a folder the name MINE",
     )
     parser.add_argument(
         "--methods",
         **MANY,
         metavar="SPEC",
-        help="as in logquant3,prune80+logquant3; dense and uniform are always measured",
+        help="specs, as in logquant3,prune80+logquant3; dense and uniform attention are always measured",
     )
     parser.add_argument(
         "--tasks",
         **MANY,
         metavar="TASK",
-        help="a name, a task's YAML, or your own .csv, .jsonl, .parquet; default: those a model names itself",
+        help="a name, a task's YAML, or your own .csv, .jsonl, .parquet (default: the model's own tasks)",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples of each task only")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="measure the first N samples of each task only"
+    )
     add_max_length(parser)
     parser.add_argument(
-        "--batch-size",
-        type=positive,
-        default=32,
-        metavar="N",
-        help="samples a forward pass (32); results do not depend on it",
-    )
+        "--batch-size", type=positive, default=32, metavar="N",
+        help="samples in a forward pass (32); results do not depend on it",
+    )  # fmt: skip
     parser.add_argument(
-        "--batch-tokens",
-        type=positive,
-        metavar="N",
-        help="tokens a forward pass, padding included, instead of samples",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="first seed of what draws (0)")
+        "--batch-tokens", type=positive, metavar="N",
+        help="tokens in a forward pass, padding included, instead of a number of samples",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="the first seed of sampled methods (0)")
     parser.add_argument(
-        "--repeats",
-        type=positive,
-        metavar="N",
-        help=f"seeds a method that draws is measured with ({REPEATS})",
-    )
+        "--repeats", type=positive, metavar="N",
+        help=f"how many seeds each sampled method is measured with ({REPEATS})",
+    )  # fmt: skip
     add_device(parser)
-    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights and activations (float32)")
+    parser.add_argument(
+        "--dtype", choices=[*EAGER_TOLERANCE], help="the type of weights and activations (float32)"
+    )
     add_calibration(parser)
     parser.add_argument(
-        "--records",
-        action=Once,
-        metavar="DIR",
-        help=f"where records are kept ({RECORDS}; a suite's: records/NAME beside it)",
-    )
-    parser.add_argument("--force", action="store_true", help="measure again what is recorded")
+        "--records", action=Once, metavar="DIR",
+        help=f"the folder of records ({RECORDS}; for a suite records/NAME beside it)",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="measure again what is recorded already")
     parser.add_argument(
         "--replace", action="store_true",
-        help="let what was measured otherwise, or of another model, give way",
+        help="overwrite records that were measured with other settings or on another model of that name",
     )  # fmt: skip
     parser.add_argument(
         "--cell-timeout", type=seconds, metavar="SECONDS",
-        help="end the run where a cell takes longer; the same command goes on with the others",
+        help="end the run where a cell takes longer; the same command then goes on with the other cells",
     )  # fmt: skip
     parser.add_argument(
         "--measure", action="store_true",
-        help="FLOPs too, and latency and peak memory of attention where a method is realised",
+        help="measure FLOPs too, and latency and peak memory where a method can really leave work out",
     )  # fmt: skip
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
-    parser.add_argument("--dry-run", action="store_true", help="print the cells and stop")
-    parser.add_argument("--json", action="store_true", help="print records as a JSON array, not the table")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and stop")
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
+        "--json", action="store_true", help="print the records as a JSON array instead of the table"
+    )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="let a checkpoint run Python code of its own; this is recorded",
     )
     add_table(parser)
     add_prompting(parser)

@@ -13,16 +13,19 @@ from attnbench.errors import UserError, message
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench status`."""
-    parser.add_argument("suites", nargs="+", metavar="SUITE.toml", help="what to look at")
+    parser.add_argument("suites", nargs="+", metavar="SUITE.toml", help="the suites to look at")
     parser.add_argument(
-        "--models", **MANY, metavar="NAME", help="some of its models; NAME=./FOLDER says where"
+        "--models",
+        **MANY,
+        metavar="NAME",
+        help="some of the suite's models only; NAME=./FOLDER says where one is",
     )
     parser.add_argument(
-        "--records", action=Once, metavar="DIR", help="where records are, if not in records/NAME beside it"
+        "--records", action=Once, metavar="DIR", help="the folder of records (records/NAME beside the suite)"
     )
     parser.add_argument(
         "--missing", action="store_true",
-        help="print a command a line for each model and task with cells to measure, for a shell or a queue",
+        help="print one command for each model and task with cells to measure, for a shell or a queue",
     )  # fmt: skip
 
 

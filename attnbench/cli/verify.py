@@ -14,16 +14,28 @@ from attnbench.studies.looks import FOLDER
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench verify`."""
-    parser.add_argument("record", metavar="RECORD.json", help="a record's file")
-    parser.add_argument("--sample", type=positive, default=100, metavar="N", help="samples to measure (100)")
-    parser.add_argument("--model", metavar="PATH", help="the checkpoint, where the record's was a folder")
-    parser.add_argument("--task", metavar="FILE", help="where the task was a file: its YAML, .csv or .jsonl")
-    parser.add_argument("--calibration", metavar="FILE", help="where samples to fit on came from a file")
+    parser.add_argument("record", metavar="RECORD.json", help="the file of a record")
+    parser.add_argument(
+        "--sample", type=positive, default=100, metavar="N", help="how many samples to measure again (100)"
+    )
+    parser.add_argument(
+        "--model", metavar="PATH", help="where the checkpoint is now, if the record's was a folder"
+    )
+    parser.add_argument(
+        "--task", metavar="FILE", help="where the task's YAML, .csv or .jsonl is now, if the task was a file"
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="where the file is now that the method learned from, if it was one",
+    )
     parser.add_argument(
         "--file", action="append", default=[], metavar="PATH",
-        help="a file that the method of the record names and that may be read (repeatable)",
+        help="allow to read a file that the record's method names (repeatable)",
     )  # fmt: skip
-    parser.add_argument("--trust-remote-code", action="store_true", help="run a checkpoint's own Python")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="let a checkpoint run Python code of its own"
+    )
     add_include_path(parser)
 
 

@@ -98,7 +98,7 @@ def test_controls_read_as_such_in_markdown():
     lines = [line for line in text.splitlines() if line.startswith("|")]
     place = next(k for k, line in enumerate(lines) if "| prune80 " in line)
     assert "└ prune80:random (3 seeds)" in lines[place + 1]
-    assert "└ a random control at the budget of the method above it." in text
+    assert "└ marks a random baseline: it draws what the method above it chooses, at the same amount." in text
 
 
 def test_removed_heads_have_a_column():
@@ -185,7 +185,7 @@ def test_latex_has_a_rule_and_a_title_for_each_task():
     assert caption.startswith(r"\caption{Models. Scores with standard errors; differences to dense")
     assert len(caption) < 220  # two lines of a page
     note = text.partition(r"\end{tabular}")[2].partition(r"\end{table}")[0]
-    assert r"$\Delta$ dense: difference in points" in note and r"$\approx$" in note
+    assert r"$\Delta$ dense: the difference in points" in note and r"$\approx$" in note
     assert "heads50:l1: failed: every head has the same l1 norm" in note and "failed: see notes" in text
 
 

@@ -202,14 +202,17 @@ def test_pocket_models_only_show_a_shape():
     table = {(row[0], row[1]): (row[3], row[5]) for row in rows}
     assert table[texts[0], "tiny"] == ("holds", "") and table[texts[0], "pocket-bert"] == ("", "yes")
     assert table[texts[1], "pocket-bert"] == ("", "no?") and table[texts[2], "pocket-bert"] == ("", "no")
-    told = "where the 95 % interval, paired where two are compared, is on one side, uncorrected"
+    told = (
+        "where its 95 % interval, paired where two methods are compared, lies on one side; this is not "
+        "corrected for the number of claims"
+    )
     assert list(decisions.notes(decisions.evaluate(found))) == [
         "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
         "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "
         "None of it is evidence.",
         f"A claim holds or fails {told}.",
-        f"Same shape: yes or no {told}; yes? or no? by the estimate alone, where that does not tell.",
-        "Within a margin of dense: where the table has its ≈, or would at the claim's own margin.",
+        f"Same shape is yes or no {told}; elsewhere it is yes? or no?, by the estimate alone.",
+        "A claim of being within a margin of dense holds as ≈ does in the table, at its own margin.",
     ]
     only = board.build(items("pocket-bert"), asked(*texts, models=("pocket-bert",)))
     assert "verdict" not in decisions.table(decisions.evaluate(only))[0]

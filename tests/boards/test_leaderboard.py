@@ -209,20 +209,20 @@ def test_perplexity_reads_in_percent():
     text = render(items, format="text")
     assert re.search(r"prune95 .*\+6\.0\d \[\+\d\.\d+, \+\d\.\d+\] %  ▼", text)
     assert "prune80: within 1 % of dense on text." in text
-    assert "of log perplexity" in text
+    assert "of the log perplexity" in text
 
 
 def test_uniform_as_good_as_dense_is_said():
     few, many = (
         render([record(m, acc=right(n, n // 2)) for m in ("dense", "uniform", "prune80")]) for n in (50, 3000)
     )
-    assert "uniform attention is not worse than dense by 1 point or more" in many
-    assert "whether uniform attention is worse than dense is undecided" in few
+    assert "the uniform-attention baseline is not worse by 1 point or more" in many
+    assert "it is undecided whether the uniform-attention baseline is worse than dense" in few
 
 
 def test_no_dense_cell_is_said():
     text = render([record("prune80", acc=right(100, 5))])
-    assert "tiny sst2: no dense cell, so nothing is compared." in text
+    assert "tiny sst2: dense was not measured, so nothing is compared with it." in text
     assert "- prune80: not compared on sst2." in text
 
 

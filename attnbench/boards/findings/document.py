@@ -13,6 +13,7 @@ from attnbench.boards.findings.claims import FAILS, HOLDS, OPEN, Outcome
 from attnbench.boards.findings.drawn import pictures
 from attnbench.boards.findings.kept import Seen
 from attnbench.boards.findings.selection import HIGH, LOW, METHOD
+from attnbench.boards.tables import glossary
 from attnbench.errors import UserError
 from attnbench.records.inert import clean, escape
 from attnbench.studies.compared import DIFFERENCE
@@ -32,6 +33,7 @@ def write(findings: Findings, looks: Sequence[Seen]) -> str:
     file = f"{findings.path.resolve().parent.name}/{findings.path.name}"
     folder = file.partition("/")[0]
     parts.append(f"Made by `attnbench look {file}` and `attnbench leaderboard {file} --output {folder}`.")
+    parts.append(glossary.link(findings.path))
     return "\n\n".join(parts) + "\n"
 
 

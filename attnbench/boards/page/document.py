@@ -13,7 +13,7 @@ from typing import Any
 from attnbench.boards import choice, decisions
 from attnbench.boards.board import Board, Section
 from attnbench.boards.pictures.points import Picture
-from attnbench.boards.tables import cells, footnotes, leaderboard, summary
+from attnbench.boards.tables import cells, footnotes, glossary, leaderboard, summary
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.names import OWN
@@ -29,6 +29,7 @@ NUMBERS = {
     "latency": "latency", "memory": "memory", "KV bytes": "kv_bytes", "cache": "cache", "kv": "kv",
     "divergence": "divergence",
 }  # fmt: skip
+WIDE = '<div class="wide" tabindex="0" role="region" aria-label="{}">'
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -63,6 +64,7 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             *_claims(board),
             *_absent(board),
             *(_figure(picture, svg, place) for place, (picture, svg) in enumerate(pictures)),
+            _words(),
             '<dialog id="record" aria-label="Record"><header><span></span>'
             '<button class="close" type="button">Close</button></header><div class="body"></div></dialog>',
             f'<script type="application/json" id="records">{data}</script>',
@@ -130,7 +132,7 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
     return (
         f"<h2>{safe(section.title, 200)}</h2>\n"
         f"{told}"
-        f'<div class="wide"><table class="board"><thead><tr>{head}</tr></thead>\n'
+        f'{WIDE.format("Table")}<table class="board"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         f"<p>{safe(summary.counts(rows), 1000)}</p>\n"
         f"<details><summary>Verdict of each method</summary><ul>{verdicts}</ul></details>\n"
@@ -188,12 +190,19 @@ def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[str]], not
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     told = "".join(f"<p>{safe(line, 400)}</p>" for line in notes)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>{title}</h2><div class="wide">{table}</div>{told}'
+    return f"<h2>{title}</h2>{WIDE.format(title)}{table}</div>{told}"
 
 
 def _absent(board: Board) -> list[str]:
     lines = "".join(f"<li>{safe(line, 400)}</li>" for line in board.absent)
     return [f"<h2>Not measured</h2><ul>{lines}</ul>"] if lines else []
+
+
+def _words() -> str:
+    told = "".join(
+        f"<dt>{_code(safe(w))}</dt><dd>{_code(safe(m, 400))}</dd>" for w, m in glossary.WORDS.items()
+    )
+    return f"<details><summary>What the words of this page mean</summary><dl>{told}</dl></details>"
 
 
 def _figure(picture: Picture, svg: bytes, place: int) -> str:

@@ -111,6 +111,12 @@ for (const header of document.querySelectorAll("table.board th")) {
 for (const button of document.querySelectorAll("button[data-records]")) {
   button.addEventListener("click", () => show(button.dataset.records.split(" ")));
 }
+for (const wide of document.querySelectorAll(".wide")) {
+  // a table that goes on to the right says so, until its last column is in sight
+  const told = () => wide.toggleAttribute("data-more", wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 1);
+  wide.addEventListener("scroll", told, { passive: true });
+  new ResizeObserver(told).observe(wide);
+}
 document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value));
 document.querySelector("#record .close").addEventListener("click", () => document.getElementById("record").close());
 filter("");

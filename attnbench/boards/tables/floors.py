@@ -37,8 +37,8 @@ def told(rows: Sequence[Row], records: Sequence[Record], show: Show) -> list[str
     if not found:
         return []
     return [
-        f"Numerical floor, what a score moves by where the same cell is measured in {' or '.join(sizes)}: "
-        f"{'; '.join(found)}. No smaller difference gets ▼ or ▲."
+        f"Numerical floor (how far a score moves when the same cell is measured again in "
+        f"{' or '.join(sizes)}): {'; '.join(found)}. A smaller difference gets neither ▼ nor ▲."
     ]
 
 

@@ -68,7 +68,7 @@ def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
         amount = (f"{width:#.2g}" if width < 10 else f"{width:.0f}") + found[0].unit
         counted = "1 sample of {} resolves" if samples == 1 else f"{samples:,} samples of {{}} resolve"
         said.append(f"{counted.format(show(task))} ±{amount} of {show(metric)}")
-    return [f"Resolution, half the median interval: {'; '.join(said)}."] if said else []
+    return [f"Resolution (half of the median interval): {'; '.join(said)}."] if said else []
 
 
 def in_cell(row: Row, show: Show, fits: int = FITS) -> str:
@@ -100,7 +100,7 @@ def _exceptions(
     dense = {(row.model, row.task) for row in rows if row.method == "dense" and row.status == "measured"}
     for model, task in dict.fromkeys((row.model, row.task) for row in rows if row.status == "measured"):
         if (model, task) not in dense:
-            out.append(f"{show(model)} {show(task)}: no dense cell, so nothing is compared.")
+            out.append(f"{show(model)} {show(task)}: dense was not measured, so nothing is compared with it.")
     for row in rows:
         if row.method == "uniform" and row.low is not None and not row.worse:
             out.append(f"{show(row.model)} {show(row.task)} {show(row.metric)}: {_of_uniform(row)}.")
@@ -124,12 +124,14 @@ def _exceptions(
 def _of_uniform(row: Row) -> str:
     """Say what is known where uniform attention is not shown to be worse than dense, and what is not."""
     if row.better:
-        return f"uniform attention is better than dense ({row.interval}): what attention adds harms here"
+        return (
+            f"the uniform-attention baseline is better than dense ({row.interval}): attention does harm here"
+        )
     if row.least_gain > -(row.margin or 0.0):
-        told = f"uniform attention is not worse than dense by {margins([row])} or more ({row.interval})"
-        return f"{told}, so this says nothing about attention"
-    told = f"whether uniform attention is worse than dense is undecided ({row.interval})"
-    return f"{told}, and so is whether this says anything about attention"
+        told = f"the uniform-attention baseline is not worse by {margins([row])} or more ({row.interval})"
+        return f"{told}, so this task says nothing about attention"
+    told = f"it is undecided whether the uniform-attention baseline is worse than dense ({row.interval})"
+    return f"{told}, and so whether this task says anything about attention"
 
 
 def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
@@ -140,10 +142,10 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
     listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
     return [
-        f"! better than dense beyond chance, Holm over the table: {', '.join(listed)}. Training on the task "
-        "may be, a change to attention seldom is: check first that what it learned from is not what is "
-        "evaluated, that dense has the score its card states, that "
-        "the texts are not cut, and that other samples agree."
+        f"! marks what is better than dense beyond chance (Holm-corrected over the table): "
+        f"{', '.join(listed)}. Training on the task can do that, a change to attention alone seldom does. "
+        "Check first that the method did not learn from the evaluation samples, that dense has the score "
+        "that its model card states, that no texts are cut, and that other samples agree."
     ]
 
 
@@ -157,9 +159,13 @@ def _unproven(records: Sequence[Record], show: Show) -> list[str]:
         word, _, checks = verdict.partition(": ")
         listed = ", ".join([*names][:LISTED]) + (", …" if len(names) > LISTED else "")
         if word == "failed":
-            out.append(f"{listed}: fails `attnbench check` ({show(checks, 200)}): not to be relied upon.")
+            out.append(
+                f"{listed}: the code fails `attnbench check` ({show(checks, 200)}), so do not rely on it."
+            )
         elif word == "unchecked":
-            out.append(f"{listed}: never went through `attnbench check`, which says what a method keeps to.")
+            out.append(
+                f"{listed}: the code never went through `attnbench check`, which tests a method's promises."
+            )
     return out
 
 

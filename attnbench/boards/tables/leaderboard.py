@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import cells, footnotes, summary, text
+from attnbench.boards.tables import cells, footnotes, glossary, summary, text
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 FOLDED = 12  # verdicts: more are folded
+SWEEPS = (
+    "Pictures of scores show methods that were measured at several amounts; those of a single amount are in "
+    "the table alone."
+)
 LEFT = ("model", "task", "method", "metric", "")
 
 
@@ -68,13 +72,16 @@ def write(
         lines = lines if markdown else list(map(screen.wrap, lines))
         parts.append("\n".join([*(["## Not measured", ""] if markdown else ["Not measured"]), *lines]))
     if markdown:
-        parts += [f"![{escape(title, 200)}]({path})" for title, path in pictures]
+        drawn = list(pictures)
+        parts += [f"![{escape(title, 200)}]({path})" for title, path in drawn]
+        parts += [SWEEPS] if any("/score-" in path for _, path in drawn) else []
     if suite is not None:
         file = f"{suite.path.resolve().parent.name}/{suite.path.name}"
         lines = [f"attnbench run {file}", f"attnbench leaderboard {file} --output {file.partition('/')[0]}"]
         told = [clean(line, 200).replace("`", "") for line in lines]
         code = " and ".join(f"`{line}`" for line in told)
         parts.append(f"Made by {code}." if markdown else "\n  ".join(["Made by:", *told]))
+        parts += [glossary.link(suite.path)] if markdown else []
     return "\n\n".join(parts) or "No records."
 
 

@@ -18,25 +18,32 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
     claims = sum(row.p_holm is not None for row in rows)
     points = " in points" if {row.unit for row in compared} == {" points"} else ""
     words = [
-        f"Δ dense: difference{points} on the same samples, 95 % interval.",
-        "▼ worse, ▲ better: the interval leaves out zero, uncorrected.",
+        f"Δ dense: the difference{points} to the dense model on the same samples, with its 95 % interval.",
+        "▼ is worse and ▲ better than dense: the interval excludes zero, without a correction for how many "
+        "are compared.",
     ]
     if claims:
         words.append(
-            f"≈ not worse by {margins(compared)} or more: one-sided {100 * LEVEL:g} %, Holm over {claims} "
-            f"claim{'' if claims == 1 else 's'}. ? undecided."
+            f"≈ is shown not to be worse by {margins(compared)} or more (one-sided {100 * LEVEL:g} %, "
+            f"Holm-corrected over {claims} comparison{'' if claims == 1 else 's'}), ? is undecided."
         )
     if "kept" not in hidden and any(row.kept is not None for row in rows):
-        scale = " of log perplexity" if any(row.scale == "log" for row in compared) else ""
+        scale = " of the log perplexity" if any(row.scale == "log" for row in compared) else ""
         words.append(
-            f"kept: (score − uniform) / (dense − uniform){scale}: what survives of what attention adds."
+            f"kept: (score − uniform) / (dense − uniform){scale}, the share that is left of what attention "
+            "adds over the uniform-attention baseline."
         )
     words += _answers_legend(rows, hidden)
     words += _cost_legend(rows, hidden)
     if any(row.control_of for row in rows):
-        words.append("└ a random control at the budget of the method above it.")
+        words.append(
+            "└ marks a random baseline: it draws what the method above it chooses, at the same amount."
+        )
     if any(row.seeds > 1 for row in rows):
-        words.append("Seeds: their mean (lowest–highest); errors and intervals cover seeds and samples.")
+        words.append(
+            "A method measured with several seeds has their mean (lowest–highest); its errors and intervals "
+            "cover seeds and samples."
+        )
     return [" ".join(words)]
 
 
@@ -55,16 +62,18 @@ def marks(rows: Sequence[Row]) -> list[str]:
 def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     words = []
     if "flips" not in hidden and any(row.flips is not None for row in rows):
-        words.append("flips: share of samples that turn from right to wrong or from wrong to right.")
+        words.append("flips: the share of samples that turn from right to wrong or from wrong to right.")
     if "answers changed" not in hidden and any(row.answers_changed is not None for row in rows):
-        words.append("answers changed: share whose class, choice, span or text is not dense's.")
+        words.append(
+            "answers changed: the share of samples whose class, choice, span or text is not that of dense."
+        )
     if "KL" not in hidden and any(row.kl is not None for row in rows):
         words.append(
-            "KL: mean divergence KL(dense || method) of the answer's odds, in nats (of target tokens over "
-            "dense's likeliest ones and all others as one)."
+            "KL: the mean divergence KL(dense || method) of the answer's distribution, in nats; of a text's "
+            "tokens, over the likeliest ones of dense and all others taken together."
         )
     if words and "KL" not in hidden:
-        words.append("In brackets their 95 % intervals.")
+        words.append("Square brackets behind them are 95 % intervals.")
     return words
 
 
@@ -74,47 +83,55 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     if any(value is not None for values in filled.values() for value in values):
         names = [name for name in filled if name not in hidden]
     if "sim. FLOPs" not in hidden and any(row.flops_simulated is not None for row in rows):
-        names.append("sim. FLOPs (of dense, were zeros and hidden scores skipped)")
+        names.append(
+            "sim. FLOPs (the share of dense that would be left if zeros and hidden scores were skipped)"
+        )
     if names:
-        words.append(f"{', '.join(names)}: simulated, nothing runs faster for them.")
+        words.append(f"Simulated, so nothing runs faster: {', '.join(names)}.")
     if "sparsity" not in hidden and any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
-        words.append("sparsity: of visible values (of all, where causality hides some).")
+        words.append(
+            "sparsity: the share of zeros among the attention probabilities that a query may see; in "
+            "brackets among all, with those that the causal mask hides."
+        )
     if "bits" not in hidden and any(row.entropy is not None for row in rows):
-        words.append("bits: log2 of the levels (bits a value needs on average: their entropy).")
+        words.append(
+            "bits: log2 of the number of different probabilities; in brackets their entropy, the bits that a "
+            "value needs on average."
+        )
     if "heads" not in hidden and any(row.heads not in (None, 1.0) for row in rows):
-        words.append("heads: share that is not silent.")
+        words.append("heads: the share of heads whose context is not all zero.")
     if "divergence" not in hidden and any(row.divergence is not None for row in rows):
         words.append(
-            "divergence: share of a query's attention that the method moves to other keys (total variation "
-            "from dense), mean over queries, for the same input to the layer."
+            "divergence: the share of a query's attention that the method moves to other keys (total "
+            "variation distance to dense), the mean over queries, for the same input to the layer."
         )
     if "latency" not in hidden and any(row.latency is not None for row in rows):
         realised = ", ".join(name for name in ("FLOPs", "latency", "memory") if name not in hidden)
-        held = "" if "memory" in hidden else ", memory the most that one attention module holds"
+        held = "" if "memory" in hidden else "; memory is the most that one attention module holds"
         words.append(
-            f"{realised}: realised, of the model with that work really left out, empty where "
-            "there is none; over dense SDPA: latency the median of interleaved rounds [its 95 % interval]"
-            f"{_of_seeds(rows)}{held}."
+            f"Realised, so measured on the model with that work really left out, as a share of dense with "
+            f"SDPA, and empty where no work can be left out: {realised}. Latency is the median of "
+            f"interleaved rounds [its 95 % interval]{_of_seeds(rows)}{held}."
         )
     if any(row.kv is not None for row in rows):
         words.append(
-            "cache: share of a prompt's tokens that is kept. kv: bits kept of its keys and values, over 16 a "
-            "value. Both are simulated."
+            "cache: the share of a prompt's tokens that is kept. kv: the bits kept of its keys and values, "
+            "as a share of 16 bits a value. Both are simulated."
         )
     if any(row.kv_bytes is not None for row in rows):
         columns = {
-            "latency": "of a token after a prompt",
+            "latency": "is that of a token after a prompt",
             "memory": "the most that the prompt and the tokens after it hold",
-            "KV bytes": "what its cache holds, filled up to the head that keeps most",
+            "KV bytes": "what its cache holds, every head filled up to the one that keeps most",
         }
         told = ", ".join(f"{name} {what}" for name, what in columns.items() if name not in hidden)
-        words.append(f"Of a method for caches: {told}.")
+        words.append(f"For a cache method {told}.")
     return words
 
 
 def _of_seeds(rows: Sequence[Row]) -> str:
     several = any(row.latency is not None and row.seeds > 1 for row in rows)
-    return ", of several seeds the median of theirs (lowest–highest)" if several else ""
+    return ", with several seeds the median of theirs (lowest–highest)" if several else ""
 
 
 def margins(rows: Sequence[Row]) -> str:

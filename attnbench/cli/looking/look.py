@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench look`."""
     parser.add_argument(
         "files", nargs="*", metavar="LOOKS.toml",
-        help="do the looks of these boards instead; --models chooses among theirs",
+        help="a board of looks to measure instead; --models then chooses among its models",
     )  # fmt: skip
-    parser.add_argument("--models", **MANY, metavar="NAME", help="as in a run")
+    parser.add_argument("--models", **MANY, metavar="NAME", help="models, written as for `attnbench run`")
     parser.add_argument(
         "--text", action="append", default=[], metavar="TEXT", help="a text to look at (repeatable)"
     )
@@ -40,38 +40,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks",
         **MANY,
         metavar="TASK",
-        help="or a task's documents; default: those a model names itself",
+        help="tasks whose documents to look at (default: the model's own tasks)",
     )
     parser.add_argument(
         "--studies", **MANY, metavar="SPEC",
-        help="as in sparsity,clamp4; default: all that need no data of their own",
+        help="specs, as in sparsity,clamp4 (default: all studies that need no data of their own)",
     )  # fmt: skip
     parser.add_argument(
         "--treebank", **MANY, metavar="FILE",
-        help="CoNLL-U, for studies of syntax: DEV,TEST, one to choose on and one to report on; one is halved",
+        help="CoNLL-U files for studies of syntax: DEV,TEST, one to choose heads on and one to report on; a "
+        "single file is halved",
     )  # fmt: skip
-    parser.add_argument("--methods", **MANY, metavar="SPEC", help="with each of these too, as in prune80")
     parser.add_argument(
-        "--output", metavar="DIR", help="for a page (index.html), CSV tables, pictures and heads.json"
+        "--methods", **MANY, metavar="SPEC", help="look with each of these methods too, as in prune80"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="a folder for a page (index.html), CSV tables, pictures and heads.json",
     )
     parser.add_argument("--json", action="store_true", help="print all tables as one JSON array")
     parser.add_argument(
         "--save-arrays", type=positive, metavar="N",
-        help="queries, keys, values, scores, probabilities, contexts, hidden states of N samples too",
+        help="write queries, keys, values, scores, probabilities, contexts, hidden states of N samples too",
     )  # fmt: skip
-    parser.add_argument("--limit", type=positive, metavar="N", help="the first N documents of a task (200)")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="look at the first N documents of a task (200)"
+    )
     add_max_length(parser)
-    parser.add_argument("--seed", type=int, metavar="N", help="of what draws (0)")
-    parser.add_argument("--device", default=None, metavar="NAME", help="cpu, cuda (cuda where there is one)")
-    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="of weights (float32)")
-    parser.add_argument("--calibration", metavar="DATASET:SPLIT", help="what methods learn from, as in a run")
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of sampled methods and studies (0)")
+    parser.add_argument("--device", default=None, metavar="NAME", help="cpu or cuda (cuda if there is a GPU)")
+    parser.add_argument("--dtype", choices=[*EAGER_TOLERANCE], help="the type of weights (float32)")
+    parser.add_argument(
+        "--calibration",
+        metavar="DATASET:SPLIT",
+        help="what fitted methods learn from, as for `attnbench run`",
+    )
     parser.add_argument(
         "--records", action=Once, metavar="DIR",
-        help=f"where what was found is kept ({RECORDS}; a board's: records/NAME beside it)",
+        help=f"the folder of records ({RECORDS}; for a board records/NAME beside it)",
     )  # fmt: skip
-    parser.add_argument("--force", action="store_true", help="look again at what is recorded")
+    parser.add_argument("--force", action="store_true", help="look again at what is recorded already")
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run a checkpoint's own Python; recorded"
+        "--trust-remote-code",
+        action="store_true",
+        help="let a checkpoint run Python code of its own; this is recorded",
     )
     add_include_path(parser)
 

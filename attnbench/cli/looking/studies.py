@@ -11,7 +11,7 @@ from attnbench.methods.plugins import registry
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench studies`."""
-    parser.add_argument("name", nargs="?", help="as in sparsity, or a spec, clamp4")
+    parser.add_argument("name", nargs="?", help="a name (sparsity) or a spec (clamp4)")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -71,6 +71,9 @@ testpaths = ["tests"]
 
 [tool.ruff]
 line-length = 110
+
+[tool.ruff.lint.isort]
+known-first-party = ["attnbench", "{package}"]
 """
 
 README = """# {home}
