@@ -23,9 +23,7 @@ STOPPED = "; the tables that were said to be written stay"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench heads`."""
     parser.add_argument("--models", **MANY, metavar="NAME", help="models, written as for `attnbench run`")
-    parser.add_argument(
-        "--tasks", **MANY, metavar="TASK", help="tasks (default: the model's own)"
-    )
+    parser.add_argument("--tasks", **MANY, metavar="TASK", help="tasks (default: the model's own)")
     parser.add_argument(
         "--by",
         **MANY,

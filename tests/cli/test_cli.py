@@ -190,8 +190,8 @@ def test_a_run_prints_its_table_on_stdout_and_all_else_on_stderr(capfd, tmp_path
     assert first.err.splitlines()[0].startswith("bert → pocket-bert: ")
     assert main([*arguments, "--records", str(tmp_path)]) == 0
     again = capfd.readouterr()
-    assert "Δ dense: difference" in first.out and "--legend" not in first.out
-    assert "Δ dense: difference" not in again.out and "--legend" in again.out
+    assert "Δ dense: the difference" in first.out and "--legend" not in first.out
+    assert "Δ dense: the difference" not in again.out and "--legend" in again.out
     assert again.out.partition("\n\n")[2].partition("\n\n")[0] in first.out
     assert again.err.count("as recorded") == 3
     assert main([*arguments, "--records", str(tmp_path), "--json"]) == 0

@@ -90,8 +90,11 @@ def test_no_difference_below_the_floor_is_told():
     assert rows["prune50"].floor == pytest.approx(0.025) and rows["prune50"].high < 0
     assert "▼" not in rows["prune50"].mark and "▼" in rows["prune80"].mark
     (line,) = told
-    assert "in batches of 7 by 2 threads: dense sst2 0 points of acc (0 of 400 samples)" in line
-    assert "logquant3 sst2 2.5 points of acc (10 of 400 samples). No smaller difference gets ▼ or ▲" in line
+    assert "in batches of 7 by 2 threads): dense sst2 0 points of acc (0 of 400 samples)" in line
+    assert (
+        "logquant3 sst2 2.5 points of acc (10 of 400 samples). A smaller difference gets neither ▼ nor ▲"
+        in line
+    )
     for item in items:
         item.measured = {}
     rows, told = _rows(items)

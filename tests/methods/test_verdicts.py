@@ -77,7 +77,7 @@ def test_a_verdict_is_kept_and_said_and_marked(plugin, tiny_folder, tmp_path, ca
     assert told.err.count("fails `attnbench check`") == 1 and "turned (fails check)" in told.out
     assert after.date == before.date and after.provenance["check"].startswith("failed: ")
     assert after.provenance["identity"] == before.provenance["identity"]
-    assert "not to be relied upon" in leaderboard.render([after], "md")
+    assert "do not rely on it" in leaderboard.render([after], "md")
     plain = records.read(next((tmp_path / "r").rglob("prune50.json")))
     assert plain.provenance["check"] == "shipped"
 

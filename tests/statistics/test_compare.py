@@ -301,7 +301,7 @@ def test_latency_over_seeds_is_their_median_and_range():
     assert (drawn.latency_low, drawn.latency, drawn.latency_high) == (0.5, 0.9, 0.95)
     text = leaderboard.render(items)
     assert "0.80 [0.70, 1.00]" in text and "0.90 (0.50–0.95)" in text
-    assert "[its 95 % interval], of several seeds the median of theirs (lowest–highest)" in text
+    assert "[its 95 % interval], with several seeds the median of theirs (lowest–highest)" in text
     assert "of several seeds" not in leaderboard.render(items[:2])
 
 

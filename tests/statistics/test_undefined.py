@@ -93,9 +93,9 @@ def test_only_what_can_be_undefined_may_be_null(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "dense", "uniform", "told"),
     [
-        (10, 4, 9, "whether uniform attention is worse than dense is undecided"),
-        (20000, 4000, 4000, "uniform attention is not worse than dense by 1 point or more"),
-        (400, 300, 20, "uniform attention is better than dense"),
+        (10, 4, 9, "it is undecided whether the uniform-attention baseline is worse than dense"),
+        (20000, 4000, 4000, "the uniform-attention baseline is not worse by 1 point or more"),
+        (400, 300, 20, "the uniform-attention baseline is better than dense"),
         (400, 20, 300, None),
     ],
 )
@@ -105,9 +105,9 @@ def test_of_uniform_attention_is_said_what_is_shown(samples, dense, uniform, tol
         record("uniform", acc=right(samples, uniform, samples - uniform)),
     ]
     text = " ".join(leaderboard.render(items, "text").split())
-    assert (told is None) == ("uniform attention" not in text)
+    assert (told is None) == ("uniform-attention baseline is" not in text)
     assert told is None or told in text
-    assert told is None or "undecided" not in told or "attention is not worse" not in text
+    assert told is None or "undecided" not in told or "baseline is not worse" not in text
 
 
 def test_what_is_better_beyond_chance_is_marked_by_holm():
