@@ -32,8 +32,13 @@ def command(line: str) -> str:
     """
     program, *arguments = shlex.split(line, comments=True)
     if program != "attnbench":
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         done = subprocess.run(
-            [sys.executable, "-m", program, *arguments], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, "-m", program, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=plain,
         )
         return re.sub(r" in [\d.]+s.*", "", done.stdout)  # how long a test took
     plugins._registry = None

@@ -64,7 +64,7 @@ def test_tasks_share_what_was_loaded(loads):
     assert scores("both", "last")[0] == scores("second", "last")[0]
 
 
-def test_what_a_method_spoilt_is_loaded_again_for_the_next_task(loads, tmp_path):
+def test_what_a_method_spoilt_is_loaded_again_for_the_next_task(loads, tmp_path, fresh_registry):
     (tmp_path / "spoil.py").write_text(SPOILING)
     assert run("pairs,last", "spoilt", "--methods", "spoil,prune50", "--plugin", "spoil.py") == 1
     assert len(loads) == 2 and loads[0] is not loads[1]
