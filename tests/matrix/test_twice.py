@@ -132,7 +132,7 @@ def register_methods(register):
 '''
 
 
-def test_verify_allows_what_rounding_moved_if_it_moves_here_too(tmp_path, capsys):
+def test_verify_allows_what_rounding_moved_if_it_moves_here_too(tmp_path, capsys, fresh_registry):
     plugin, path = tmp_path / "edge.py", tmp_path / "s.toml"
     plugin.write_text(EDGE, encoding="utf-8")
     path.write_text(SUITE.replace("logquant3", "edge").format(""), encoding="utf-8")
