@@ -36,21 +36,13 @@ from attnbench.measures.peak import peak_memory
 
 HEADS, DIM = 12, 64
 CASES = (  # spec, tokens, causal, how the mask is made
-    ("window256", 1024, True, ""),
-    ("window256", 4096, True, ""),
-    ("window256", 8192, True, ""),
+    *(("window256", tokens, True, "") for tokens in (1024, 4096, 8192)),
     ("sink4:window=256", 4096, True, ""),
-    ("mask90:block:size=64", 1024, True, "drawn"),
-    ("mask90:block:size=64", 4096, True, "drawn"),
-    ("mask90:block", 1024, True, "drawn"),
-    ("mask90:block", 4096, True, "drawn"),
-    ("mask90:block", 1024, True, "fitted"),
-    ("mask90:block", 4096, True, "fitted"),
-    ("mask60:block", 1024, True, "fitted"),
-    ("mask95", 1024, True, "fitted"),
+    *(("mask90:block:size=64", tokens, True, "drawn") for tokens in (1024, 4096)),
+    *(("mask90:block", tokens, True, made) for made in ("drawn", "fitted") for tokens in (1024, 4096)),
+    *((spec, 1024, True, "fitted") for spec in ("mask60:block", "mask95")),
     *((f"mask{percent}:block:size=64", 512, False, "drawn") for percent in (90, 80, 70, 60, 50)),
-    ("mask90:block", 512, False, "drawn"),
-    ("mask90:block", 512, False, "fitted"),
+    *(("mask90:block", 512, False, made) for made in ("drawn", "fitted")),
     ("mask60:block", 512, False, "fitted"),
 )
 Work = Callable[[], Any]

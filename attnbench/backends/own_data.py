@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,20 @@ def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[It
 def _csv(
     path: str, content: str, each: Sequence[str], needed: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def check(place: str, header: list[str]) -> None:
+        _check_header(place, header, each, needed)
+
+    for line, row in csv_rows(path, content, check):
+        yield line, _gathered(row, each)
+
+
+def csv_rows(
+    path: str, content: str, check: Callable[[str, list[str]], None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a CSV with the lines that they begin at; `check` is asked about the header.
+
+    Raises UserError for a row of more or fewer fields than the header has, and for what is no CSV.
+    """
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     header: list[str] = []
     start = 1
@@ -76,11 +90,11 @@ def _csv(
         for fields in reader:
             if not header and fields:
                 header = [field.strip() for field in fields]
-                _check_header(f"{path}, line {start}", header, each, needed)
+                check(f"{path}, line {start}", header)
             elif fields:
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {start}: {_miscounted(fields, header)}")
-                yield start, _gathered(dict(zip(header, fields, strict=True)), each)
+                yield start, dict(zip(header, fields, strict=True))
             start = reader.line_num + 1
     except csv.Error as error:
         what = "a quote is never closed" if "unexpected end" in str(error) else error
@@ -122,9 +136,8 @@ def _check_header(place: str, header: list[str], each: Sequence[str], needed: Se
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
 
 
-def _json_lines(
-    path: str, content: str, each: Sequence[str], needed: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of JSON Lines with the numbers of their lines. Raises UserError for what is none."""
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -134,7 +147,14 @@ def _json_lines(
             raise UserError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
-        row = _gathered(row, each)
+        yield number, row
+
+
+def _json_lines(
+    path: str, content: str, each: Sequence[str], needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in json_rows(path, content):
+        row = _gathered(line, each)
         for name in needed:
             if name not in row:
                 raise UserError(

@@ -138,3 +138,19 @@ def test_a_run_takes_the_file(folder, tmp_path, capsys, monkeypatch):
     assert main(["run", *asked]) == 0
     said = capsys.readouterr().out
     assert "string_match_all" in said and "evict50:h2o" in said and "failed" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{head}\na text, and more,why,is,w1,3\n", "line 2: 6 fields, the header has 5"),  # would be shifted
+        ("{head}\na text,why,is\n", "line 2: 3 fields, the header has 5"),
+        ('{head}\n"a text,why,is,w1,3\n', "line 2: a quote is never closed"),
+        ("{head},context\na text,why,is,w1,3,another\n", "line 1: column 'context' stands there twice"),
+    ],
+)
+def test_a_csv_whose_columns_are_not_sure_is_refused(content, told, tmp_path):
+    path = tmp_path / "asked.csv"
+    path.write_text(content.format(head=",".join(columns.COLUMNS)))
+    with pytest.raises(UserError, match=told):
+        columns.read(str(path))

@@ -10,11 +10,13 @@ import torch
 from sample_records import record, right
 
 import attnbench
+from attnbench.backends.measurement import Measurement
 from attnbench.boards import board, suite
 from attnbench.boards.tables import floors
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs.settings import Settings
+from attnbench.matrix import twice
 from attnbench.matrix.bench import Bench
 from attnbench.records import record as records
 from attnbench.statistics import floor
@@ -57,6 +59,22 @@ def test_a_suite_measures_what_it_names_twice_and_once(tmp_path):
     assert found["dense"].measured["floor"]["metrics"]["acc"]["moved"] <= 1
     kept = _measured(path, "")
     assert {name: item.date for name, item in kept.items()} == {name: i.date for name, i in found.items()}
+
+
+@pytest.mark.parametrize(("size", "other"), [(32, 7), (7, 8), (1, 1)])
+def test_the_second_time_has_other_batches_and_threads(size, other):
+    def evaluate(**serving):
+        asked.append((serving["batch_size"], serving["batch_tokens"], torch.get_num_threads()))
+        metrics, scores = {"acc": {"value": 0.5}}, {"doc_id": np.arange(4), "acc": np.array([1.0, 0, 1, 0])}
+        return Measurement(metrics, scores, [])
+
+    asked, before = [], torch.get_num_threads()
+    found = Measurement(
+        {"acc": {"value": 0.75}}, {"doc_id": np.arange(4), "acc": np.array([1.0, 1, 1, 0])}, []
+    )
+    told = twice.measured(evaluate, found, {"batch_size": size, "batch_tokens": 100})
+    assert asked == [(other, None, 2 if before == 1 else 1)] and torch.get_num_threads() == before
+    assert told["metrics"] == {"acc": {"value": 0.5, "moved": 1}} and told["samples"] == 4
 
 
 def test_a_floor_is_of_methods_of_the_suite(tmp_path):

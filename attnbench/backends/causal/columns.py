@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import io
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from attnbench.backends import own_data
 from attnbench.backends.own_data import shown
 from attnbench.errors import UserError, near
 from attnbench.inputs import tasks
@@ -95,7 +94,9 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
-    yield from (_json_lines if path.lower().endswith(".jsonl") else _csv)(path, content)
+    rows = own_data.json_rows if path.lower().endswith(".jsonl") else _csv
+    for line, row in rows(path, content):
+        yield f"{path}, line {line}", row
 
 
 def _parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -110,28 +111,19 @@ def _parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}, row {number}", row
 
 
-def _json_lines(path: str, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
-        yield f"{path}, line {number}", row
-
-
-def _csv(path: str, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
     before = csv.field_size_limit(LARGEST)
     try:
-        rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-        yield from [(f"{path}, line {rows.line_num}", row) for row in rows]
-    except csv.Error as error:
-        raise UserError(f"{path}: {error}") from error
+        yield from [*own_data.csv_rows(path, content, _once)]
     finally:
         csv.field_size_limit(before)
+
+
+def _once(place: str, header: Sequence[str]) -> None:
+    """Raise UserError for a column that stands twice: which of the two is meant is not known."""
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise UserError(f"{place}: column '{twice[0]}' stands there twice")
 
 
 def _document(place: str, row: dict[str, Any]) -> dict[str, Any]:

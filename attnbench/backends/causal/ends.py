@@ -37,11 +37,11 @@ class Ends:
     def of_texts(self, requests: Sequence[Any]) -> Iterator[None]:
         """Know until the block ends where contexts do in texts to be written on. Raises NotApplicable."""
         known: dict[str, int] = {}
-        ends = [] if self.border is None else [*map(self.border, requests)]
-        for request, border in zip(requests, ends, strict=False):
-            text = request.args[0]
-            if known.setdefault(text, border) != border:
-                raise NotApplicable(f"two contexts end at different places in one text: {text[:60]!r}")
+        if self.border is not None:
+            for request, border in zip(requests, map(self.border, requests), strict=True):
+                text = request.args[0]
+                if known.setdefault(text, border) != border:
+                    raise NotApplicable(f"two contexts end at different places in one text: {text[:60]!r}")
         self._borders = known
         try:
             yield
