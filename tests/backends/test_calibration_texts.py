@@ -63,6 +63,25 @@ def test_as_many_are_taken_as_were_asked_for(settings, count, checkpoint, tmp_pa
     assert {"calibration": "a.txt", **settings}.items() <= chosen.recorded().items()
 
 
+def test_a_long_text_is_read_in_windows_no_longer_than_what_is_evaluated(checkpoint, tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    file.write_text(" ".join(f"w{k % 40}" for k in range(29)))
+    folder = tiny_causal.write(tmp_path, "choices")
+    settings = Settings(include_path=folder, calibration=str(file))
+    whole = lm_eval.prepare("made", checkpoint("llama"), settings)
+    assert [batch["input_ids"].shape[1] for batch in whole.calibration(batch_size=1)] == [30]
+    monkeypatch.setattr("attnbench.backends.causal.prepared.WINDOW", 1)
+    cut = lm_eval.prepare("made", checkpoint("llama"), settings)
+    rows = cut.extremes(checkpoint("llama").load("causal-lm"), cut.task.instances)
+    evaluated = max(len(row["input_ids"][0]) for row in rows)
+    batches = cut.calibration(batch_size=1)
+    lengths = [batch["input_ids"].shape[1] for batch in batches]
+    # the last target follows the input, so that a window has one token more than it reads
+    assert 1 < max(lengths) <= evaluated + 1 < 30
+    assert sum(int((batch["labels"] >= 0).sum()) for batch in batches) == 29  # each word once
+    assert cut.calibration_fingerprint() != whole.calibration_fingerprint()
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [

@@ -40,6 +40,7 @@ class Inputs:
         self, config: Any, tokenizer: Any, longest: int | None = None, prompt: int | None = None
     ) -> None:
         self.tokenizer, self.prompt = tokenizer, prompt
+        self.window: int | None = None  # tokens of a text at a time, `longest` unless given
         self.windows = self.scored = 0  # of texts, and those of which something is scored
         self.vocabulary = int(config.get_text_config().vocab_size)
         self.longest = resolve_max_length(config, tokenizer)
@@ -122,7 +123,7 @@ class Inputs:
             raise UserError(f"{where(request)}: {beyond(self.tokenizer, highest, self.vocabulary)}")
 
     def _windows(self, ids: list[int], request: Any) -> list[Row]:
-        windows = get_rolling_token_windows(ids, self.prefix, self.longest, 1)
+        windows = get_rolling_token_windows(ids, self.prefix, self.window or self.longest, 1)
         pairs = (make_disjoint_window(window) for window in windows)
         rows = [self.row(list(before), list(wanted), request) for before, wanted in pairs]
         later = [(row, len(row.ids) - (self.prompt or 0)) for row in rows]

@@ -32,6 +32,7 @@ from attnbench.records.schema import PLACED
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
+WINDOW = 512  # tokens of a calibration text at a time, more where more are evaluated
 
 
 class PreparedCausal:
@@ -57,6 +58,8 @@ class PreparedCausal:
         self._learning = Inputs(*of)  # what is learned from has no prompt
         self._lm.inputs.rows(self.task.instances)
         rolling.require_scored(file, self._lm.inputs)
+        evaluated = max(len(row.ids) for rows in self._lm.inputs.rows(self.task.instances) for row in rows)
+        self._learning.window = min(self._learning.longest, max(WINDOW, evaluated))
         self.fingerprints: dict[str, str | None] = {
             "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
             "task": self.task.definition,
@@ -171,8 +174,9 @@ class PreparedCausal:
         return [tuple(map(str, request.args)) for request in self._drawn]
 
     def calibration_fingerprint(self) -> str:
-        """Hash the calibration texts. Raises as `calibration` does."""
-        return hash_of(self.calibration_documents())
+        """Hash the calibration texts, and how they are cut. Raises as `calibration` does."""
+        window, longest = self._learning.window, self._learning.longest
+        return hash_of([*self.calibration_documents(), *[window] * (window != longest)])
 
     def _calibration_rows(self) -> list[list[Row]]:
         found, tokens = [], 0
