@@ -141,9 +141,11 @@ class CausalServer:
 
         Raises UserError where a method would reach a part alone of what attends in them.
         """
+        from attnbench.backends.causal import padding
+
         require_reached(model, placed(self.lm.extremes(model, requests), self.settings.device))
         with self.lm.serving(model, device=self.settings.device) as lm:
-            gap = lm.gap(requests)
+            gap = padding.gap(lm, requests)
         reason = None if gap <= EAGER_TOLERANCE[self.settings.dtype] else ALONE.format(gap)
         return one_by_one(self.name, reason, self.settings)
 

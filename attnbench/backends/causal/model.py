@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from attnbench.backends import alone
 from attnbench.backends.causal.ends import Ends
 from attnbench.backends.causal.inputs import Inputs, Row
+from attnbench.backends.causal.padding import LOGITS
+from attnbench.backends.causal.readings import Readings
 from attnbench.backends.served import BATCH_SIZE, Serving, one_text
+from attnbench.engine.serving import recalled
 from attnbench.engine.serving.prompts import SHORTEST, cuts, prompts
+from attnbench.engine.serving.recalled import Reading
 from attnbench.errors import NotApplicable, UserError
 from attnbench.measures.likely import Likely
-
-LOGITS = 1 << 28  # in one batch at most: 1 GB
 
 
 class CausalLM(HFLM):
@@ -44,6 +46,8 @@ class CausalLM(HFLM):
         self.ends = Ends(self.inputs)
         self._done, self._shortens = 0, False
         self._lengths: list[int] = []  # of the prompts read last
+        self._readings: Readings | None = None
+        self._recalls = False
 
     @contextlib.contextmanager
     def serving(self, model: Any, **options: Unpack[Serving]) -> Iterator[CausalLM]:
@@ -54,12 +58,17 @@ class CausalLM(HFLM):
         self.batch_size_per_gpu = options.get("batch_size", BATCH_SIZE)
         self.batch_tokens, self.progress = options.get("batch_tokens"), options.get("progress")
         self._shortens = _shortens(model)
+        if cuts(model):
+            if self._readings is None or not self._readings.of_model(model):
+                self._readings = Readings(model)
+            self._recalls = self._readings.serve(self._device)
         self._done = 0
         try:
             with _quiet():
                 yield self
         finally:
             self._model = self.progress = self.likely = None
+            self._recalls = False
 
     # the verbs
 
@@ -108,46 +117,12 @@ class CausalLM(HFLM):
 
     # forwards
 
-    def gap(self, requests: Sequence[Any]) -> float:
-        """Return by how much padding changes a text's answers, relative to the largest (see `alone`)."""
-        writes = [request for request in requests if request.request_type == "generate_until"]
-        rows = [row for rows in self.inputs.rows(requests) for row in rows if row.ids]
-        lengths = [len(row.ids) for row in rows]
-        if not rows:
-            return 0.0
-        most = LOGITS // (2 * self.inputs.vocabulary)
-        short, long = (row.ids for row in alone.extremes(rows, lengths, most))
-        if len(short) == len(long):  # what is fitted on may be of other lengths
-            short = short[: len(short) // 2 + 1]
-        found = alone.gap(self._logits, short, long)
-        if writes:
-            texts = [request.args[0] for request in writes]
-            found = max(found, alone.gap(self._first, *alone.extremes(texts, list(map(len, texts)))))
-        return found
-
     def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:
         """Return the longest and the shortest input, each alone, of whose outputs the first is enough."""
         rows = [row.ids for rows in self.inputs.rows(requests) for row in rows if row.ids]
         chosen = alone.extremes(rows, list(map(len, rows))) if rows else ()
         less = {"logits_to_keep": torch.tensor([0])} if _shortens(model) else {}
         return [{**self.inputs.collate([ids]), **less} for ids in reversed(chosen)]
-
-    def _logits(self, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        batch = {name: value.to(self._device) for name, value in self.inputs.collate(inputs).items()}
-        with torch.no_grad():
-            logits = self._model(**batch, use_cache=False).logits
-        return [line[: len(ids)] for line, ids in zip(logits, inputs, strict=True)]
-
-    def _first(self, texts: Sequence[str]) -> Sequence[Tensor]:
-        """Return the logits of the first token that follows each prompt (prompts, vocabulary)."""
-        batch = self.inputs.prompts(texts, self.max_length - 1)
-        with torch.no_grad():
-            made = self._model.generate(
-                **{name: value.to(self._device) for name, value in batch.items()},
-                max_new_tokens=1, max_length=None, do_sample=False, num_beams=1, output_logits=True,
-                return_dict_in_generate=True, pad_token_id=self.inputs.tokenizer.pad_token_id,
-            )  # fmt: skip
-        return list(made.logits[0])
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield the numbers of the inputs of each batch, the longest first."""
@@ -184,12 +159,14 @@ class CausalLM(HFLM):
             sharing.setdefault((row.ids, row.prompt if cutting else None), []).append(number)
         inputs = list(sharing)
         found, done = np.empty((len(rows), 2)), 0
-        for chosen in self.batches([len(ids) for ids, _ in inputs]):
+        batches = self.batches([len(ids) for ids, _ in inputs])
+        for chosen in ([k] for batch in batches for k in batch) if self._recalls else batches:
             numbers = [number for k in chosen for number in sharing[inputs[k]]]
             places = [place for place, k in enumerate(chosen) for _ in sharing[inputs[k]]]
             with prompts(self._model, *_ends([inputs[k] for k in chosen], sharing, rows)):
                 ids, own = [inputs[k][0] for k in chosen], [rows[n] for n in numbers]
-                found[numbers] = self._forward(ids, places, own, [targets[n] for n in numbers])
+                left = self._left(*inputs[chosen[0]])
+                found[numbers] = self._forward(ids, places, own, [targets[n] for n in numbers], left)
             done += len(numbers)
             self._advance(requests * done // len(rows) - requests * (done - len(numbers)) // len(rows))
         strange = int((~np.isfinite(found[:, 0])).sum())
@@ -197,22 +174,34 @@ class CausalLM(HFLM):
             raise ArithmeticError(f"the log-likelihood is not finite for {strange} of {len(rows)} inputs")
         return found
 
+    def _left(self, ids: tuple[int, ...], prompt: int | None) -> Reading | None:
+        """Return what an input's prompt left, where it need not be read again."""
+        if not self._recalls or self._readings is None or (prompt or 0) < SHORTEST:
+            return None
+        return self._readings.of(self._model, ids[:prompt])
+
     def _forward(
         self,
         inputs: Sequence[tuple[int, ...]],
         places: Sequence[int],
         rows: Sequence[Row],
         first_targets: Sequence[int],
+        left: Reading | None,
     ) -> np.ndarray:
         batch = self.inputs.collate(inputs)
         tokens = batch["input_ids"].shape[1]
         lengths = [len(row.targets) for row in rows]
         first = [len(row.ids) - length for row, length in zip(rows, lengths, strict=True)]
         # the last layer has a column for every word: only where one is asked for
-        options = {"logits_to_keep": tokens - min(first)} if self._shortens and min(first) else {}
+        options: dict[str, Any] = (
+            {"logits_to_keep": tokens - min(first)} if self._shortens and min(first) else {}
+        )
         with torch.no_grad():
-            placed = {name: value.to(self._device) for name, value in batch.items()}
-            logits = self._model(**placed, use_cache=False, **options).logits
+            placed: dict[str, Any] = {name: value.to(self._device) for name, value in batch.items()}
+            if left is not None:
+                placed = {"input_ids": placed["input_ids"][:, left.tokens :]}
+                options["past_key_values"] = recalled.cut(self._model, left)
+            logits = self._model(**placed, use_cache=left is not None, **options).logits
         shift = tokens - logits.shape[1]
         line = np.repeat(places, lengths)
         column = np.concatenate([np.arange(k, k + n) for k, n in zip(first, lengths, strict=True)]) - shift

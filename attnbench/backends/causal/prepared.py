@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attnbench.backends import alone, kinds
 from attnbench.backends import calibration as calibration_
-from attnbench.backends.causal import rolling, texts
+from attnbench.backends.causal import padding, rolling, texts
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.stock import Stock
@@ -89,7 +89,7 @@ class PreparedCausal:
     def suit(self, model: nn.Module, requests: Sequence[Any], tolerance: float, device: str) -> str | None:
         """Return why the model has to read one text at a time, None where it has not."""
         with self.serving(model, device=device) as lm:
-            gap = lm.gap(requests)
+            gap = padding.gap(lm, requests)
         return None if gap <= tolerance else alone.ALONE.format(gap)
 
     def extremes(self, model: nn.Module, requests: Sequence[Any]) -> list[dict[str, Tensor]]:

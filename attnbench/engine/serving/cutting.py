@@ -168,6 +168,11 @@ class Cutting:
             self.turn.note(example, kept.note)
         return False
 
+    def take(self, block: Block, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Cut a prompt of one example that was read whole before."""
+        self.turn.memory.left.setdefault(self.place.key, {})
+        self._read(block, 0, 0, query, key, value)
+
     def of_whole(self, block: Block, query: Tensor, key: Tensor, value: Tensor) -> Kept:
         """Return what methods leave of the one example of a block: a prompt that this call reads whole."""
         example, tokens = block.examples.start, block.queries.stop - block.queries.start

@@ -37,11 +37,12 @@ class Pass(threading.local):
         self.calls: dict[str, int] = defaultdict(int)
         self.scratch = Scratch()
         scratches.add(self.scratch)
-        # what a cross-attention cannot tell by itself: where the decoder's queries stand, its padding
+        # where the decoder's queries stand, and its padding: a cross-attention cannot tell by itself
         self.rows: list[Rows] | None = None
         self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
         self.shown = False  # the call asks for attentions
         self.depth = 0  # of calls of the model within each other
+        self.reading: Any = None  # keeps what a dense pass is called with, in place of every stage
 
     def begin(self, shown: bool) -> None:
         self.calls.clear()
@@ -151,9 +152,12 @@ class Engine:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         path, place = self.paths[module], self.place_of(module)
-        for hits in place.reach:
-            hits[place.key] += 1
         stages, kind = place.stages, place.site.kind
+        if self.now.reading is not None:
+            more = mask, position_bias, kwargs.get("sliding_window")
+            stages = self.now.reading.take(self, place, module, (query, key, value), scaling, softcap, more)
+        for hits in place.reach if stages is place.stages else ():
+            hits[place.key] += 1
         causal = kind == "decoder" and is_causal is not False
         if kind == "decoder" and self.crossing:
             self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
