@@ -56,7 +56,7 @@ def main() -> None:
     draw, n = torch.Generator().manual_seed(0), options.prompts
 
     def text(tokens: int) -> str:
-        return tokenizer.decode(torch.randint(len(tokenizer), (tokens,), generator=draw))
+        return str(tokenizer.decode(torch.randint(len(tokenizer), (tokens,), generator=draw)))
 
     pairs = [(text(options.tokens), " " + text(8)) for _ in range(n)]
     told = enumerate(pairs)
