@@ -128,3 +128,17 @@ def test_markers_that_are_seen_stay_where_they_belong():
         assert max(abs(place[0] - other[0]), abs(place[1] - other[1])) >= apart.HIDDEN
     assert sum(step != 0 for step in moved) < 15
     assert apart.shifts([(0.0, 0.0), (4.0, 0.0), (0.0, 4.0)]) == [0, 0, 0]
+
+
+def test_a_map_of_heads_says_whether_noise_is_left_blank(monkeypatch):
+    from matplotlib.figure import Figure
+
+    from attnbench.boards.pictures import heatmap
+
+    told = []
+    monkeypatch.setattr(Figure, "supxlabel", lambda figure, text, **how: told.append(text))
+    table = {("encoder", 0): [0.5, 0.1], ("encoder", 1): [0.2, 0.3]}
+    assert heatmap.draw(table, "means")[:4] == b"\x89PNG"
+    heatmap.draw(table, "effects", certain=table | {("encoder", 1): [float("nan"), 0.3]})
+    plain = [" ".join(text.split()) for text in told]
+    assert plain == [heatmap.NO_INTERVAL, heatmap.NOISE]
