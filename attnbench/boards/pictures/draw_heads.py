@@ -50,7 +50,7 @@ def draw(picture: Picture) -> Any:
         axes_of_line[0].set_ylabel(where + picture.y, fontsize=7)
     figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     taken = foot(figure, picture.foot)
-    figure.get_layout_engine().set(rect=(0, taken, 1, 1 - taken))
+    figure.set_layout_engine("constrained", rect=(0, taken, 1, 1 - taken))
     return figure
 
 
