@@ -54,16 +54,18 @@ def of_board(all_places: Collection[tuple[str, str]], drawn: Collection[tuple[st
 
 def of_grids(records: Sequence[Record], shown: Sequence[Grid], scored: Callable[[object], bool]) -> str:
     """Say which scores of heads are not shown; `scored` tells whether a fitted state holds such scores."""
-    drawn, ways, amounts = set(), set(), set()
+    drawn: set[tuple[str, str, str]] = set()
+    ways: set[tuple[str, str, str]] = set()
+    amounts: set[tuple[str, str, str]] = set()
     for item in records:
         where = item.cell["model"], item.cell["task"]
         for name, state in item.fitted.items():
             if scored(state):
-                whole = (*where, name_without_seed(name))
+                whole = where[0], where[1], name_without_seed(name)
                 chosen = drawn if DRAWN in name.split(":") else amounts
                 chosen.add(whole)
                 if chosen is amounts:
-                    ways.add((*where, family(name)))
+                    ways.add((where[0], where[1], family(name)))
     counts = (
         (len(amounts) - len(ways), "of smaller amounts"),
         (len(ways) - len(shown), "with the scores of another"),
