@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -161,16 +163,17 @@ def test_hostile_names_leave_the_csv_whole(name):
 def test_hostile_names_leave_the_latex_whole(name):
     text = exports.to_latex(hostile(name))
     body = [line for line in text.splitlines() if not line.startswith("%")]
-    known = (r"\\(begin|end)\{(table|tabular|minipage)\}|\\(centering|caption|toprule|midrule|bottomrule"
-             r"|multicolumn|par|smallskip|linewidth|footnotesize"
+    known = (r"\\(begin|end)\{(table|longtable|landscape|tabular|minipage)\}"
+             r"|\\(centering|caption|toprule|midrule|bottomrule|endhead|endfirsthead|multicolumn|par|smallskip|noindent|linewidth|footnotesize|scriptsize|tiny"
+             r"|begingroup|endgroup|setlength|tabcolsep|LTleft|LTright|LTcapwidth"
              r"|quad|pm|Delta|approx|downarrow|uparrow|ldots|text[a-z]+)\b|\\\\|\\[&%$#_{},]")  # fmt: skip
     rest = re.sub(known, "", "\n".join(body))
     assert "\\" not in rest and "%" not in rest and "#" not in rest
     plain = re.sub(r"\\[{}]", "", "\n".join(body))
     assert plain.count("{") == plain.count("}") and re.sub(r"\\\$", "", plain).count("$") % 2 == 0
-    start = next(k for k, line in enumerate(body) if "toprule" in line) + 1
-    rows = [line for line in body[start:] if line.endswith(r" \\") and "multicolumn" not in line]
-    assert len(rows) == 4 and len({re.sub(r"\\&", "", line).count(" & ") for line in rows}) == 1
+    heads = [line for line in body if line.startswith("method & ")]
+    rows = [line for line in body if line.endswith(r" \\") and not re.match(r"\\(multicolumn|caption)", line)]
+    assert len(rows) - len(heads) == 3 and len({re.sub(r"\\&", "", line).count(" & ") for line in rows}) == 1
 
 
 def test_latex_has_a_rule_and_a_title_for_each_task():
@@ -184,7 +187,7 @@ def test_latex_has_a_rule_and_a_title_for_each_task():
     caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
     assert caption.startswith(r"\caption{Models. Scores with standard errors; differences to dense")
     assert len(caption) < 220  # two lines of a page
-    note = text.partition(r"\end{tabular}")[2].partition(r"\end{table}")[0]
+    note = text.partition(r"\begin{minipage}")[2].partition(r"\end{minipage}")[0]
     assert r"$\Delta$ dense: the difference in points" in note and r"$\approx$" in note
     assert "heads50:l1: failed: every head has the same l1 norm" in note and "failed: see notes" in text
 
@@ -205,6 +208,42 @@ def test_every_form_has_the_same_columns():
     }
     told = ["sparsity", "bits", "heads", "sim. FLOPs", "latency", "memory", "divergence"]
     assert all(each[-len(told) :] == told for each in tables.values()), tables
+
+
+def test_a_wide_latex_table_lies_on_its_side_with_one_number_a_cell():
+    items = [record("dense", acc=right(200, 20)), record("uniform", acc=right(200, 90))]
+    for seed in (0, 1):
+        items.append(faithful(record(f"prune80:random:seed={seed}", acc=right(200, 24 + seed)),
+                              flips=right(200, 196) == 1, kl=np.full(200, 0.0125)))  # fmt: skip
+        items[-1].measured |= {"sparsity": 0.8, "bits": 3.0, "heads": 0.5, "divergence": 0.1}
+    narrow = exports.to_latex(board.build(items))
+    assert r"2.0\% [" in narrow and r"\scriptsize" in narrow  # all of it fits on a page's side
+    assert "landscape" not in exports.to_latex(board.build(items[:2]))
+    long = "+".join(f"heads50:gradient:on=encoder:steps={k}" for k in (1, 2, 3, 4))
+    items.append(record(long, acc=right(200, 30)))
+    wide = exports.to_latex(board.build(items))
+    assert wide.startswith(r"% needs \usepackage{booktabs,longtable,pdflscape}")
+    assert wide.count(r"\begin{landscape}") == wide.count(r"\end{landscape}") == 1
+    assert wide.count(r"\begingroup") == wide.count(r"\endgroup") == 1
+    row = next(line for line in wide.splitlines() if "prune80:random" in line and " & " in line)
+    assert r"2.0\% &" in row and "[" not in row.split(" & ")[5] and "--" not in row.split(" & ")[1]
+    assert "the other formats have them" in wide and "the other formats have them" not in narrow
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_latex_is_set_without_a_complaint(tmp_path):
+    rows = [record(f"prune{k}+logquant3", acc=right(100, 9 + k % 7)) for k in range(1, 45)]
+    for number, items in enumerate((sample(), [*sample(), *rows])):
+        text = exports.to_latex(board.build(items))
+        packages = re.search(r"usepackage{([^}]*)}", text)[1]
+        whole = [r"\documentclass{article}", r"\usepackage[T1]{fontenc}", rf"\usepackage{{{packages}}}",
+                 r"\begin{document}", text, r"\end{document}"]  # fmt: skip
+        (tmp_path / f"b{number}.tex").write_text("\n".join(whole), encoding="utf-8")
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"b{number}.tex"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]
 
 
 def test_a_long_latex_table_breaks_over_pages_and_says_what_it_is(tmp_path):

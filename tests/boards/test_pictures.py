@@ -63,7 +63,7 @@ def test_a_cache_is_drawn_against_what_is_kept_of_it():
     assert drawn["kept-kv"] == [
         ("evict25:h2o", 0.75, True), ("evict50:h2o", 0.5, True), ("kvint4", 0.31, True),
     ]  # fmt: skip
-    assert [method for method, *_ in drawn["score-kv"]] == ["evict25:h2o", "evict50:h2o"]
+    assert [method for method, *_ in drawn["score-kv"]] == ["evict25:h2o", "evict50:h2o", "kvint4"]
 
 
 def test_points_are_on_the_pictures_they_belong_to():
@@ -72,7 +72,7 @@ def test_points_are_on_the_pictures_they_belong_to():
     methods = {name: [point.method for point in each.panels[0].points] for name, each in found.items()}
     assert "heads50:entropy" not in methods["kept-sparsity"] and "linquant2" in methods["kept-sparsity"]
     assert methods["kept-bits"] == ["linquant2", "logquant2", "logquant3"]
-    assert methods["score-bits"] == ["logquant2", "logquant3"]  # a sweep has two points at least
+    assert methods["score-bits"] == ["linquant2", "logquant2", "logquant3"]  # a single amount is there too
     assert methods["score-heads"] == ["heads30:entropy", "heads50:entropy"]
     panel = found["kept-sparsity"].panels[0]
     assert panel.dense == pytest.approx(1) and panel.uniform == pytest.approx(0)
@@ -184,7 +184,7 @@ def test_a_sweep_alone_and_followed_by_another_method():
     for amount, wrong in ((50, 82), (80, 85), (90, 90)):
         items.append(record(f"prune{amount}+finetune100", acc=right(1000, wrong)))
     points = by_name(items)["score-amount"].panels[0].points
-    assert {point.family for point in points} == {"prune", "prune+finetune"}
+    assert {point.family for point in points} == {"prune", "prune+finetune", "prune:random"}
     assert [point.x for point in points if "+" in point.family] == [50, 80, 90]
     assert "score-amount" not in by_name(sweep())
 
@@ -301,7 +301,8 @@ def test_log_ticks_read_plainly_and_long_specs_are_not_cut():
     drawn = [points.Point(f"prune{k}", "prune", k / 10, 10.0**k, 10.0**k, 10.0**k) for k in (1, 5)]
     panel = points.Panel("m", "t", "perplexity", "log", drawn, 5.0, None)
     picture = points.Picture("score-sparsity", "", "x", "score ± standard error", [panel])
-    draw._panel(axes, picture, panel, {"prune": draw._style(0, "prune")})
+    _, places = draw._panel(axes, picture, panel, {"prune": draw._style(0, "prune")})
+    assert places == {"prune1": 0.1, "prune5": 0.5}
     ticks = [axes.yaxis.get_major_formatter()(value, 0) for value in (10.0, 1000.0, 100000.0)]
     assert ticks == ["10", "1,000", "100,000"]
 

@@ -16,7 +16,7 @@ from attnbench.studies.looking import Found
 from attnbench.studies.looks import packed_table
 from attnbench.studies.passes import DENSE
 
-DRAWING = 1  # raise by hand when the drawing changes: pictures drawn before are then stale
+DRAWING = 2  # raise by hand when the drawing changes: pictures drawn before are then stale
 FORMS = ("svg", "png")
 
 

@@ -166,7 +166,8 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
         elif name in NUMBERS:
             value = getattr(row, NUMBERS[name])
             number = "" if value is None or not (row.primary or name in list(NUMBERS)[:2]) else f"{value:.6g}"
-            found.append(f'<td data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
+            kind = ' class="score"' if name == "score" else ""
+            found.append(f'<td{kind} data-value="{number}">{safe(line.get(name, ""), 200)}</td>')
         else:
             word = f" {row.verdict}" if name == "" and row.status == "measured" else ""
             found.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")

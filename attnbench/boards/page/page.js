@@ -113,7 +113,10 @@ for (const button of document.querySelectorAll("button[data-records]")) {
 }
 for (const wide of document.querySelectorAll(".wide")) {
   // a table that goes on to the right says so, until its last column is in sight
-  const told = () => wide.toggleAttribute("data-more", wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 1);
+  const told = () => {
+    wide.toggleAttribute("data-wide", wide.clientWidth < wide.scrollWidth - 1);
+    wide.toggleAttribute("data-more", wide.scrollLeft + wide.clientWidth < wide.scrollWidth - 1);
+  };
   wide.addEventListener("scroll", told, { passive: true });
   new ResizeObserver(told).observe(wide);
 }

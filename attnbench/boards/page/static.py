@@ -45,8 +45,8 @@ def _section(section: Section) -> str:
     notes = [*summary.in_short(rows, clean), *marks(rows), *footnotes.remarks(rows, section.records, clean)]
     told = "<br>".join(map(_safe, notes))
     return (
-        f"<table><caption>{_safe(section.title)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(body)}</tbody></table><p>{told}</p>"
+        f'<div style="overflow-x: auto"><table><caption style="text-align: left">{_safe(section.title)}'
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div><p>{told}</p>"
     )
 
 
@@ -56,7 +56,8 @@ def _cell(row: Row, line: dict[str, str], name: str) -> str:
 
 
 def _style(name: str, more: str = "") -> str:
-    return f' style="text-align: {"left" if name in LEFT else "right"};{more}"'
+    wrap = "min-width: 11.5em" if name == "score" else "white-space: nowrap"  # a range may stand below
+    return f' style="text-align: {"left" if name in LEFT else "right"}; {wrap};{more}"'
 
 
 def _safe(text: str) -> str:

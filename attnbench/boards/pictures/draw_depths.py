@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from attnbench.boards.pictures.depths import DepthMap
-from attnbench.boards.pictures.draw_heads import wrapped
+from attnbench.boards.pictures.draw_heads import foot, wrapped
 from attnbench.boards.pictures.points import Picture
 from attnbench.records.inert import clean
 
@@ -29,7 +29,7 @@ def draw(picture: Picture) -> Any:
     columns = max(len(each.lengths) for each in picture.depths)
     rows = max(len(each.depths) for each in picture.depths)
     width = (max(1.3, 0.42 * columns + 0.3) + 0.35) * across + 0.7
-    height = (0.2 * rows + 0.75 + 0.14 * deepest) * len(lines) + 0.5
+    height = (0.2 * rows + 0.75 + 0.14 * deepest) * len(lines) + 0.7
     figure = Figure(figsize=(max(width, 4.8), height), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(len(lines), across, squeeze=False)
@@ -46,6 +46,8 @@ def draw(picture: Picture) -> Any:
             f"{clean(first.model)}\n{clean(first.task)}, {clean(first.metric)}\n{picture.y}", fontsize=7
         )
     figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    taken = foot(figure, picture.foot)
+    figure.set_layout_engine("constrained", rect=(0, taken, 1, 1 - taken))
     return figure
 
 
@@ -69,7 +71,7 @@ def _map(axes: Any, each: DepthMap, low: float, high: float) -> None:
     axes.set_xticks(range(len(each.lengths)))
     axes.set_xticklabels([f"{length:,}" for length in each.lengths])
     axes.set_yticks(range(len(each.depths)))
-    axes.set_yticklabels([f"{100 * depth:.0f} %" for depth in each.depths])
+    axes.set_yticklabels([f"{100 * depth:.0f}" for depth in each.depths])
     axes.tick_params(labelsize=6, length=2)
     for side in ("top", "right"):
         axes.spines[side].set_visible(True)

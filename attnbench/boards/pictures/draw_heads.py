@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from typing import Any
 
 from attnbench.boards.pictures.grids import Grid
@@ -13,6 +14,7 @@ from attnbench.records.inert import clean
 
 ACROSS = 4
 BRIGHT = 0.6  # of the scale, from where black stands out
+PER_INCH = 17  # characters of a foot
 LINE = 30  # characters of a title, which breaks before : and +
 
 
@@ -33,7 +35,7 @@ def draw(picture: Picture) -> Any:
     layers = max(len(grid.rows) for grid in picture.grids)
     deepest = max(text.count("\n") for line in titles for text in line)
     width = (max(1.5, 0.19 * heads) + 0.9) * across
-    height = (max(0.8, 0.19 * layers) + 0.85 + 0.14 * deepest) * len(lines) + 0.4
+    height = (max(0.8, 0.19 * layers) + 0.85 + 0.14 * deepest) * len(lines) + 0.6
     figure = Figure(figsize=(max(width, 4.5), height), layout="constrained")
     FigureCanvasAgg(figure)
     places = figure.subplots(len(lines), across, squeeze=False)
@@ -47,6 +49,8 @@ def draw(picture: Picture) -> Any:
         where = "" if single else f"{clean(grids[0].model)}\n{clean(grids[0].task)}\n"
         axes_of_line[0].set_ylabel(where + picture.y, fontsize=7)
     figure.suptitle(picture.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    taken = foot(figure, picture.foot)
+    figure.set_layout_engine("constrained", rect=(0, taken, 1, 1 - taken))
     return figure
 
 
@@ -63,6 +67,15 @@ def wrapped(text: str) -> str:
             lines.append("  ")
         lines[-1] += part
     return "\n".join(lines)
+
+
+def foot(figure: Any, text: str) -> float:
+    """Write a text along the bottom of a figure; return the share of the height that it takes."""
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * PER_INCH))
+    if not lines:
+        return 0.0
+    figure.text(0.01, 0.012, "\n".join(lines), fontsize=7, color="#555555", va="bottom")
+    return float((0.135 * len(lines) + 0.06) / figure.get_figheight())
 
 
 def _grid(axes: Any, grid: Grid) -> None:

@@ -43,7 +43,7 @@ def grids(records: Sequence[Record]) -> list[Grid]:
     found: dict[tuple[str, str, str], Grid] = {}
     for item in sorted(records, key=lambda item: amounts(item.cell["method"]), reverse=True):
         for name, state in item.fitted.items():
-            table = next(filter(None, (_table(state, key) for key in SCORED)), None)
+            table = scored(state)
             if DRAWN in name.split(":") or not table:
                 continue
             layers, alive = sorted(table, key=_order), _table(state, LEFT)
@@ -62,6 +62,11 @@ def grids(records: Sequence[Record]) -> list[Grid]:
     for grid in found.values():
         first.setdefault((grid.model, grid.task, grid.rows), grid)
     return sorted(first.values(), key=lambda grid: (grid.model, grid.task, family(grid.method)))
+
+
+def scored(state: object) -> dict[str, list[float]]:
+    """Return the scores of heads in what a method has learned, nothing where there are none."""
+    return next(filter(None, (_table(state, key) for key in SCORED)), {})
 
 
 def removes_heads(item: Record) -> bool:

@@ -12,6 +12,8 @@ FEW = 200  # cells with their number written in them
 PER_INCH = 14  # characters of a title
 
 
+NOISE = "A head whose effect may be 0 has no colour."
+NO_INTERVAL = "Means without intervals: small differences between heads may be chance."
 SCALE, SIGNED = "plasma", "RdBu"  # colours of every map of heads; the second for differences, white is 0
 
 
@@ -21,14 +23,17 @@ def draw(table: Table, title: str, diverging: bool = False, certain: Table | Non
     `diverging`: white is 0. `table` is (kind, layer) -> one number a head; with `certain`, the same with no
     number where one may be noise, such a head has no colour.
     """
-    return drawn(table, title, ("png",), diverging, certain)["png"]
+    return drawn(table, title, ("png",), diverging, certain, foot=NOISE if certain else NO_INTERVAL)["png"]
 
 
 def drawn(
     table: Table, title: str, forms: Iterable[str], diverging: bool = False, certain: Table | None = None,
-    digest: str = "",
+    digest: str = "", foot: str = "",
 ) -> dict[str, bytes]:  # fmt: skip
-    """Return the same as bytes by form, of "png" and "svg"; they carry a `digest` where one is given."""
+    """Return the same as bytes by form, of "png" and "svg", with a line below.
+
+    They carry a `digest` where one is given.
+    """
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
@@ -48,7 +53,7 @@ def drawn(
     cell = 0.62 if few else 0.32
     size = (
         max(4.5, 1.6 + cell * heads * len(panels) + 0.6 * (len(panels) - 1)),
-        max(2.2, 1.5 + cell * max(map(len, panels))),
+        max(2.2, 1.5 + 0.2 * bool(foot) + cell * max(map(len, panels))),
     )
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -71,6 +76,8 @@ def drawn(
                     )  # fmt: skip
     figure.colorbar(image, ax=list(axes))
     figure.suptitle(_wrapped(title, size[0]), fontsize=9)
+    if foot:
+        figure.supxlabel(_wrapped(foot, size[0]), x=0.01, ha="left", fontsize=7, color="#555555")
     found = {}
     with matplotlib.rc_context({"svg.hashsalt": title}):
         for form in forms:

@@ -11,6 +11,7 @@ from attnbench.boards.pictures.draw import STYLE
 from attnbench.methods import spec
 from attnbench.studies.compared import HEADS, by_place
 from attnbench.studies.passes import DENSE
+from attnbench.studies.ranking import CERTAIN
 
 if TYPE_CHECKING:
     from attnbench.studies.looking import Found, Look
@@ -48,13 +49,15 @@ def map_of(
     """Return the map of a column of heads by form: with a method of its change, where dense has it too."""
     table = by_place(found, column, method)
     if method == DENSE or HEADS not in found.tables[DENSE]:
-        return heatmap.drawn(table, title, forms, digest=digest)
+        told = heatmap.NOISE if column == CERTAIN else heatmap.NO_INTERVAL
+        return heatmap.drawn(table, title, forms, digest=digest, foot=told)
     dense = by_place(found, column, DENSE)
     change = {
         place: [one - two for one, two in zip(values, dense[place], strict=True)]
         for place, values in table.items()
     }
-    return heatmap.drawn(change, title, forms, diverging=True, digest=digest)
+    told = heatmap.NO_INTERVAL
+    return heatmap.drawn(change, title, forms, diverging=True, digest=digest, foot=told)
 
 
 def _plain_powers(figure: Any) -> None:

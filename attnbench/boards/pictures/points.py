@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from attnbench.boards.board import Board
+from attnbench.boards.pictures import left_out
 from attnbench.boards.pictures.depths import DepthMap, maps
-from attnbench.boards.pictures.grids import Grid, grids, removes_heads
+from attnbench.boards.pictures.grids import Grid, grids, removes_heads, scored
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import amounts, family, modifier_sweeps, name_without_seed
 from attnbench.records.inert import spreadsheet
 from attnbench.statistics.row import Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
-DRAWING = 4  # raise by hand when the drawing changes: pictures drawn before are then stale
+DRAWING = 5  # raise by hand when the drawing changes: pictures drawn before are then stale
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """One model on one task, with the levels of dense and uniform."""
+    """One model on one task, with the levels of dense and uniform; `note` says what is not drawn."""
 
     model: str
     task: str
@@ -51,11 +52,16 @@ class Panel:
     points: list[Point]
     dense: float | None
     uniform: float | None
+    note: str = ""
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One file: a panel for every model and task, or grids of heads, or maps of depth and length."""
+    """One file: a panel for every model and task, or grids of heads, or maps of depth and length.
+
+    `foot` says below them what is not there.
+    """
 
     name: str
     title: str
@@ -64,6 +70,7 @@ class Picture:
     panels: list[Panel] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     depths: list[DepthMap] = field(default_factory=list)
+    foot: str = ""
 
     @property
     def table(self) -> str:
@@ -93,7 +100,7 @@ class Picture:
     @property
     def digest(self) -> str:
         """Hash all that is drawn: a picture carries it, so that a stale one is told without drawing it."""
-        content = (self.name, self.title, self.x, self.y, self.table, self.panels)
+        content = (self.name, self.title, self.x, self.y, self.table, self.panels, self.foot)
         return hashlib.sha256(f"{DRAWING} {content!r}".encode()).hexdigest()
 
 
@@ -122,14 +129,14 @@ def _amount(row: Row) -> float | None:
 
 
 X: dict[str, tuple[Callable[[Row], float | None], str, bool]] = {
-    "sparsity": (_sparsity, "sparsity: share of attention values that are zero", True),
-    "bits": (_bits, "bits: log2 of the levels that attention takes", False),
-    "heads": (_heads, "heads kept", False),
-    "kv": (_kv, "kv: bits kept of a prompt's keys and values, over 16 bits a value", False),
-    "latency": (_latency, "latency as realised, over dense SDPA's, with interval", False),
-    "amount": (_amount, "amount of the first method", False),
+    "sparsity": (_sparsity, "sparsity: share of attention values that are zero, %", True),
+    "bits": (_bits, "bits: log2 of how many levels attention takes", False),
+    "heads": (_heads, "heads kept, % of all heads", False),
+    "kv": (_kv, "kv: size of a prompt's keys and values, % of 16 bits for each", False),
+    "latency": (_latency, "latency: realised time over that of dense attention (SDPA), with interval", False),
+    "amount": (_amount, "amount of the first method, as in its name", False),
 }
-Y = {"kept": "kept: (score − uniform) / (dense − uniform)", "score": "score ± standard error"}
+Y = {"kept": "kept, %: (score − uniform) / (dense − uniform)", "score": "score ± standard error"}
 TITLES = {
     ("kept", "sparsity"): "What survives of what attention adds, against sparsity",
     ("kept", "bits"): "What survives of what attention adds, against bits",
@@ -145,9 +152,9 @@ TITLES = {
 
 def pictures(board: Board) -> list[Picture]:
     """Return every picture that the board has points for."""
-    rows = [
-        row for section in board.sections for row in section.rows if row.status == "measured" and row.primary
-    ]
+    by_place: dict[tuple[str, str], list[Row]] = {}
+    for row in (row for section in board.sections for row in section.rows if row.primary):
+        by_place.setdefault((row.model, row.task), []).append(row)
     removing = {
         (model, task, name)
         for section in board.sections
@@ -160,23 +167,28 @@ def pictures(board: Board) -> list[Picture]:
     for (y, x), title in TITLES.items():
         read, label, more_is_better = X[x]
         panels = []
-        for model, task in dict.fromkeys((row.model, row.task) for row in rows):
-            mine = [row for row in rows if (row.model, row.task) == (model, task)]
+        for (model, task), every in by_place.items():
+            rows = [row for row in every if row.status == "measured"]
             if x == "heads":  # not of a method that silences some by the way
-                mine = [r for r in mine if r.method in CONTROLS or (model, task, r.method) in removing]
-            panel = _panel(mine, y, read, more_is_better)
+                rows = [r for r in rows if r.method in CONTROLS or (model, task, r.method) in removing]
+            panel = _panel(rows, y, read, more_is_better)
             if panel is not None:
-                panels.append(panel)
+                drawn = {point.method for point in panel.points}
+                placed = {row.method for row in rows if read(row) is not None} if x != "amount" else drawn
+                panels.append(replace(panel, note=left_out.of_panel(every, drawn, x, placed)))
         if panels:
-            found.append(Picture(f"{y}-{x}", title, label, Y[y], panels))
-    drawn = [grid for section in board.sections for grid in grids(section.records)]
-    if drawn:
+            foot = left_out.of_board(by_place, {(panel.model, panel.task) for panel in panels})
+            found.append(Picture(f"{y}-{x}", title, label, Y[y], panels, foot=foot))
+    shown = [grid for section in board.sections for grid in grids(section.records)]
+    if shown:
         title = "Head scores, brighter is higher, × removed"
-        found.append(Picture("head-scores", title, "head", "layer", [], drawn))
+        foot = left_out.of_grids(board.records, shown, scored)
+        found.append(Picture("head-scores", title, "head", "layer", grids=shown, foot=foot))
     deep = [each for section in board.sections for each in maps(section.records)]
     if deep:
         title = "Score by depth of what is asked for and length, darker is better"
-        found.append(Picture("depth-length", title, "tokens", "depth", [], [], deep))
+        across, down = "length of the text, tokens", "depth in the text, %"
+        found.append(Picture("depth-length", title, across, down, depths=deep, foot=left_out.of_depths(deep)))
     return found
 
 
@@ -194,9 +206,6 @@ def _panel(
             )
     swept = modifier_sweeps({point.method: point.x for point in points})
     points = [replace(p, family=swept[p.method][0]) if p.method in swept else p for p in points]
-    if y == "score":
-        names = [point.family for point in points]
-        points = [point for point in points if names.count(point.family) > 1]
     if read is _amount:
         points = _combined(points)
     if not points:
@@ -209,8 +218,9 @@ def _panel(
     first = rows[0]
     scale = "fraction" if y == "kept" else first.scale
     return Panel(
-        first.model, first.task, first.metric, scale, points, level.get("dense"), level.get("uniform")
-    )
+        first.model, first.task, first.metric, scale, points, level.get("dense"), level.get("uniform"),
+        higher_is_better=first.higher_is_better,
+    )  # fmt: skip
 
 
 def _combined(points: Sequence[Point]) -> list[Point]:
