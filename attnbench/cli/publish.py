@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from attnbench.cli.parsing import Once
-from attnbench.errors import UserError
+from attnbench.errors import UserError, say
 
 STOPPED = "; each file that is there is whole, the same command writes the rest"
 
@@ -33,6 +33,6 @@ def execute(options: argparse.Namespace) -> int:
         print(comparison.against(options.folder, options.against), end="")
         return 0
     for each in layout.lay_out(options.folder, options.suites):
-        print(f"{each.path.with_suffix('.md')}: {each.title}")
-    print(f"next: git add {options.folder} and commit; a push to a code host is yours", file=sys.stderr)
+        say(f"{each.path.with_suffix('.md')}: {each.title}", sys.stdout)
+    say(f"next: git add {options.folder} and commit; a push to a code host is yours")
     return 0

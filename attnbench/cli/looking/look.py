@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.cli import stdout
 from attnbench.cli.looking.wanted import wanted
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError, message, tell
+from attnbench.errors import NotApplicable, UserError, message, say, screen_width, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console
@@ -132,18 +132,18 @@ def execute(options: argparse.Namespace) -> int:
         if options.json:
             bodies += terminal.bodies(look)
         else:
-            print(terminal.described(look), flush=True)
+            print(terminal.described(look, screen_width()), flush=True)
         if options.output:
             with stdout.aside():
                 page = output.write(look, options.output, options.save_arrays or 0)
-            print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
+            say(f"written to {page}, tables and pictures beside it")
     together = compared.across(found_of)
     if together and options.output:
         output.write_models(together, options.output)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
     elif together:
-        print(terminal.side_by_side(together))
+        print(terminal.side_by_side(together, screen_width()))
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0
@@ -169,9 +169,9 @@ def _told(look: Look) -> None:
     where = f"{look.model} · {look.data}"
     for text, found in look.found.items():
         if found.error:
-            print(message(f"{where}: {text}: {found.status}: {found.error}"), file=sys.stderr)
+            say(message(f"{where}: {text}: {found.status}: {found.error}"))
         for part, why, number in left_out(found):
-            print(message(f"{where}: {text}: left out: {part}: {why} ({number})"), file=sys.stderr)
+            say(message(f"{where}: {text}: left out: {part}: {why} ({number})"))
     for kind, reasons in (("not applicable", look.left_out), ("failed", look.failed)):
         for method, reason in reasons.items():
-            print(message(f"{where}: {method}: {kind}: {reason}"), file=sys.stderr)
+            say(message(f"{where}: {method}: {kind}: {reason}"))
