@@ -59,7 +59,7 @@ def wrap(line: str, width: int = PARAGRAPH, hang: int | None = None) -> str:
 
 
 def screen_width(stream: IO[str] | None = None) -> int:
-    """Return how many columns $COLUMNS says, or the terminal has that stdout or a stream goes to; at least 80."""
+    """Return the columns of the terminal that stdout or a stream goes to, or $COLUMNS; at least 80."""
     columns = os.environ.get("COLUMNS", "")
     found = int(columns) if columns.isdecimal() else 0
     with contextlib.suppress(AttributeError, ValueError, OSError):

@@ -104,7 +104,5 @@ def execute(options: argparse.Namespace) -> int:
         raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
     method = criteria()[by[0]]
     example, file = method.examples[0] if method.examples else method.name, option(method)
-    laid_out.follow(
-        f"attnbench methods {method.name}{file}", f"attnbench run --methods {example}{file} ..."
-    )
+    laid_out.follow(f"attnbench methods {method.name}{file}", f"attnbench run --methods {example}{file} ...")
     return 1 if failed else 0

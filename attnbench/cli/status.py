@@ -62,4 +62,3 @@ def execute(options: argparse.Namespace) -> int:
         if not done:
             laid_out.follow(f"attnbench status {shlex.join(options.suites)} --missing")
     return 0 if done else 1
-

@@ -30,8 +30,8 @@ FITS = {
 MISSING = (
     'opus-mt-en-de and its like need pip install "attnbench[sentencepiece]".',
     "Transformer-XL cannot be run: transformers 5 no longer has it. openai-gpt has no likelihoods, since its "
-    "tokenizer has neither a first nor a last token, and takes only methods that change probabilities, since it "
-    "does not use transformers' attention interface.",
+    "tokenizer has neither a first nor a last token, and takes only methods that change probabilities, since "
+    "it does not use transformers' attention interface.",
 )
 
 

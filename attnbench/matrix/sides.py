@@ -40,7 +40,8 @@ def side_by_side(
         if item.status != "measured":
             raise UserError(f"{item.cell['model']} on {task}: {item.error}")
     shown = (labels[names[0]], labels[names[1]])
-    return [*_scores(shown, *found), "", *_table(shown, [Bench(name, task, settings) for name in names], width)]
+    benches = [Bench(name, task, settings) for name in names]
+    return [*_scores(shown, *found), "", *_table(shown, benches, width)]
 
 
 def _scores(shown: tuple[str, str], ours: Record, theirs: Record) -> list[str]:

@@ -33,7 +33,8 @@ LINES = [
     ("run {dir}/suite.toml --limit 4 --records {dir}/s --methods prune80", 2),
     ("status {dir}/suite.toml", 1), ("run {dir}/suite.toml", 0), ("status {dir}/suite.toml", 0),
     ("leaderboard --records {dir}/r --format text --legend -v", 0),
-    ("leaderboard {dir}/suite.toml --output {dir} --format md,csv", 0), ("leaderboard {dir}/suite.toml --check", 0),
+    ("leaderboard {dir}/suite.toml --output {dir} --format md,csv", 0),
+    ("leaderboard {dir}/suite.toml --check", 0),
     ("compare heads50:gradient:per-layer prune80+logquant3 --records {dir}/r", 0),
     ("compare heads50:random heads50:gradient:per-layer --records {dir}/r", 0),
     ("verify {dir}/r/pocket-bert/pocket-sentiment/heads50+gradient+per-layer.json --sample 4", 0),
@@ -52,7 +53,7 @@ LINES = [
 
 
 def unbreakable(line: str) -> bool:
-    """Tell whether a line is one word: a link, a path, a specification. A command's backslash goes with it."""
+    """Tell whether a line is one word: a link, a path, a spec, with the backslash of a command."""
     return len(line.removesuffix(" \\").split()) == 1
 
 
@@ -92,7 +93,8 @@ def test_a_message_is_one_line_where_no_terminal_reads_it(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     say(line)
     told = capsys.readouterr().err.splitlines()
-    assert len(told) > 1 and all(len(each) <= 80 for each in told) and " ".join(" ".join(told).split()) == line.strip()
+    assert len(told) > 1 and all(len(each) <= 80 for each in told)
+    assert " ".join(" ".join(told).split()) == line.strip()
 
 
 def test_the_width_is_that_of_columns_and_never_below_80(monkeypatch, capsys):

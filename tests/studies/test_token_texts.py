@@ -38,8 +38,8 @@ def word_piece() -> Tokenizer:
 
 @pytest.mark.parametrize(("made", "texts"), [
     (byte_level, {
-        "the": "the", "Ġthe": "␣the", "Ġ": "␣", "Ċ": "↵", "ĠĊ": "␣↵", "ĉ": "⇥", "ĠcafÃ©": "␣café", "æľ¬": "本",
-        "æĹ": "<0xE6><0x97>", "ĠÃ": "␣<0xC3>", "<s>": "<s>",
+        "the": "the", "Ġthe": "␣the", "Ġ": "␣", "Ċ": "↵", "ĠĊ": "␣↵", "ĉ": "⇥", "ĠcafÃ©": "␣café",
+        "æľ¬": "本", "æĹ": "<0xE6><0x97>", "ĠÃ": "␣<0xC3>", "<s>": "<s>",
     }),
     (sentence_piece, {"a": "a", "▁the": "␣the", "▁": "␣", "▁▁": "␣␣", "<0x0A>": "↵", "<s>": "<s>"}),
     (word_piece, {"the": "the", "##ing": "##ing", "[UNK]": "[UNK]"}),

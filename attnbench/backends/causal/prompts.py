@@ -15,8 +15,8 @@ def require_template(tokenizer: Any, model: str, task: str, option: str = "--app
     """Raise Misfit where a chat is asked for and the tokenizer has no template."""
     if not getattr(tokenizer, "chat_template", None):
         raise Misfit(
-            f"model '{model}' has no chat template in its tokenizer: it cannot be asked {task} as a chat. Leave "
-            f"{option} out, or give a model that was trained for chats."
+            f"model '{model}' has no chat template in its tokenizer: it cannot be asked {task} as a chat. "
+            f"Leave {option} out, or give a model that was trained for chats."
         )
 
 
