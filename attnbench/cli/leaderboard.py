@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         help="one or several of md, html, csv, latex, text and plots (default: by the ending of --output; "
-        "md,csv,plots for a suite into a folder; else md); ranks, for what is separable; for other programs "
-        "eee (Every Eval Ever), lm-eval and parquet",
+        "md,csv,plots for a suite into a folder; else md); ranks says which methods are separable; eee "
+        "(Every Eval Ever), lm-eval and parquet are for other programs",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder or file instead of stdout")
     parser.add_argument(

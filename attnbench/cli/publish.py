@@ -15,11 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench publish`."""
     parser.add_argument("folder", metavar="DIR", help="the repository, or a new folder")
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="what to bring into it, with its records (render all)"
+        "suites",
+        nargs="*",
+        metavar="SUITE.toml",
+        help="suites to bring into it, with their records (default: render again what is there)",
     )
     parser.add_argument(
         "--against", action=Once, metavar="DIR",
-        help="write nothing; print how its rows differ from an older version's",
+        help="write nothing; print how the rows differ from those of an older version in this folder",
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="where the file is now that the method learned from, if it was one",
+        help="where the file is now from which the method learned, if it was a file",
     )
     parser.add_argument(
         "--file", action="append", default=[], metavar="PATH",

@@ -21,10 +21,10 @@ FIXES = {
     "by the prompt alone; one that needs the queries after it sets `ahead = True`",
     "tiles": 'treat each query by itself, or set `rows = "all"`: else a stage gets some of the query rows '
     "at a time",
-    "generation": "a stage treats a token the same whether it comes alone, on a cache, or within its text: use "
-    "site.offset for positions; `cache` keeps nothing from one prompt to the next",
-    "caches": "decide by `prompt` alone, by positions from `prompt.start`, the same however it was read: what "
-    "`cache` returns may hang neither on the batch nor on earlier calls",
+    "generation": "a stage treats a token the same whether it comes alone, on a cache, or within its text: "
+    "use site.offset for positions; `cache` keeps nothing from one prompt to the next",
+    "caches": "decide by `prompt` alone, by positions from `prompt.start`, the same however it was read: "
+    "what `cache` returns may hang neither on the batch nor on earlier calls",
     "batch": "padding never reaches a stage, but other samples do: reduce over the last axis alone",
     "stateless": "keep nothing of a stage's tensors: fit learns, into names that end with _",
     "restored": "undo in `installed` what it did, or leave weights and hooks alone",

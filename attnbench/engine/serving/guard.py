@@ -15,8 +15,8 @@ from attnbench.methods.protocol import Method, Site
 
 Stage = Callable[[Tensor, Site], Tensor]
 KEPT = (
-    "return attnbench.Kept(tokens=), booleans (key-value heads, tokens), True where a token stays, and keys= and "
-    "values= of the prompt's shape and dtype where they change"
+    "return attnbench.Kept(tokens=), booleans (key-value heads, tokens), True where a token stays, and "
+    "keys= and values= of the prompt's shape and dtype where they change"
 )
 
 

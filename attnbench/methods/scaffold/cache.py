@@ -23,8 +23,8 @@ class {title}(Method):
     # `rows` plays no part, and none after it, but with `ahead = True`; nothing may be remembered
     def cache(self, prompt: Prompt, site: Site) -> Kept:
         keep = prompt.tokens - int(prompt.tokens * self.percent / 100)
-        # <- by what tokens are chosen: prompt.keys, values, queries, and `for rows in prompt.tiles()` the dense
-        # attention prompt.probs(rows), (heads, rows, tokens)
+        # <- by what tokens are chosen: prompt.keys, values, queries, and, `for rows in prompt.tiles()`, the
+        # dense attention prompt.probs(rows), (heads, rows, tokens)
         worth = prompt.values.float().norm(dim=-1)  # (key-value heads, tokens)
         order = worth.argsort(dim=-1, descending=True, stable=True)
         return Kept(tokens=order.argsort(dim=-1) < keep)  # <- keys= and values= where they change, and bits=
