@@ -44,7 +44,10 @@ def source(task: EncoderTask, asked: str | None, samples: int | None = None) -> 
         except NotApplicable as reason:
             if not task.settings.get("labels_by_number"):  # which a file of the user's own has
                 raise
-            raise NotApplicable(f"{reason}; or give its own file rows whose split is train") from reason
+            raise NotApplicable(
+                f"task '{task.task_name}' names no calibration split: give its file rows whose split is "
+                "train, or --calibration FILE.csv"
+            ) from reason
         return Source(None, split, samples or number)
     named = task.settings.get("calibration") or {}
     samples = samples or int(named.get("samples", SAMPLES))

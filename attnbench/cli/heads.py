@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
+    console.quiet(options.verbose)
     from attnbench.cli.looking import head_tables
     from attnbench.studies import ranking
     from attnbench.studies.importance import criteria
@@ -78,7 +79,6 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.records or RECORDS
     require_folder("--records", folder)
     head_tables.prepare(options.output)
-    console.quiet(options.verbose)
     failed = shown = scored = 0
     for name in asked.models:
         console.introduce(name)

@@ -109,6 +109,13 @@ def test_a_closed_stream_is_no_traceback_and_takes_nothing_from_the_other(closed
     assert done.stdout == "" and (done.stderr.count("\n") == 1) == (status == 2 and "2>" not in closed)
 
 
+@pytest.mark.parametrize("line", ["look --text soup --studies sparsity", "heads --by l2 --output heads"])
+def test_no_bar_of_a_library_is_shown(line, tmp_path):
+    command = [*PROGRAM, *line.split(), "--models", "gpt", "--records", "records"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "gpt" in done.stderr and "Loading" not in done.stderr and "it/s" not in done.stderr
+
+
 @pytest.mark.parametrize("kind", [UserError, NotApplicable])
 @pytest.mark.parametrize(
     "text", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\x00b", "a\x85b", "a\u2028b", "x" * 10**6]

@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
+    console.quiet(options.verbose)
     looks = wanted(options)
     if options.save_arrays and not options.output:
         raise UserError("--save-arrays writes into --output DIR: give one")
@@ -98,7 +99,6 @@ def execute(options: argparse.Namespace) -> int:
 
     if options.output:
         output.prepare(options.output)
-    console.quiet(options.verbose)
     from attnbench.studies import compared, looking, opening
 
     bodies: list[dict[str, Any]] = []
@@ -154,10 +154,13 @@ def _bar(where: str) -> Any:
     """Show how many passes of samples are done, and of what data; nothing where nobody looks."""
     from tqdm import tqdm
 
-    with tqdm(desc=where, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        desc=where, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True,
+        bar_format="{desc}: {n_fmt} samples read, {elapsed}",
+    ) as bar:  # fmt: skip
 
         def progress(data: str, samples: int) -> None:
-            bar.set_description(f"{where}: {data}")
+            bar.set_description_str(f"{where} · {data}")
             bar.update(samples)
 
         yield progress
