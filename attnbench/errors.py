@@ -46,7 +46,8 @@ def broken(line: str, stream: IO[str], hang: int | None = None) -> str:
 
     What reads a pipe or a file finds one thing on one line; `hang` indents the lines that follow.
     """
-    return wrap(line, screen_width(stream), hang) if stream.isatty() else line
+    seen = getattr(stream, "isatty", bool)()
+    return wrap(line, screen_width(stream), hang) if seen else line
 
 
 def wrap(line: str, width: int = PARAGRAPH, hang: int | None = None) -> str:
