@@ -78,7 +78,7 @@ def section(found: Section, screen: Screen = FILE) -> str:
     if screen.width is None:
         return text
     if not screen.whole:
-        more = "-v tells the rest" + ("" if screen.legend else ", --legend what columns mean")
+        more = "-v shows the rest" + ("" if screen.legend else ", --legend explains the columns")
         return "\n".join([text, screen.shown(setting.in_short(found.records, screen.width, more))])
     commands = [screen.made_by] if screen.made_by else setting.commands(found.records)
     facts = setting.on_screen(commands, found.records, screen.width)
