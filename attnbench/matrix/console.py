@@ -66,6 +66,7 @@ class Console:
 
     def close(self) -> None:
         if hasattr(self, "_bar"):
+            self._bar.clear()  # which closing leaves out of a bar that was shown before its delay is over
             self._bar.close()
 
 

@@ -82,6 +82,16 @@ def test_the_bar_fits_its_terminal(monkeypatch, capsys):
     listener.close()
 
 
+def test_a_bar_that_is_closed_at_once_leaves_its_line_empty(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    listener = Console()
+    listener.start(2)
+    listener.begin("bert · sst2 · dense")
+    listener.close()
+    shown = capsys.readouterr().err
+    assert "dense" in shown and shown.endswith("\r") and not shown.split("\r")[-2].strip()
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_mistake_is_told_in_what_a_terminal_has(encoding, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
