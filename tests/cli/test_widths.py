@@ -39,13 +39,13 @@ LINES = [
     ("compare heads50:random heads50:gradient:per-layer --records {dir}/r", 0),
     ("verify {dir}/r/pocket-bert/pocket-sentiment/uniform.json --sample 4", 0),
     ("merge {dir}/r --into {dir}/merged", 0), ("merge {dir}/s {dir}/nowhere --into {dir}/merged", 2),
-    (f"heads {BERT} --by all --ablate --limit 8 --records {{dir}}/r --output {{dir}}/heads", 0),
+    (f"heads {BERT} --by entropy,gradient,l2 --ablate --limit 4 --records {{dir}}/r --output {{dir}}/heads", 0),
     ("heads --models marian --by entropy,l2 --limit 8 --records {dir}/r --output {dir}/heads", 0),
-    ("look --models bert,gpt --text soup --studies sparsity,divergence --methods prune80,logquant3+prune80 "
+    ("look --models bert,gpt --text soup --studies sparsity --methods prune80,logquant3+prune80 "
      "--records {dir}/r --output {dir}/look", 0),
     ("export {dir}/out --model bert --task pocket-sentiment --method heads50:gradient", 0),
     ("compare {dir}/out bert --task pocket-sentiment --limit 8 --records {dir}/r", 0),
-    ("check prune80 heads50:random -v", 0), ("check sparsity", 0), ("check unheard-of", 2),
+    ("check prune80 -v", 0), ("check sparsity", 0), ("check unheard-of", 2),
     ("new-method my-method-of-a-long-name --output {dir}/new", 0),
     ("new-method my-package-of-a-long-name --package --output {dir}/new", 0),
     ("publish {dir}/published {dir}/suite.toml", 0),
