@@ -39,7 +39,7 @@ LINES = [
     ("compare heads50:random heads50:gradient:per-layer --records {dir}/r", 0),
     ("verify {dir}/r/pocket-bert/pocket-sentiment/uniform.json --sample 4", 0),
     ("merge {dir}/r --into {dir}/merged", 0), ("merge {dir}/s {dir}/nowhere --into {dir}/merged", 2),
-    (f"heads {BERT} --by entropy,gradient,l2 --ablate --limit 4 --records {{dir}}/r --output {{dir}}/heads", 0),
+    (f"heads {BERT} --by entropy,l2 --ablate --limit 4 --records {{dir}}/r --output {{dir}}/heads", 0),
     ("heads --models marian --by entropy,l2 --limit 8 --records {dir}/r --output {dir}/heads", 0),
     ("look --models bert,gpt --text soup --studies sparsity --methods prune80,logquant3+prune80 "
      "--records {dir}/r --output {dir}/look", 0),
