@@ -1,16 +1,21 @@
-"""The exceptions that are not bugs."""
+"""The exceptions that are not bugs, and how a line is told on a stream."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 LONGEST = 2000  # of what an exception says
 MESSAGE, END = 380, 160  # characters of a line that tells something, and of its end, which says the way on
 MORE = "…"
+NARROWEST, PIPED = 80, 120  # columns of the narrowest screen, and where nobody says how many there are
+PARAGRAPH = 118  # of text in files, and of a paragraph's longest line on any screen
 
 
 def one_line(text: object) -> str:
@@ -26,8 +31,41 @@ def message(text: object) -> str:
 
 def tell(text: object) -> None:
     """Say on stderr, in one line, what is not as it was asked for and stops nothing."""
-    if sys.stderr is not None:  # where it is closed print would take stdout
-        print(f"attnbench: {message(text)}", file=sys.stderr)
+    say(f"attnbench: {message(text)}")
+
+
+def say(line: str, stream: IO[str] | None = None, hang: int | None = None) -> None:
+    """Write a line to stderr or another stream: whole, or on a terminal broken between its words."""
+    target = stream or sys.stderr
+    if target is not None:  # where it is closed print would take stdout
+        print(broken(line, target, hang), file=target, flush=True)
+
+
+def broken(line: str, stream: IO[str], hang: int | None = None) -> str:
+    """Return a line as a stream takes it: as it is, but on a terminal broken between words.
+
+    What reads a pipe or a file finds one thing on one line; `hang` indents the lines that follow.
+    """
+    seen = getattr(stream, "isatty", bool)()
+    return wrap(line, screen_width(stream), hang) if seen else line
+
+
+def wrap(line: str, width: int = PARAGRAPH, hang: int | None = None) -> str:
+    """Break a line between its words, the rest indented by `hang` or by two more than the line."""
+    indent = len(line) - len(line.lstrip(" ")) + 2 if hang is None else hang
+    return textwrap.fill(
+        line, min(width, PARAGRAPH), subsequent_indent=" " * indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def screen_width(stream: IO[str] | None = None) -> int:
+    """Return the columns of the terminal that stdout or a stream goes to, or $COLUMNS; at least 80."""
+    columns = os.environ.get("COLUMNS", "")
+    found = int(columns) if columns.isdecimal() else 0
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found = found or os.get_terminal_size((stream or sys.__stdout__).fileno()).columns  # type: ignore[union-attr]
+    return max(NARROWEST, found or PIPED)
 
 
 class Told(Exception):

@@ -39,7 +39,15 @@ def source(task: EncoderTask, asked: str | None, samples: int | None = None) -> 
     Raises UserError where it is neither, NotApplicable where the task names none.
     """
     if asked is None:
-        split, number = task.calibration_split()
+        try:
+            split, number = task.calibration_split()
+        except NotApplicable as reason:
+            if not task.settings.get("labels_by_number"):  # which a file of the user's own has
+                raise
+            raise NotApplicable(
+                f"task '{task.task_name}' names no calibration split: give its file rows whose split is "
+                "train, or --calibration FILE.csv"
+            ) from reason
         return Source(None, split, samples or number)
     named = task.settings.get("calibration") or {}
     samples = samples or int(named.get("samples", SAMPLES))

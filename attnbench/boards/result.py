@@ -10,11 +10,10 @@ from attnbench.boards import board, in_memory
 from attnbench.boards.page import static
 from attnbench.boards.tables import leaderboard
 from attnbench.boards.tables.text import Screen
-from attnbench.errors import UserError
+from attnbench.errors import UserError, screen_width
 from attnbench.matrix import runner
 from attnbench.matrix.plan import plan
 from attnbench.matrix.request import REPEATS, Names, Request
-from attnbench.records.inert import screen_width
 from attnbench.records.record import RECORDS, Record
 from attnbench.statistics import against_dense, ordering
 

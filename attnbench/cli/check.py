@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
+from attnbench.errors import say, screen_width, wrap
 from attnbench.inputs.settings import check_device
 from attnbench.matrix import console
-from attnbench.records.inert import WIDTH, screen_width
 
 if TYPE_CHECKING:
     from attnbench.conformance.report import Report
 
-WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  # no word is cut
+DETAILS = 25  # columns before what a check saw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +48,12 @@ def execute(options: argparse.Namespace) -> int:
     if bad:
         print()
         for line in summary(bad).splitlines():
-            indent = " " * (len(line) - len(line.lstrip()) + 2)
-            print(textwrap.fill(line, min(WIDTH, screen_width()), subsequent_indent=indent, **WHOLE))
+            print(wrap(line, screen_width()))
     return 1 if bad else 0
 
 
 def _tell(report: Report, whole: bool) -> None:
     """Print a report at once: its verdict, or what every check saw."""
-    print(report if whole else f"{report.spec}: {report.verdict}", flush=True)
+    say(f"{report.spec}: {report.verdict}", sys.stdout)
+    for line in str(report).splitlines()[1:] if whole else ():
+        say(line, sys.stdout, DETAILS)

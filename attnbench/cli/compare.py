@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 from attnbench.cli.parsing import Once, add_include_path, positive
-from attnbench.errors import UserError
+from attnbench.errors import UserError, say, screen_width
 from attnbench.inputs import names
 from attnbench.methods import spec
 from attnbench.records.record import RECORDS
@@ -59,7 +60,8 @@ def _methods(options: argparse.Namespace) -> int:
     known = {method for methods in pairs.groups(items).values() for method in methods}
     # as it is recorded it needs no plugin
     a, b = (text if text in known else spec.format(spec.parse(text)) for text in (options.a, options.b))
-    print("\n".join(pairs.report(items, a, b, options.model, options.task)))
+    for line in pairs.report(items, a, b, options.model, options.task):
+        say(line, sys.stdout)
     return 0
 
 
@@ -78,6 +80,9 @@ def _models(options: argparse.Namespace) -> int:
         limit=options.limit, device=options.device or default_device(), include_path=options.include_path
     )
     with stdout.aside(), contextlib.closing(console.Console()) as listener:
-        lines = side_by_side((options.a, options.b), options.task, settings, options.records, listener)
-    print("\n".join(lines))
+        lines = side_by_side(
+            (options.a, options.b), options.task, settings, options.records, listener, screen_width()
+        )
+    for line in lines:
+        say(line, sys.stdout)
     return 0

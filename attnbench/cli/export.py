@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnbench.cli import laid_out
 from attnbench.cli.parsing import Once, add_include_path, add_max_length
+from attnbench.errors import say
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import console
 
@@ -54,10 +56,9 @@ def execute(options: argparse.Namespace) -> int:
     console.introduce(options.model)
     content = export(options.model, options.task, options.method, options.folder, settings, options.records)
     for layer, heads in content["heads"].items():
-        print(
-            f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {', '.join(map(str, heads)) or '-'}"
-        )
+        kept = ", ".join(map(str, heads)) or "-"
+        say(f"{layer}: {len(heads)} of {content['of'][layer]} heads left: {kept}", sys.stdout)
     shown = place(options.folder)
     own = f" --include-path {options.include_path}" if options.include_path else ""
-    print(f"next: attnbench compare {shown} {options.model} --task {options.task}{own}", file=sys.stderr)
+    laid_out.follow(f"attnbench compare {shown} {options.model} --task {options.task}{own}")
     return 0

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 
-from attnbench.cli import stdout
+from attnbench.cli import laid_out, stdout
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError, message, require_folder
+from attnbench.errors import NotApplicable, UserError, message, require_folder, say, screen_width
 from attnbench.inputs import models
 from attnbench.inputs.settings import default_device
 from attnbench.matrix import console
@@ -62,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Score the heads of every model on every task; tables go to stdout, CSV and heat maps to a folder."""
+    console.quiet(options.verbose)
     from attnbench.cli.looking import head_tables
     from attnbench.studies import ranking
     from attnbench.studies.importance import criteria
@@ -79,7 +79,6 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.records or RECORDS
     require_folder("--records", folder)
     head_tables.prepare(options.output)
-    console.quiet(options.verbose)
     failed = shown = scored = 0
     for name in asked.models:
         console.introduce(name)
@@ -90,23 +89,20 @@ def execute(options: argparse.Namespace) -> int:
                         name, task, by, settings, options.ablate, folder, options.force
                     )
             except NotApplicable as reason:
-                print(message(f"{models.label(name)} · {task}: not applicable: {reason}"), file=sys.stderr)
+                say(message(f"{models.label(name)} · {task}: not applicable: {reason}"))
                 continue
             except ArithmeticError as reason:
-                print(message(f"{models.label(name)} · {task}: failed: {reason}"), file=sys.stderr)
+                say(message(f"{models.label(name)} · {task}: failed: {reason}"))
                 failed += 1
                 continue
-            print(("\n" if shown else "") + head_tables.describe(found), flush=True)
+            print(("\n" if shown else "") + head_tables.describe(found, screen_width()), flush=True)
             failed, shown = failed + len(found.failed), shown + 1
             if found.tables:
-                print(f"written to {head_tables.write(found, look, options.output)}", file=sys.stderr)
+                say(f"written to {head_tables.write(found, look, options.output)}")
                 scored += 1
     if not (scored or failed):
         raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
     method = criteria()[by[0]]
     example, file = method.examples[0] if method.examples else method.name, option(method)
-    print(
-        f"next: attnbench methods {method.name}{file}   attnbench run --methods {example}{file} ...",
-        file=sys.stderr,
-    )
+    laid_out.follow(f"attnbench methods {method.name}{file}", f"attnbench run --methods {example}{file} ...")
     return 1 if failed else 0

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from attnbench.cli.measured import of_terminal
 from attnbench.cli.parsing import Once, add_table
-from attnbench.errors import UserError, message, require_folder
+from attnbench.errors import UserError, message, require_folder, say
 from attnbench.records.record import RECORDS
 
 NAMED = 4  # files written that are listed one by one
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         help="one or several of md, html, csv, latex, text and plots (default: by the ending of --output; "
-        "md,csv,plots for a suite into a folder; else md); ranks, for what is separable; for other programs "
-        "eee (Every Eval Ever), lm-eval and parquet",
+        "md,csv,plots for a suite into a folder; else md); ranks says which methods are separable; eee "
+        "(Every Eval Ever), lm-eval and parquet are for other programs",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder or file instead of stdout")
     parser.add_argument(
@@ -48,7 +48,8 @@ def execute(options: argparse.Namespace) -> int:
     if options.check:
         folder = options.records or (None if options.suites else RECORDS)
         found = [line for path in paths for line in _room(path).problems(path, folder)]
-        print("\n".join(map(message, found)) or "nothing wrong")
+        for line in found or ["nothing wrong"]:
+            say(message(line), sys.stdout)
         return 1 if found else 0
     if options.suites and options.output and options.sort != "family":
         raise UserError("--sort: what is written of a suite is in one order, by family. Leave --sort out.")
@@ -73,10 +74,10 @@ def execute(options: argparse.Namespace) -> int:
             files = room.files(board, wanted, Path(path).stem if path else "leaderboard")
             publish.write(files, target)
             names = ", ".join(files) if len(files) <= NAMED else f"{len(files)} files"
-            print(f"written to {target}: {names}", file=sys.stderr)
+            say(f"written to {target}: {names}")
         else:
             publish.write({target.name: room.text(board, wanted[0]).encode()}, target.parent)
-            print(f"written to {target}", file=sys.stderr)
+            say(f"written to {target}")
     return 0
 
 

@@ -38,7 +38,7 @@ from attnbench.methods.staying import staying
 
 EPILOG = """examples:
   attnbench run --models bert,roberta --methods logquant3,prune80
-  attnbench run --models ./my-checkpoint --tasks sst2 --methods heads50:entropy,mask90 --limit 200
+  attnbench run --models ./my-checkpoint --tasks my.csv --methods prune80
   attnbench leaderboard --records attnbench-records
   attnbench methods
   attnbench new-method my-method

@@ -7,14 +7,13 @@ import contextlib
 import dataclasses
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench.cli import stdout
+from attnbench.cli import laid_out, stdout
 from attnbench.cli.parsing import plugin_folders
-from attnbench.errors import UserError
+from attnbench.errors import UserError, screen_width
 from attnbench.inputs.settings import Settings, default_device
 from attnbench.matrix import console
 from attnbench.matrix.plan import Cell
@@ -82,13 +81,12 @@ def show_table(records: list[Record], options: argparse.Namespace, board: str, *
     made_by = shlex.join(["attnbench", *options.typed]) if options.typed else None
     screen = of_terminal(options, made_by)
     print(leaderboard.render(records, "text", sort=options.sort, screen=screen, **words))
-    print(f"next: {board}   attnbench methods   attnbench tasks", file=sys.stderr)
+    laid_out.follow(board, "attnbench methods", "attnbench tasks")
 
 
 def of_terminal(options: argparse.Namespace, made_by: str | None = None) -> Screen:
     """Return what a table is written for: this terminal, and as much beside the table as is asked for."""
     from attnbench.boards.tables.text import Screen
-    from attnbench.records.inert import screen_width
 
     return Screen(screen_width(), options.legend, options.verbose, made_by, stdout.shown)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnbench.errors import say
+
 STOPPED = "; each record that is there is whole, the same command copies the rest"
 
 
@@ -27,8 +29,8 @@ def execute(options: argparse.Namespace) -> int:
     found = [merging.merge(options.folders, options.into), looked.merge(options.folders, options.into)]
     problems = [line for each in found for line in each.problems]
     for line in problems:
-        print(f"attnbench: {line}", file=sys.stderr)
+        say(f"attnbench: {line}")
     written, there = (sum(getattr(each, what) for each in found) for what in ("written", "there"))
     left = f", {len(problems)} left where they are" if problems else ""
-    print(f"{options.into}: {written} written, {there} there already{left}")
+    say(f"{options.into}: {written} written, {there} there already{left}", sys.stdout)
     return 1 if problems else 0

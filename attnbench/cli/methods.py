@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import inspect
 
-from attnbench.errors import UserError
+from attnbench.cli import laid_out
+from attnbench.errors import UserError, screen_width
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
 
@@ -37,13 +38,14 @@ def execute(options: argparse.Namespace) -> int:
         elif options.name not in known:
             variants = [name for name in sorted(known) if name.partition(":")[0] == options.name]
             try:
-                print("\n\n".join(describe(name) for name in variants or _named(options.name)))
+                names = variants or _named(options.name)
+                print("\n\n".join(describe(name, screen_width()) for name in names))
             except UserError:
                 if not (found := _about(options.name)):
                     raise
                 _print_list([(name, _first_line(known[name])) for name in found])
         else:
-            print(describe(options.name))
+            print(describe(options.name, screen_width()))
     else:
         rows = [
             (known[name].examples[0] if known[name].examples else name, _first_line(known[name]))
@@ -54,9 +56,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _print_list(rows: list[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        print(f"{name:{width}}  {text}")
+    print("\n".join(laid_out.listed(rows, screen_width())))
 
 
 def _about(text: str) -> list[str]:

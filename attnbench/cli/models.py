@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from attnbench.errors import screen_width
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench models`: none of its own."""
@@ -13,6 +15,6 @@ def execute(options: argparse.Namespace) -> int:
     """List the models that have a short name."""
     from attnbench.inputs import listing
 
-    print("\n".join(listing.model_lines()))
-    print("Any Hub id (with a slash) and any folder (./NAME) is a model too.")
+    print("\n".join(listing.model_lines(screen_width())))
+    print("Any Hub id (with a slash), folder (./NAME) or .gguf file is a model too.")
     return 0

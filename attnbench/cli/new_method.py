@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
+
+from attnbench.cli import laid_out
 
 STOPPED = ""  # some of the files may be there
 
@@ -40,5 +41,5 @@ def execute(options: argparse.Namespace) -> int:
         method, test = files.write(options.name, options.kind, options.output)
         print(f"{method}\n{test}")
         does = f"attnbench check {options.name} --plugin {shlex.quote(str(method))}"
-    print(f"next: edit, then {does}", file=sys.stderr)
+    laid_out.follow(does, before="next: edit, then ")
     return 0

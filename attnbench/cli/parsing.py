@@ -99,7 +99,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder of such files; $ATTNBENCH_PLUGINS_DIR too",
+        help="a folder of such files (repeatable; $ATTNBENCH_PLUGINS_DIR names more)",
     )
 
 
@@ -197,7 +197,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default=None, metavar="NAME", help="cpu, cuda or cuda:1 (cuda if there is a GPU)"
     )
-    parser.add_argument("--device-map", choices=[*MAPS], help="spread a model over all devices by accelerate")
+    parser.add_argument(
+        "--device-map", choices=[*MAPS], help="spread a model over all devices, by accelerate"
+    )
 
 
 def add_include_path(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +213,8 @@ def add_sharing(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=shards.parse,
         metavar="K/N",
-        help="measure the K-th of N shares, each of whole model-task pairs; slurm: as a job array says",
+        help="measure the K-th of N shares, each of whole model-task pairs; slurm takes K and N "
+        "from the job array",
     )
     parser.add_argument(
         "--workers",

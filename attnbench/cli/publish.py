@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from attnbench.cli.parsing import Once
-from attnbench.errors import UserError
+from attnbench.errors import UserError, say
 
 STOPPED = "; each file that is there is whole, the same command writes the rest"
 
@@ -15,11 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `attnbench publish`."""
     parser.add_argument("folder", metavar="DIR", help="the repository, or a new folder")
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE.toml", help="what to bring into it, with its records (render all)"
+        "suites",
+        nargs="*",
+        metavar="SUITE.toml",
+        help="suites to bring into it, with their records (default: render again what is there)",
     )
     parser.add_argument(
         "--against", action=Once, metavar="DIR",
-        help="write nothing; print how its rows differ from an older version's",
+        help="write nothing; print how the rows differ from those of an older version in this folder",
     )  # fmt: skip
 
 
@@ -33,6 +36,6 @@ def execute(options: argparse.Namespace) -> int:
         print(comparison.against(options.folder, options.against), end="")
         return 0
     for each in layout.lay_out(options.folder, options.suites):
-        print(f"{each.path.with_suffix('.md')}: {each.title}")
-    print(f"next: git add {options.folder} and commit; a push to a code host is yours", file=sys.stderr)
+        say(f"{each.path.with_suffix('.md')}: {each.title}", sys.stdout)
+    say(f"next: git add {options.folder} and commit; a push to a code host is yours")
     return 0

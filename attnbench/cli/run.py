@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from attnbench.cli.parsing import (
     positive,
     seconds,
 )
-from attnbench.errors import UserError, require_folder, tell
+from attnbench.errors import UserError, require_folder, say, tell
 from attnbench.inputs import models
 from attnbench.inputs.prompting import NAMES
 from attnbench.inputs.settings import EAGER_TOLERANCE
@@ -144,7 +143,7 @@ def execute(options: argparse.Namespace) -> int:
         cells = shares.of_cells(options.shard, whole, asked.settings)
     if options.dry_run:
         print("\n".join(f"{models.label(cell.model)} {cell.task} {cell.method}" for cell in cells))
-        print(f"{len(cells)} cells", file=sys.stderr)
+        say(f"{len(cells)} cells")
         return 0
     folder = options.records or RECORDS
     require_folder("--records", folder)
@@ -257,4 +256,4 @@ def _print_cells(
     known = [(*column, each.specs(part)) for part in parts for column in part.columns() if column in columns]
     cells = [(model, task, method) for model, task, specs in known for method in specs]
     print("\n".join(" ".join(cell) for cell in cells))
-    print(f"{each.path}: {estimate.describe(options.records or each.records, cells)}", file=sys.stderr)
+    say(f"{each.path}: {estimate.describe(options.records or each.records, cells)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 
+from attnbench.cli import laid_out
 from attnbench.cli.parsing import MANY, Once
-from attnbench.errors import UserError, message
+from attnbench.errors import UserError, message, say, screen_width
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,20 +55,10 @@ def execute(options: argparse.Namespace) -> int:
                 print(progress.command(each, column, more))
         lines += [f"being measured: {cell}, by {owner}" for cell, owner in leases.held(folder)]
     if not options.missing:
-        _show(rows)
+        table, _ = laid_out.table(rows, 2, screen_width(), left=2)
+        print("\n".join(table))
         for line in lines:
-            print(message(line))
+            say(message(line), sys.stdout)
         if not done:
-            print(f"next: attnbench status {shlex.join(options.suites)} --missing", file=sys.stderr)
+            laid_out.follow(f"attnbench status {shlex.join(options.suites)} --missing")
     return 0 if done else 1
-
-
-def _show(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, names to the left and numbers to the right."""
-    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
-    for row in rows:
-        texts = [
-            f"{text:<{w}}" if k < 2 else f"{text:>{w}}"
-            for k, (text, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(texts))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from attnbench.cli.parsing import add_include_path, positive
-from attnbench.errors import message
+from attnbench.errors import message, say
 from attnbench.matrix import console
 from attnbench.studies.looks import FOLDER
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="where the file is now that the method learned from, if it was one",
+        help="where the file is now from which the method learned, if it was a file",
     )
     parser.add_argument(
         "--file", action="append", default=[], metavar="PATH",
@@ -55,5 +56,6 @@ def execute(options: argparse.Namespace) -> int:
         from attnbench.matrix import verify as again
 
         lines, stands = again.verify(options.record, options.sample, **where)
-    print("\n".join(map(message, lines)))
+    for line in lines:
+        say(message(line), sys.stdout)
     return 0 if stands else 1

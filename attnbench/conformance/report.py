@@ -16,10 +16,15 @@ FIXES = {
     "`kernels.draw(self.seed, site, probs[0], site.offset)`, fit from a generator of its own, "
     "`torch.Generator().manual_seed(self.seed)`; sort a set",
     "seeds": "let `seed: int = 0` reach the generator that draws",
-    "causal": 'set `rows = "all"` where a query needs the rows of others: the method is then not applicable '
-    "where attention is causal, else use site.visible to keep to the keys that a query sees",
+    "causal": 'a stage that needs the rows of other queries sets `rows = "all"`, and is then not applicable '
+    "where attention is causal; else use site.visible to keep to the keys that a query sees. `cache` decides "
+    "by the prompt alone; one that needs the queries after it sets `ahead = True`",
     "tiles": 'treat each query by itself, or set `rows = "all"`: else a stage gets some of the query rows '
     "at a time",
+    "generation": "a stage treats a token the same whether it comes alone, on a cache, or within its text: "
+    "use site.offset for positions; `cache` keeps nothing from one prompt to the next",
+    "caches": "decide by `prompt` alone, by positions from `prompt.start`, the same however it was read: "
+    "what `cache` returns may hang neither on the batch nor on earlier calls",
     "batch": "padding never reaches a stage, but other samples do: reduce over the last axis alone",
     "stateless": "keep nothing of a stage's tensors: fit learns, into names that end with _",
     "restored": "undo in `installed` what it did, or leave weights and hooks alone",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_hits, require_sound
-from attnbench.errors import NotApplicable, UserError
+from attnbench.errors import NotApplicable, UserError, say
 from attnbench.inputs.models import Checkpoint
 from attnbench.inputs.settings import Settings
 from attnbench.methods.protocol import Method
@@ -45,5 +44,5 @@ def one_by_one(name: str, reason: str | None, settings: Settings) -> Settings:
     """Return settings that ask for one text at a time where there is a reason, which is said on stderr."""
     if reason is None:
         return settings
-    print(f"warning: {name}: {reason}", file=sys.stderr)
+    say(f"warning: {name}: {reason}")
     return dataclasses.replace(settings, batch_size=1, batch_tokens=None)

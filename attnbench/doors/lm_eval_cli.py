@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     import lm_eval.tasks
     from lm_eval.__main__ import cli_evaluate
 
-    from attnbench.doors.lm_eval_model import INCLUDE_PATH
+    from attnbench.doors.lm_eval_model import INCLUDE_PATH, TASKS
 
     arguments = list(argv)
     if NAME not in _values(arguments, "--model", "-M"):
@@ -54,11 +54,12 @@ def main(argv: Sequence[str]) -> int:
     kind = _kind(_values(arguments, "--model_args", "-a"), names)
     with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
         lm_eval.tasks.TaskManager = _manager(before, names, folders, kind, Path(folder))
-        told = INCLUDE_PATH.set(folders[0] if folders else None)
+        told = INCLUDE_PATH.set(folders[0] if folders else None), TASKS.set(names)
         try:
             return _handed_over(cli_evaluate, arguments)
         finally:
-            INCLUDE_PATH.reset(told)
+            INCLUDE_PATH.reset(told[0])
+            TASKS.reset(told[1])
             lm_eval.tasks.TaskManager = before
 
 

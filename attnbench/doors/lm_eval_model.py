@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 
+from attnbench.backends.causal.prompts import require_template
 from attnbench.backends.kinds import kind
 from attnbench.backends.lm_eval import prepare
 from attnbench.backends.served import BATCH_SIZE
@@ -24,8 +25,9 @@ from attnbench.inputs.settings import Settings
 from attnbench.matrix.bench import made_ready
 from attnbench.methods import spec
 
-# the folder of tasks that lm-eval's command line was given
+# the folder of tasks that lm-eval's command line was given, and the tasks
 INCLUDE_PATH: ContextVar[str | None] = ContextVar("include_path", default=None)
+TASKS: ContextVar[Sequence[str]] = ContextVar("tasks", default=())
 ARGUMENTS = (
     "pretrained", "method", "batch_size", "device", "dtype", "seed", "calibration", "include_path",
     "trust_remote_code",
@@ -106,9 +108,12 @@ class AttnbenchLM(LM):
     @property
     def _chat(self) -> Any:
         server = self._causal
-        if server is None or not server.lm.tokenizer.chat_template:
-            what = "no language model" if server is None else "without a chat template in its tokenizer"
-            raise UserError(f"model '{self.pretrained}' is {what}: leave --apply_chat_template out")
+        if server is None:
+            raise UserError(
+                f"model '{self.pretrained}' is no language model: leave --apply_chat_template out"
+            )
+        asked = f"task {', '.join(map(repr, TASKS.get()))}" if TASKS.get() else "any task"
+        require_template(server.lm.tokenizer, self.pretrained, asked, "--apply_chat_template")
         return server.lm
 
     def _by_task(self, verb: str, requests: Sequence[Any]) -> list[Any]:

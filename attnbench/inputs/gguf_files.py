@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,19 @@ class GgufFile:
                 f"{wanted:,}: what does not fit would be left out without a word. Give the checkpoint that "
                 "it was made of."
             )
+
+
+@contextlib.contextmanager
+def without_bar() -> Iterator[None]:
+    """Keep transformers from drawing its bar over the tensors of a file: it asks nobody whether to."""
+    from transformers import modeling_gguf_pytorch_utils as library
+
+    before = library.tqdm
+    library.tqdm = functools.partial(before, disable=True)
+    try:
+        yield
+    finally:
+        library.tqdm = before
 
 
 def _short(name: str) -> bool:

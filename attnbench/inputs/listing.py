@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attnbench.errors import message, one_line
+from attnbench.errors import PARAGRAPH, message, one_line, wrap
 from attnbench.inputs import models, tasks
 from attnbench.inputs.published import PUBLISHED
 
+NAME = 20  # columns of a task's name
 BEGIN, END = "<!-- table: python -m attnbench.inputs.listing -->", "<!-- end -->"
 PROBING, PROBED = "<!-- probing: python -m attnbench.inputs.listing -->", "<!-- end of probing -->"
 METRICS = {
@@ -28,31 +29,36 @@ FITS = {
 }
 MISSING = (
     'opus-mt-en-de and its like need pip install "attnbench[sentencepiece]".',
-    "Not to be had: Transformer-XL, gone from transformers 5. Of openai-gpt: likelihoods (its tokenizer has",
-    "neither bos nor eos) and what changes more than probabilities (off transformers' attention interface).",
+    "Transformer-XL cannot be run: transformers 5 no longer has it. openai-gpt has no likelihoods, since its "
+    "tokenizer has neither a first nor a last token, and takes only methods that change probabilities, since "
+    "it does not use transformers' attention interface.",
 )
 
 
-def model_lines() -> Iterator[str]:
+def model_lines(width: int = PARAGRAPH) -> Iterator[str]:
     """Describe every model that has a short name, then what it runs, with the dense score of its card."""
     for family, folders in models.pocket_families().items():
         cards = {task: _read(folder / "card.json") for task, folder in folders.items()}
         sizes = {card["parameters"] / 1e6 for card in cards.values() if "parameters" in card}
         config = _read(next(iter(folders.values())) / "config.json")
         size = f"{max(sizes):.1f}M parameters, " if sizes else ""
-        yield f"pocket-{family} (short: {family})  {size}{_heads(config)} heads, Apache-2.0, generated text"
+        told = f"{size}{_heads(config)} heads, Apache-2.0, generated text"
+        yield wrap(f"pocket-{family} (short: {family})  {told}", width)
         for task, card in cards.items():
             scores, metric = card.get("scores", {}), card.get("metric")
             if isinstance(metric, dict):  # a folder that serves several tasks
                 scores, metric = scores[task], metric[task]
             dense = f"{metric} {stated(metric, scores['dense'])}" if metric and "dense" in scores else ""
             yield f"  {task:20} {dense}".rstrip()
+    longest = max(len(hub) for found in PUBLISHED.values() for hub, _ in found.tasks.values())
+    beside = width - len(f"  {'':{NAME}} {'':{longest}} ")
     for name, found in PUBLISHED.items():
         yield f"{name}  {found.parameters} parameters, {found.heads} heads, {found.licence}"
         for task, (identifier, scores) in found.tasks.items():
             said = ", ".join(f"{METRICS[metric]} {value:.3f}" for metric, value in scores.items())
-            yield f"  {task:20} {identifier:62} {said}".rstrip()
-    yield from MISSING
+            filled = longest if len(said) <= beside else 0  # in columns, where there is room for them
+            yield wrap(f"  {task:{NAME}} {identifier:{filled}} {said}".rstrip(), width, 4)
+    yield from (wrap(line, width) for line in MISSING)
 
 
 def _read(path: Path) -> Any:
@@ -71,25 +77,30 @@ def _heads(config: dict[str, int]) -> str:
     return f"{both}×{heads}"
 
 
-def task_lines(include_path: str | None = None) -> Iterator[str]:
+def task_lines(include_path: str | None = None, width: int = PARAGRAPH) -> Iterator[str]:
     """Describe every task: what it needs, which short names have it, what it is, and its parts."""
+    for name, text in _task_lines(include_path):
+        yield wrap(f"{name:{NAME}} {text}", width, NAME + 1)
+
+
+def _task_lines(include_path: str | None) -> Iterator[tuple[str, str]]:
     for task in tasks.available(include_path).values():
         named = models_for(task.name)
         needs = FITS.get(task.head or "", "an encoder")
-        yield f"{one_line(task.name):20} {message(task.description or task.dataset)}"
-        yield f"{'':20} for {needs}: {', '.join(named) if named else 'give a Hub id or a folder'}"
+        yield one_line(task.name), message(task.description or task.dataset)
+        yield "", f"for {needs}: {', '.join(named) if named else 'give a Hub id or a folder'}"
         if task.any_length:
-            yield f"{'':20} at any length in tokens: {task.name}_1024"
+            yield "", f"at any length in tokens: {task.name}_1024"
         if task.configurations:
             first, *_, last = task.parts()
             told = message(f"its {len(task.configurations)} parts by themselves: {first}, …, {last}")
-            yield f"{'':20} {told}"
-    yield f"{'FILE.csv, FILE.jsonl':20} your own data: columns text, label, and where wanted text2 and split"
-    yield f"{'':20} for a classifier: a Hub id or a folder"
-    yield f"{'FILE.jsonl, .parquet':20} columns context, question, answer_prefix, answer, max_new_tokens"
-    yield f"{'':20} for a causal language model"
-    yield f"{'any other name':20} lm-eval's own task"
-    yield f"{'':20} for a causal model: lambada_openai, hellaswag, and blimp and wikitext by their likelihood"
+            yield "", told
+    yield "FILE.csv, FILE.jsonl", "your own data: the columns text and label; text2 and split are optional"
+    yield "", "for a classifier: give a Hub id or a folder"
+    yield "FILE.jsonl, .parquet", "the columns context, question, answer_prefix, answer, max_new_tokens"
+    yield "", "for a causal language model"
+    yield "any other name", "a task of lm-eval's own, as lambada_openai or hellaswag"
+    yield "", "for a causal language model, which also takes blimp and wikitext, by their likelihood"
 
 
 def models_for(task: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs import gguf_files
 
 HEADS = {
     "classification": "AutoModelForSequenceClassification",
@@ -36,9 +38,10 @@ def read(
         model, missing, others = read(base, head, dtype, device_map, config or checkpoint.config())
     else:
         options = {} if config is None else {"config": config}
-        with checkpoint.readable():
+        with checkpoint.readable(), contextlib.ExitStack() as loading:
             if checkpoint.file is not None:
                 options = checkpoint.file.options()
+                loading.enter_context(gguf_files.without_bar())
             model, report = getattr(transformers, HEADS[head]).from_pretrained(
                 checkpoint.folder,
                 dtype=getattr(torch, dtype),

@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attnbench.errors import message
-from attnbench.records.inert import NARROWEST, clean
+from attnbench.errors import NARROWEST, broken, message, say
+from attnbench.records.inert import clean
 
 if TYPE_CHECKING:
     from attnbench.records.record import Record
@@ -51,7 +51,7 @@ class Console:
     def line(self, text: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(message(text), file=sys.stderr)
+        tqdm.write(broken(message(text), sys.stderr), file=sys.stderr)
 
     def advance(self, cells: float) -> None:
         self._within += cells
@@ -66,6 +66,7 @@ class Console:
 
     def close(self) -> None:
         if hasattr(self, "_bar"):
+            self._bar.clear()  # which closing leaves out of a bar that was shown before its delay is over
             self._bar.close()
 
 
@@ -168,7 +169,7 @@ def introduce(name: str) -> None:
         published = (
             f" The published model: --models {name}-base" if f"{name}-base" in models.PUBLISHED else ""
         )
-        print(f"{name} → {shown}: {size:.1f}M parameters, generated text.{published}", file=sys.stderr)
+        say(f"{name} → {shown}: {size:.1f}M parameters, generated text.{published}")
 
 
 def quiet(verbose: bool) -> None:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from attnbench.matrix.console import Listener
     from attnbench.records.record import Record
 
+LETTERS = ("A", "B")  # stand for two models whose names take too much room
+
 
 def side_by_side(
-    names: tuple[str, str], task: str, settings: Settings, records: str, listener: Listener
+    names: tuple[str, str], task: str, settings: Settings, records: str, listener: Listener, width: int
 ) -> list[str]:
     """Measure two models on a task and write how they differ; their records are kept as those of a run.
 
@@ -38,7 +40,8 @@ def side_by_side(
         if item.status != "measured":
             raise UserError(f"{item.cell['model']} on {task}: {item.error}")
     shown = (labels[names[0]], labels[names[1]])
-    return [*_scores(shown, *found), "", *_table(shown, [Bench(name, task, settings) for name in names])]
+    benches = [Bench(name, task, settings) for name in names]
+    return [*_scores(shown, *found), "", *_table(shown, benches, width)]
 
 
 def _scores(shown: tuple[str, str], ours: Record, theirs: Record) -> list[str]:
@@ -51,7 +54,7 @@ def _scores(shown: tuple[str, str], ours: Record, theirs: Record) -> list[str]:
     return lines
 
 
-def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
+def _table(shown: tuple[str, str], benches: list[Bench], width: int) -> list[str]:
     """Write what two models cost: theirs in turns on the first batch of samples."""
     import torch
 
@@ -81,7 +84,7 @@ def _table(shown: tuple[str, str], benches: list[Bench]) -> list[str]:
         ("attention's memory", *(f"{size / 1e6:,.1f} MB" for size in held), f"{held[0] / held[1]:.2f}"),
     ]  # fmt: skip
     rows_of, tokens = batch["input_ids"].shape
-    return [*_aligned(rows), "", _how(len(ratios), rows_of, tokens)]
+    return [*_aligned(rows, width), "", _how(len(ratios), rows_of, tokens)]
 
 
 def _on_disk(checkpoint: models.Checkpoint) -> int:
@@ -102,7 +105,11 @@ def _how(rounds: int, samples: int, tokens: int) -> str:
     )
 
 
-def _aligned(rows: list[tuple[Any, ...]]) -> list[str]:
+def _aligned(rows: list[tuple[Any, ...]], width: int) -> list[str]:
+    """Lay out a table; where the names of models make it too wide they stand above it."""
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    if sum(widths) + max(len(row[3]) for row in rows) + 6 > width and rows[0][1:3] != LETTERS:
+        said = [f"{letter}: {name}" for letter, name in zip(LETTERS, rows[0][1:3], strict=True)]
+        return [*said, *_aligned([("", *LETTERS, rows[0][3]), *rows[1:]], width)]
     filled = ([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in (1, 2)), row[3]] for row in rows)
     return ["  ".join(row).rstrip() for row in filled]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attnbench.errors import PARAGRAPH, wrap
 from attnbench.methods.declared import place
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
@@ -24,44 +24,41 @@ GRID = 2048  # probabilities tried from LOWEST to 1
 LOWEST = 1e-4
 FEW = 32  # more levels than this are only counted
 CURVE = (48, 12)  # columns and rows
-WIDTH = 110
+LABEL = 9  # columns of a label
 
 
-def describe(name: str) -> str:
-    """Return all that `attnbench methods NAME` shows."""
+def describe(name: str, width: int = PARAGRAPH) -> str:
+    """Return all that `attnbench methods NAME` shows, for so many columns."""
     cls = registry().methods[name]
-    lines = [_titled(name, cls.examples), ""]
+    lines = [_titled(name, cls.examples, width), ""]
     first, parts = docstring(cls)
-    lines += [first, "", *(_wrapped(label, text) for label, text in parts.items())]
+    lines += [wrap(first, width, 0), "", *(_wrapped(label, text, width) for label, text in parts.items())]
     changed = [*stages_of(cls)]
     fits = cls.fit is not Method.fit
     stages = ("fit, then " if fits else "") + (", ".join(changed) or "none")
     facts = [("stages", stages), ("defined", place(cls)), *_declarations(cls)]
-    lines += [_wrapped(label, text) for label, text in facts]
+    lines += [_wrapped(label, text, width) for label, text in facts]
     lines += ["", "fields", *_fields(cls)]
     if changed == ["probs"] and not fits:
-        lines += _transfer(cls)
+        lines += _transfer(cls, width)
     return "\n".join(lines)
 
 
-def describe_study(name: str) -> str:
-    """Return all that `attnbench studies NAME` shows."""
+def describe_study(name: str, width: int = PARAGRAPH) -> str:
+    """Return all that `attnbench studies NAME` shows, for so many columns."""
     cls = registry().studies[name]
     first, parts = docstring(cls)
     looks = "runs by itself" if alone(cls) else ", ".join(observed(cls))
     facts = [("looks at", looks), ("runs on", ", ".join(cls.data)), ("defined", place(cls))]
-    lines = [_titled(name, cls.examples), "", first, ""]
-    lines += [_wrapped(label, text) for label, text in (*parts.items(), *facts)]
+    lines = [_titled(name, cls.examples, width), "", wrap(first, width, 0), ""]
+    lines += [_wrapped(label, text, width) for label, text in (*parts.items(), *facts)]
     return "\n".join([*lines, "", "fields", *_fields(cls)])
 
 
-def _titled(name: str, examples: Sequence[str]) -> str:
+def _titled(name: str, examples: Sequence[str], width: int) -> str:
     """Write a name and its examples, as many of them on a line as it holds."""
     told = f"e.g. {', '.join(examples)}" if examples else "examples: none yet"
-    indent = " " * (len(name) + 9)
-    return textwrap.fill(
-        f"{name}    {told}", WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+    return wrap(f"{name}    {told}", width, len(name) + 9)
 
 
 def docstring(cls: type[Method | Study]) -> tuple[str, dict[str, str]]:
@@ -76,10 +73,8 @@ def docstring(cls: type[Method | Study]) -> tuple[str, dict[str, str]]:
     return first, parts
 
 
-def _wrapped(label: str, text: str) -> str:
-    wrapper = textwrap.TextWrapper(WIDTH, initial_indent=f"{label:9}", subsequent_indent=" " * 9)
-    wrapper.break_long_words = wrapper.break_on_hyphens = False  # a link stays one
-    return wrapper.fill(text)
+def _wrapped(label: str, text: str, width: int) -> str:
+    return wrap(f"{label:{LABEL}}{text}", width, LABEL)
 
 
 def _declarations(cls: type[Method]) -> list[tuple[str, str]]:
@@ -108,7 +103,7 @@ def _fields(cls: type[Method | Study]) -> list[str]:
     return shown
 
 
-def _transfer(cls: type[Method]) -> list[str]:
+def _transfer(cls: type[Method], width: int) -> list[str]:
     """Show what each example makes of a probability, where that depends on nothing else."""
     import torch
 
@@ -124,7 +119,7 @@ def _transfer(cls: type[Method]) -> list[str]:
             return lines  # it wants more of its site than a row of probabilities has
         if not torch.equal(alone, together[::16]) or not torch.equal(backward, together):
             return lines  # depends on the rest of the row: no function of one probability
-        lines += ["", *_levels(spec, together)]
+        lines += ["", *_levels(spec, together, width)]
         if spec == cls.examples[0]:
             lines += ["", *_curve(grid, together)]
     return lines
@@ -136,11 +131,12 @@ def _row(method: Method, values: Tensor) -> Tensor:
     return method.probs(values.clone().view(1, 1, 1, -1), site).view(-1)
 
 
-def _levels(spec: str, values: Tensor) -> list[str]:
+def _levels(spec: str, values: Tensor, width: int) -> list[str]:
     levels = values.unique().tolist()
     if len(levels) > FEW:
-        return [f"{spec}: {len(levels)} different values for {GRID} probabilities from {LOWEST:g} to 1"]
-    return [_wrapped("levels", f"{spec}: " + ", ".join(f"{level:.4g}" for level in levels))]
+        told = f"{spec}: {len(levels)} different values for {GRID} probabilities from {LOWEST:g} to 1"
+        return [wrap(told, width)]
+    return [_wrapped("levels", f"{spec}: " + ", ".join(f"{level:.4g}" for level in levels), width)]
 
 
 def _curve(grid: Tensor, values: Tensor) -> list[str]:

@@ -5,30 +5,14 @@ from __future__ import annotations
 import html
 import re
 import shlex
-import shutil
-import textwrap
 from collections.abc import Callable
 
 from attnbench.errors import one_line
 
 Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
 
-WIDTH = 118  # of text in files, and of a paragraph's longest line on any screen
-NARROWEST = 80
-PIPED = 120  # columns where nobody says how many there are
 LONGEST = 60
 FORMULA = tuple("=+-@＝＋－＠")
-
-
-def screen_width() -> int:
-    """Return how many columns the terminal has, or $COLUMNS says; at least 80."""
-    return max(NARROWEST, shutil.get_terminal_size((PIPED, 24)).columns)
-
-
-def wrap(line: str, width: int = WIDTH) -> str:
-    """Break a line for a terminal, its rest indented."""
-    width = min(width, WIDTH)
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def command_lines(command: str, width: int) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.places.sites import discover
 from attnbench.studies.keeping import kept
 from attnbench.studies.passes import DENSE
+from attnbench.studies.token_texts import text_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -124,7 +125,7 @@ def by_place(found: Found, column: str, method: str) -> dict[tuple[str, int], li
 def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str, Any]:
     """Return all that a page of a look shows. It runs the model on the texts whose maps are shown.
 
-    `texts`: number, text, and for each kind the names of query and key tokens and which are special, of the
+    `texts`: number, text, and for each kind the texts of query and key tokens and which are special, of the
     first `texts` that have at most `longest` tokens and that MEMORY holds; `maps`: method -> number ->
     (kind, layer) -> array (heads, queries, keys), not a number where a query may not see; `scores`: as in
     heads.json; `shown`: study -> the columns that colour the grid; `places`: (kind, layer) -> heads.
@@ -148,9 +149,10 @@ def page_of(look: Look, texts: int = TEXTS, longest: int = LONGEST) -> dict[str,
         method: {number: stages["probs"] for number, stages in numbers.items()}
         for method, numbers in held.items()
     }
+    written = text_of(opened.reading.tokenizer)
     return {
         "model": look.model, "data": look.data, "methods": list(look.methods), "places": places,
-        "texts": [_text(each, sorted({kind for kind, _ in places})) for each in given],
+        "texts": [_text(each, sorted({kind for kind, _ in places}), written) for each in given],
         "maps": maps, "scores": scores(look),
         "shown": {text: found.shown for text, found in look.found.items() if found.tables},
     }  # fmt: skip
@@ -164,14 +166,14 @@ def _area(sample: Sample, kind: str) -> int:
     return len(sample.tokens("queries", kind).ids) * len(sample.tokens("keys", kind).ids)
 
 
-def _text(sample: Sample, kinds: list[str]) -> dict[str, Any]:
+def _text(sample: Sample, kinds: list[str], written: Callable[[str], str]) -> dict[str, Any]:
     return {
         "number": sample.number,
         "text": sample.text,
         "tokens": {
             kind: {
                 side: {
-                    "names": list(sample.tokens(side, kind).names),
+                    "names": [*map(written, sample.tokens(side, kind).names)],
                     "special": sample.tokens(side, kind).special.tolist(),
                 }
                 for side in ("queries", "keys")

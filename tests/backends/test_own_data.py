@@ -225,7 +225,7 @@ def test_a_split_column_names_what_is_fitted_on(file, classifier):
 
 def test_another_file_may_be_fitted_on_by_any_classifier(file, classifier, tmp_path):
     mine = file(HEAD + "".join(f"w{k},{k % 2}\n" for k in range(10)))
-    with pytest.raises(NotApplicable, match=r"names no calibration split: .* FILE\.csv"):
+    with pytest.raises(NotApplicable, match=r"give its file rows whose split is train, or .* FILE\.csv"):
         lm_eval.prepare(mine, classifier, Settings()).calibration()
     other = file(
         "".join(json.dumps({"text": f"w{k}", "label": "yes"}) + "\n" for k in range(20, 30)), "o.jsonl"

@@ -82,6 +82,16 @@ def test_the_bar_fits_its_terminal(monkeypatch, capsys):
     listener.close()
 
 
+def test_a_bar_that_is_closed_at_once_leaves_its_line_empty(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    listener = Console()
+    listener.start(2)
+    listener.begin("bert · sst2 · dense")
+    listener.close()
+    shown = capsys.readouterr().err
+    assert "dense" in shown and shown.endswith("\r") and not shown.split("\r")[-2].strip()
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_mistake_is_told_in_what_a_terminal_has(encoding, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
@@ -107,6 +117,13 @@ def test_a_closed_stream_is_no_traceback_and_takes_nothing_from_the_other(closed
     )
     assert done.returncode == status and "Traceback" not in done.stderr
     assert done.stdout == "" and (done.stderr.count("\n") == 1) == (status == 2 and "2>" not in closed)
+
+
+@pytest.mark.parametrize("line", ["look --text soup --studies sparsity", "heads --by l2 --output heads"])
+def test_no_bar_of_a_library_is_shown(line, tmp_path):
+    command = [*PROGRAM, *line.split(), "--models", "gpt", "--records", "records"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "gpt" in done.stderr and "Loading" not in done.stderr and "it/s" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", [UserError, NotApplicable])

@@ -240,3 +240,12 @@ def test_who_draws_by_the_shape_of_a_tensor_is_told_of_the_public_helper():
     unseeded = report("mine50", fault, ("seeds", "bert", "n/a", "has no `seed`"))
     for reports in ([unseeded], [drawn, unseeded]):
         assert "kernels.draw" not in summary(reports)
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [("caches", "`prompt.start`"), ("generation", "site.offset"), ("causal", "`ahead = True`")],
+)
+def test_what_a_method_for_caches_fails_is_told_how_to_mend(check, words):
+    (_, _, fix) = summary([Report("mine50", [Outcome(check, "llama", "FAILED", "by 0.2")])]).splitlines()
+    assert fix.startswith("  to mend it: ") and words in fix

@@ -128,7 +128,7 @@ def test_a_method_is_applied_and_fitted_on_a_task_of_the_users(checkpoint, tmp_p
     "arguments, words",
     [
         (["--use_cache", "kept"], "--use_cache: lm-eval keeps answers by the request alone"),
-        (flags(CHAT), "without a chat template in its tokenizer: leave --apply_chat_template out"),
+        (flags(CHAT), "cannot be asked task 'made' as a chat. Leave --apply_chat_template out"),
     ],
 )
 def test_what_would_be_wrong_is_refused(arguments, words, checkpoint, tmp_path, quick):
@@ -201,7 +201,7 @@ def test_a_method_of_ones_own_runs_through_lm_eval(form, checkpoint, tmp_path, q
     [
         (["--num-fewshot", "2"], "says num_fewshot: 0, which lm-eval lets nothing overrule"),
         (["--num-fewshot", "-1"], "num_fewshot=-1 is not a whole number of at least 0"),
-        (["--apply-chat-template"], "the model has no chat template in its tokenizer"),
+        (["--apply-chat-template"], "has no chat template in its tokenizer: it cannot be asked task 'made'"),
         (["--fewshot-as-multiturn"], "makes turns of a chat: add --apply-chat-template"),
         (["--gen-kwargs", "max_gen_toks=9"], "task 'made' generates nothing: leave --gen-kwargs out"),
         (["--gen-kwargs", "max_gen_toks"], "'max_gen_toks' is no NAME=VALUE"),

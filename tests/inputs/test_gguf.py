@@ -194,7 +194,7 @@ def test_a_split_that_would_not_be_read_is_refused(llama, tmp_path):
         found.tokenizer()
 
 
-def test_a_run_names_it_and_its_record_can_be_verified(file, tmp_path, monkeypatch):
+def test_a_run_names_it_and_its_record_can_be_verified(file, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(file.parent)
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -212,6 +212,7 @@ def test_a_run_names_it_and_its_record_can_be_verified(file, tmp_path, monkeypat
     command = ["run", "--models", "mine=tiny.gguf", "--tasks", "made", "--methods", "prune50",
                "--include-path", str(texts), "--records", str(tmp_path / "records")]  # fmt: skip
     assert main(command) == 0
+    assert all(words not in capfd.readouterr().err for words in ("GGUF", "it/s"))  # no bar of transformers
     path = next((tmp_path / "records").rglob("prune50.json"))
     found = record.read(path)
     assert (found.cell["model"], found.provenance["source"]) == ("mine", "file")

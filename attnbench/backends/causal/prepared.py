@@ -17,6 +17,7 @@ from attnbench.backends import calibration as calibration_
 from attnbench.backends.causal import padding, rolling, texts
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.causal.model import CausalLM
+from attnbench.backends.causal.prompts import require_template
 from attnbench.backends.causal.stock import Stock
 from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import padded
@@ -45,6 +46,8 @@ class PreparedCausal:
         self._checkpoint, self._settings = checkpoint, settings
         of = (checkpoint.config(), checkpoint.tokenizer(), settings.max_length)
         self._lm = CausalLM(*of, file.ending.prompt)
+        if settings.prompting.apply_chat_template:
+            require_template(self._lm.tokenizer, checkpoint.name, f"task '{file.name}'")
         self.task = Stock(file, settings.limit, settings.prompting, self._lm)
         rolling.require_texts(file, self.task.form)
         if self.task.borders.marked and file.ending.after != "question":

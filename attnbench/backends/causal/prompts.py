@@ -6,17 +6,17 @@ from typing import Any
 
 from lm_eval.utils import simple_parse_args_string
 
-from attnbench.errors import UserError
+from attnbench.errors import Misfit, UserError
 from attnbench.inputs import tasks
 from attnbench.inputs.prompting import SEED, Prompting
 
 
-def require_template(file: tasks.TaskFile, prompting: Prompting, lm: Any) -> None:
-    """Raise UserError where a chat is asked for and the tokenizer has no template."""
-    if prompting.apply_chat_template and not lm.tokenizer.chat_template:
-        raise UserError(
-            f"task '{file.name}': the model has no chat template in its tokenizer: leave "
-            "--apply-chat-template out"
+def require_template(tokenizer: Any, model: str, task: str, option: str = "--apply-chat-template") -> None:
+    """Raise Misfit where a chat is asked for and the tokenizer has no template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise Misfit(
+            f"model '{model}' has no chat template in its tokenizer: it cannot be asked {task} as a chat. "
+            f"Leave {option} out, or give a model that was trained for chats."
         )
 
 

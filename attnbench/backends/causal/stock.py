@@ -12,7 +12,7 @@ from lm_eval.evaluator import evaluate
 
 from attnbench.backends.causal import aggregation
 from attnbench.backends.causal.borders import Borders
-from attnbench.backends.causal.prompts import prompted, require_template
+from attnbench.backends.causal.prompts import prompted
 from attnbench.backends.causal.stock_files import building, check_targets, keep_documents, load, reading
 from attnbench.backends.data import SAMPLES
 from attnbench.backends.measurement import code_of, hash_of
@@ -34,7 +34,6 @@ class Stock:
     def __init__(self, file: tasks.TaskFile, limit: int | None, prompting: Prompting, lm: Any) -> None:
         self.file, self.name, self.limit = file, file.name, limit
         self.items: dict[str, list[dict[str, Any]]] = {}
-        require_template(file, prompting, lm)
         with reading(file), building(prompting.num_fewshot):
             self.tasks: dict[str, Any] = load(file, lm.tokenizer)
             for task in self.tasks.values():

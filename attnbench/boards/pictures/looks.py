@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards.pictures import heatmap
@@ -12,25 +12,38 @@ from attnbench.methods import spec
 from attnbench.studies.compared import HEADS, by_place
 from attnbench.studies.passes import DENSE
 from attnbench.studies.ranking import CERTAIN
+from attnbench.studies.token_texts import text_of
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from attnbench.studies.looking import Found, Look
 
 FORMS = ("svg", "png")
+TOKEN = "token"  # the level of an index that holds tokens
 FEW = 40  # figures of one study and method
 
 
 def pictures(look: Look) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the name of each picture and its bytes as svg and png: the same bytes for the same numbers."""
+    written = text_of(look.opened.reading.tokenizer)
     for text, found in look.found.items():
         study = spec.parse_study(text)
         for method, tables in found.tables.items():
             for column in found.shown if HEADS in tables else ():
                 yield from _maps(look, found, column, method)
-            figures = list(study.draw(tables, found.arrays.get(method, {})).items())
+            figures = list(study.draw(_texts(tables, written), found.arrays.get(method, {})).items())
             for name, figure in figures[:FEW]:
                 figure.suptitle(f"{look.model}, {look.data}, {method}", fontsize=9)
                 yield f"{text}.{name}.{method}", saved(figure, f"{text} {name}")
+
+
+def _texts(tables: Mapping[str, DataFrame], written: Callable[[str], str]) -> dict[str, DataFrame]:
+    """Return tables whose tokens are written as the texts that they stand for."""
+    return {
+        name: table.rename(index=written, level=TOKEN) if TOKEN in table.index.names else table
+        for name, table in tables.items()
+    }
 
 
 def _maps(look: Look, found: Found, column: str, method: str) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -78,10 +78,13 @@ def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
 
 
 def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
-    words, names = [], []
+    words = []
     filled = {"sparsity": [row.sparsity for row in rows], "bits": [row.bits for row in rows]}
-    if any(value is not None for values in filled.values() for value in values):
-        names = [name for name in filled if name not in hidden]
+    names = [
+        name
+        for name, values in filled.items()
+        if name not in hidden and any(value is not None for value in values)
+    ]
     if "sim. FLOPs" not in hidden and any(row.flops_simulated is not None for row in rows):
         names.append(
             "sim. FLOPs (the share of dense that would be left if zeros and hidden scores were skipped)"

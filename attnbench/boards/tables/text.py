@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from attnbench.boards.board import Section
 from attnbench.boards.tables import cells, footnotes, setting, summary
 from attnbench.boards.tables.legend import legend, marks
-from attnbench.records.inert import WIDTH, clean, wrap
+from attnbench.errors import PARAGRAPH, wrap
+from attnbench.records.inert import clean
 from attnbench.statistics.row import Row
 
 RANGE = "range of seeds"
@@ -42,7 +43,7 @@ class Screen:
     shown: Callable[[str], str] = str
 
     def wrap(self, line: str) -> str:
-        return wrap(self.shown(line), self.width or WIDTH)
+        return wrap(self.shown(line), self.width or PARAGRAPH)
 
 
 FILE = Screen()
@@ -77,7 +78,7 @@ def section(found: Section, screen: Screen = FILE) -> str:
     if screen.width is None:
         return text
     if not screen.whole:
-        more = "-v tells the rest" + ("" if screen.legend else ", --legend what columns mean")
+        more = "-v shows the rest" + ("" if screen.legend else ", --legend explains the columns")
         return "\n".join([text, screen.shown(setting.in_short(found.records, screen.width, more))])
     commands = [screen.made_by] if screen.made_by else setting.commands(found.records)
     facts = setting.on_screen(commands, found.records, screen.width)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attnbench.errors import UserError, require_folder
+from attnbench.cli import laid_out
+from attnbench.errors import PARAGRAPH, UserError, require_folder, wrap
 from attnbench.methods.describe import docstring
 from attnbench.records import record
 from attnbench.studies.compared import heads_file
@@ -17,23 +17,24 @@ from attnbench.studies.importance import criteria
 from attnbench.studies.looking import Look
 from attnbench.studies.ranking import EFFECT, Ranking, Table, differs
 
-WIDTH = 110
-MARK = "*"
+MARK, KIND = "*", "kind"
 
 
-def describe(found: Ranking) -> str:
+def describe(found: Ranking, width: int = PARAGRAPH) -> str:
     """Return a ranking as text: layers × heads for each criterion and what it is, then rank correlations.
 
     Layer 0 is the lowest line, as in pictures.
     """
-    lines = [f"{found.model} on {found.task}: heads by importance, higher is more important"]
+    lines = [wrap(f"{found.model} on {found.task}: heads by importance, higher is more important", width)]
     for name, table in found.tables.items():
         rows = _rows(table, found.certain if name == EFFECT else {})
-        lines += ["", title(found, name), *_aligned(rows), *_explained(found, name)]
-    lines += [f"{name}: not applicable: {reason}" for name, reason in found.absent.items()]
-    lines += [f"{name}: failed: {reason}" for name, reason in found.failed.items()]
+        fixed = 2 if rows[0][0] == KIND else 1
+        lines += ["", wrap(title(found, name), width), *_aligned(rows, fixed, width)]
+        lines += _explained(found, name, width)
+    lines += [wrap(f"{name}: not applicable: {reason}", width) for name, reason in found.absent.items()]
+    lines += [wrap(f"{name}: failed: {reason}", width) for name, reason in found.failed.items()]
     if len(found.tables) > 1:
-        lines += ["", "Spearman's rank correlation", *_aligned(_matrix(found, "{:.2f}"))]
+        lines += ["", "Spearman's rank correlation", *_aligned(_matrix(found, "{:.2f}"), 1, width)]
     return "\n".join(lines)
 
 
@@ -59,7 +60,7 @@ def sure(found: Ranking) -> str:
     )
 
 
-def _explained(found: Ranking, name: str) -> list[str]:
+def _explained(found: Ranking, name: str, width: int) -> list[str]:
     """Return a criterion's first line and formula, from its docstring; of an effect how sure it is."""
     cls = criteria().get(name)
     if name == EFFECT:
@@ -69,10 +70,7 @@ def _explained(found: Ranking, name: str) -> list[str]:
     else:
         first, parts = docstring(cls)
         text = [first, parts.get("formula", "")]
-    wrapper = textwrap.TextWrapper(
-        WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
-    return [line for part in text for line in wrapper.wrap(part)]
+    return [line for part in text if part for line in wrap(f"  {part}", width, 2).splitlines()]
 
 
 def _rows(table: Table, certain: Table) -> list[list[str]]:
@@ -82,7 +80,7 @@ def _rows(table: Table, certain: Table) -> list[list[str]]:
         key: [MARK if math.isfinite(value) else " " for value in values] for key, values in certain.items()
     }
     head = [str(number) + (" " if marks else "") for number in range(max(map(len, table.values())))]
-    rows = [["kind", "layer", *head]]
+    rows = [[KIND, "layer", *head]]
     for kind, layer in sorted(table, key=lambda key: (kinds.index(key[0]), -key[1])):
         values = table[kind, layer]
         ends = marks.get((kind, layer), [""] * len(values))
@@ -100,9 +98,10 @@ def _number(value: float, form: str, empty: str) -> str:
     return form.format(value) if math.isfinite(value) else empty
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
-    return ["  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)).rstrip() for row in rows]
+def _aligned(rows: Sequence[Sequence[str]], fixed: int, width: int) -> list[str]:
+    """Lay out a table, its columns in several parts where they are more than a screen has room for."""
+    parts = [*laid_out.blocks(rows, fixed, width)]
+    return [line for k, part in enumerate(parts) for line in ([""] if k else []) + part]
 
 
 def prepare(folder: str | Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.cli import stdout
 from attnbench.cli.looking.wanted import wanted
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
-from attnbench.errors import NotApplicable, UserError, message, tell
+from attnbench.errors import NotApplicable, UserError, message, say, screen_width, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
 from attnbench.matrix import console
@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Look at every model; numbers of heads or JSON go to stdout, tables and pictures to a folder."""
+    console.quiet(options.verbose)
     looks = wanted(options)
     if options.save_arrays and not options.output:
         raise UserError("--save-arrays writes into --output DIR: give one")
@@ -98,7 +99,6 @@ def execute(options: argparse.Namespace) -> int:
 
     if options.output:
         output.prepare(options.output)
-    console.quiet(options.verbose)
     from attnbench.studies import compared, looking, opening
 
     bodies: list[dict[str, Any]] = []
@@ -132,18 +132,18 @@ def execute(options: argparse.Namespace) -> int:
         if options.json:
             bodies += terminal.bodies(look)
         else:
-            print(terminal.described(look), flush=True)
+            print(terminal.described(look, screen_width()), flush=True)
         if options.output:
             with stdout.aside():
                 page = output.write(look, options.output, options.save_arrays or 0)
-            print(f"written to {page}, tables and pictures beside it", file=sys.stderr)
+            say(f"written to {page}, tables and pictures beside it")
     together = compared.across(found_of)
     if together and options.output:
         output.write_models(together, options.output)
     if options.json:
         print(json.dumps(bodies, ensure_ascii=False))
     elif together:
-        print(terminal.side_by_side(together))
+        print(terminal.side_by_side(together, screen_width()))
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0
@@ -154,10 +154,13 @@ def _bar(where: str) -> Any:
     """Show how many passes of samples are done, and of what data; nothing where nobody looks."""
     from tqdm import tqdm
 
-    with tqdm(desc=where, unit="sample", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        desc=where, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True,
+        bar_format="{desc}: {n_fmt} samples read, {elapsed}",
+    ) as bar:  # fmt: skip
 
         def progress(data: str, samples: int) -> None:
-            bar.set_description(f"{where}: {data}")
+            bar.set_description_str(f"{where} · {data}")
             bar.update(samples)
 
         yield progress
@@ -169,9 +172,9 @@ def _told(look: Look) -> None:
     where = f"{look.model} · {look.data}"
     for text, found in look.found.items():
         if found.error:
-            print(message(f"{where}: {text}: {found.status}: {found.error}"), file=sys.stderr)
+            say(message(f"{where}: {text}: {found.status}: {found.error}"))
         for part, why, number in left_out(found):
-            print(message(f"{where}: {text}: left out: {part}: {why} ({number})"), file=sys.stderr)
+            say(message(f"{where}: {text}: left out: {part}: {why} ({number})"))
     for kind, reasons in (("not applicable", look.left_out), ("failed", look.failed)):
         for method, reason in reasons.items():
-            print(message(f"{where}: {method}: {kind}: {reason}"), file=sys.stderr)
+            say(message(f"{where}: {method}: {kind}: {reason}"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from attnbench.errors import UserError
+from attnbench.cli import laid_out
+from attnbench.errors import UserError, screen_width
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
 
@@ -23,13 +24,14 @@ def execute(options: argparse.Namespace) -> int:
         names = [name for name in sorted(known) if name.partition(":")[0] == options.name]
         if options.name in known:
             names = [options.name]
-        print("\n\n".join(describe_study(name) for name in names or [_named(options.name)]))
+        print("\n\n".join(describe_study(name, screen_width()) for name in names or [_named(options.name)]))
         return 0
     classes = [known[name] for name in sorted(known)]
-    rows = [(cls.examples[0] if cls.examples else cls.name, cls) for cls in classes]
-    width = max(len(example) for example, _ in rows)
-    for example, cls in rows:
-        print(f"{example:{width}}  {(cls.__doc__ or '').strip().partition(chr(10))[0]}")
+    rows = [
+        (cls.examples[0] if cls.examples else cls.name, (cls.__doc__ or "").strip().partition("\n")[0])
+        for cls in classes
+    ]
+    print("\n".join(laid_out.listed(rows, screen_width())))
     return 0
 
 

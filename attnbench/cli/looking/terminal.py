@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from attnbench.cli import laid_out
+from attnbench.errors import PARAGRAPH, wrap
 from attnbench.methods.plugins import registry
 from attnbench.methods.spec import parse_study
 from attnbench.studies.compared import DIFFERENCE, HEADS, compared
@@ -20,29 +22,35 @@ if TYPE_CHECKING:
 MISSING = "–"
 
 
-def described(look: Look) -> str:
-    """Return every study's first line and, of each head, its main numbers and their change by each method."""
-    lines = [f"{look.model} · {look.data}: {', '.join(look.methods)}"]
+def described(look: Look, width: int = PARAGRAPH) -> str:
+    """Return every study's first line and, of each head, its main numbers and their change by each method.
+
+    Dense's columns stand first, then those of each method in order; what is too wide for the screen is named.
+    """
+    lines = [wrap(f"{look.model} · {look.data}: {', '.join(look.methods)}", width)]
     for text, found in look.found.items():
-        lines += ["", f"{text}: {_first_line(text)}"]
+        lines += ["", wrap(f"{text}: {_first_line(text)}", width)]
         if found.error:
-            lines.append(f"  {found.status}: {found.error}")
+            lines.append(wrap(f"  {found.status}: {found.error}", width))
         tables = {method: each for method, each in found.tables.items() if HEADS in each}
-        lines += _aligned(_rows(found)) if tables else [f"  tables: {', '.join(_names(found)) or 'none'}"]
+        if tables:
+            lines += _fitting([*_rows(found)], 3, width)
+        else:
+            lines.append(wrap(f"  tables: {', '.join(_names(found)) or 'none'}", width))
     return "\n".join(lines)
 
 
-def side_by_side(models: Mapping[str, DataFrame]) -> str:
+def side_by_side(models: Mapping[str, DataFrame], width: int = PARAGRAPH) -> str:
     """Return of each study a line a model, data set, method and kind: means over heads, then over layers."""
     lines = []
     for text, table in models.items():
         whole = table.groupby(["model", "data", "method", "kind"], sort=False).mean()
-        lines += ["", f"{text}, all models: means over heads and layers"]
+        lines += ["", wrap(f"{text}, all models: means over heads and layers", width)]
         rows = (
             [*map(str, key), *map(_short, row)]
             for key, row in zip(whole.index, whole.to_numpy(), strict=True)
         )
-        lines += _aligned(iter([[*whole.index.names, *map(str, whole.columns)], *rows]))
+        lines += _fitting([[*whole.index.names, *map(str, whole.columns)], *rows], 4, width)
     return "\n".join(lines)
 
 
@@ -80,10 +88,12 @@ def _short(value: float, sign: str = "") -> str:
     return f"{value:{sign}.1e}" if small else f"{value:{sign}.3f}"
 
 
-def _aligned(rows: Iterator[list[str]]) -> list[str]:
-    table = list(rows)
-    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
-    return ["  " + "  ".join(cell.rjust(widths[k]) for k, cell in enumerate(row)) for row in table]
+def _fitting(rows: list[list[str]], fixed: int, width: int) -> list[str]:
+    lines, missing = laid_out.table(rows, fixed, width, indent="  ")
+    if not missing:
+        return lines
+    told = f"  No room at {width} columns for {', '.join(missing)}: a wider terminal and --output have them."
+    return [*lines, wrap(told, width)]
 
 
 def bodies(look: Look) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,10 @@ from attnbench.methods.prompt import Kept, Prompt
 from attnbench.methods.protocol import Method, Site
 
 Stage = Callable[[Tensor, Site], Tensor]
+KEPT = (
+    "return attnbench.Kept(tokens=), booleans (key-value heads, tokens), True where a token stays, and "
+    "keys= and values= of the prompt's shape and dtype where they change"
+)
 
 
 class StageError(Exception):
@@ -85,19 +89,19 @@ class CacheGuard:
             error.add_note(self.at(site))
             raise
         if not isinstance(kept, Kept):
-            raise StageError(f"{self.at(site)} returned {type(kept).__name__}, not Kept")
+            raise StageError(f"{self.at(site)} returned {type(kept).__name__}, not Kept: {KEPT}")
         tokens = prompt.keys.shape[:2]
         for name, wanted in (("keys", prompt.keys), ("values", prompt.values)):
             found = getattr(kept, name)
             if found is not None and (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
                 raise StageError(
                     f"{self.at(site)} kept {name} {tuple(found.shape)} of {found.dtype} for "
-                    f"{tuple(wanted.shape)} of {wanted.dtype}"
+                    f"{tuple(wanted.shape)} of {wanted.dtype}: {KEPT}"
                 )
         if kept.tokens is not None and (kept.tokens.shape, kept.tokens.dtype) != (tokens, torch.bool):
             raise StageError(
                 f"{self.at(site)} kept tokens {tuple(kept.tokens.shape)} of {kept.tokens.dtype}, not "
-                f"booleans {tuple(tokens)}"
+                f"booleans {tuple(tokens)}: {KEPT}"
             )
         return _joined(prompt.kept, kept, prompt)
 

@@ -19,11 +19,15 @@ class {title}(Method):
         if not 0 <= self.percent < 100:
             raise ValueError("the share to evict is at least 0 and under 100 percent")
 
-    def cache(self, prompt: Prompt, site: Site) -> Kept:  # one example at one site; nothing may be remembered
+    # called once for each example and site, when the prompt is complete: it sees all of its queries, so that
+    # `rows` plays no part, and none after it, but with `ahead = True`; nothing may be remembered
+    def cache(self, prompt: Prompt, site: Site) -> Kept:
         keep = prompt.tokens - int(prompt.tokens * self.percent / 100)
-        worth = prompt.values.float().norm(dim=-1)  # <- by what tokens are chosen: keys, values, probs(rows)
+        # <- by what tokens are chosen: prompt.keys, values, queries, and, `for rows in prompt.tiles()`, the
+        # dense attention prompt.probs(rows), (heads, rows, tokens)
+        worth = prompt.values.float().norm(dim=-1)  # (key-value heads, tokens)
         order = worth.argsort(dim=-1, descending=True, stable=True)
-        return Kept(tokens=order.argsort(dim=-1) < keep)  # <- and keys= or values= where they change
+        return Kept(tokens=order.argsort(dim=-1) < keep)  # <- keys= and values= where they change, and bits=
 '''
 
 FORMULA = """

@@ -11,6 +11,7 @@ class {title}(Method):
     name = "{name}"
     examples = ("{name}50", "{name}20")  # <- specs that the tests run
     zero = 100  # <- the amount that changes nothing, where there is one
+    # rows = "all"  <- where a query needs other queries' rows: not applicable to causal attention then
 
     percent: float  # the first field is the amount in the spec: `{name}50`
 
