@@ -166,8 +166,8 @@ def _panel(
     marked = apart.across(panel, _span(picture, panel), height, lowest)
     for family, points in _by_family(panel.points):
         xs, ys = [marked[point.method] for point in points], [point.y * factor for point in points]
-        style = styles[family] | ({} if len(points) > 1 else {"linestyle": "none"})
-        line = axes.plot(xs, ys, zorder=3, **style)[0]
+        drawn = styles[family] | ({} if len(points) > 1 else {"linestyle": "none"})
+        line = axes.plot(xs, ys, zorder=3, **drawn)[0]
         if any(around.seen(picture, point) for point in points):
             lines[family] = line
         if picture.y.startswith("score"):

@@ -52,7 +52,7 @@ def of_board(all_places: Collection[tuple[str, str]], drawn: Collection[tuple[st
     return f"No method has a point here on {named}{more}."
 
 
-def of_grids(records: Sequence[Record], shown: Sequence[Grid], scored: Callable[[object], bool]) -> str:
+def of_grids(records: Sequence[Record], shown: Sequence[Grid], scored: Callable[[object], object]) -> str:
     """Say which scores of heads are not shown; `scored` tells whether a fitted state holds such scores."""
     drawn: set[tuple[str, str, str]] = set()
     ways: set[tuple[str, str, str]] = set()
