@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 
 def dense(model: Any, ids: torch.Tensor) -> dict[str, list[np.ndarray]]:
-    """Run a plain model on one prompt: attention, keys, values, unrotated queries, output weights by layer."""
+    """Run a plain model on one prompt: attention, keys, values, unrotated queries, output weights."""
     queries: list[np.ndarray] = []
     handles = []
     for layer in getattr(model.base_model, "layers", ()):

@@ -43,9 +43,9 @@ class Prompt:
     prompt, for a method that declares `ahead`; None while generating.
 
     Where `cache` is asked again while generating (`Method.interval`), keys and values are of the tokens that
-    are left and of those that came since, at `places` (key-value heads, tokens) in the text; `queries` are of
-    all tokens read, `probs` what they gave to those left, and `began` tokens were the prompt. `began` is 0 and
-    `places` None the first time.
+    are left and of those that came since, at `places` (key-value heads, tokens) in the text; `queries` are
+    of all tokens read, `probs` what they gave to those left, and `began` tokens were the prompt. `began` is 0
+    and `places` None the first time.
     """
 
     keys: Tensor

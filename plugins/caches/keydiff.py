@@ -18,9 +18,9 @@ class EvictKeyDiff(Evict):
 
     By -cos(x, m), largest first, of each head's keys x, with m = (1 / n) sum x / |x| over the prompt's n
     tokens. Keys are taken as they enter attention, rotated to their positions. Shapes: keys (key-value heads,
-    tokens, head_dim). Source: KeyDiff, Park et al. 2025, https://arxiv.org/abs/2504.15364. Differs: once, when
-    the prompt is complete; theirs reads the prompt in blocks and evicts after each, so that the blocks after
-    the first are read on a cut cache.
+    tokens, head_dim). Source: KeyDiff, Park et al. 2025, https://arxiv.org/abs/2504.15364. Differs: once,
+    when the prompt is complete; theirs reads the prompt in blocks and evicts after each, so that the blocks
+    after the first are read on a cut cache.
     """
 
     name = "evict:keydiff"

@@ -149,5 +149,5 @@ def test_a_context_ends_where_its_question_comes_after_it(case):
     if bar:
         assert find(request) == len(before)
     else:
-        with pytest.raises(NotApplicable, match="is not in its request|does not come after"):
+        with pytest.raises(NotApplicable, match=r"is not in its request|does not come after"):
             find(request)

@@ -152,22 +152,21 @@ def test_generated_texts_are_those_of_the_steps(model, ids):
 
 
 @pytest.mark.parametrize(
-    "spec, how, error, said",
+    "name, spec, cached, said",
     [
-        ("evict50:tova:every=2", {"use_cache": False}, NotApplicable, "while it generates"),
-        ("evict50:tova:every=2+kvint4", {}, NotApplicable, "and alone"),
+        ("llama", "evict50:tova:every=2", False, "while it generates"),
+        ("llama", "evict50:tova:every=2+kvint4", True, "and alone"),
+        ("mistral", "evict50:tova:every=2", True, "has a window"),
     ],
 )
-def test_where_it_cannot_be(spec, how, error, said, model, ids):
-    with torch.no_grad(), attnbench.apply(model, spec), attnbench.prompts(model, [N]):
-        with pytest.raises(error, match=said):
-            model(ids, **how)
-
-
-def test_a_window_is_not_cut_again(ids):
-    with torch.no_grad(), attnbench.apply(tiny("mistral"), "evict50:tova:every=2"):
-        with pytest.raises(NotApplicable, match="has a window"):
-            tiny("mistral")(ids, use_cache=True)
+def test_where_it_is_not_applicable(name, spec, cached, said, ids):
+    with (
+        torch.no_grad(),
+        attnbench.apply(chosen := tiny(name), spec),
+        attnbench.prompts(chosen, [N]),
+        pytest.raises(NotApplicable, match=said),
+    ):
+        chosen(ids, use_cache=cached)
 
 
 def test_beams_and_cropped_caches_are_told(model, ids):
