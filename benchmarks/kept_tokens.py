@@ -11,12 +11,14 @@ the answer included, cut on the left to a multiple of 8 tokens: there both count
 `heads`: key-value heads of all layers and prompts that keep other tokens, of how many. `tokens`: kept by us
 and not by them, of all that we keep. `others`: of these, those that kvpress keeps in any case, as it says.
 `margin`: of the rest, the largest difference between the scores, theirs, of a token that we keep and of one
-that they keep instead, relative to the score: what is far under 1e-4 is rounding.
+that they keep instead, relative to the score: what is far under 1e-4 is rounding, 0 a tie, and none where the
+tokens of one side are all among the other's.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +35,7 @@ SPECS = (
     "expected:budget=safeguard", "snapkv:budget=pyramidkv", "keydiff", "snapkv:critical",
 )  # fmt: skip
 MULTIPLE = 8
+WINDOW = 64  # of SnapKV, in both; ours is half of the budget at most, which theirs is told
 LAST = ("tova",)  # what kvpress keeps in any case, and we by its score
 
 
@@ -67,21 +70,23 @@ def ours(options: argparse.Namespace) -> None:
     print(f"attnbench beside transformers {transformers.__version__}, torch {torch.__version__}")
 
 
-def press_of(spec: str) -> Any:
+def press_of(spec: str, tokens: int) -> Any:
     """Return what kvpress calls a spec, and the press whose scores decide."""
     import kvpress
 
     head, name, *rest = spec.split(":")
     ratio = int(head.removeprefix("evict")) / 100
+    window = min(WINDOW, (tokens - int(tokens * ratio)) // 2)
     plain = {
         "streamingllm": kvpress.StreamingLLMPress, "tova": kvpress.TOVAPress, "knorm": kvpress.KnormPress,
-        "expected": kvpress.ExpectedAttentionPress, "snapkv": kvpress.SnapKVPress,
+        "expected": kvpress.ExpectedAttentionPress,
+        "snapkv": functools.partial(kvpress.SnapKVPress, window_size=window),
         "keydiff": kvpress.KeyDiffPress,
     }[name](ratio)  # fmt: skip
     if rest == ["budget=safeguard"]:
         return kvpress.AdaKVPress(plain), plain
     if rest == ["budget=pyramidkv"]:
-        plain = kvpress.PyramidKVPress(ratio)
+        plain = kvpress.PyramidKVPress(ratio, window_size=window)
     if rest == ["critical"]:
         plain = kvpress.CriticalKVPress(plain)
     return plain, plain
@@ -89,7 +94,7 @@ def press_of(spec: str) -> Any:
 
 def kept_by(model: Any, ids: torch.Tensor, whole: list[torch.Tensor], spec: str) -> tuple[Any, Any]:
     """Return the tokens that kvpress keeps and its scores (layers, key-value heads, tokens)."""
-    press, scorer = press_of(spec)
+    press, scorer = press_of(spec, ids.shape[1])
     scores: list[torch.Tensor] = []
     score: Callable[..., torch.Tensor] = scorer.score
     scorer.score = lambda *args, **kwargs: scores.append(score(*args, **kwargs)) or scores[-1].clone()
@@ -123,7 +128,7 @@ def theirs(options: argparse.Namespace) -> None:
     print("| method | kept a head, ours | theirs | heads | tokens | others | margin |")
     print("|---|---|---|---|---|---|---|")
     for spec in dict.fromkeys(name.rsplit(" ", 1)[0] for name in file.files if name.startswith("evict")):
-        heads, tokens, total, forced, margin, unlike, sizes = 0, 0, 0, 0, 0.0, 0, [[], []]
+        heads, tokens, total, forced, margin, unlike, sizes = 0, 0, 0, 0, -1.0, 0, [[], []]
         for number, ids in enumerate(prompts):
             mine = file[f"{spec} {number}"]
             yours, scores = kept_by(model, ids, whole[number], spec)
@@ -141,7 +146,7 @@ def theirs(options: argparse.Namespace) -> None:
         spans = [f"{min(size)} to {max(size)}" if len({*size}) > 1 else str(size[0]) for size in sizes]
         print(
             f"| {spec} | {spans[0]} | {spans[1]} | {heads} of {unlike:,} | {tokens} of {total:,} | "
-            f"{forced or ''} | {f'{margin:.1e}' if margin else ''} |",
+            f"{forced or ''} | {f'{margin:.1e}' if margin >= 0 else ''} |",
             flush=True,
         )
     lengths = sorted({ids.shape[1] for ids in prompts})
