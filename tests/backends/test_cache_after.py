@@ -151,3 +151,17 @@ def test_a_context_ends_where_its_question_comes_after_it(case):
     else:
         with pytest.raises(NotApplicable, match=r"is not in its request|does not come after"):
             find(request)
+
+
+def test_a_cache_that_is_cut_again_is_for_texts_that_are_written(checkpoint, tmp_path):
+    chosen, found = checkpoint("llama", 64), []
+    prepared, model = prepared_for(asked_contexts.write(tmp_path, "written"), chosen, "")
+    for method in (METHOD, f"{METHOD}:every=2"):
+        with apply(model, method) as applied:
+            prepared.evaluate(model, batch_size=4)
+        assert applied.cut == applied.scored > 0
+        found.append([instance.resps[0] for instance in prepared.task.instances])
+    assert found[0] != found[1]
+    prepared, model = prepared_for(asked_contexts.write(tmp_path), chosen, "")
+    with apply(model, f"{METHOD}:every=2"), pytest.raises(NotApplicable, match="as likelihoods are scored"):
+        prepared.evaluate(model)

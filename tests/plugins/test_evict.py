@@ -230,6 +230,9 @@ class TestRandom:
         ("evict50:snapkv:kernel=4", "odd number"),
         ("evict50:snapkv:budget=ada", "budget takes"),
         ("evict50:tova:budget=adakv", "modifier of evict:tova"),
+        ("evict50:tova:every", "every is missing"),
+        ("evict50:tova:every=0", "after 1 token or more"),
+        ("evict50:snapkv:every=3", "do not combine"),
     ],
 )
 def test_what_no_spec_says(spec, said):
