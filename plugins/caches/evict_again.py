@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class EvictEvery(Evict):
     """What these methods share: after how many tokens a cache is cut again, and to how many."""
 
+    zero: ClassVar[float | None] = None  # a prompt that stays whole is a budget too
+
     every: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -50,9 +52,11 @@ class EvictEvery(Evict):
 class EvictStreamingEvery(EvictEvery):
     """Keep the first tokens of a prompt and the last ones of all that was read, again and again.
 
-    The first min(sink, k) and the last k - min(sink, k) of the tokens held. Shapes: keys and values
-    (key-value heads, tokens, head_dim). Source: Xiao et al. 2023, https://arxiv.org/abs/2309.17453, with
-    every=1. Differs: theirs numbers tokens by their place in the cache.
+    After the prompt, and after every `every` tokens read after it, k tokens stay: k = n - floor(n p / 100)
+    of a prompt of n tokens, or `keep`. They are the first min(sink, k) and the last k - min(sink, k) of
+    those held. Shapes: keys and values (key-value heads, tokens, head_dim). Source: Xiao et al. 2023,
+    https://arxiv.org/abs/2309.17453, with every=1. Differs: theirs numbers tokens by their place in the
+    cache.
     """
 
     name = "evict:streamingllm:every"
@@ -72,10 +76,11 @@ class EvictStreamingEvery(EvictEvery):
 class EvictTovaEvery(EvictEvery):
     """Keep the tokens that the last query attends to most, of the prompt and of what is generated.
 
-    By the mean over all heads of the layer of what the last query read gives to each token held, the same
-    tokens in every head. A is (heads, queries, keys). Source: TOVA, Oren et al. 2024,
-    https://arxiv.org/abs/2401.06104, with every=1. Differs: the prompt is read whole and cut once; theirs
-    cuts at every token of it too.
+    After the prompt, and after every `every` tokens read after it, k tokens stay: k = n - floor(n p / 100)
+    of a prompt of n tokens, or `keep`. They are those with the largest mean over all heads of the layer of
+    what the last query read gives to each token held, the same in every head. Shapes: attention (heads,
+    queries, keys). Source: TOVA, Oren et al. 2024, https://arxiv.org/abs/2401.06104, with every=1. Differs:
+    the prompt is read whole and cut once; theirs cuts at every token of it too.
     """
 
     name = "evict:tova:every"
@@ -89,11 +94,12 @@ class EvictTovaEvery(EvictEvery):
 class EvictH2OEvery(EvictEvery):
     """Keep the last tokens and those that all queries so far attended to most, again and again.
 
-    The last floor(k / 2) of the tokens held stay, and of the others those with the largest sum, over all
-    queries read so far, of the mean over a key-value head's query heads of A: what each query gave to a token
-    when it was read, of those held then. A is (heads, queries, keys). Source: H2O, Zhang et al. 2023,
-    https://arxiv.org/abs/2306.14048, with every=1. Differs: the prompt is read whole and cut once; theirs
-    cuts at every token of it too.
+    After the prompt, and after every `every` tokens read after it, k tokens stay: k = n - floor(n p / 100)
+    of a prompt of n tokens, or `keep`. They are the last floor(k / 2) of those held, and of the others
+    those with the largest sum over all queries read so far of the mean over a key-value head's query heads
+    of A: what each query gave to a token when it was read, of those held then. Shapes: A (heads, queries,
+    keys). Source: H2O, Zhang et al. 2023, https://arxiv.org/abs/2306.14048, with every=1. Differs: the
+    prompt is read whole and cut once; theirs cuts at every token of it too.
     """
 
     name = "evict:h2o:every"
@@ -111,10 +117,11 @@ class EvictH2OEvery(EvictEvery):
 class EvictRandomEvery(EvictEvery):
     """Keep tokens at random, beside the first and the last, again and again: the control of the others.
 
-    The first s = min(4, k) and the last min(w, k - s) of the tokens held stay, w = min(window, max(1,
-    floor(k / 2))); the rest is drawn by a hash of (seed, layer, key-value head, token), the same at every
-    cut. Shapes: tokens (key-value heads, tokens). Source: none; the control that the claims of H2O
-    (https://arxiv.org/abs/2306.14048) need.
+    After the prompt, and after every `every` tokens read after it, k tokens stay: k = n - floor(n p / 100)
+    of a prompt of n tokens, or `keep`. They are the first s = min(4, k) and the last min(w, k - s) of those
+    held, w = min(window, max(1, floor(k / 2))); the rest is drawn by a hash of (seed, layer, key-value
+    head, token), the same at every cut. Shapes: tokens (key-value heads, tokens). Source: none; the control
+    that the claims of H2O (https://arxiv.org/abs/2306.14048) need.
     """
 
     name = "evict:random:every"
