@@ -145,7 +145,7 @@ def theirs(options: argparse.Namespace) -> None:
                     margin = max(margin, (s[less].max() - s[more].min()) / abs(s[less].max()))
         spans = [f"{min(size)} to {max(size)}" if len({*size}) > 1 else str(size[0]) for size in sizes]
         print(
-            f"| {spec} | {spans[0]} | {spans[1]} | {heads} of {unlike:,} | {tokens} of {total:,} | "
+            f"| {spec} | {spans[0]} | {spans[1]} | {heads} of {unlike:,} | {tokens:,} of {total:,} | "
             f"{forced or ''} | {f'{margin:.1e}' if margin >= 0 else ''} |",
             flush=True,
         )
