@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 
 def dense(model: Any, ids: torch.Tensor) -> dict[str, list[np.ndarray]]:
-    """Run a plain model on one prompt: attention, keys, values and unrotated queries of each layer."""
+    """Run a plain model on one prompt: attention, keys, values, unrotated queries, output weights."""
     queries: list[np.ndarray] = []
     handles = []
     for layer in getattr(model.base_model, "layers", ()):
@@ -37,6 +37,10 @@ def dense(model: Any, ids: torch.Tensor) -> dict[str, list[np.ndarray]]:
         "keys": [layer.keys[0].numpy() for layer in layers],
         "values": [layer.values[0].numpy() for layer in layers],
         "queries": queries,
+        # (heads * head_dim, hidden)
+        "outputs": [layer.self_attn.o_proj.weight.detach().T.numpy() for layer in base.layers]
+        if hasattr(base := model.base_model, "layers")
+        else [layer.attn.c_proj.weight.detach().numpy() for layer in base.h],
     }
 
 
@@ -108,6 +112,21 @@ def snapkv(attention, heads, n, k, window=64, kernel=5, pool="avg"):
 def h2o(attention, heads, n, k):
     """Return scores (heads, n) and the protected places."""
     return grouped(attention.sum(1), heads), set(range(n - k // 2, n))
+
+
+def critical(attention, values, output, heads, n, k, window=64):
+    """Return what stays (heads, n): half by SnapKV's score, half by it and the value's norm in the output."""
+    scores, safe = snapkv(attention, heads, n, k, window)
+    groups, dim = len(attention) // heads, values.shape[-1]
+    rows = []
+    for g, row in enumerate(scores):
+        stays = safe | largest(row, k // 2 - len(safe), [j for j in range(n) if j not in safe])
+        norms = np.zeros(n)
+        for h in range(g * groups, (g + 1) * groups):
+            norms += np.abs(values[g] @ output[h * dim : (h + 1) * dim]).sum(-1) / groups
+        rest = [j for j in range(n) if j not in stays]
+        rows.append(stays | largest((row + 1e-4) * norms, k - len(stays), rest))
+    return table(rows, n)
 
 
 def expected(queries, keys, values, base, n, k):

@@ -42,7 +42,7 @@ def sites_hit(subject: Subject, seed: int) -> str:
     }
     inputs = subject.sample(seed)
     with torch.no_grad(), apply(model, *methods) as applied, subject.prompts(model, inputs):
-        tiny.outputs(model, inputs)
+        subject.outputs(model, inputs)
     missed = [words for key, words in wanted.items() if key not in called]
     if missed:
         raise Fault(missed[0] + (f", and {len(missed) - 1} more" if len(missed) > 1 else ""))
@@ -154,6 +154,8 @@ def generation(subject: Subject, seed: int) -> str:
     if not family.causal:
         raise NotApplicable("generates nothing")
     require_no_oracle(subject)
+    if subject.again:
+        raise NotApplicable("cuts again while it generates, which a text read anew has not been")
     gap = _generated(subject, seed, subject.shared, "with a cache")
     if subject.family == "llama":
         gap = max(
@@ -200,7 +202,7 @@ def gradients(subject: Subject, seed: int) -> str:
     try:
         asking = subject.prompts(model, inputs)
         with torch.enable_grad(), apply(model, *spied(subject.methods(), look)), asking:
-            found = tiny.outputs(model, inputs)
+            found = subject.outputs(model, inputs)
             if found.requires_grad:
                 found.square().mean().backward()
     except Exception as error:

@@ -73,12 +73,21 @@ class Subject:
         model = self.shared if model is None else model
         methods = self.methods() if methods is None else methods
         with torch.no_grad(), apply(model, *methods), self.prompts(model, inputs):
-            return tiny.outputs(model, inputs)
+            return self.outputs(model, inputs)
+
+    def outputs(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Return what a pass gives each token, on a cache where a term cuts it again."""
+        return tiny.outputs(model, inputs, caching=self.again)
 
     @property
     def cuts(self) -> bool:
         """Whether a term cuts caches: then three quarters of every text are its prompt."""
         return any("cache" in overridden(term) for term in self.terms)
+
+    @property
+    def again(self) -> bool:
+        """Whether a term cuts caches again while generating, which one pass without a cache has not."""
+        return any(term.interval() for term in self.terms)
 
     def prompts(self, model: Any, inputs: dict[str, Tensor], spare: int | None = None) -> Any:
         """Tell where prompts end, of which `spare` tokens are left out at the end."""

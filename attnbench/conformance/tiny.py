@@ -223,7 +223,7 @@ def labelled(
     return made
 
 
-def outputs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+def outputs(model: Any, inputs: dict[str, Tensor], caching: bool = False) -> Tensor:
     """Return what the body gives each token (batch, tokens, ...): of the decoder where there is one."""
-    more = {"use_cache": False} if model.config.model_type != "bert" else {}
+    more = {"use_cache": caching} if model.config.model_type != "bert" else {}
     return model.base_model(**inputs, **more, return_dict=True)[0]

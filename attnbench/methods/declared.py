@@ -6,9 +6,10 @@ import dataclasses
 import inspect
 import re
 import sys
+from typing import Any
 
 from attnbench.errors import UserError
-from attnbench.methods.fields import amount_field, require_fields
+from attnbench.methods.fields import amount_field, require_fields, required
 from attnbench.methods.protocol import Method, Term
 from attnbench.methods.study import Study, alone, observed
 
@@ -49,7 +50,9 @@ def _require(cls: type[Method | Study], base: type[Term], what: str) -> None:
         )
     if name.partition(":")[0] == RESERVED:
         raise UserError(f"{place(cls)} has the name '{name}': dense is the unmodified model. Rename it.")
-    clash = set(name.split(":")[1:]) & set(getattr(cls, "__dataclass_fields__", {}))
+    fields = getattr(cls, "__dataclass_fields__", {})
+    # a field that must be given calls for its variant, as every=8 for `evict:tova:every`
+    clash = {word for word in name.split(":")[1:] if word in fields and not _called_for(fields[word])}
     if clash:
         raise UserError(
             f"{place(cls)}: '{clash.pop()}' is both a variant and a field of '{name}'. Rename one."
@@ -58,6 +61,10 @@ def _require(cls: type[Method | Study], base: type[Term], what: str) -> None:
     require_fields(cls)
     _require_words(cls)
     _require_examples(cls)
+
+
+def _called_for(field: dataclasses.Field[Any]) -> bool:
+    return field.kw_only is True and required(field)
 
 
 def _require_dataclass(cls: type[Term]) -> None:
@@ -91,7 +98,8 @@ def _require_examples(cls: type[Method | Study]) -> None:
     for example in given:
         terms = example.split("+") if isinstance(example, str) else []
         if not any(
-            re.fullmatch(rf"{base}\d*(\.\d+)?(:.*)?", term) and {*variant} <= {*term.split(":")[1:]}
+            re.fullmatch(rf"{base}\d*(\.\d+)?(:.*)?", term)
+            and {*variant} <= {part.partition("=")[0] for part in term.split(":")[1:]}
             for term in terms
         ):
             wanted = "".join([base, *(f" and has :{word}" for word in variant)])

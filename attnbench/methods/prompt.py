@@ -41,6 +41,11 @@ class Prompt:
     terms before this one have left; `keys` and `values` are theirs then. `start` is the position of the first
     token in the example: 0, but for a window. `later` (heads, tokens, head_dim) are the queries after the
     prompt, for a method that declares `ahead`; None while generating.
+
+    Where `cache` is asked again while generating (`Method.interval`), keys and values are of the tokens that
+    are left and of those that came since, at `places` (key-value heads, tokens) in the text; `queries` are
+    of all tokens read, `probs` what they gave to those left, and `began` tokens were the prompt. `began` is 0
+    and `places` None the first time.
     """
 
     keys: Tensor
@@ -52,6 +57,8 @@ class Prompt:
     kept: Kept = field(default_factory=Kept)
     start: int = 0
     later: Tensor | None = None
+    began: int = 0
+    places: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -66,8 +73,8 @@ class Prompt:
 
     def tiles(self) -> list[slice]:
         """Return ranges of queries whose attention is no more than a few megabytes."""
-        size = max(1, TILE // (len(self.queries) * self.tokens))
-        return [slice(row, min(row + size, self.tokens)) for row in range(0, self.tokens, size)]
+        size, rows = max(1, TILE // (len(self.queries) * self.tokens)), self.queries.shape[1]
+        return [slice(row, min(row + size, rows)) for row in range(0, rows, size)]
 
     def later_probs(self) -> Tensor:
         """Return the dense attention (heads, later tokens, tokens) of the queries after the prompt.

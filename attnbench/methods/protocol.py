@@ -130,6 +130,13 @@ class Method(Term):
         """
         return Kept()
 
+    def interval(self) -> int:
+        """Return after how many tokens read after a prompt `cache` is asked again, 0 for never.
+
+        It may only let tokens go then. Such a method is for generation, and cuts caches alone.
+        """
+        return 0
+
     def scores(self, scores: Tensor, site: Site) -> Tensor:
         """Replace the masked scores before the softmax: (batch, heads, queries, keys)."""
         return scores

@@ -109,7 +109,7 @@ def _term(term: str, kind: Kind) -> Any:
             raise UserError(f"'{term}': '{key}' is given twice")
         else:
             words.append(key)
-    cls = _class(term, match["name"], words, kind)
+    cls = _class(term, match["name"], words, [key for key, _ in pairs], kind)
     flags = [word for word in words if word not in cls.name.split(":")[1:]]
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     arguments: dict[str, Any] = {}
@@ -159,12 +159,14 @@ def _term(term: str, kind: Kind) -> Any:
     return found
 
 
-def _class(term: str, name: str, words: list[str], kind: Kind) -> type[Any]:
+def _class(term: str, name: str, words: list[str], keys: list[str], kind: Kind) -> type[Any]:
     methods = kind.known()
     variants = {known: set(known.split(":")[1:]) for known in methods if known.split(":")[0] == name}
     if not variants:
         raise unknown_name(name, kind)
-    fitting = [known for known, needed in variants.items() if needed <= set(words)]
+    fitting = [
+        known for known, needed in variants.items() if needed <= {*words, *(_keys(methods[known]) & {*keys})}
+    ]
     if not fitting:
         choices = ", ".join(sorted(":".join(known.split(":")[1:]) for known in variants))
         if words:
@@ -173,6 +175,11 @@ def _class(term: str, name: str, words: list[str], kind: Kind) -> type[Any]:
             f"'{term}': {name} needs one of {choices}, as in {_example(methods[sorted(variants)[0]])}"
         )
     return methods[max(fitting, key=lambda known: len(variants[known]))]
+
+
+def _keys(cls: type[Any]) -> set[str]:
+    """Return the words of a variant's name that are fields too: `every=8` calls for `evict:tova:every`."""
+    return {field.name for field in dataclasses.fields(cls) if field.init} & {*cls.name.split(":")[1:]}
 
 
 def unknown_name(name: str, kind: Kind = METHOD) -> UserError:
@@ -228,6 +235,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def _format_term(method: Any) -> str:
     name, *variants = type(method).name.split(":")
+    variants = [word for word in variants if word not in _keys(type(method))]
     amount = amount_field(type(method))
     modifiers = []
     for field in sorted(dataclasses.fields(method), key=lambda field: field.name):

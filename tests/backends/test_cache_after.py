@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import asked_contexts
 import pytest
 import tiny_causal
@@ -11,7 +13,9 @@ from closeness import close
 from slow_caches import continued
 
 from attnbench.backends import lm_eval
+from attnbench.backends.causal.borders import Borders
 from attnbench.engine.serving.attention import apply
+from attnbench.errors import NotApplicable
 from attnbench.inputs.prompting import Prompting
 from attnbench.inputs.settings import Settings
 
@@ -115,3 +119,49 @@ def test_two_questions_share_the_cache_of_one_context(name, checkpoint, tmp_path
         assert len(instance.doc["context"].split()) >= row.prompt > 0
         prompts.setdefault(instance.doc_id, set()).add(row.ids[: row.prompt])
     assert len(asked) == len(prompts) * (1 + name.startswith("two")) and {*map(len, prompts.values())} == {1}
+
+
+# the context, the question, and the request, where a bar stands for the border that is looked for
+BORDERS = {
+    "once": ("Rome is old.", "Is it?", "Rome is old.| Is it?"),
+    "in its own question": ("Rome", "Is Rome old?", "Rome|\nIs Rome old?"),
+    "begins its own question": ("Rome", "Rome, is it old?", "Rome|\nRome, is it old?"),
+    "in what leads to the answer": ("Rome", "Is it old?", "Rome| Is it old? Say of Rome:"),
+    "of an example too": ("Rome", "Is Rome old?", "Rome. Is it? Yes.\n\nRome|. Is Rome old?"),
+    "twice before its question": ("Rome", "Is it?", "Rome Rome| Is it?"),
+    "with the question in it": ("Is it? No.", "Is it?", "Is it? No.| Is it?"),
+    "only in its question": ("Rome", "Is Rome old?", "Is Rome old?"),
+    "after its question": ("Rome is old.", "Is it?", "Is it? Rome is old."),
+    "with no other question": ("Is it? No.", "Is it?", "Is it? No."),
+    "nowhere": ("Rome", "Is it?", "Paris. Is it?"),
+}
+
+
+@pytest.mark.parametrize("case", BORDERS)
+def test_a_context_ends_where_its_question_comes_after_it(case):
+    context, question, marked = BORDERS[case]
+    doc = {"passage": context, "ask": question}
+    task = SimpleNamespace(config=SimpleNamespace(metadata=asked_contexts.MARKED), eval_docs=[doc])
+    file = SimpleNamespace(ending=SimpleNamespace(after=False), plain="t", name="t")
+    before, bar, after = marked.partition("|")
+    request = SimpleNamespace(task_name="t", args=(before + after,), doc=doc, doc_id=0)
+    find = Borders(file, {"t": task})
+    if bar:
+        assert find(request) == len(before)
+    else:
+        with pytest.raises(NotApplicable, match=r"is not in its request|does not come after"):
+            find(request)
+
+
+def test_a_cache_that_is_cut_again_is_for_texts_that_are_written(checkpoint, tmp_path):
+    chosen, found = checkpoint("llama", 64), []
+    prepared, model = prepared_for(asked_contexts.write(tmp_path, "written"), chosen, "")
+    for method in (METHOD, f"{METHOD}:every=2"):
+        with apply(model, method) as applied:
+            prepared.evaluate(model, batch_size=4)
+        assert applied.cut == applied.scored > 0
+        found.append([instance.resps[0] for instance in prepared.task.instances])
+    assert found[0] != found[1]
+    prepared, model = prepared_for(asked_contexts.write(tmp_path), chosen, "")
+    with apply(model, f"{METHOD}:every=2"), pytest.raises(NotApplicable, match="as likelihoods are scored"):
+        prepared.evaluate(model)

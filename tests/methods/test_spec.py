@@ -15,7 +15,7 @@ from attnbench import Method, format, parse
 from attnbench.errors import UserError
 from attnbench.matrix.request import Request
 from attnbench.methods.expand import expand
-from attnbench.methods.fields import Kind, amount_field, kind_of, require_fields
+from attnbench.methods.fields import Kind, amount_field, kind_of, require_fields, required
 from attnbench.methods.plugins import registry
 
 CANONICAL = {
@@ -129,7 +129,9 @@ def terms(draw):
     cls = draw(st.sampled_from(sorted(registry().methods.values(), key=lambda cls: cls.name)))
     amount = amount_field(cls)
     values = {
-        f.name: draw(_values(cls, f)) for f in dataclasses.fields(cls) if f is amount or draw(st.booleans())
+        f.name: draw(_values(cls, f))
+        for f in dataclasses.fields(cls)
+        if f is amount or required(f) or draw(st.booleans())
     }
     try:
         return cls(**values)

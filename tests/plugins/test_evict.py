@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -51,6 +52,19 @@ def knorm(run, layer, heads, k):
     return slow.table([slow.largest(-np.linalg.norm(x, axis=-1), k) for x in run["keys"][layer]], N)
 
 
+def keydiff(run, layer, heads, k):
+    rows = []
+    for x in run["keys"][layer]:
+        x = x / np.linalg.norm(x, axis=-1, keepdims=True)
+        rows.append(slow.largest(-(x @ x.mean(0)), k))
+    return slow.table(rows, N)
+
+
+def critical(run, layer, heads, k, window=64):
+    parts = (run[name][layer] for name in ("attention", "values", "outputs"))
+    return slow.critical(*parts, heads, N, k, window)
+
+
 def skipping(run, layer, heads, k):
     return np.ones((heads, N), bool) if layer == 0 else knorm(run, layer, heads, 2 * k - N)
 
@@ -76,6 +90,11 @@ CASES = {
     "evict99:tova": (1, tova),
     "evict33.3:knorm": (17, knorm),
     "evict25:knorm:skip=0": (19, skipping),
+    "evict50:keydiff": (13, keydiff),
+    "evict90:keydiff": (3, keydiff),
+    "evict50:snapkv:critical": (13, critical),
+    "evict70:snapkv:critical:window=2": (8, functools.partial(critical, window=2)),
+    "evict96:snapkv:critical": (1, critical),
     "evict50:snapkv": (13, scored("snapkv")),
     "evict50:snapkv:window=3": (13, scored("snapkv", window=3)),
     "evict70:snapkv:kernel=7:pool=max:window=3": (8, scored("snapkv", window=3, kernel=7, pool="max")),
@@ -211,6 +230,9 @@ class TestRandom:
         ("evict50:snapkv:kernel=4", "odd number"),
         ("evict50:snapkv:budget=ada", "budget takes"),
         ("evict50:tova:budget=adakv", "modifier of evict:tova"),
+        ("evict50:tova:every", "every is missing"),
+        ("evict50:tova:every=0", "after 1 token or more"),
+        ("evict50:snapkv:every=3", "do not combine"),
     ],
 )
 def test_what_no_spec_says(spec, said):

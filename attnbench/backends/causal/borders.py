@@ -44,9 +44,10 @@ class Borders:
         return UserError(f"{tasks.place(self._file.path, 'metadata')}: task '{self._file.plain}': {text}")
 
     def __call__(self, request: Any) -> int:
-        """Return how many characters of a request come before its context's end, where it stands last.
+        """Return how many characters of a request come before its context's end.
 
-        Raises NotApplicable where it is not to be found there, or the question is not after it.
+        Of the places where it stands it is the last one that the question comes after. Raises NotApplicable
+        where there is none.
         """
         columns, text = self._columns[request.task_name], str(request.args[0])
         told = f"task '{self._file.name}', document {request.doc_id}"
@@ -57,6 +58,11 @@ class Borders:
             raise NotApplicable(f"{told}: its context ('{columns['context']}') is not in its request")
         end = start + len(context)
         asked = columns.get("question")
-        if asked and request.doc[asked].strip() not in text[end:]:
+        if asked is None or (question := request.doc[asked].strip()) in text[end:]:
+            return end
+        # a short context may stand once more in its own question, or in what leads to the answer
+        at = text.rfind(question)
+        before = -1 if start <= at <= end - len(question) else text.rfind(context, 0, max(at, 0))
+        if before < 0:
             raise NotApplicable(f"{told}: its question ('{asked}') does not come after its context")
-        return end
+        return before + len(context)

@@ -200,6 +200,8 @@ def holding(model: nn.Module, methods: Sequence[Method]) -> Iterator[Holding]:
     for method in methods:
         if method.ahead:
             raise NotApplicable(f"{method.name} looks at queries after the prompt: it is only simulated")
+        if method.interval():
+            raise NotApplicable(f"{method.name} cuts again while it generates: it is only simulated")
     config: Any = model.config
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
         raise NotApplicable(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attnbench.engine.places.blocks import Block
-from attnbench.engine.serving import rotations
+from attnbench.engine.serving import again, rotations
 from attnbench.engine.serving.applied import Place
 from attnbench.engine.serving.dense import Dense
 from attnbench.engine.serving.rotations import Turned
@@ -92,6 +92,7 @@ class Cutting:
                     yield block.cut_to(first, end, 0, low), None
                 first = end
         yield from later
+        again.cut(self, found, query, key, value)
 
     def _left(self, block: Block, left: Left, heads: int, key: Tensor, value: Tensor) -> Later:
         """Put together what is left of the prompt and what came after it."""
@@ -166,6 +167,7 @@ class Cutting:
             kept = self._kept(block, start, end, chunks, k, v)
             memory.left[name][row] = Left(start, end, kept.keys, kept.values, _gone(kept))
             self.turn.note(example, kept.note)
+            again.begin(self, row, Left(start, end, gone=_gone(kept)), chunks, end)
         return False
 
     def take(self, block: Block, query: Tensor, key: Tensor, value: Tensor) -> None:

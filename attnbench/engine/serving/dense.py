@@ -22,6 +22,7 @@ class Dense:
     block: Block
     bias: Tensor | None
     parted: bool  # the queries came in several passes: their masks are gone
+    until: Tensor | None = None  # (key-value heads, keys): the first query that no longer sees a key
 
     def probs(self, rows: range, start: int, end: int) -> Tensor:
         """Return what queries `rows` give to the keys from `start` to `end` (heads, rows, keys)."""
@@ -49,6 +50,10 @@ class Dense:
             hidden = torch.arange(width, device=scores.device) > at[:, None]
         else:
             hidden = ~visible[0, 0, part[0], part[1]]
+        if self.until is not None:
+            at = torch.arange(rows.start, rows.stop, device=scores.device)
+            gone = at[:, None] >= self.until[:, None, :width]
+            hidden = hidden | gone.repeat_interleave(heads // kv, 0)
         probs = scores.masked_fill_(hidden, -torch.inf).softmax(-1)[..., start:end]
         more = end - start - probs.shape[-1]
         return torch.nn.functional.pad(probs, (0, more)) if more > 0 else probs

@@ -71,12 +71,12 @@ class Guard:
 class CacheGuard:
     """The `cache` of one method: what it says is kept fits the prompt. Raises StageError as `Guard` does."""
 
-    __slots__ = ("ahead", "call", "lent", "name")
+    __slots__ = ("ahead", "call", "interval", "lent", "name")
 
     def __init__(self, method: Method) -> None:
         self.call: Callable[[Prompt, Site], Kept] = method.cache
         self.name = f"{method.name or type(method).__name__}.cache"
-        self.ahead = method.ahead
+        self.ahead, self.interval = method.ahead, method.interval()
         self.lent: weakref.WeakSet[Tensor] = weakref.WeakSet()
 
     def __call__(self, prompt: Prompt, site: Site) -> Kept:

@@ -50,6 +50,22 @@ class Print:
 
 
 @dataclass
+class Since:
+    """All that was read at one site by one row whose cache is cut again while it generates.
+
+    `queries` (heads, tokens, head_dim) are of every token, `until` (key-value heads, tokens) is the first
+    query that no longer saw a key. `cut` tokens were read when it was cut last, `prompt` the first time.
+    `keys` (key-value heads, tokens, head_dim) are those after the prompt, by which the row is known.
+    """
+
+    queries: Tensor
+    until: Tensor
+    prompt: int
+    cut: int
+    keys: Tensor | None = None
+
+
+@dataclass
 class Memory:
     """What is left of the prompts in one cache, by site and row, and how its rows are known again."""
 
@@ -60,6 +76,7 @@ class Memory:
     prints: dict[int, Print] = field(default_factory=dict)
     waiting: dict[tuple[str, int], list[Chunk]] = field(default_factory=dict)  # of prompts still being read
     short: set[int] = field(default_factory=set)  # rows without a prompt
+    since: dict[tuple[str, int], Since] = field(default_factory=dict)
 
 
 class Turn:
