@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import cells, footnotes, glossary, summary, text
+from attnbench.boards.tables import apart, cells, footnotes, glossary, summary, text
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
@@ -122,7 +122,8 @@ def _section(section: Section) -> str:
         listed = [summary.counts(section.rows), "", told, "", *listed, "", "</details>"]
     notes = footnotes.footnotes(section.rows, section.records, escape)
     body = [f"## {section.title}", "", _table(section.rows), "", *listed]
-    return "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
+    text = "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
+    return "\n\n".join(filter(None, (text, apart.markdown(section))))
 
 
 def _table(rows: Sequence[Row]) -> str:
