@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnbench.boards.board import Section
-from attnbench.boards.page.markup import WIDE, code, safe
+from attnbench.boards.page.markup import WIDE, safe
 from attnbench.boards.tables import apart
 from attnbench.boards.tables.separable import ALARMS, SUMMED
 from attnbench.records.inert import clean
@@ -18,12 +18,12 @@ def of_section(section: Section) -> str:
         return ""
     parts = [f"<h3>{apart.TITLE}</h3>", _list(found.columns)]
     parts += [f"<p>{apart.BUDGETS}</p>", _list(found.budgets)] if found.budgets else []
-    parts += [f"<p>{code(safe(apart.LEFT_OUT, 400))}</p>"] if found.left_out else []
+    parts += [f"<p>{safe(apart.LEFT_OUT, 400)}</p>"] if found.left_out else []
     if found.summary:
         shown = f"{WIDE.format(apart.SUMMARY_TITLE)}{_table(found.summary)}</div>"
         parts.append(f"<details><summary>{apart.SUMMARY_TITLE}</summary>{shown}</details>")
     parts += [f"<p>{safe(ALARMS, 400)}</p>", _list(found.alarms)] if found.alarms else []
-    notes = "".join(f"<p>{code(safe(line, 1000))}</p>" for line in found.notes)
+    notes = "".join(f"<p>{safe(line, 1000)}</p>" for line in found.notes)
     return "\n".join([*parts, f'<div class="notes">{notes}</div>'])
 
 

@@ -14,7 +14,7 @@ from attnbench.boards.board import Board, Section
 from attnbench.boards.page import apart
 from attnbench.boards.page.markup import WIDE, code, safe
 from attnbench.boards.pictures.points import Picture
-from attnbench.boards.tables import cells, footnotes, glossary, leaderboard, summary
+from attnbench.boards.tables import anchors, cells, footnotes, glossary, leaderboard, summary
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.names import OWN
@@ -57,8 +57,9 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             f"<h1>{safe(title, 200)}</h1>",
             *(f"<p>{code(safe(text, 2000))}</p>" for text in about if text.strip()),
             '<div class="tools"><label>Filter <input id="filter" type="search" '
-            'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
-            "<span>A header sorts; a method opens its record.</span></div>",
+            'placeholder="prune -random sst2"></label><label>Family <select id="family"><option value="">all'
+            '</option></select></label><span id="count" role="status"></span>'
+            "<span>A header sorts; a method opens its record; # beside it links to its row.</span></div>",
             *(_section(section, places) for section in board.sections),
             *_choices(board),
             *_claims(board),
@@ -162,7 +163,9 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
             word = f" {row.verdict}" if name == "" and row.status == "measured" else ""
             found.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")
     kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
-    return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(found)}</tr>"
+    own = f' id="{anchor}"' if (anchor := anchors.of(row)) else ""
+    own += f' class="{kind}"' if kind else ""
+    return f"<tr{own}>{''.join(found)}</tr>"
 
 
 def _claims(board: Board) -> list[str]:

@@ -24,11 +24,11 @@ MOST = 5000  # rows of a table with ranks: more take minutes, and nobody reads t
 FEW = 12  # columns with a line each
 ALIKE = 0.1  # by which what two methods of one budget leave may differ, relative
 SCOPE = re.compile(r":((?:on|layers)=[^:+]+)")
-LEFT_OUT = f"Ranks are left out of tables of more than {MOST:,} rows: `--format ranks` writes them."
+LEFT_OUT = f"Ranks are left out of tables of more than {MOST:,} rows: --format ranks writes them."
 NOTE = (
     "Tied with the best: first place is among the ranks that the samples leave open, 95 % for all methods of "
     "a line together, paired. Methods of one budget have one name and amount, and leave as much. Random "
-    "baselines are ranked as well. `--format ranks` writes every rank."
+    "baselines are ranked as well. --format ranks writes every rank."
 )
 
 

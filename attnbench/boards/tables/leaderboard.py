@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import apart, cells, footnotes, glossary, summary, text
+from attnbench.boards.tables import anchors, apart, cells, footnotes, glossary, summary, text
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
@@ -140,7 +140,7 @@ def _table(rows: Sequence[Row]) -> str:
     header["score"] = escape(cells.score_title(rows))
     drop = cells.left_out(rows, lines)
     names = [name for name in header if name not in drop]
-    return tabulate(
+    text = tabulate(
         [[header[name] for name in names], *([line.get(name, "") for name in names] for line in lines)],
         "firstrow",
         tablefmt="github",
@@ -148,6 +148,14 @@ def _table(rows: Sequence[Row]) -> str:
         preserve_whitespace=True,
         colalign=["left" if name in LEFT else "right" for name in names],
     )
+    head, rule, *body = text.splitlines()
+    return "\n".join([head, rule, *map(_linked, body, rows)])
+
+
+def _linked(line: str, row: Row) -> str:
+    """Put a row's anchor at the end of its line, where it does not widen the columns of the text."""
+    anchor = anchors.of(row)
+    return line.removesuffix("|") + f'<a id="{anchor}"></a> |' if anchor else line
 
 
 def _plain(value: Any) -> Any:
