@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import zipfile
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
 LARGEST = 1 << 30  # bytes of all arrays of a record, packed or not
 AXES = 4
+MAGIC, SIZES = 8, {(1, 0): 2, (2, 0): 4}  # bytes of a file's first mark, and of its header's length
+HEADERS = 256
 
 
 def pack(arrays: dict[str, np.ndarray]) -> bytes:
@@ -50,14 +53,25 @@ def unpack(packed: bytes, wanted: Iterable[str]) -> dict[str, np.ndarray]:
 def _array(name: str, data: bytes) -> np.ndarray:
     import numpy as np
 
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
+    version = np.lib.format.read_magic(io.BytesIO(data))
+    if version not in SIZES:
         raise ValueError(f"{name} is of the format {version}")
-    shape, in_columns, kind = readers[version](file)
+    begin = MAGIC + SIZES[version]
+    begin += int.from_bytes(data[MAGIC:begin], "little")
+    shape, in_columns, kind = _header(version, data[:begin])
     size = math.prod(shape) * kind.itemsize
-    if kind.hasobject or kind.fields or len(shape) > AXES or size != len(data) - file.tell():
+    if kind.hasobject or kind.fields or len(shape) > AXES or size != len(data) - begin:
         raise ValueError(f"{name} is no plain array of the size it says")
-    values = np.frombuffer(data, kind, offset=file.tell())
+    values = np.frombuffer(data, kind, offset=begin)
     return values.reshape(shape, order="F" if in_columns else "C").copy()
+
+
+@functools.lru_cache(HEADERS)
+def _header(version: tuple[int, int], text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read a header, once where many arrays have the same."""
+    import numpy as np
+
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    file = io.BytesIO(text)
+    np.lib.format.read_magic(file)
+    return read(file)

@@ -222,10 +222,12 @@ def read_all(folder: str | Path) -> Iterator[Record]:
         raise UserError(
             f"--records {folder}: no such folder.{near_file(Path(folder))} `attnbench run` makes one."
         )
-    root = Path(folder).resolve()
-    for path in sorted(Path(folder).glob("*/*/*.json")):
+    root, paths = Path(folder).resolve(), sorted(Path(folder).glob("*/*/*.json"))
+    homes = {path.parent for path in paths}
+    links = {home for home in homes if home.resolve() != root / home.relative_to(folder)}
+    for path in paths:
         try:
-            if path.parent.resolve() != root / path.parent.relative_to(folder):
+            if path.parent in links:
                 raise ValueError(f"{path}: in a folder that is a link, which is not followed")
             yield read(path)
         except ValueError as error:

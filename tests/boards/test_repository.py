@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from attnbench.boards.formats import parquet
-from attnbench.boards.repository import layout
+from attnbench.boards.repository import layout, versions
 from attnbench.cli.main import main
 from attnbench.records import record
 
@@ -126,6 +127,49 @@ def test_published_again_it_stays_as_it_is(published, tmp_path):
     assert git(folder, "status", "--porcelain") == f"M {layout.WORKFLOW}"
 
 
+def test_a_version_stays_as_it_is(published, tmp_path, capsys):
+    folder, _ = published
+    assert main(["publish", str(folder), "--keep-as", "2026.1"]) == 0
+    kept = folder / versions.FOLDER / "2026.1"
+    page = (kept / "small.html").read_bytes()
+    assert b'<tr id="pocket-bert/pocket-sentiment/prune50">' in page and not (kept / "records").exists()
+    add(folder / layout.BOARDS, "prune50", "logquant3")
+    assert main(["publish", str(folder), "--keep-as", "2026.2"]) == 0
+    assert (kept / "small.html").read_bytes() == page != (folder / layout.BOARDS / "small.html").read_bytes()
+    card = (folder / "README.md").read_text("utf-8")
+    links = re.findall(r"\((versions/[^)]+)\)", card)
+    assert links == ["versions/2026.2/small.md", "versions/2026.1/small.md"]  # the last first
+    assert all((folder / link).is_file() for link in links)
+    assert main(["publish", str(folder), "--keep-as", "2026.1"]) == 2
+    assert "is there and stays as it is" in capsys.readouterr().err
+
+
+def test_a_board_of_looks_is_published_checked_and_compared(tmp_path, capsys):
+    source = MEASURED.parents[1]
+    mine = tmp_path / "mine"
+    shutil.copytree(source / "records" / "inside", mine / "records" / "inside")
+    shutil.copy(source / "inside.toml", mine)
+    folder = tmp_path / "results"
+    assert main(["publish", str(folder), str(mine / "inside.toml")]) == 0
+    home = folder / layout.BOARDS
+    assert (home / "inside.md").read_bytes().startswith(b"# ") and any((home / "inside").glob("*.svg"))
+    assert "boards/inside.md" in (folder / "README.md").read_text("utf-8")
+    assert main(["leaderboard", str(home / "inside.toml"), "--check"]) == 0
+    before = tmp_path / "before"
+    shutil.copytree(folder, before)
+    text = (home / "inside.toml").read_text("utf-8")
+    first = re.search(r'claims = \[\s*"([^"]+)"', text)[1]
+    (home / "inside.toml").write_text(text.replace(f'"{first}",', "", 1), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["publish", str(folder), "--against", str(before)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("1 of ") and "| gone | inside |" in told
+    assert main(["publish", str(tmp_path / "other"), str(home / "inside.toml")]) == 0
+    shutil.rmtree(mine / "records")
+    assert main(["publish", str(folder), str(mine / "inside.toml")]) == 2
+    assert "nothing is measured. `attnbench look" in capsys.readouterr().err
+
+
 def test_a_stale_table_is_told(published, capsys):
     folder, _ = published
     suite = str(folder / layout.BOARDS / "small.toml")
@@ -155,7 +199,8 @@ def test_what_cannot_be_published_is_told_in_a_line(published, tmp_path, capsys)
         ([str(folder), str(unmeasured)], "nothing is measured"),
         ([str(folder / "README.md")], "is a file; give a folder"),
         ([str(folder), "--against", str(tmp_path)], "not what `attnbench publish` lays out"),
-        ([str(folder), str(other), "--against", str(tmp_path)], "leave the suites out"),
+        ([str(folder), str(other), "--against", str(tmp_path)], "the suites out"),
+        ([str(folder), "--keep-as", "../2026"], "a version is named by letters"),
     ):
         assert main(["publish", *words]) == 2, words
         assert told in capsys.readouterr().err

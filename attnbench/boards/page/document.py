@@ -37,11 +37,11 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
     """Write the page; `pictures` come with their SVG."""
     title = clean(board.suite.title, 200) if board.suite else "Leaderboard"
     about = board.suite.about.split("\n\n") if board.suite else []
-    bodies = [body for section in board.sections for body in leaderboard.bodies(section)]
+    bodies = [leaderboard.plain_body(item) for item in board.records]
     places = {tuple(body["cell"].values()): place for place, body in enumerate(bodies)}
     for body in bodies:
         body["reproduce"] = reproduce(body)
-        del body["comparison"]
+        body["provenance"].pop("arrays", None)  # the hash of a file that the page has not
     data = json.dumps(bodies, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 TITLE = "What the samples can tell apart"
 BUDGETS = "Methods at one budget:"
 SUMMARY_TITLE = "Each method over all columns"
-MOST = 5000  # rows of a table with ranks: more take minutes, and nobody reads them
+MOST = 2000  # rows of a table with ranks and alarms: more of them take longer than all else of a board
 FEW = 12  # columns with a line each
 ALIKE = 0.1  # by which what two methods of one budget leave may differ, relative
 SCOPE = re.compile(r":((?:on|layers)=[^:+]+)")
-LEFT_OUT = f"Ranks are left out of tables of more than {MOST:,} rows: --format ranks writes them."
+LEFT_OUT = f"Ranks and alarms are left out of tables of more than {MOST:,} rows: --format ranks writes them."
 NOTE = (
     "Tied with the best: first place is among the ranks that the samples leave open, 95 % for all methods of "
     "a line together, paired. Methods of one budget have one name and amount, and leave as much. Random "
@@ -54,9 +54,9 @@ def of_section(section: Section, show: Show) -> Apart:
     """Say what the samples of a section can tell apart; ranks only of a table that is not too long."""
     columns, groups = separable.columns_of(section)
     summary = list(separable.summary(columns, show))
-    alarms = separable.alarms(columns, groups, show)
     if len(section.rows) > MOST:
-        return Apart([], [], summary, alarms, left_out=True)
+        return Apart([], [], summary, [], left_out=True)
+    alarms = separable.alarms(columns, groups, show)
     ranked = separable.ranked(columns, groups)
     if len(ranked) <= FEW:
         ties = list(separable.ties(ranked, columns, show))

@@ -107,12 +107,17 @@ def bodies(section: Section) -> list[dict[str, Any]]:
     for row in section.rows:
         found.setdefault((row.model, row.task, row.method), {})[row.metric] = row.as_dict()
     for item in section.records:
-        body = item.body()
         model, task, method = board.cell_of(item)
         names = (method, name_without_seed(method))
         rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})
-        out.append(_plain({**body, "comparison": {name: row for name, row in rows.items() if name}}))
+        compared = {name: row for name, row in rows.items() if name}
+        out.append({**plain_body(item), "comparison": _plain(compared)})
     return out
+
+
+def plain_body(item: Record) -> dict[str, Any]:
+    """Return a record as JSON's types only."""
+    return {key: _plain(value) for key, value in item.body().items()}
 
 
 def _section(section: Section) -> str:
@@ -160,6 +165,8 @@ def _linked(line: str, row: Row) -> str:
 
 def _plain(value: Any) -> Any:
     """Return JSON's types only: no NaN, no tuple, no numpy."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
