@@ -10,6 +10,7 @@ from attnbench.boards.findings import asked, checked
 from attnbench.boards.findings import publish as findings
 from attnbench.boards.findings.asked import Findings
 from attnbench.boards.suite import Suite
+from attnbench.errors import UserError
 from attnbench.records import merging
 from attnbench.studies import merging as looked
 
@@ -23,17 +24,15 @@ def load(path: str | Path) -> Entry:
 
 
 def problems(entry: Entry) -> Iterator[str]:
-    """Yield why what is recorded cannot be believed; where nothing is, how it is measured."""
+    """Yield why what is recorded cannot be believed. Raises UserError where nothing is."""
     found = entry.records
     if isinstance(entry, Findings):
         if not any(found.rglob("*.json")):
-            yield f"{entry.path}: nothing is measured. `attnbench look {entry.path}` does it."
-            return
+            raise UserError(f"{entry.path}: nothing is measured. `attnbench look {entry.path}` does it.")
         told = checked.problems(entry, found)
     else:
         if not any(found.glob("*/*/*.json")):
-            yield f"{entry.path}: nothing is measured. `attnbench run {entry.path}` does it."
-            return
+            raise UserError(f"{entry.path}: nothing is measured. `attnbench run {entry.path}` does it.")
         told = checks.problems(found, entry)
     yield from (f"{found}: {line}" for line in told)
 

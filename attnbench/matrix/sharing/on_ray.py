@@ -183,7 +183,7 @@ class _Driver:
                 self.heard.line(item)
                 continue
             if isinstance(item, node.Began):
-                self._nodes[number] = f" on {item.node}"
+                self._nodes[number] = item.node
                 continue
             if isinstance(item, node.Ended):
                 self._end(number, item.mistake)
@@ -235,7 +235,8 @@ class _Driver:
             self.ledger.leases.release(self._name(cell))
         if mistake is None and lost:
             self._losses[number] += 1
-            gone = f"its task{self._nodes.pop(number, '')} was lost: {why}"
+            place = self._nodes.pop(number, "no node yet")
+            gone = f"its task on {place} was lost: {why}"
             mistake = gone if self._losses[number] == TRIES else None
             then = "it is given up" if mistake else "what it had not measured is begun again"
             self.heard.line(f"{shown}: {gone}; {then}")
