@@ -144,29 +144,45 @@ def test_a_version_stays_as_it_is(published, tmp_path, capsys):
     assert "is there and stays as it is" in capsys.readouterr().err
 
 
+LOOKED = """
+title = "A small board of looks"
+[[look]]
+model = "minilm-sst2"
+task = "sst2"
+limit = 200
+studies = ["relevance"]
+claims = [
+    "all of relevance.agreement where first = cp_share and second = sensitivity have spearman > 0.5",
+    "all of relevance.agreement where first = attn_share and second = sensitivity have spearman > 0.5",
+]
+shows = ["relevance.agreement"]
+pictures = ["relevance.cp_share"]
+"""
+
+
 def test_a_board_of_looks_is_published_checked_and_compared(tmp_path, capsys):
-    source = MEASURED.parents[1]
-    mine = tmp_path / "mine"
-    shutil.copytree(source / "records" / "inside", mine / "records" / "inside")
-    shutil.copy(source / "inside.toml", mine)
-    folder = tmp_path / "results"
-    assert main(["publish", str(folder), str(mine / "inside.toml")]) == 0
+    place = Path(".looks", "minilm-sst2", "sst2", "dense")
+    mine, folder = tmp_path / "mine", tmp_path / "results"
+    for ending in (".json", ".npz"):
+        file = mine / "records" / "inner" / place / f"relevance{ending}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MEASURED.parent / "inside" / place / file.name, file)
+    (mine / "inner.toml").write_text(LOOKED, encoding="utf-8")
+    assert main(["publish", str(folder), str(mine / "inner.toml")]) == 0
     home = folder / layout.BOARDS
-    assert (home / "inside.md").read_bytes().startswith(b"# ") and any((home / "inside").glob("*.svg"))
-    assert "boards/inside.md" in (folder / "README.md").read_text("utf-8")
-    assert main(["leaderboard", str(home / "inside.toml"), "--check"]) == 0
+    assert b"relevance.agreement" in (home / "inner.md").read_bytes() and [*(home / "inner").glob("*.svg")]
+    assert "(boards/inner.md)" in (folder / "README.md").read_text("utf-8")
+    assert main(["leaderboard", str(home / "inner.toml"), "--check"]) == 0
     before = tmp_path / "before"
     shutil.copytree(folder, before)
-    text = (home / "inside.toml").read_text("utf-8")
-    first = re.search(r'claims = \[\s*"([^"]+)"', text)[1]
-    (home / "inside.toml").write_text(text.replace(f'"{first}",', "", 1), encoding="utf-8")
+    claim = next(line for line in LOOKED.splitlines() if "attn_share" in line)
+    (home / "inner.toml").write_text(LOOKED.replace(claim, ""), encoding="utf-8")
     capsys.readouterr()
     assert main(["publish", str(folder), "--against", str(before)]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("1 of ") and "| gone | inside |" in told
-    assert main(["publish", str(tmp_path / "other"), str(home / "inside.toml")]) == 0
+    assert told.startswith("1 of 2 rows differ") and "| gone | inner | minilm-sst2 | sst2 |" in told
     shutil.rmtree(mine / "records")
-    assert main(["publish", str(folder), str(mine / "inside.toml")]) == 2
+    assert main(["publish", str(folder), str(mine / "inner.toml")]) == 2
     assert "nothing is measured. `attnbench look" in capsys.readouterr().err
 
 
