@@ -40,13 +40,14 @@ def of(cls: type[Method]) -> Facts:
     for place in (folder, folder.parent):
         if (place / FILE).is_file():
             body = _read(place / FILE)
-            found = {key: _those(body.get(key, []), cls.name, names) for key, names in TABLES.items()}
-            return Facts(**found)
+            found = [_those(body.get(key, []), cls.name, names) for key, names in TABLES.items()]
+            return Facts(*found)
     return Facts()
 
 
-def _those(entries: list[dict[str, Any]], name: str, keys: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(each[key] for key in keys) for each in entries if name in each["methods"])
+def _those(entries: list[dict[str, Any]], name: str, keys: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    first, second = keys
+    return tuple((each[first], each[second]) for each in entries if name in each["methods"])
 
 
 @functools.cache
