@@ -126,7 +126,7 @@ def _versions(kept: Mapping[str, Sequence[str]]) -> str:
         "they are."
     )
     lines = []
-    for name, boards in reversed(kept.items()):
+    for name, boards in reversed([*kept.items()]):
         links = [f"[{each}]({versions.FOLDER}/{name}/{each}.md)" for each in boards]
         lines.append(f"- {name}: {', '.join(links)}")
     return "\n\n".join([told, *(["\n".join(lines)] if lines else [])])
