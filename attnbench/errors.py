@@ -20,7 +20,10 @@ PARAGRAPH = 118  # of text in files, and of a paragraph's longest line on any sc
 
 def one_line(text: object) -> str:
     """Put any text on one line: control characters and line breaks are spaces."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    told = str(text)
+    if not told.isprintable():
+        told = "".join(c if c.isprintable() else " " for c in told)
+    return " ".join(told.split())
 
 
 def message(text: object) -> str:

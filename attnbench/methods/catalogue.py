@@ -6,12 +6,18 @@ python -m attnbench.methods.catalogue > docs/methods.md
 from __future__ import annotations
 
 import dataclasses
+import html
 import inspect
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
+from attnbench.errors import UserError
+from attnbench.methods import facts
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, stages_of
+from attnbench.methods.spec import parse
 
 JI = "https://aclanthology.org/2021.findings-acl.363/"
 FUNCTIONS = {  # the attention quantisers of Ji et al.'s code, in its order
@@ -34,8 +40,12 @@ HEAD = """# Methods
 
 What `attnbench methods` lists, with every method's formula, source and fields. `attnbench methods NAME` shows
 one with a quantiser's levels and curve; `attnbench methods --examples` prints all examples as one argument.
-Every method also takes `on=encoder|decoder|cross` and `layers=0-5`.
+Every method also takes `on=encoder|decoder|cross` and `layers=0-5`. Below each: what its numbers are held
+against and by which test, what its source publishes and how that stands on the boards, and its overhead: the
+time of a forward pass over that of dense SDPA in the same run, from [benchmarks](../benchmarks/README.md).
 """
+ROOT = Path(__file__).resolve().parents[2]  # of the repository, which this document is part of
+SIZES = "batch "  # how columns of the table of overheads begin
 
 
 def built_in() -> dict[str, type[Method]]:
@@ -98,9 +108,78 @@ def _section(name: str, cls: type[Method]) -> str:
             label = "amount" if field is amount else field.name.replace("_", "-")
             fields.append(f"`{label}`: {field.type}{given}")
     text = [f"## {name}\n", first, "", *rest, ""]
-    facts = [f"Examples: {', '.join(f'`{example}`' for example in cls.examples)}."]
-    facts += [f"Fields: {', '.join(fields)}."] if fields else []
-    return "\n".join([*text, " ".join(facts), ""])
+    told = [f"Examples: {', '.join(f'`{example}`' for example in cls.examples)}."]
+    told += [f"Fields: {', '.join(fields)}."] if fields else []
+    return "\n".join([*text, " ".join(told), "", *_known(cls), ""])
+
+
+def _known(cls: type[Method]) -> list[str]:
+    """List what a method agrees with, what its source publishes, and what it takes."""
+    known = facts.of(cls)
+    lines = [f"- Agrees with {what}: `{test}`." for what, test in known.agrees]
+    lines = lines or [f"- Agrees: {facts.UNCHECKED}."]
+    for says, suite in known.published:
+        board = ROOT / Path(suite).with_suffix(".md")
+        measured = "\n## Models\n" in board.read_text(encoding="utf-8")
+        told = "measured" if measured else "not measured yet"
+        lines.append(f"- Its source: {says}. On such models {told}; [{board.stem}](../{suite}) asks for it.")
+    if claims := _claims(cls.name):
+        lines.append(f"- On real models: {'; '.join(claims)}.")
+    return [*lines, f"- Overhead: {_overhead(cls.name)}."]
+
+
+def _claims(name: str) -> list[str]:
+    """Say how claims that begin with a method came out on real models, as the boards have them."""
+    found: dict[str, list[str]] = {}
+    for board in sorted((ROOT / "leaderboards").glob("*.md")):
+        for row in _tables(board.read_text(encoding="utf-8"), "## Claims"):
+            text, verdict = html.unescape(row["claim"]), row.get("verdict", "")
+            if verdict in ("holds", "fails", "undecided") and _is_of(name, text.split()[0]):
+                place = f"[{board.stem}](../leaderboards/{board.name})"
+                found.setdefault(text, []).append(f"{verdict} on {row['model']} {row['task']} ({place})")
+    return [f"`{text}` {', '.join(told)}" for text, told in found.items()]
+
+
+def _overhead(name: str) -> str:
+    """Say what a method takes, as the table of benchmarks has it."""
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    told = []
+    for row in _tables(text, "## Attention"):
+        if _is_of(name, row.get("variant", "")):
+            sizes = [key for key in row if key.startswith(SIZES)]
+            told += (
+                [f"`{row['variant']}` {', '.join(f'{row[key]} ({key})' for key in sizes)}"] if sizes else []
+            )
+    for row in _tables(text, "## Caches"):
+        if _is_of(name, row.get("method", "")):
+            first, after = (row[key].partition(" ")[0] for key in ("first token", "tokens after it"))
+            told.append(
+                f"`{row['method']}` on {row['prompt']} tokens of prompt, realised: {first} times dense's "
+                f"time to the first token, {after} times as fast after it"
+            )
+    return "; ".join(told) or "not measured yet"
+
+
+def _is_of(name: str, text: str) -> bool:
+    """Tell whether a spec is of one method alone, by its name."""
+    try:
+        methods = parse(text)
+    except UserError:
+        return False
+    return [method.name for method in methods] == [name]
+
+
+def _tables(text: str, heading: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of the first table under a heading of a document, by the names of their columns."""
+    part = text.partition(f"{heading}\n")[2].partition("\n## ")[0]
+    header: list[str] = []
+    for line in part.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if header and not cells:
+            return
+        if header and set(line) - set("|-: "):
+            yield dict(zip(header, cells, strict=False))
+        header = header or cells
 
 
 def _lines(cls: type[Method]) -> list[str]:

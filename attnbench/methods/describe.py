@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from attnbench.errors import PARAGRAPH, wrap
 from attnbench.methods.declared import place
+from attnbench.methods.facts import of as known
 from attnbench.methods.fields import amount_field
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, Site, stages_of
@@ -37,6 +38,7 @@ def describe(name: str, width: int = PARAGRAPH) -> str:
     fits = cls.fit is not Method.fit
     stages = ("fit, then " if fits else "") + (", ".join(changed) or "none")
     facts = [("stages", stages), ("defined", place(cls)), *_declarations(cls)]
+    facts += known(cls).lines()
     lines += [_wrapped(label, text, width) for label, text in facts]
     lines += ["", "fields", *_fields(cls)]
     if changed == ["probs"] and not fits:

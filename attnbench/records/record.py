@@ -62,6 +62,9 @@ class Record:
         return {name: getattr(self, name) for name in names}
 
 
+KEYS = frozenset(each.name for each in dataclasses.fields(Record)) - {*APART}
+
+
 def file_name(text: str) -> str:
     """Make a file name of a spec or model name: ',' for ':', '-' for '/', a hash at the end of a long one."""
     name = text.replace(":", ",").replace("/", "-").replace("\\", "-").lstrip(".") or "-"
@@ -196,9 +199,8 @@ def read(path: str | Path) -> Record:
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         found = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")
-    expected = {f.name for f in dataclasses.fields(Record)} - set(APART)
-    if set(body) != expected:
-        raise ValueError(f"{path}: keys {sorted(set(body) ^ expected)} are missing or unknown")
+    if set(body) != KEYS:
+        raise ValueError(f"{path}: keys {sorted(set(body) ^ KEYS)} are missing or unknown")
     told = schema.problem(body)
     if told is not None:
         raise ValueError(f"{path}: {told}")
@@ -222,10 +224,11 @@ def read_all(folder: str | Path) -> Iterator[Record]:
         raise UserError(
             f"--records {folder}: no such folder.{near_file(Path(folder))} `attnbench run` makes one."
         )
-    root = Path(folder).resolve()
-    for path in sorted(Path(folder).glob("*/*/*.json")):
+    root, paths = Path(folder).resolve(), sorted(Path(folder).glob("*/*/*.json"))
+    links = {home for home in {p.parent for p in paths} if home.resolve() != root / home.relative_to(folder)}
+    for path in paths:
         try:
-            if path.parent.resolve() != root / path.parent.relative_to(folder):
+            if path.parent in links:
                 raise ValueError(f"{path}: in a folder that is a link, which is not followed")
             yield read(path)
         except ValueError as error:

@@ -86,13 +86,14 @@ def _column(model: str, task: str, cells: dict[str, Record], margin: float, sort
         base if len(members) > 1 else members[0].cell["method"]: members for base, members in groups.items()
     }
     metrics = list(dict.fromkeys(metric for item in measured.values() for metric in item.metrics))
+    twice = [item for item in measured.values() if item.measured.get("floor")]
     blocks: dict[str, list[Row]] = {name: [] for name in named}
     for metric in metrics:
         having = {
             name: members for name, members in named.items() if all(metric in m.metrics for m in members)
         }
         for name, row in _compared(model, task, metric, having, margin).items():
-            row.floor = floor.largest(measured.values(), metric, row.scale)
+            row.floor = floor.largest(twice, metric, row.scale)
             row.primary = not blocks[name]
             blocks[name].append(row)
     good = ordering.ordered([block for block in blocks.values() if block], sort)

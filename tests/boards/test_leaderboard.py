@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from attnbench.boards.tables import footnotes
 from attnbench.boards.tables.leaderboard import render, to_json
 from attnbench.boards.tables.text import KEEP, RANGE, Screen
 from attnbench.errors import UserError
+from attnbench.records.record import path_of
 from attnbench.statistics import against_dense
 
 GOLDEN = Path(__file__).with_name("board.txt")
@@ -116,8 +118,11 @@ def test_one_sample_is_counted_as_one():
     assert "1 sample of sst2 resolves ±79 points of acc." in text and "1 samples" not in text
 
 
+ANCHOR = re.compile(r'<a id="([^"]+)"></a> *$')
+
+
 def cells(line):
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+    return [ANCHOR.sub("", cell).strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def markdown_table(text):
@@ -168,6 +173,18 @@ def test_pocket_models_have_a_table_of_their_own():
     assert "## Models" not in render(pocket)
 
 
+def test_a_row_has_an_anchor_that_is_the_path_of_its_record():
+    lines = [line for line in render(several()).splitlines() if line.startswith("|")][2:]
+    found = [ANCHOR.search(line.rstrip("| ")) for line in lines]
+    named = [name[1] for name in found if name]
+    rows = [row for row in against_dense.rows(several()) if row.primary]
+    assert len(named) == len(set(named)) == len(rows)  # a further metric has the row of the first
+    for anchor, row in zip(named, rows, strict=True):
+        cell = {"model": row.model, "task": row.task, "method": row.method}
+        assert unquote(anchor) == str(path_of("", cell).with_suffix("")).replace("\\", "/")
+    assert "tiny/sst2/window64,on=cross" in named
+
+
 HOSTILE = ["a|b", "x\ny\r\nz", "<script>alert(1)</script>", "[a](javascript:b)", "`|`", "\\|", "../../etc",
            "é\u202e\x00x", "n" * 10_000]  # fmt: skip
 
@@ -185,7 +202,7 @@ def test_hostile_names_leave_the_markdown_whole(name):
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
     html = markdown.render(text)
     assert html.count("<tr>") == 4 and html.count("<table>") == 1
-    assert not re.search(r"<(script|a |code)", html)
+    assert not re.search(r"<(script|a (?!id=)|code)", html)
     assert len(render(items, format="text").splitlines()) < 40
 
 
@@ -194,7 +211,7 @@ def test_many_verdicts_are_counted_and_folded():
     items += [record(f"prune{amount}", acc=right(1000, 80 + 5 * amount)) for amount in range(1, 21)]
     text = render(items)
     html = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").render(text)
-    assert html.count("<details>") == html.count("</details>") == 1 and html.count("<li>") == 21
+    assert html.count("<details>") == html.count("</details>") == 1 and html.count("<li>") == 22
     assert html.index("<details>") < html.index("<li>") < html.index("</details>")
     told = re.search(r"Of 21 comparisons with dense: (.*)\.\n", text)
     assert told and sum(map(int, re.findall(r"\d+", told.group(1)))) == 21 and "1 failed" in told.group(1)

@@ -106,7 +106,7 @@ def test_a_suite_of_hostile_texts_leaves_page_and_markdown_whole(name):
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
     rendered = markdown.render(leaderboard.write(found))
     assert rendered.count("<table>") == 2 and rendered.count("<tr>") == 6
-    assert not re.search(r"<(script|a |img)", rendered)
+    assert not re.search(r"<(script|a (?!id=)|img)", rendered)
 
 
 ACTIONS = """
@@ -132,6 +132,36 @@ dialog.querySelector(".close").click(); out.closed = !dialog.open;
 out.seeds = dialog.querySelectorAll("h2").length;
 return out;
 """
+
+
+LINKED = """
+const row = document.getElementById(arguments[0]);
+const count = (selector) => document.querySelectorAll(selector).length;
+const out = { rows: count("tbody tr[id]"), links: count("a.link") };
+const choice = document.getElementById("family");
+out.families = [...choice.options].map((option) => option.value);
+choice.value = "logquant"; choice.dispatchEvent(new Event("input"));
+out.of_family = [...document.querySelectorAll("tbody tr")].filter((r) => !r.hidden).map((r) => r.id);
+out.hidden = row.hidden;
+return out;
+"""
+
+
+def test_a_row_is_linked_to_and_a_family_stands_alone(text, browser):
+    browser.open(text)
+    anchor = "tiny/sst2/prune80,random"
+    out = browser.run(LINKED, anchor)
+    assert out["rows"] == 9 and out["links"] == 0
+    assert out["families"] == ["", "heads", "logquant", "prune", "window"]
+    assert out["of_family"] == [f"tiny/sst2/{name}" for name in ("dense", "uniform", "logquant3")]
+    assert out["hidden"]
+    browser.run(f"location.hash = {json.dumps(anchor)};")
+    browser.until("document.querySelector('tr:target').checkVisibility()")
+    assert browser.one("#count").text == "9 of 9 rows"  # it shows what is linked to
+    browser.hover(browser.one("tr:target td.method"), 5, 5)
+    assert browser.one("tr:target a.link").get_attribute("href").endswith(f"#{anchor}")
+    browser.one("tr:target a.link").click()
+    assert browser.complaints() == []
 
 
 SORTED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from attnbench.boards.formats import parquet
-from attnbench.boards.repository import layout
+from attnbench.boards.repository import layout, versions
 from attnbench.cli.main import main
 from attnbench.records import record
 
@@ -126,6 +127,65 @@ def test_published_again_it_stays_as_it_is(published, tmp_path):
     assert git(folder, "status", "--porcelain") == f"M {layout.WORKFLOW}"
 
 
+def test_a_version_stays_as_it_is(published, tmp_path, capsys):
+    folder, _ = published
+    assert main(["publish", str(folder), "--keep-as", "2026.1"]) == 0
+    kept = folder / versions.FOLDER / "2026.1"
+    page = (kept / "small.html").read_bytes()
+    assert b'<tr id="pocket-bert/pocket-sentiment/prune50">' in page and not (kept / "records").exists()
+    add(folder / layout.BOARDS, "prune50", "logquant3")
+    assert main(["publish", str(folder), "--keep-as", "2026.2"]) == 0
+    assert (kept / "small.html").read_bytes() == page != (folder / layout.BOARDS / "small.html").read_bytes()
+    card = (folder / "README.md").read_text("utf-8")
+    links = re.findall(r"\((versions/[^)]+)\)", card)
+    assert links == ["versions/2026.2/small.md", "versions/2026.1/small.md"]  # the last first
+    assert all((folder / link).is_file() for link in links)
+    assert main(["publish", str(folder), "--keep-as", "2026.1"]) == 2
+    assert "is there and stays as it is" in capsys.readouterr().err
+
+
+LOOKED = """
+title = "A small board of looks"
+[[look]]
+model = "minilm-sst2"
+task = "sst2"
+limit = 200
+studies = ["relevance"]
+claims = [
+    "all of relevance.agreement where first = cp_share and second = sensitivity have spearman > 0.5",
+    "all of relevance.agreement where first = attn_share and second = sensitivity have spearman > 0.5",
+]
+shows = ["relevance.agreement"]
+pictures = ["relevance.cp_share"]
+"""
+
+
+def test_a_board_of_looks_is_published_checked_and_compared(tmp_path, capsys):
+    place = Path(".looks", "minilm-sst2", "sst2", "dense")
+    mine, folder = tmp_path / "mine", tmp_path / "results"
+    for ending in (".json", ".npz"):
+        file = mine / "records" / "inner" / place / f"relevance{ending}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MEASURED.parent / "inside" / place / file.name, file)
+    (mine / "inner.toml").write_text(LOOKED, encoding="utf-8")
+    assert main(["publish", str(folder), str(mine / "inner.toml")]) == 0
+    home = folder / layout.BOARDS
+    assert b"relevance.agreement" in (home / "inner.md").read_bytes() and [*(home / "inner").glob("*.svg")]
+    assert "(boards/inner.md)" in (folder / "README.md").read_text("utf-8")
+    assert main(["leaderboard", str(home / "inner.toml"), "--check"]) == 0
+    before = tmp_path / "before"
+    shutil.copytree(folder, before)
+    claim = next(line for line in LOOKED.splitlines() if "attn_share" in line)
+    (home / "inner.toml").write_text(LOOKED.replace(claim, ""), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["publish", str(folder), "--against", str(before)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("1 of 2 rows differ") and "| gone | inner | minilm-sst2 | sst2 |" in told
+    shutil.rmtree(mine / "records")
+    assert main(["publish", str(folder), str(mine / "inner.toml")]) == 2
+    assert "nothing is measured. `attnbench look" in capsys.readouterr().err
+
+
 def test_a_stale_table_is_told(published, capsys):
     folder, _ = published
     suite = str(folder / layout.BOARDS / "small.toml")
@@ -155,7 +215,8 @@ def test_what_cannot_be_published_is_told_in_a_line(published, tmp_path, capsys)
         ([str(folder), str(unmeasured)], "nothing is measured"),
         ([str(folder / "README.md")], "is a file; give a folder"),
         ([str(folder), "--against", str(tmp_path)], "not what `attnbench publish` lays out"),
-        ([str(folder), str(other), "--against", str(tmp_path)], "leave the suites out"),
+        ([str(folder), str(other), "--against", str(tmp_path)], "the suites out"),
+        ([str(folder), "--keep-as", "../2026"], "a version is named by letters"),
     ):
         assert main(["publish", *words]) == 2, words
         assert told in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 import traceback
@@ -178,3 +179,4 @@ def test_a_node_that_is_lost_loses_nothing(forty, cluster, tiny_folder, tmp_path
     assert found == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
     err = capsys.readouterr().err
     assert err.count(" · dense: ") == 1  # what came back before counts
+    assert f": its task on {socket.gethostname()} (node " in err and "was lost: " in err

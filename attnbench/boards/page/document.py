@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shlex
@@ -12,14 +11,16 @@ from typing import Any
 
 from attnbench.boards import choice, decisions
 from attnbench.boards.board import Board, Section
+from attnbench.boards.page import apart
+from attnbench.boards.page.markup import WIDE, code, safe
 from attnbench.boards.pictures.points import Picture
-from attnbench.boards.tables import cells, footnotes, glossary, leaderboard, summary
+from attnbench.boards.tables import anchors, cells, footnotes, glossary, leaderboard, summary
 from attnbench.boards.tables.cells import COSTS, left_out, score_title, task_of
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.names import OWN
 from attnbench.inputs.prompting import NAMES
 from attnbench.methods.families import name_without_seed
-from attnbench.records.inert import LONGEST, clean
+from attnbench.records.inert import clean
 from attnbench.statistics.row import Row
 
 NUMBERS = {
@@ -29,7 +30,6 @@ NUMBERS = {
     "latency": "latency", "memory": "memory", "KV bytes": "kv_bytes", "cache": "cache", "kv": "kv",
     "divergence": "divergence",
 }  # fmt: skip
-WIDE = '<div class="wide" tabindex="0" role="region" aria-label="{}">'
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
@@ -37,11 +37,11 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
     """Write the page; `pictures` come with their SVG."""
     title = clean(board.suite.title, 200) if board.suite else "Leaderboard"
     about = board.suite.about.split("\n\n") if board.suite else []
-    bodies = [body for section in board.sections for body in leaderboard.bodies(section)]
+    bodies = [leaderboard.plain_body(item) for item in board.records]
     places = {tuple(body["cell"].values()): place for place, body in enumerate(bodies)}
     for body in bodies:
         body["reproduce"] = reproduce(body)
-        del body["comparison"]
+        body["provenance"].pop("arrays", None)  # the hash of a file that the page has not
     data = json.dumps(bodies, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         data = data.replace(character, f"\\u{ord(character):04x}")
@@ -55,10 +55,11 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             f"<title>{safe(title, 200)}</title>",
             f"<style>\n{files.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
             f"<h1>{safe(title, 200)}</h1>",
-            *(f"<p>{_code(safe(text, 2000))}</p>" for text in about if text.strip()),
+            *(f"<p>{code(safe(text, 2000))}</p>" for text in about if text.strip()),
             '<div class="tools"><label>Filter <input id="filter" type="search" '
-            'placeholder="prune -random sst2"></label><span id="count" role="status"></span>'
-            "<span>A header sorts; a method opens its record.</span></div>",
+            'placeholder="prune -random sst2"></label><label>Family <select id="family"><option value="">all'
+            '</option></select></label><span id="count" role="status"></span>'
+            "<span>A header sorts; a method opens its record; # beside it links to its row.</span></div>",
             *(_section(section, places) for section in board.sections),
             *_choices(board),
             *_claims(board),
@@ -72,16 +73,6 @@ def to_html(board: Board, pictures: Iterable[tuple[Picture, bytes]] = ()) -> str
             "</body></html>",
         ]
     )
-
-
-def safe(text: str, longest: int = LONGEST) -> str:
-    """Make any text inert in HTML, in an attribute too."""
-    return html.escape(clean(text, longest), quote=True)
-
-
-def _code(text: str) -> str:
-    """Show what stands between backticks as code; the text is inert already."""
-    return re.sub(r"`([^`<>]+)`", r"<code>\1</code>", text)
 
 
 def reproduce(body: dict[str, Any]) -> str:
@@ -136,7 +127,8 @@ def _section(section: Section, places: dict[tuple[Any, ...], int]) -> str:
         f"<tbody>\n{body}\n</tbody></table></div>\n"
         f"<p>{safe(summary.counts(rows), 1000)}</p>\n"
         f"<details><summary>Verdict of each method</summary><ul>{verdicts}</ul></details>\n"
-        f'<div class="notes">{notes}</div>'
+        f'<div class="notes">{notes}</div>\n'
+        f"{apart.of_section(section)}"
     )
 
 
@@ -172,7 +164,9 @@ def _row(row: Row, line: dict[str, str], names: list[str], same: set[str], place
             word = f" {row.verdict}" if name == "" and row.status == "measured" else ""
             found.append(f"<td{_class(name, same)}>{safe(line.get(name, '') + word)}</td>")
     kind = "absent" if row.status != "measured" else "control" if row.control_of else ""
-    return f"<tr{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{''.join(found)}</tr>"
+    own = f' id="{anchor}"' if (anchor := anchors.of(row)) else ""
+    own += f' class="{kind}"' if kind else ""
+    return f"<tr{own}>{''.join(found)}</tr>"
 
 
 def _claims(board: Board) -> list[str]:
@@ -201,7 +195,7 @@ def _absent(board: Board) -> list[str]:
 
 def _words() -> str:
     told = "".join(
-        f"<dt>{_code(safe(w))}</dt><dd>{_code(safe(m, 400))}</dd>" for w, m in glossary.WORDS.items()
+        f"<dt>{code(safe(w))}</dt><dd>{code(safe(m, 400))}</dd>" for w, m in glossary.WORDS.items()
     )
     return f"<details><summary>What the words of this page mean</summary><dl>{told}</dl></details>"
 

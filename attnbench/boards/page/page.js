@@ -10,7 +10,7 @@ function element(tag, text, className) {
 
 function valueOf(row, column) {
   const cell = row.cells[column];
-  if (cell.dataset.value === undefined) return cell.textContent;
+  if (cell.dataset.value === undefined) return cell.firstChild ? cell.firstChild.textContent : "";
   return cell.dataset.value === "" ? null : Number(cell.dataset.value);
 }
 
@@ -34,16 +34,55 @@ function sortBy(header) {
   body.append(...rows.map(([, row]) => row));
 }
 
-function filter(words) {
-  const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
-  let shown = 0, all = 0;
-  for (const row of document.querySelectorAll("table.board tbody tr")) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !wanted.every((word) => (word[0] === "-" && word[1] ? !text.includes(word.slice(1)) : text.includes(word)));
+// every row once, with what it is filtered by: a family is the name that a method begins with
+const lines = Array.from(document.querySelectorAll("table.board tbody tr"), (row, place) => {
+  row.dataset.place = place;
+  const method = row.querySelector(".method").textContent;
+  return { row, text: row.textContent.toLowerCase(), family: (method.match(/^[a-z][a-z-]*/) || [method])[0] };
+});
+const CONTROLS = ["dense", "uniform"];
+
+function filter() {
+  const wanted = document.getElementById("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const family = document.getElementById("family").value;
+  let shown = 0;
+  for (const { row, text, family: own } of lines) {
+    const named = !family || own === family || CONTROLS.includes(own);
+    row.hidden = !named || !wanted.every((word) => (word[0] === "-" && word[1] ? !text.includes(word.slice(1)) : text.includes(word)));
     shown += !row.hidden;
-    all += 1;
   }
-  document.getElementById("count").textContent = `${shown} of ${all} rows`;
+  document.getElementById("count").textContent = `${shown} of ${lines.length} rows`;
+}
+
+function offerFamilies() {
+  const choice = document.getElementById("family");
+  const names = [...new Set(lines.map((line) => line.family))].filter((name) => !CONTROLS.includes(name));
+  choice.append(...names.sort().map((name) => element("option", name)));
+  choice.closest("label").hidden = names.length < 2;
+  let before = null;
+  for (const { row, family } of lines) {
+    // in the board's own order a family stands together, in order of amount
+    row.classList.toggle("first", before !== null && family !== before && row.parentNode === lines[row.dataset.place - 1].row.parentNode);
+    before = family;
+  }
+}
+
+function offerLink(event) {
+  const row = event.target.closest("table.board tbody tr[id]");
+  if (!row || row.querySelector("a.link")) return;
+  const link = element("a", "#", "link");
+  link.href = `#${row.id}`;
+  link.title = "link to this row";
+  row.querySelector(".method").append(link);
+}
+
+function goTo() {
+  // a row that is linked to is shown, whatever is filtered
+  const row = location.hash && document.getElementById(location.hash.slice(1));
+  if (!row || !row.hidden) return;
+  for (const name of ["filter", "family"]) document.getElementById(name).value = "";
+  filter();
+  row.scrollIntoView();
 }
 
 function plain(value) {
@@ -102,9 +141,7 @@ function show(places) {
   dialog.scrollTop = 0;
 }
 
-for (const table of document.querySelectorAll("table.board")) {
-  Array.from(table.tBodies[0].rows).forEach((row, place) => { row.dataset.place = place; });
-}
+offerFamilies();
 for (const header of document.querySelectorAll("table.board th")) {
   header.querySelector("button").addEventListener("click", () => sortBy(header));
 }
@@ -120,6 +157,9 @@ for (const wide of document.querySelectorAll(".wide")) {
   wide.addEventListener("scroll", told, { passive: true });
   new ResizeObserver(told).observe(wide);
 }
-document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value));
+for (const name of ["filter", "family"]) document.getElementById(name).addEventListener("input", filter);
+for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, offerLink);
+window.addEventListener("hashchange", goTo);
 document.querySelector("#record .close").addEventListener("click", () => document.getElementById("record").close());
-filter("");
+filter();
+goTo();

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attnbench.boards import publish, suite
+from attnbench.boards import publish
+from attnbench.boards.findings import document
+from attnbench.boards.findings import publish as findings
+from attnbench.boards.findings.asked import Findings
+from attnbench.boards.repository import entries
 from attnbench.boards.repository.layout import BOARDS
 from attnbench.errors import UserError
 from attnbench.records.inert import escape
@@ -23,11 +27,11 @@ def against(folder: str | Path, base: str | Path) -> str:
     lines = []
     for key in dict.fromkeys([*now, *before]):
         new, old = now.get(key), before.get(key)
-        if new is not None and old is not None and _told(new) == _told(old):
+        if new == old:
             continue
         word = "new" if old is None else "gone" if new is None else "changed"
         shown = [escape(part) for part in (*key[:4], key[4] or "–")]
-        cells = ["–" if each is None else escape(_told(each), 120) for each in (old, new)]
+        cells = ["–" if each is None else escape(each, 120) for each in (old, new)]
         lines.append(f"| {word} | {' | '.join([*shown, *cells])} |")
     if not lines:
         return "No row of any board differs.\n"
@@ -40,18 +44,24 @@ def against(folder: str | Path, base: str | Path) -> str:
     return "\n".join([count, "", *header, *lines[:SHOWN], *more]) + "\n"
 
 
-def rows(folder: str | Path) -> dict[Key, Row]:
-    """Return every row of a repository's boards by board, model, task, method and metric."""
+def rows(folder: str | Path) -> dict[Key, str]:
+    """Return what rows say, by board, model, task, method and metric; of looks what each claim found."""
     home = Path(folder) / BOARDS
     paths = sorted(home.glob("*.toml"))
     if not paths:
         raise UserError(f"{folder}: no suite in {home}: not what `attnbench publish` lays out")
     found = {}
     for path in paths:
-        board = publish.load(str(path), suite.load(path).records)
-        for section in board.sections:
+        entry = entries.load(path)
+        if isinstance(entry, Findings):
+            for look in findings.load(path).looks:
+                model, task = (look.asked.cell("", "")[key] for key in ("model", "task"))
+                for each in document.decided(entry, look):
+                    found[path.stem, model, task, each.claim.text, "claim"] = f"{each.found}: {each.verdict}"
+            continue
+        for section in publish.load(str(path), entry.records).sections:
             for row in section.rows:
-                found[path.stem, row.model, row.task, row.method, row.metric] = row
+                found[path.stem, row.model, row.task, row.method, row.metric] = _told(row)
     return found
 
 

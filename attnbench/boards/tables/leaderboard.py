@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from attnbench.boards import board, choice, decisions
 from attnbench.boards.board import Board, Section
-from attnbench.boards.tables import cells, footnotes, glossary, summary, text
+from attnbench.boards.tables import anchors, apart, cells, footnotes, glossary, summary, text
 from attnbench.boards.tables.text import FILE, Screen
 from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
@@ -107,12 +107,17 @@ def bodies(section: Section) -> list[dict[str, Any]]:
     for row in section.rows:
         found.setdefault((row.model, row.task, row.method), {})[row.metric] = row.as_dict()
     for item in section.records:
-        body = item.body()
         model, task, method = board.cell_of(item)
         names = (method, name_without_seed(method))
         rows = next((found[model, task, name] for name in names if (model, task, name) in found), {})
-        out.append(_plain({**body, "comparison": {name: row for name, row in rows.items() if name}}))
+        compared = {name: row for name, row in rows.items() if name}
+        out.append({**plain_body(item), "comparison": _plain(compared)})
     return out
+
+
+def plain_body(item: Record) -> dict[str, Any]:
+    """Return a record as JSON's types only."""
+    return {key: _plain(value) for key, value in item.body().items()}
 
 
 def _section(section: Section) -> str:
@@ -122,7 +127,8 @@ def _section(section: Section) -> str:
         listed = [summary.counts(section.rows), "", told, "", *listed, "", "</details>"]
     notes = footnotes.footnotes(section.rows, section.records, escape)
     body = [f"## {section.title}", "", _table(section.rows), "", *listed]
-    return "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
+    text = "\n".join([*body, "", *(f"<sub>{line}</sub><br>" for line in notes)]).rstrip()
+    return "\n\n".join(filter(None, (text, apart.markdown(section))))
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -139,7 +145,7 @@ def _table(rows: Sequence[Row]) -> str:
     header["score"] = escape(cells.score_title(rows))
     drop = cells.left_out(rows, lines)
     names = [name for name in header if name not in drop]
-    return tabulate(
+    text = tabulate(
         [[header[name] for name in names], *([line.get(name, "") for name in names] for line in lines)],
         "firstrow",
         tablefmt="github",
@@ -147,10 +153,20 @@ def _table(rows: Sequence[Row]) -> str:
         preserve_whitespace=True,
         colalign=["left" if name in LEFT else "right" for name in names],
     )
+    head, rule, *body = text.splitlines()
+    return "\n".join([head, rule, *map(_linked, body, rows)])
+
+
+def _linked(line: str, row: Row) -> str:
+    """Put a row's anchor at the end of its line, where it does not widen the columns of the text."""
+    anchor = anchors.of(row)
+    return line.removesuffix("|") + f'<a id="{anchor}"></a> |' if anchor else line
 
 
 def _plain(value: Any) -> Any:
     """Return JSON's types only: no NaN, no tuple, no numpy."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

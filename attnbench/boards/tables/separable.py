@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from attnbench.methods.controls import CONTROLS
 from attnbench.methods.families import amounts, family, name_without_seed
-from attnbench.records.inert import escape
+from attnbench.records.inert import Show, escape
 from attnbench.statistics import against_dense, inference, pairs, same_samples
 from attnbench.statistics.ranks import ranks
 from attnbench.statistics.row import LEVEL, Row
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 Columns = dict[tuple[str, str], dict[str, Row]]
+Groups = dict[tuple[str, str], "dict[str, list[Record]]"]
 # what tells which of two amounts compresses more: a field of a row, and its sign
 STRENGTH = (("bits", -1), ("cache", -1), ("kv", -1), ("heads", -1), ("sparsity", 1))
+SUMMED = ["method", "columns", "mean kept [95 %]", "better", "worse", "undecided"]
 NAMED = 8  # methods that a line names
 Ranks = dict[str, tuple[int, int]]
 
@@ -39,26 +41,32 @@ def files(found: Board, name: str) -> dict[str, bytes]:
 
 def of_section(section: Section) -> list[str]:
     """Write ranks by column, a summary of methods over columns and alarms of sweeps, as far as there are."""
+    columns, groups = columns_of(section)
+    parts = []
+    if found := ranked(columns, groups):
+        parts += ["\n".join(f"- {line}" for line in ties(found, columns, escape)), _matrix(found), RANKS]
+    if summed := list(summary(columns, escape)):
+        parts += [table(SUMMED, summed), SUMMARY]
+    if told := alarms(columns, groups, escape):
+        parts.append("\n".join([ALARMS, "", *(f"- {line}" for line in told)]))
+    return parts
+
+
+def columns_of(section: Section) -> tuple[Columns, Groups]:
+    """Return by model and task the rows of first metrics, and the records, each by method."""
     columns: Columns = {}
     for row in section.rows:
         if row.primary and row.status == "measured":
             columns.setdefault((row.model, row.task), {})[row.method] = row
-    groups = pairs.groups(section.records)
-    parts = []
-    ranked = {key: found for key, rows in columns.items() if (found := _ranks(rows, groups[key]))}
-    if ranked:
-        parts += ["\n".join(_ties(ranked, columns)), _matrix(ranked), RANKS]
-    summed = list(_summary(columns))
-    if summed:
-        header = ["method", "columns", "mean kept [95 %]", "better", "worse", "undecided"]
-        parts += [_table(header, summed), SUMMARY]
-    alarms = _alarms(columns, groups)
-    if alarms:
-        parts.append("\n".join([ALARMS, "", *(f"- {line}" for line in alarms)]))
-    return parts
+    return columns, pairs.groups(section.records)
 
 
-def _ranks(rows: dict[str, Row], records: dict[str, list[Record]]) -> Ranks:
+def ranked(columns: Columns, groups: Groups) -> dict[tuple[str, str], Ranks]:
+    """Return the ranks of every column that has some."""
+    return {key: found for key, rows in columns.items() if (found := ranks_of(rows, groups[key]))}
+
+
+def ranks_of(rows: dict[str, Row], records: dict[str, list[Record]]) -> Ranks:
     """Return the best and worst rank of each method of a column; nothing of fewer than two methods."""
     first = next(iter(rows.values()))
     names = [name for name, row in rows.items() if name not in CONTROLS and row.metric == first.metric]
@@ -77,14 +85,14 @@ def _ranks(rows: dict[str, Row], records: dict[str, list[Record]]) -> Ranks:
         return {}
 
 
-def _ties(ranked: dict[tuple[str, str], Ranks], columns: Columns) -> Iterator[str]:
+def ties(ranked: dict[tuple[str, str], Ranks], columns: Columns, show: Show) -> Iterator[str]:
     """Yield a line for each column: how many methods are tied with the best, and which where few are."""
     for key, found in ranked.items():
         tied = [name for name, (best, _) in found.items() if best == 1]
         samples = next(iter(columns[key].values())).samples
-        told = f": {', '.join(map(escape, tied))}" if len(tied) <= NAMED else ""
+        told = f": {', '.join(map(show, tied))}" if len(tied) <= NAMED else ""
         counted = f"{len(tied)} of {len(found)} methods tied with the best on {samples:,} samples"
-        yield f"- {' on '.join(map(escape, key))}: {counted}{told}."
+        yield f"{' on '.join(map(show, key))}: {counted}{told}."
 
 
 def _matrix(ranked: dict[tuple[str, str], Ranks]) -> str:
@@ -93,7 +101,7 @@ def _matrix(ranked: dict[tuple[str, str], Ranks]) -> str:
     for name in dict.fromkeys(name for found in ranked.values() for name in found):
         cells = [found.get(name) for found in ranked.values()]
         lines.append([escape(name), *map(_rank, cells)])
-    return _table(["method", *(", ".join(map(escape, key)) for key in ranked)], lines)
+    return table(["method", *(", ".join(map(escape, key)) for key in ranked)], lines)
 
 
 def _rank(found: tuple[int, int] | None) -> str:
@@ -113,7 +121,7 @@ def _members(name: str, records: dict[str, list[Record]]) -> list[Record]:
     ]  # fmt: skip
 
 
-def _summary(columns: Columns) -> Iterator[list[str]]:
+def summary(columns: Columns, show: Show) -> Iterator[list[str]]:
     """Yield a line for each method of two columns or more: its mean over them, and how they came out."""
     found: dict[str, list[tuple[Row, Row | None]]] = {}
     for rows in columns.values():
@@ -137,10 +145,10 @@ def _summary(columns: Columns) -> Iterator[list[str]]:
             kept += f" of {len(known)}" if len(known) < len(mine) else ""
         better, worse = (sum(getattr(row, side) for row, _ in mine) for side in ("better", "worse"))
         counts = [str(number) for number in (better, worse, len(mine) - better - worse)]
-        yield [escape(name), str(len(mine)), kept, *counts]
+        yield [show(name), str(len(mine)), kept, *counts]
 
 
-def _alarms(columns: Columns, groups: dict[tuple[str, str], dict[str, list[Record]]]) -> list[str]:
+def alarms(columns: Columns, groups: Groups, show: Show) -> list[str]:
     """Return a line for each step of a sweep that compresses more and scores more, Holm over all steps."""
     found: list[tuple[float, str]] = []
     for key, rows in columns.items():
@@ -160,8 +168,8 @@ def _alarms(columns: Columns, groups: dict[tuple[str, str], dict[str, list[Recor
                 except (pairs.Undefined, pairs.UserError):
                     continue
                 one_sided = apart.p / 2 if apart.gain[1] > 0 else 1 - apart.p / 2
-                told = f"{' on '.join(map(escape, key))}: {escape(strong.method)} scores {apart.interval} "
-                found.append((one_sided, told + f"against {escape(weak.method)}, which leaves more."))
+                told = f"{' on '.join(map(show, key))}: {show(strong.method)} scores {apart.interval} "
+                found.append((one_sided, told + f"against {show(weak.method)}, which leaves more."))
     corrected = inference.holm([p for p, _ in found])
     return [line for (_, line), p in zip(found, corrected, strict=True) if p <= LEVEL]
 
@@ -175,7 +183,8 @@ def _by_strength(one: Row, other: Row) -> tuple[Row | None, Row | None]:
     return None, None
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table of text."""
     return str(tabulate(rows, header, tablefmt="github", disable_numparse=True))
 
 

@@ -45,10 +45,17 @@ class _Posting(Silent):
     def finish(self, record: Record, reused: bool) -> None:
         self.put(record, reused)
 
-    def put(self, item: str | Record | Ended, reused: bool) -> None:
+    def put(self, item: str | Record | Began | Ended, reused: bool) -> None:
         import ray
 
         ray.get(self._post.put.remote(self._number, item, reused))  # it is there before the task ends
+
+
+@dataclass
+class Began:
+    """The first that a task posts: where it is, by which it is named if it is lost."""
+
+    node: str
 
 
 @dataclass
@@ -61,7 +68,15 @@ class Ended:
 def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], post: Any) -> None:
     """Measure a column on a node, and post its records as they come and that it has ended."""
     posting = _Posting(post, number)
+    posting.put(Began(_node()), False)
     posting.put(Ended(_measured(luggage, asked, posting)), False)
+
+
+def _node() -> str:
+    """Name the node: its machine, and its number, as several nodes may be on one."""
+    import ray
+
+    return f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
 
 
 def _measured(luggage: travelling.Luggage, asked: dict[str, Any], posting: _Posting) -> str | None:

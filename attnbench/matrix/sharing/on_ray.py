@@ -103,6 +103,7 @@ class _Driver:
         self._open: set[int] = set(range(len(self.groups)))  # columns with cells to measure
         self._running: dict[Any, int] = {}
         self._held: dict[int, list[Cell]] = {}
+        self._nodes: dict[int, str] = {}
         gpus = float(asked["device"].startswith("cuda"))
         self._task = ray.remote(num_cpus=asked["threads"], num_gpus=gpus, max_retries=0, max_calls=1)(
             node.measure
@@ -181,6 +182,9 @@ class _Driver:
             if isinstance(item, str):
                 self.heard.line(item)
                 continue
+            if isinstance(item, node.Began):
+                self._nodes[number] = item.node
+                continue
             if isinstance(item, node.Ended):
                 self._end(number, item.mistake)
                 continue
@@ -231,9 +235,11 @@ class _Driver:
             self.ledger.leases.release(self._name(cell))
         if mistake is None and lost:
             self._losses[number] += 1
-            mistake = f"its task was lost: {why}" if self._losses[number] == TRIES else None
+            place = self._nodes.pop(number, "no node yet")
+            gone = f"its task on {place} was lost: {why}"
+            mistake = gone if self._losses[number] == TRIES else None
             then = "it is given up" if mistake else "what it had not measured is begun again"
-            self.heard.line(f"{shown}: its task was lost: {why}; {then}")
+            self.heard.line(f"{shown}: {gone}; {then}")
         if mistake is None and self._left(number):
             return
         self._open.discard(number)
