@@ -66,7 +66,7 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from attnbench.cli import stdout
+    from attnbench.cli.screen import stdout
     from attnbench.inputs.settings import Settings, default_device
     from attnbench.matrix import console
     from attnbench.matrix.sides import side_by_side

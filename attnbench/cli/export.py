@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnbench.cli import laid_out
 from attnbench.cli.parsing import Once, add_include_path, add_max_length
+from attnbench.cli.screen import laid_out
 from attnbench.errors import say
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import console

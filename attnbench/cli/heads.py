@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from attnbench.cli import laid_out, stdout
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
+from attnbench.cli.screen import laid_out, stdout
 from attnbench.errors import NotApplicable, UserError, message, require_folder, say, screen_width
 from attnbench.inputs import models
 from attnbench.inputs.settings import default_device

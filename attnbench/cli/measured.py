@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnbench.cli import laid_out, stdout
 from attnbench.cli.parsing import plugin_folders
+from attnbench.cli.screen import laid_out, stdout
 from attnbench.errors import UserError, screen_width
 from attnbench.inputs.settings import Settings, default_device
 from attnbench.matrix import console

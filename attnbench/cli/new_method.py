@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from attnbench.cli import laid_out
+from attnbench.cli.screen import laid_out
 
 STOPPED = ""  # some of the files may be there
 

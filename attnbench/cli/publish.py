@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="the repository, or a new folder")
     parser.add_argument(
         "suites", nargs="*", metavar="FILE.toml",
-        help="suites and files of looks to bring into it, with their records (default: render again what is there)",
+        help="suites and files of looks to bring into it, with their records (default: all that is there)",
     )  # fmt: skip
     parser.add_argument(
         "--keep-as", action=Once, metavar="NAME",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.boards import chosen, shares, suite
-from attnbench.cli import stdout
 from attnbench.cli.measured import measured, recorded_before, require_reached, show_json, show_table, status
 from attnbench.cli.parsing import (
     MANY,
@@ -25,6 +24,7 @@ from attnbench.cli.parsing import (
     positive,
     seconds,
 )
+from attnbench.cli.screen import stdout
 from attnbench.errors import UserError, require_folder, say, tell
 from attnbench.inputs import models
 from attnbench.inputs.prompting import NAMES

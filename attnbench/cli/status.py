@@ -6,8 +6,8 @@ import argparse
 import shlex
 import sys
 
-from attnbench.cli import laid_out
 from attnbench.cli.parsing import MANY, Once
+from attnbench.cli.screen import laid_out
 from attnbench.errors import UserError, message, say, screen_width
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from attnbench.cli import laid_out
 from attnbench.cli.main import main
+from attnbench.cli.screen import laid_out
 from attnbench.errors import PIPED, say, screen_width, wrap
 
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import attnbench
-from attnbench.cli import stdout
 from attnbench.cli.main import main
+from attnbench.cli.screen import stdout
 from attnbench.errors import UserError, described
 from attnbench.matrix import started
 from attnbench.matrix.request import Request

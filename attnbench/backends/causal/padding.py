@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnbench.backends import alone
 
-if TYPE_CHECKING:
-    from attnbench.backends.causal.model import CausalLM
-
 LOGITS = 1 << 28  # in one batch at most: 1 GB
 
 
-def gap(lm: CausalLM, requests: Sequence[Any]) -> float:
-    """Return by how much padding changes a text's answers, relative to the largest (see `alone`)."""
+def gap(lm: Any, requests: Sequence[Any]) -> float:
+    """Return by how much padding changes what a CausalLM answers, relative to the largest (see `alone`)."""
     writes = [request for request in requests if request.request_type == "generate_until"]
     rows = [row for rows in lm.inputs.rows(requests) for row in rows if row.ids]
     lengths = [len(row.ids) for row in rows]
@@ -35,14 +32,14 @@ def gap(lm: CausalLM, requests: Sequence[Any]) -> float:
     return found
 
 
-def _logits(lm: CausalLM, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
+def _logits(lm: Any, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
     batch = {name: value.to(lm.device) for name, value in lm.inputs.collate(inputs).items()}
     with torch.no_grad():
         logits = lm.model(**batch, use_cache=False).logits
     return [line[: len(ids)] for line, ids in zip(logits, inputs, strict=True)]
 
 
-def _first(lm: CausalLM, texts: Sequence[str]) -> Sequence[Tensor]:
+def _first(lm: Any, texts: Sequence[str]) -> Sequence[Tensor]:
     """Return the logits of the first token that follows each prompt (prompts, vocabulary)."""
     batch = lm.inputs.prompts(texts, lm.max_length - 1)
     with torch.no_grad():

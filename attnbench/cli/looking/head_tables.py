@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attnbench.cli import laid_out
+from attnbench.cli.screen import laid_out
 from attnbench.errors import PARAGRAPH, UserError, require_folder, wrap
 from attnbench.methods.describe import docstring
 from attnbench.records import record

@@ -9,9 +9,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from attnbench.cli import stdout
 from attnbench.cli.looking.wanted import wanted
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
+from attnbench.cli.screen import stdout
 from attnbench.errors import NotApplicable, UserError, message, say, screen_width, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from attnbench.cli import laid_out
+from attnbench.cli.screen import laid_out
 from attnbench.errors import UserError, screen_width
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attnbench.cli import laid_out
+from attnbench.cli.screen import laid_out
 from attnbench.errors import PARAGRAPH, wrap
 from attnbench.methods.plugins import registry
 from attnbench.methods.spec import parse_study

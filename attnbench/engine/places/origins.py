@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.masking_utils import eager_mask
 
+from attnbench.errors import UserError
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -57,3 +59,13 @@ def _remember(made: Tensor, queries: int | Tensor, keys: int, shown: Tensor | No
 def of(mask: Tensor) -> Origin | None:
     """Return where a mask stands; None for one that covers as many keys as queries or was made elsewhere."""
     return _known.get(mask)
+
+
+def require_positions(path: str, queries: int, keys: int, mask: Tensor | None, window: int | None) -> None:
+    """Raise UserError where nothing tells which tokens the keys are that a window has left."""
+    if window is None or mask is None or keys == queries or keys < window or of(mask):
+        return
+    raise UserError(
+        f"{path} has a window of {window} keys and a mask that says not which tokens they are: "
+        "pass attention_mask with two axes (batch, tokens), or use no cache"
+    )

@@ -40,8 +40,10 @@ class Pass(threading.local):
         # where the decoder's queries stand, and its padding: a cross-attention cannot tell by itself
         self.rows: list[Rows] | None = None
         self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
-        self.shown = False  # the call asks for attentions
-        self.depth = 0  # of calls of the model within each other
+        self.shown, self.depth = (
+            False,
+            0,
+        )  # the call asks for attentions; calls of the model within each other
         self.reading: Any = None  # keeps what a dense pass is called with, in place of every stage
 
     def begin(self, shown: bool) -> None:
@@ -161,14 +163,14 @@ class Engine:
         causal = kind == "decoder" and is_causal is not False
         if kind == "decoder" and self.crossing:
             self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
-        dropout = dropout if module.training else 0.0
+        dropout *= module.training
         shown = Shown() if self.now.shown else None
         if not (stages.acting() or softcap is not None or shown):
-            kwargs |= {"scaling": scaling, "dropout": dropout, "position_bias": position_bias}
-            kwargs["is_causal"] = is_causal
+            kwargs |= {"scaling": scaling, "dropout": dropout, "is_causal": is_causal}
+            kwargs["position_bias"] = position_bias
             return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         if kind == "decoder":
-            _require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
+            origins.require_positions(path, query.shape[2], key.shape[2], mask, kwargs.get("sliding_window"))
         cutting, turn = None, self.now.turn
         if stages.cache and turn is not None:
             if shown is not None:
@@ -234,16 +236,6 @@ class Engine:
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return change
-
-
-def _require_positions(path: str, queries: int, keys: int, mask: Tensor | None, window: int | None) -> None:
-    """Raise UserError where nothing tells which tokens the keys are that a window has left."""
-    if window is None or mask is None or keys == queries or keys < window or origins.of(mask):
-        return
-    raise UserError(
-        f"{path} has a window of {window} keys and a mask that says not which tokens they are: "
-        "pass attention_mask with two axes (batch, tokens), or use no cache"
-    )
 
 
 def _acting(place: Place, method: Method) -> tuple[str, ...]:

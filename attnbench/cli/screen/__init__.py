@@ -1,0 +1,1 @@
+"""What commands write to: the columns that there are, and what a stream cannot take."""
