@@ -26,12 +26,12 @@ from attnbench.cli import (
     publish,
     run,
     status,
-    stdout,
     tasks,
     verify,
 )
 from attnbench.cli.looking import look, studies
 from attnbench.cli.parsing import Parser, add_plugins, add_shared, plugin_folders
+from attnbench.cli.screen import stdout
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
