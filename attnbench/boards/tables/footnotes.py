@@ -118,7 +118,9 @@ def _exceptions(
         if len(kinds) > 1:
             told = "models were measured on different definitions of this task, compare within a model"
             out.append(f"{show(task)}: {told}.")
-    return out if "latency" in hidden else out + _dense_costs(records, show)
+    if "latency" not in hidden:
+        out += _dense_costs(records, show)
+    return out + _without_latency(records, show)
 
 
 def _of_uniform(row: Row) -> str:
@@ -140,10 +142,9 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     if not found:
         return []
     names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
-    listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
     return [
         f"! marks what is better than dense beyond chance (Holm-corrected over the table): "
-        f"{', '.join(listed)}. Training on the task can do that, a change to attention alone seldom does. "
+        f"{_listed([*names])}. Training on the task can do that, a change to attention alone seldom does. "
         "Check first that the method did not learn from the evaluation samples, that dense has the score "
         "that its model card states, that no texts are cut, and that other samples agree."
     ]
@@ -190,8 +191,27 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
             threads = {count for found in mine if (count := inside(found, "latency threads"))}
             told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
             out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
+    return out
+
+
+def _without_latency(records: Sequence[Record], show: Show) -> list[str]:
+    """Say in a line a column why methods have no latency: all of the first reason, of others their names."""
+    columns: dict[tuple[str, str], dict[str, list[str]]] = {}
     for item in records:
         if why := inside(item.measured, "latency why"):
-            cell = f"{show(item.cell['method'])} on {show(item.cell['task'])}"
-            out.append(f"{cell} has no latency: {show(why, 200)}.")
+            reasons = columns.setdefault((item.cell["model"], item.cell["task"]), {})
+            reasons.setdefault(str(why), []).append(show(item.cell["method"]))
+    out = []
+    for (model, task), reasons in columns.items():
+        (why, methods), *others = reasons.items()
+        has = "has" if len(methods) == 1 else "have"
+        told = f"{show(model)} {show(task)}: {_listed(methods)} {has} no latency: {show(why, 200)}"
+        rest = [method for _, each in others for method in each]
+        if rest:
+            told += f". Nor {'has' if len(rest) == 1 else 'have'} {_listed(rest)}: each record says why"
+        out.append(f"{told}.")
     return out
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:LISTED], *([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])])
