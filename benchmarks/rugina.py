@@ -3,8 +3,8 @@
 python benchmarks/rugina.py
 
 A BERT-sized encoder at 512 tokens and a Llama of 2 layers at 4,096, random weights, masks of blocks of 64
-that are fitted to attention as models have it. CPU time on one thread, all three in turns: medians of their time
-over SDPA's in the same round. Memory is the most that one attention module holds, FLOPs are counted.
+that are fitted to attention as models have it. CPU time on one thread, all three in turns: medians of their
+time over SDPA's in the same round. Memory is the most that one attention module holds, FLOPs are counted.
 """
 
 from __future__ import annotations
