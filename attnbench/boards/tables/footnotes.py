@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 LISTED = 6
+REASONS = 3  # that a line gives, where methods of a column have no latency
 FITS = 24  # characters of a reason that stands in the table; a longer one stands whole in the notes
-DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
+TIMED = ("seconds", "samples", "tokens")
 PLAIN = re.compile(r"^(ValueError|RuntimeError): (?=\S)")
 
 
@@ -177,25 +178,42 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
     for item in records:
         columns.setdefault((item.cell["model"], item.cell["task"]), []).append(item.measured)
     for (model, task), mine in columns.items():
-        told = []
-        flops, memory, seconds, samples, tokens = (
-            [value for found in mine if isinstance(value := inside(found, path), (int, float))]
-            for path in DENSE_COSTS
+        flops, memory = (_numbers(mine, path) for path in ("flops dense", "memory dense"))
+        if not (flops and memory):
+            continue
+        told = [f"{flops[0] / 1e9:.3g} GFLOPs a sample"]
+        passes = [found for found in mine if "first" not in found]
+        cached = [found for found in mine if "first" in found]  # methods for caches: of a token, of a prompt
+        seconds, samples, tokens = (_numbers(passes, f"latency {name}") for name in TIMED)
+        if seconds and samples and tokens:
+            many = "sample" if samples[0] == 1 else "samples"
+            told.append(f"{samples[0]} {many} of {tokens[0]} tokens in {_time(median(seconds))}")
+        seconds, first, tokens = (
+            _numbers(cached, path) for path in ("latency seconds", "first seconds", "latency tokens")
         )
-        if flops and memory:
-            told.append(f"{flops[0] / 1e9:.3g} GFLOPs a sample")
-            if seconds and samples and tokens:
-                size = f"{samples[0]} samples of {tokens[0]} tokens"
-                told.append(f"{size} in {1000 * median(seconds):.3g} ms")
-            told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
-            threads = {count for found in mine if (count := inside(found, "latency threads"))}
-            told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
-            out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
+        if seconds and first and tokens:
+            told.append(
+                f"a prompt of {tokens[0]} tokens and the first token after it in {_time(median(first))}, "
+                f"the next one in {_time(median(seconds))}"
+            )
+        told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
+        threads = {count for found in mine if (count := inside(found, "latency threads"))}
+        told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
+        out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
     return out
 
 
+def _numbers(found: Sequence[dict[str, Any]], path: str) -> list[Any]:
+    """Return the numbers at a place of what was measured, where there is one."""
+    return [value for each in found if isinstance(value := inside(each, path), (int, float))]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
 def _without_latency(records: Sequence[Record], show: Show) -> list[str]:
-    """Say in a line a column why methods have no latency: all of the first reason, of others their names."""
+    """Say of each column why methods have no latency: a few reasons in a line, the methods of others."""
     columns: dict[tuple[str, str], dict[str, list[str]]] = {}
     for item in records:
         if why := inside(item.measured, "latency why"):
@@ -203,14 +221,19 @@ def _without_latency(records: Sequence[Record], show: Show) -> list[str]:
             reasons.setdefault(str(why), []).append(show(item.cell["method"]))
     out = []
     for (model, task), reasons in columns.items():
-        (why, methods), *others = reasons.items()
-        has = "has" if len(methods) == 1 else "have"
-        told = f"{show(model)} {show(task)}: {_listed(methods)} {has} no latency: {show(why, 200)}"
-        rest = [method for _, each in others for method in each]
+        told = [
+            f"{_listed(methods)} {_has(methods)} no latency: {show(why, 200)}."
+            for why, methods in [*reasons.items()][:REASONS]
+        ]
+        rest = [method for methods in [*reasons.values()][REASONS:] for method in methods]
         if rest:
-            told += f". Nor {'has' if len(rest) == 1 else 'have'} {_listed(rest)}: each record says why"
-        out.append(f"{told}.")
+            told.append(f"Nor {_has(rest)} {_listed(rest)}: each record says why.")
+        out.append(f"{show(model)} {show(task)}: {' '.join(told)}")
     return out
+
+
+def _has(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _listed(names: Sequence[str]) -> str:
