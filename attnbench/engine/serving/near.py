@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +35,7 @@ class Near:
         self._room = room
         # of each strip of a text the keys that its queries keep, and which of them each does
         self._bands: list[tuple[Tensor, Tensor]] = []
-        self._plans: OrderedDict[object, Plan | None] = OrderedDict()
+        self._plans: dict[object, Plan | None] = {}
         self._never = False
 
     def __call__(
@@ -69,13 +68,15 @@ class Near:
             self._never = not self._bands
             if self._never:
                 return None
-        if seen.key not in self._plans:
-            found = self._of(seen, groups)
-            self._plans[seen.key] = found if found.cost <= PAYS else None
-            if len(self._plans) > KEPT:
-                self._plans.popitem(last=False)
-        self._plans.move_to_end(seen.key)
-        return self._plans[seen.key]
+        key = seen.key
+        plans = self._plans
+        if key in plans:
+            return plans[key]
+        plan = self._of(seen, groups)
+        found = plan if plan.cost <= PAYS else None
+        # a new table: another thread may be reading the old one
+        self._plans = dict([*plans.items(), (key, found)][-KEPT:])
+        return found
 
     def _read(self, tokens: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Read the pattern of so many tokens; nothing where heads differ. Raises NotApplicable."""
