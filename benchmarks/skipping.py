@@ -3,7 +3,6 @@
 python benchmarks/skipping.py                    # one attention of 12 heads of 64
 python benchmarks/skipping.py --whole            # a BERT-sized encoder at 512 tokens: of attention's own time
 python benchmarks/skipping.py --growth           # a window's time a token from 1,024 to 8,192 tokens
-python benchmarks/skipping.py --table            # masks of 0, 50 and 90 %: time, memory, FLOPs
 
 CPU time on one thread. Dense and realised take turns; a ratio is the median over rounds of the dense time
 divided by the realised one in the same round, with the interquartile range. `kept` is the share of the
@@ -24,15 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+from transformers import BertConfig, BertModel
 
 from attnbench import Site, parse, realize
-from attnbench.engine.places.sites import discover
 from attnbench.engine.realised import skipping
 from attnbench.engine.serving.scored import Scratch, Stages
 from attnbench.engine.serving.tiles import attend
-from attnbench.measures.cost import flops
-from attnbench.measures.peak import peak_memory
 
 HEADS, DIM = 12, 64
 CASES = (  # spec, tokens, causal, how the mask is made
@@ -144,14 +140,6 @@ def encoder() -> BertModel:
     return BertModel(config, add_pooling_layer=False).eval()
 
 
-def decoder(tokens: int) -> LlamaModel:
-    config = LlamaConfig(
-        vocab_size=1000, hidden_size=768, intermediate_size=2048, num_hidden_layers=2,
-        num_attention_heads=HEADS, max_position_embeddings=tokens, use_cache=False,
-    )  # fmt: skip
-    return LlamaModel(config).eval()
-
-
 def timed(model: Any) -> tuple[list[float], list[Any]]:
     """Sum up the CPU time that a model spends in the function that attends."""
     from transformers import AttentionInterface
@@ -213,46 +201,24 @@ def growth(rounds: int) -> None:
         print(f"| {tokens:,} | {np.median(spent[:, number]) * 1e6:.1f} | {steps} |")
 
 
-def table(rounds: int) -> None:
-    """Print what masks of 0, 50 and 90 % cost in an encoder of 512 tokens and a decoder of 4,096."""
-    print("| model | mask | time of dense | attention's memory | FLOPs |\n|---|---|---|---|---|")
-    for name, build, tokens, causal in (
-        ("BERT-sized", encoder, 512, False),
-        ("Llama, 2 layers", None, 4096, True),
-    ):
-        dense, real = (build() if build else decoder(tokens) for _ in range(2))
-        inputs = {"input_ids": torch.randint(0, 1000, (1, tokens))}
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        held, work = peak_memory(dense, inputs), flops(dense, [inputs])
-        for percent in (0, 50, 90):
-            method = method_of(f"mask{percent}:block:size=64", tokens, causal, "fitted", len(discover(real)))
-            with realize(real, method):
-                real(**inputs)
-                known = skipping.tally(real)
-                if known is None or not known.done:
-                    print(f"| {name} | {percent} % | simulated | | |")
-                    continue
-                costs = peak_memory(real, inputs) / held, flops(real, [inputs]) / work
-                spent = in_turns((lambda: dense(**inputs), lambda: real(**inputs)), rounds)  # noqa: B023
-            time_of = np.median(spent[:, 1] / spent[:, 0])
-            print(f"| {name} | {percent} % | {time_of:.2f} | {costs[0]:.2f} | {costs[1]:.2f} |", flush=True)
+WAYS = (whole, growth)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("whole", "growth", "table"):
-        parser.add_argument(f"--{name}", action="store_true")
+    for way in WAYS:
+        parser.add_argument(f"--{way.__name__}", action="store_true")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--only", default="", help="rows of the first table that contain this text")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        if options.whole or options.growth or options.table:
-            way = whole if options.whole else growth if options.growth else table
+        chosen = [way for way in WAYS if getattr(options, way.__name__)]
+        for way in chosen:
             way(options.rounds)
-        else:
+        if not chosen:
             attention(options.rounds, options.only)
 
 

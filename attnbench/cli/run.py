@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--measure", action="store_true",
-        help="measure FLOPs too, and latency and peak memory where a method can really leave work out",
+        help="measure FLOPs, and latency and memory where work is really left out, of recorded cells too",
     )  # fmt: skip
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")

@@ -15,7 +15,7 @@ from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fault, said
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
-from attnbench.matrix import answered, twice
+from attnbench.matrix import answered, later, twice
 from attnbench.matrix.bench import Bench, Loaded
 from attnbench.matrix.console import Listener, beside_card
 from attnbench.matrix.ledger import Ledger
@@ -24,7 +24,7 @@ from attnbench.measures.finite import origin, require_finite
 from attnbench.measures.likely import IDS
 from attnbench.methods import spec, verdicts
 from attnbench.methods.plugins import registry
-from attnbench.methods.protocol import Method, fitted, needs_fit, overridden
+from attnbench.methods.protocol import Method, needs_fit, overridden
 from attnbench.records import provenance, whereabouts
 from attnbench.records.record import Record
 
@@ -67,7 +67,8 @@ class Column:
             if check is not None and old.provenance.get("check", verdicts.SHIPPED) != check:
                 old.provenance["check"] = check  # its code was checked since
                 self.ledger.write(old)
-            return old, True
+            wanting = not ended and later.wanting(old, self.settings)
+            return old, not (wanting and self._add_costs(old, methods, strict))
         if self.absent is not None:
             self.ledger.write(item)
             return item, False
@@ -142,19 +143,22 @@ class Column:
     def _holds(self, old: Record, item: Record, methods: Sequence[Method]) -> bool:
         if self.absent is not None:
             return (old.status, old.error, old.settings) == (item.status, item.error, item.settings)
-        unmeasured = self.settings.measure and old.status == "measured" and "flops" not in old.measured
-        unmeasured |= self._twice(item) and old.status == "measured" and "floor" not in old.measured
+        again = item.cell["method"] in self.settings.floor and old.status == "measured"
         contested = any(method.name in registry().contested for method in methods)
-        usable = self.ledger.settled(old) and not unmeasured and not contested
+        usable = self.ledger.settled(old) and not contested and (not again or "floor" in old.measured)
         return usable and provenance.holds(old.provenance, item.provenance)
 
     @functools.cached_property
     def _costs(self) -> Any:
-        from attnbench.measures.cost import Costs
-        from attnbench.measures.measure import SAMPLES
+        return later.costs(self.bench)
 
-        batch = self.bench.batches(self.settings.batch_size)[0]
-        return Costs(self.bench.model, self.bench.batches(SAMPLES), batch)
+    def _add_costs(self, old: Record, methods: Sequence[Method], strict: bool) -> bool:
+        """Measure what a finished record lacks of costs; False, and a line, where that fails: it stays."""
+
+        def measure() -> tuple[float, dict[str, Any]]:
+            return self._learn(methods), self._costs.of(methods)
+
+        return later.added(old, methods, measure, self._left_behind, self.ledger, self.listener, strict)
 
     @functools.cached_property
     def _learned_from(self) -> dict[str, str] | None:
@@ -167,24 +171,25 @@ class Column:
             return None
 
     def _fill(self, item: Record, methods: Sequence[Method]) -> None:
-        from attnbench.engine.whole import Whole
-
         if methods and self.ledger.postponed({**item.cell, "method": "dense"}):
             raise RuntimeError("the dense cell has to be measured first: it ended its process")
         model = self.bench.model
         if self.bench.alone:
             item.settings = item.settings | {"batch_size": 1, "batch_tokens": None}
             item.settings["notes"] = [*self.notes, self.bench.alone]
-        if methods and self._before is None:
-            self._before = Whole(model)
         with own_fault(methods):
-            started = time.perf_counter()
-            learn(model, methods, self.settings.seed, self.bench.calibration)
-            item.seconds["fit"] = time.perf_counter() - started
+            item.seconds["fit"] = self._learn(methods)
             self._evaluate(item, model, methods)
 
-    def _twice(self, item: Record) -> bool:
-        return item.cell["method"] in self.settings.floor
+    def _learn(self, methods: Sequence[Method]) -> float:
+        """Let methods learn, and return the seconds that it took."""
+        from attnbench.engine.whole import Whole
+
+        if methods and self._before is None:
+            self._before = Whole(self.bench.model)
+        started = time.perf_counter()
+        learn(self.bench.model, methods, self.settings.seed, self.bench.calibration)
+        return time.perf_counter() - started
 
     def _outputs(self, model: Any, methods: Sequence[Method], **serving: Any) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
@@ -217,7 +222,7 @@ class Column:
         return found, applied
 
     def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.measures.measure import SAMPLES, measure, summary
+        from attnbench.measures.measure import SAMPLES, learned, measure
 
         started = time.perf_counter()
         found, applied = self._outputs(model, methods)
@@ -243,7 +248,7 @@ class Column:
         measured |= applied.cached() if applied else {}
         if self.settings.measure:
             measured |= self._costs.of(methods)
-        if self._twice(item):
+        if item.cell["method"] in self.settings.floor:
             measured["floor"] = twice.measured(
                 lambda **serving: self._outputs(model, methods, **serving)[0], found, self.bench.serving
             )
@@ -252,8 +257,4 @@ class Column:
         require_finite(measured)
         item.measured = measured
         item.seconds["measure"] = time.perf_counter() - started
-        learned: list[str] = []  # a term may stand there twice, as in mask50+mask50: the second is mask50:2
-        for method in filter(needs_fit, methods):
-            learned.append(spec.format([method]))
-            times = learned.count(learned[-1])
-            item.fitted[learned[-1] + (f":{times}" if times > 1 else "")] = summary(fitted(method))
+        item.fitted = learned(methods)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.places import softmax
-from attnbench.methods.protocol import Method, Site, overridden
+from attnbench.methods.protocol import Method, Site, fitted, needs_fit, overridden
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -132,6 +132,22 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
         "divergence": None if blind else zeros["distance"] / zeros["rows"],
         "samples": sum(len(batch["input_ids"]) for batch in batches),
     }
+
+
+def learned(methods: Sequence[Method]) -> dict[str, Any]:
+    """Return what each method that learns has learned, by its spec; one that stands twice gets a number.
+
+    As in mask50+mask50: the second is mask50:2.
+    """
+    from attnbench.methods import spec
+
+    found: dict[str, Any] = {}
+    names: list[str] = []
+    for method in filter(needs_fit, methods):
+        names.append(spec.format([method]))
+        times = names.count(names[-1])
+        found[names[-1] + (f":{times}" if times > 1 else "")] = summary(fitted(method))
+    return found
 
 
 def summary(value: Any, most: int = 4096, name: str = "") -> Any:

@@ -113,6 +113,7 @@ TABLE: Table = {
         },
         "held": {"dense": AMOUNT, "ratio": AMOUNT},
         "memory": {"dense": AMOUNT, "ratio": AMOUNT},
+        "costs": {"date": TEXT, "environment": {"versions": {EACH: TEXT}}, "seconds": {EACH: AMOUNT}},
         "floor": {
             "batch_size": POSITIVE.needed(), "threads": POSITIVE.needed(), "samples": COUNT.needed(),
             "metrics": {EACH: {"value": NUMBER.or_null().needed(), "moved": COUNT.needed()}},

@@ -9,6 +9,8 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 
 import attnbench
 from attnbench import Method, apply, parse
+from attnbench.backends.encoders.prepared import Prepared
+from attnbench.boards import checks
 from attnbench.cli.main import main
 from attnbench.measures import cost, peak, turns
 from attnbench.records import record
@@ -196,20 +198,31 @@ def test_a_ratio_that_noise_swamps_is_not_told(bert, monkeypatch):
     assert "ratio" not in found and found["why"].startswith("noise: its ratio to dense lies anywhere from")
 
 
-def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd, quiet):
+def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd, quiet, monkeypatch):
     words = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment"]
     words += ["--methods", "prune80,heads50:random", "--limit", "8", "--repeats", "1"]
     words += ["--records", str(tmp_path)]
     assert main(words) == 0
     before = {item.cell["method"]: item for item in record.read_all(tmp_path)}
     assert not any("flops" in item.measured for item in before.values())
-    assert main([*words, "--measure"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Prepared, "evaluate", None)  # nothing is evaluated again
+        assert main([*words, "--measure"]) == 0
     captured = capfd.readouterr()
     assert "latency" in captured.out and "USDT" not in captured.err
     after = {item.cell["method"]: item for item in record.read_all(tmp_path)}
     for name, item in after.items():
         assert item.metrics == before[name].metrics and set(item.measured) >= {"flops", "latency", "memory"}
-        assert item.provenance["identity"] == before[name].provenance["identity"]
+        assert item.measured.items() >= before[name].measured.items() and item.date == before[name].date
+        assert item.provenance | {"arrays": ""} == before[name].provenance | {"arrays": ""}
+        assert item.seconds == before[name].seconds
+        assert {key: values.tolist() for key, values in item.scores.items()} == {
+            key: values.tolist() for key, values in before[name].scores.items()
+        }
+        told = item.measured["costs"]
+        assert told["environment"] == item.environment
+        assert told["date"] >= item.date and set(told["seconds"]) == {"fit", "measure"}
+    assert not list(checks.problems(tmp_path))
     assert after["heads50:random"].measured["latency"]["rounds"] >= turns.ROUNDS[0]
     asked = {"records": str(tmp_path), "limit": 8, "measure": True}
     again = attnbench.run(tiny_folder, "prune80", "pocket-sentiment", **asked)
@@ -218,3 +231,24 @@ def test_a_run_measures_on_top_of_what_is_recorded(tiny_folder, tmp_path, capfd,
     shown = capfd.readouterr().out
     for words in ("sim. FLOPs", "latency", "memory", "GFLOPs a sample", "interleaved rounds"):
         assert words in shown
+
+
+def test_costs_that_cannot_be_measured_leave_a_record_as_it_was(tiny_folder, tmp_path, capfd, monkeypatch):
+    asked = {"records": str(tmp_path), "limit": 8}
+    attnbench.run(tiny_folder, "prune80", "pocket-sentiment", **asked)
+    before = {item.cell["method"]: item for item in record.read_all(tmp_path)}
+
+    def broken(model, methods, batches):
+        raise RuntimeError("no counter here")
+
+    monkeypatch.setattr(cost, "skipped", broken)
+    words = ["run", "--models", tiny_folder, "--tasks", "pocket-sentiment", "--methods", "prune80"]
+    words += ["--limit", "8", "--records", str(tmp_path), "--measure"]
+    assert main(words) == 0
+    assert "its score stays, without costs: RuntimeError: no counter here" in capfd.readouterr().err
+    found = {item.cell["method"]: item for item in record.read_all(tmp_path)}
+    assert found["prune80"] == before["prune80"] and "flops" in found["dense"].measured
+    monkeypatch.undo()
+    assert main(words) == 0
+    after = {item.cell["method"]: item for item in record.read_all(tmp_path)}
+    assert "flops" in after["prune80"].measured and after["dense"] == found["dense"]

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from attnbench.records.record import Record
 
 LISTED = 6
+REASONS = 3  # that a line gives, where methods of a column have no latency
 FITS = 24  # characters of a reason that stands in the table; a longer one stands whole in the notes
-DENSE_COSTS = ("flops dense", "memory dense", "latency seconds", "latency samples", "latency tokens")
+TIMED = ("seconds", "samples", "tokens")
 PLAIN = re.compile(r"^(ValueError|RuntimeError): (?=\S)")
 
 
@@ -118,7 +119,9 @@ def _exceptions(
         if len(kinds) > 1:
             told = "models were measured on different definitions of this task, compare within a model"
             out.append(f"{show(task)}: {told}.")
-    return out if "latency" in hidden else out + _dense_costs(records, show)
+    if "latency" not in hidden:
+        out += _dense_costs(records, show)
+    return out + _without_latency(records, show)
 
 
 def _of_uniform(row: Row) -> str:
@@ -140,10 +143,9 @@ def _suspicious(rows: Sequence[Row], show: Show) -> list[str]:
     if not found:
         return []
     names = dict.fromkeys(f"{show(row.method)} on {show(row.model)} {show(row.task)}" for row in found)
-    listed = [*names][:LISTED] + ([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])
     return [
         f"! marks what is better than dense beyond chance (Holm-corrected over the table): "
-        f"{', '.join(listed)}. Training on the task can do that, a change to attention alone seldom does. "
+        f"{_listed([*names])}. Training on the task can do that, a change to attention alone seldom does. "
         "Check first that the method did not learn from the evaluation samples, that dense has the score "
         "that its model card states, that no texts are cut, and that other samples agree."
     ]
@@ -176,22 +178,63 @@ def _dense_costs(records: Sequence[Record], show: Show) -> list[str]:
     for item in records:
         columns.setdefault((item.cell["model"], item.cell["task"]), []).append(item.measured)
     for (model, task), mine in columns.items():
-        told = []
-        flops, memory, seconds, samples, tokens = (
-            [value for found in mine if isinstance(value := inside(found, path), (int, float))]
-            for path in DENSE_COSTS
+        flops, memory = (_numbers(mine, path) for path in ("flops dense", "memory dense"))
+        if not (flops and memory):
+            continue
+        told = [f"{flops[0] / 1e9:.3g} GFLOPs a sample"]
+        passes = [found for found in mine if "first" not in found]
+        cached = [found for found in mine if "first" in found]  # methods for caches: of a token, of a prompt
+        seconds, samples, tokens = (_numbers(passes, f"latency {name}") for name in TIMED)
+        if seconds and samples and tokens:
+            many = "sample" if samples[0] == 1 else "samples"
+            told.append(f"{samples[0]} {many} of {tokens[0]} tokens in {_time(median(seconds))}")
+        seconds, first, tokens = (
+            _numbers(cached, path) for path in ("latency seconds", "first seconds", "latency tokens")
         )
-        if flops and memory:
-            told.append(f"{flops[0] / 1e9:.3g} GFLOPs a sample")
-            if seconds and samples and tokens:
-                size = f"{samples[0]} samples of {tokens[0]} tokens"
-                told.append(f"{size} in {1000 * median(seconds):.3g} ms")
-            told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
-            threads = {count for found in mine if (count := inside(found, "latency threads"))}
-            told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
-            out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
+        if seconds and first and tokens:
+            told.append(
+                f"a prompt of {tokens[0]} tokens and the first token after it in {_time(median(first))}, "
+                f"the next one in {_time(median(seconds))}"
+            )
+        told.append(f"at most {memory[0] / 1e6:.3g} MB held by one attention module")
+        threads = {count for found in mine if (count := inside(found, "latency threads"))}
+        told += [f"{count} {'thread' if count == 1 else 'threads'}" for count in sorted(threads)]
+        out.append(f"{show(model)} {show(task)} dense: {', '.join(told)}.")
+    return out
+
+
+def _numbers(found: Sequence[dict[str, Any]], path: str) -> list[Any]:
+    """Return the numbers at a place of what was measured, where there is one."""
+    return [value for each in found if isinstance(value := inside(each, path), (int, float))]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _without_latency(records: Sequence[Record], show: Show) -> list[str]:
+    """Say of each column why methods have no latency: a few reasons in a line, the methods of others."""
+    columns: dict[tuple[str, str], dict[str, list[str]]] = {}
     for item in records:
         if why := inside(item.measured, "latency why"):
-            cell = f"{show(item.cell['method'])} on {show(item.cell['task'])}"
-            out.append(f"{cell} has no latency: {show(why, 200)}.")
+            reasons = columns.setdefault((item.cell["model"], item.cell["task"]), {})
+            reasons.setdefault(str(why), []).append(show(item.cell["method"]))
+    out = []
+    for (model, task), reasons in columns.items():
+        told = [
+            f"{_listed(methods)} {_has(methods)} no latency: {show(why, 200)}."
+            for why, methods in [*reasons.items()][:REASONS]
+        ]
+        rest = [method for methods in [*reasons.values()][REASONS:] for method in methods]
+        if rest:
+            told.append(f"Nor {_has(rest)} {_listed(rest)}: each record says why.")
+        out.append(f"{show(model)} {show(task)}: {' '.join(told)}")
     return out
+
+
+def _has(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:LISTED], *([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])])

@@ -56,8 +56,18 @@ def _facts(records: Sequence[Record], show: Show) -> list[str]:
         "Versions": _gathered(versions, show),
         "Hardware": _gathered(hardware, show),
         "Measured": [show(day) for day in _days(records)],
+        "Costs measured after the scores": _later(records, show),
     }
     return [f"{name}: {', '.join(values)}." for name, values in found.items() if values]
+
+
+def _later(records: Sequence[Record], show: Show) -> list[str]:
+    """Say when and where costs were measured of records whose scores were there before."""
+    added = [costs for item in records if isinstance(costs := item.measured.get("costs"), dict)]
+    days = sorted({str(costs.get("date"))[:10] for costs in added})
+    machines = [each for costs in added if isinstance(each := costs.get("environment"), dict)]
+    hardware = [{key: each.get(key) for key in ("processor", "threads", "accelerator")} for each in machines]
+    return [show(day) for day in dict.fromkeys((*days[:1], *days[-1:]))] + _gathered(hardware, show)
 
 
 def _days(records: Sequence[Record]) -> list[str]:

@@ -102,8 +102,9 @@ class Holding:
                 block = Block(slice(example, example + 1), span, span)
                 kept = cutting.of_whole(block, query, key, value)
                 if kept.bits is not None:
+                    name = place.stages.cache[-1].name.removesuffix(".cache")
                     raise NotApplicable(
-                        f"{place.stages.cache[-1].name} gives values fewer bits, which only a packed storage "
+                        f"{name} gives values fewer bits, which only a packed storage "
                         "would save: it is only simulated"
                     )
                 if kept.tokens is None:

@@ -16,6 +16,7 @@ from attnbench.errors import NotApplicable
 
 ROWS = 32  # queries of a band's tile: fewer read the keys too often, more compute what is hidden
 FINE, SIZES = 16, (64, 32, 16)  # blocks are of one of these sizes, whichever costs the least
+READ = 1 << 21  # entries that a pattern is asked for at once: a stage is traced, operation by operation
 GROUP = 16  # rows of blocks at once, at most
 SCORES = 1 << 19  # of a group, unless one row of blocks has more: the processor's cache holds them
 # in entries, that is scores of a head: what starting the products of a tile costs, and how much more a block
@@ -41,7 +42,7 @@ def plan(pattern: Pattern, span: Span, like: Tensor, groups: int, most: float = 
     for start, kept, seen in read(pattern, span, ROWS, like):
         if not bool((kept[1:] == kept[:1]).all()):
             break
-        strips.append(_strip(start, kept[0], strips[-1] if strips else None))
+        strips.append(strip(start, *narrow(kept[0]), strips[-1] if strips else None))
         lost.append(seen.any(-1) & ~kept[0].any(-1))
         keys = strips[-1].keys
         computed += len(seen) * (keys.stop - keys.start if isinstance(keys, slice) else len(keys))
@@ -59,31 +60,47 @@ def read(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield the first of `size` queries, what these keep (heads, queries, keys) and see (queries, keys).
 
-    Keys end with the last that is visible. `only` (number of pieces,) tells which of them are wanted.
+    Keys end with the last that is visible. `only` (number of pieces,) tells which of them are wanted; they
+    are read several at a time.
     """
-    for number, start in enumerate(range(0, span.queries, size)):
-        if only is not None and not only[number]:
-            continue
-        stop = min(start + size, span.queries)
-        keys = max(1, int(span.high[start:stop].max()))
-        kept = pattern.kept(span.offset + start, span.offset + stop, keys, like)
-        seen = span.visible(start, stop, keys).to(kept.device)
-        yield start, kept.logical_and_(seen), seen
+    heads = max(1, pattern.site.heads)
+    together = max(1, READ // (heads * span.keys * size))
+    high = span.high.tolist()
+    pieces = [
+        start for number, start in enumerate(range(0, span.queries, size)) if only is None or only[number]
+    ]
+    while pieces:
+        begin = pieces[0]
+        wanted = [start for start in pieces if start < begin + together * size]
+        pieces = pieces[len(wanted) :]
+        end = min(wanted[-1] + size, span.queries)
+        whole = pattern.kept(span.offset + begin, span.offset + end, max(1, *high[begin:end]), like)
+        for start in wanted:
+            stop = min(start + size, span.queries)
+            keys = max(1, *high[start:stop])
+            kept = whole[:, start - begin : stop - begin, :keys]
+            seen = span.visible(start, stop, keys).to(kept.device)
+            yield start, kept & seen, seen
 
 
-def _strip(start: int, kept: Tensor, before: Strip | None) -> Strip:
+def narrow(kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the keys that any query keeps (columns,), and which of them each does (queries, columns)."""
     columns = kept.any(0).nonzero().flatten()
     if not len(columns):
         columns = columns.new_zeros(1)  # of a strip with nothing left, which is replaced
+    return columns, kept[:, columns]
+
+
+def strip(start: int, columns: Tensor, part: Tensor, before: Strip | None) -> Strip:
+    """Return the strip of the queries from `start` on that keep a part of these keys."""
     first, end = int(columns[0]), int(columns[-1]) + 1
-    together = end - first == len(columns)
-    part = kept[:, first:end] if together else kept[:, columns]
     shift = None
     if not bool(part.all()):
         shift = torch.zeros(part.shape).masked_fill_(~part.cpu(), -torch.inf)
         if before is not None and before.shift is not None and torch.equal(shift, before.shift):
             shift = before.shift  # of a window one for all
-    return Strip(start, start + len(kept), slice(first, end) if together else columns, shift)
+    together = end - first == len(columns)
+    return Strip(start, start + len(part), slice(first, end) if together else columns, shift)
 
 
 def _pooled(kept: Tensor, columns: int) -> tuple[Tensor, Tensor]:

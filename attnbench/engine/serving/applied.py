@@ -120,7 +120,8 @@ class Place:
     reach_hidden: list[dict[str, int]] = field(default_factory=list)
     cutting: list[Applied] = field(default_factory=list)  # whose methods cut caches here
     rank: int = 0
-    skip: Skip | None = None
+    skip: Skip | None = None  # of a realised model
+    near: Skip | None = None
     total: Tensor | None = None  # of all that methods made of it, in any thread
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -15,10 +15,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench.engine.places import origins, routing, sites
 from attnbench.engine.places.blocks import Rows, blocks, rows_of
+from attnbench.engine.realised.sparse import Room
 from attnbench.engine.serving import turns
 from attnbench.engine.serving.applied import Applied, Place
 from attnbench.engine.serving.cutting import Cutting
 from attnbench.engine.serving.guard import CacheGuard, Guard
+from attnbench.engine.serving.near import near
 from attnbench.engine.serving.prompts import Cutters, require_caches
 from attnbench.engine.serving.scored import Scratch, Stages
 from attnbench.engine.serving.shown import Shown, cannot_show, wanted
@@ -77,7 +79,7 @@ class Engine:
             place.rank, self.layers = self.layers, self.layers + bool(place.site.heads)
         self.cutters = Cutters()
         self.scratches: weakref.WeakSet[Scratch] = weakref.WeakSet()
-        self.now = Pass(self.scratches)
+        self.now, self.room = Pass(self.scratches), Room()
 
     def lent(self) -> list[UntypedStorage]:
         """Return the memory whose views stages were given, in whatever thread."""
@@ -118,6 +120,7 @@ class Engine:
                 else:
                     continue
                 applied.acting.add(place.key)
+            place.near = near(self.applied, place.site, self.room)
         self.cutters.become([method for applied in self.applied for method in applied.methods])
         self.crossing = any(place.site.kind == "cross" and place.reach for place in self.places)
 
@@ -181,7 +184,7 @@ class Engine:
         context = attend(
             place.site, stages, self.now.scratch, query, key, value, mask, scaling=scaling, dropout=dropout,
             causal=causal, rows=self.now.rows if kind == "cross" else None, position_bias=position_bias,
-            softcap=softcap, cutting=cutting, shown=shown, skip=place.skip,
+            softcap=softcap, cutting=cutting, shown=shown, skip=place.skip or place.near,
         )  # fmt: skip
         if place.reach:
             place.add(context)
