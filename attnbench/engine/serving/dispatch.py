@@ -15,12 +15,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attnbench.engine.places import origins, routing, sites
 from attnbench.engine.places.blocks import Rows, blocks, rows_of
+from attnbench.engine.realised.near import near
 from attnbench.engine.realised.sparse import Room
 from attnbench.engine.serving import turns
 from attnbench.engine.serving.applied import Applied, Place
 from attnbench.engine.serving.cutting import Cutting
 from attnbench.engine.serving.guard import CacheGuard, Guard
-from attnbench.engine.serving.near import near
 from attnbench.engine.serving.prompts import Cutters, require_caches
 from attnbench.engine.serving.scored import Scratch, Stages
 from attnbench.engine.serving.shown import Shown, cannot_show, wanted

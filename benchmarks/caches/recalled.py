@@ -1,7 +1,7 @@
 """Measure what it saves to read a prompt once for all methods that cut caches.
 
-python benchmarks/recalled.py --model PATH              # 4 prompts of 512 drawn tokens, answers of 8
-python benchmarks/recalled.py --model PATH --tokens 2048 --specs evict50:h2o,kvint4
+python benchmarks/caches/recalled.py --model PATH              # 4 prompts of 512 drawn tokens, answers of 8
+python benchmarks/caches/recalled.py --model PATH --tokens 2048 --specs evict50:h2o,kvint4
 
 CPU time on one thread. Each method is evaluated on the same requests twice in turns: with its prompts read by
 itself, in one pass with the answer, and with prompts that were read before. The ratio is the median over
