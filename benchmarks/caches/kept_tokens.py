@@ -1,7 +1,7 @@
 """Compare the tokens of a prompt that our evicting methods keep with those that kvpress keeps.
 
 python benchmarks/caches/kept_tokens.py ours --model MODEL --file kept.npz          # beside attnbench
-python benchmarks/caches/kept_tokens.py theirs --model MODEL --file kept.npz        # beside kvpress: the table
+python benchmarks/caches/kept_tokens.py theirs --model MODEL --file kept.npz       # beside kvpress: the table
 
 One process a side, because both do not fit beside one transformers: the first writes prompts and what is kept
 to a file, the second keeps its own and compares. Prompts are those of `needles`, question and beginning of

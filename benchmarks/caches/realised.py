@@ -1,6 +1,6 @@
 """Measure what caches that hold only what is kept save: bytes, peak, seconds to a token.
 
-python benchmarks/caches/realised.py --model PATH                      # prompts of 2,048 and 8,000 drawn tokens
+python benchmarks/caches/realised.py --model PATH       # prompts of 2,048 and 8,000 drawn tokens
 python benchmarks/caches/realised.py --model PATH --lengths 2048 --specs evict50:snapkv,evict75:h2o
 
 CPU time on one thread, a copy of the model for each variant, dense SDPA among them. Prompts are read in
