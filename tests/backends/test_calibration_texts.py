@@ -82,6 +82,15 @@ def test_a_long_text_is_read_in_windows_no_longer_than_what_is_evaluated(checkpo
     assert cut.calibration_fingerprint() != whole.calibration_fingerprint()
 
 
+def test_a_batch_holds_no_more_attention_than_a_gradient_has_room_for(checkpoint, tmp_path, monkeypatch):
+    file = tmp_path / "a.txt"
+    file.write_text("\n\n".join(" ".join(f"w{k}" for k in range(n)) for n in (19, 9, 9, 9, 9)))
+    settings = Settings(include_path=tiny_causal.write(tmp_path, "choices"), calibration=str(file))
+    monkeypatch.setattr("attnbench.backends.causal.prepared.ENTRIES", 2 * 4 * 20 * 20)  # 2 layers of 4 heads
+    made = lm_eval.prepare("made", checkpoint("llama"), settings).calibration(batch_size=32)
+    assert sorted(tuple(batch["input_ids"].shape) for batch in made) == [(1, 20), (4, 10)]
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [

@@ -33,6 +33,7 @@ from attnbench.records.schema import PLACED
 from attnbench.statistics.inference import standard_error
 
 TOKENS = 1 << 16  # of calibration at most: 64 windows of 1,024, all 512 samples of 128
+ENTRIES = 1 << 28  # attention entries, of all heads, in a batch that is learned from: a gradient keeps them
 WINDOW = 512  # tokens of a calibration text at a time, more where more are evaluated
 
 
@@ -54,11 +55,12 @@ class PreparedCausal:
             self._lm.ends.border = self.task.borders
         self._documents = self.task.documents()
         self.samples = len(self._documents)
-        if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):
-            texts.of(
-                settings.calibration.partition(":")[0]
-            )  # mistakes in it come before anything is measured
+        named = (settings.calibration or "").partition(":")[0]
+        if tasks.is_texts(named):
+            texts.of(named)  # mistakes in it come before anything is measured
         self._learning = Inputs(*of)  # what is learned from has no prompt
+        config = checkpoint.config().get_text_config()
+        self._heads = config.num_attention_heads * config.num_hidden_layers
         self._lm.inputs.rows(self.task.instances)
         rolling.require_scored(file, self._lm.inputs)
         evaluated = max(len(row.ids) for rows in self._lm.inputs.rows(self.task.instances) for row in rows)
@@ -161,9 +163,11 @@ class PreparedCausal:
                 "Give --calibration DATASET:SPLIT."
             )
         rows.sort(key=lambda row: -len(row.ids))
-        made = []
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
+        made, start = [], 0
+        while start < len(rows):
+            most = ENTRIES // (self._heads * len(rows[start].ids) ** 2)
+            part = rows[start : start + max(1, min(batch_size, most))]
+            start += len(part)
             # the last target follows the input: a model that shifts its labels has no place for it
             whole = [(*row.ids, row.targets[-1])[: self._lm.max_length] for row in part]
             wanted = [(*[IGNORED] * (len(row.ids) + 1 - len(row.targets)), *row.targets) for row in part]
