@@ -108,7 +108,7 @@ def test_every_name_of_a_split_is_explained():
     from attnbench.backends.own_data import SPLITS
 
     text = (ROOT / "docs" / "models-and-data.md").read_text(encoding="utf-8")
-    said = text.partition("A row whose split is")[2].partition("is measured.")[0]
+    said = text.partition("learn from the rows whose split is")[2].partition("are measured")[0]
     assert set(re.findall("`([a-z]+)`", said)) == set(SPLITS)
 
 
