@@ -124,6 +124,11 @@ def _values(cls, field):
     return st.floats(0.00001, 99, allow_nan=False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    registry()  # before the first draw, which has to be quick
+
+
 @st.composite
 def terms(draw):
     cls = draw(st.sampled_from(sorted(registry().methods.values(), key=lambda cls: cls.name)))
