@@ -13,8 +13,8 @@ WORDS = {
     "uniform": "the uniform-attention baseline: every visible key has the same weight",
     "random baseline": "a method that draws at random what the method above it chooses, at the same amount: "
     "`prune80:random`",
-    "sampled methods": "methods that draw at random; each is measured with several seeds, and its row is their "
-    "mean",
+    "sampled methods": "methods that draw at random; each is measured with several seeds, and its row is "
+    "their mean",
     "kept": "the share that is left of what attention adds over `uniform`",
     "receipt": "the proof in a record that the method ran at every place where it should",
     "site": "a place where a model attends: self-attention of an encoder or decoder, or "
