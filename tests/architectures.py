@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel
 
 from attnbench.backends import alone
+from attnbench.backends.causal import padding as causal_padding
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.encoders import padding
 from attnbench.backends.encoders.model import EncoderLM
@@ -256,7 +257,7 @@ def scored(model: Any, size: int, side: str) -> Found:
         for k, text in enumerate(TEXTS)
     ]
     with lm.serving(model, batch_size=size):
-        gap = lm.gap(requests + writes)
+        gap = causal_padding.gap(lm, requests + writes)
     with lm.serving(model, batch_size=size if gap <= 1e-4 else 1):
         found = lm.loglikelihood_rolling(requests)
     reason = None if gap <= 1e-4 else alone.ALONE.format(gap)
