@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FOLDED = 12  # verdicts: more are folded
 SWEEPS = (
-    "Pictures of scores show methods that were measured at several amounts; those of a single amount are in "
-    "the table alone."
+    "In pictures of scores a family that was measured at a single amount is one point without a line; above "
+    "each panel stands what it leaves out."
 )
 LEFT = ("model", "task", "method", "metric", "")
 
