@@ -17,8 +17,7 @@ from skipping import DIM, HEADS, Work, in_turns
 from torch.nn.functional import scaled_dot_product_attention
 
 from attnbench import Site, parse
-from attnbench.engine.realised import sparse
-from attnbench.engine.serving import near
+from attnbench.engine.realised import near, sparse
 from attnbench.engine.serving.applied import Applied
 from attnbench.engine.serving.guard import Guard
 from attnbench.engine.serving.scored import Scratch, Stages

@@ -132,7 +132,10 @@ def test_what_installs_other_weights_is_not_recalled(tokenizer):
         close(found, torch.tensor(served.loglikelihood(requests()), dtype=torch.float64), layers=3, gain=4)
 
 
-@pytest.mark.parametrize("spec", ["evict50:oracle", "prune50+evict50:h2o", "kvint4:everywhere", "prune50"])
+@pytest.mark.parametrize(
+    "spec",
+    ["evict50:oracle", "evict50:h2o:every=2", "prune50+evict50:h2o", "kvint4:everywhere", "prune50"],
+)
 def test_what_looks_ahead_or_changes_the_prompt_is_not_recalled(spec):
     model = built("llama")
     with apply(model, spec):

@@ -9,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench import Method, Site, parse
 from attnbench.engine.places import blocks
+from attnbench.engine.realised import near
 from attnbench.engine.realised.sparse import Room
-from attnbench.engine.serving import near, tiles
+from attnbench.engine.serving import tiles
 from attnbench.engine.serving.applied import Applied
 from attnbench.engine.serving.guard import Guard
 from attnbench.engine.serving.scored import Scratch, Stages

@@ -80,7 +80,7 @@ class Reading:
 def recalls(model: nn.Module) -> bool:
     """Tell whether what is applied to a model does nothing but cut caches of prompts that are complete.
 
-    A method that installs other weights, or looks ahead at what follows the prompt, does more.
+    A method that installs other weights, looks ahead at what follows the prompt or cuts again does more.
     """
     engine = routing.serving(model)
     if type(engine) is not Engine or not engine.cutters.number:
@@ -90,6 +90,7 @@ def recalls(model: nn.Module) -> bool:
         set(overridden(method)) == {"cache"}
         and type(method).installed is Method.installed
         and not method.ahead
+        and not method.interval()
         for method in methods
     )
 
