@@ -112,6 +112,25 @@ def build(
     tokenizer.save_pretrained(folder)
 
 
+def tokenizer() -> Any:
+    """Return a tokenizer of words alone, with a token for padding and one at either end of a text."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = {token: k for k, token in enumerate(["<pad>", "<s>", "</s>", "[UNK]", *WORDS])}
+    raw = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def drawn(seed: int, count: int) -> str:
+    """Draw a text of so many words."""
+    draw = torch.Generator().manual_seed(seed)
+    return " ".join(WORDS[k] for k in torch.randint(len(WORDS), (count,), generator=draw).tolist())
+
+
 def write(folder: Path, form: str = "pairs", name: str = "made", **changes: Any) -> str:
     """Write a task's YAML beside its data, and return the folder."""
     (folder / "made.py").write_text(DATA)

@@ -17,7 +17,6 @@ from attnbench.methods.protocol import Method
 
 FILE = "facts.toml"
 TABLES = {"agrees": ("with", "test"), "published": ("says", "suite")}
-FORM = "tables [[agrees]] with methods, with, test and [[published]] with methods, says, suite, all texts"
 UNCHECKED = "no test is named that holds it against its source"
 
 

@@ -6,11 +6,12 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import tiny_causal
 import torch
 import transformers
 from closeness import close
 from lm_eval.api.instance import Instance
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_causal import drawn
 from transformers import DynamicCache
 
 from attnbench.backends.causal.model import CausalLM
@@ -23,17 +24,10 @@ SINKS = 4
 
 @pytest.fixture(scope="module")
 def lm():
-    known = {
-        token: k for k, token in enumerate(["<pad>", "<s>", "</s>", "[UNK]", *(f"w{k}" for k in range(40))])
-    }
-    raw = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
+    tokenizer = tiny_causal.tokenizer()
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=len(known), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, bos_token_id=1,
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=4, bos_token_id=1,
         num_key_value_heads=2, intermediate_size=24, max_position_embeddings=64, eos_token_id=2,
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config).eval().double()
@@ -42,11 +36,6 @@ def lm():
             weight.data.normal_(std=0.5)
     model.generation_config.pad_token_id = 0
     return SimpleNamespace(lm=CausalLM(config, tokenizer), model=model, tokenizer=tokenizer)
-
-
-def words(seed, count):
-    draw = torch.Generator().manual_seed(seed)
-    return " ".join(f"w{k}" for k in torch.randint(40, (count,), generator=draw).tolist())
 
 
 def cut(model, ids, keep):
@@ -80,7 +69,7 @@ def requests(kind, arguments, **more):
     return [Instance(kind, {}, each, k, metadata=("made", k, 1), **more) for k, each in enumerate(arguments)]
 
 
-PAIRS = [(words(k, 5 + 3 * k), " " + words(50 + k, 1 + k % 3)) for k in range(6)]
+PAIRS = [(drawn(k, 5 + 3 * k), " " + drawn(50 + k, 1 + k % 3)) for k in range(6)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
@@ -112,7 +101,7 @@ def test_equal_inputs_of_other_prompts_share_no_pass(lm):
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_generated_texts_are_those_of_a_cache_that_was_cut(lm, beams):
-    texts = [words(k, 6 + 2 * k) for k in range(4)]
+    texts = [drawn(k, 6 + 2 * k) for k in range(4)]
     options = {"until": ["</s>"], "max_gen_toks": 5, "do_sample": False, "num_beams": beams}
     with apply(lm.model, "evict50:streamingllm") as applied, lm.lm.serving(lm.model, batch_size=3) as served:
         found = served.generate_until(
@@ -133,13 +122,13 @@ def test_generated_texts_are_those_of_a_cache_that_was_cut(lm, beams):
 def test_what_has_no_prompt_is_not_applicable(lm):
     with apply(lm.model, "evict50:tova"), lm.lm.serving(lm.model) as served:
         with pytest.raises(NotApplicable, match="no prompt here"):
-            served.loglikelihood_rolling(requests("loglikelihood_rolling", [(words(0, 20),)]))
+            served.loglikelihood_rolling(requests("loglikelihood_rolling", [(drawn(0, 20),)]))
         with pytest.raises(NotApplicable, match="no prompt here"):
-            served.loglikelihood(requests("loglikelihood", [("", words(1, 9)), ("w1", " w2")]))
+            served.loglikelihood(requests("loglikelihood", [("", drawn(1, 9)), ("w1", " w2")]))
 
 
 def test_a_prompt_of_one_token_is_dense_and_counted(lm):
-    pairs = [("w1", " w2"), (words(3, 9), " w5")]
+    pairs = [("w1", " w2"), (drawn(3, 9), " w5")]
     with lm.lm.serving(lm.model) as served:
         dense = served.loglikelihood(requests("loglikelihood", pairs))
         with apply(lm.model, "evict50:tova") as applied:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+import tiny_causal
 import torch
 import transformers
 from closeness import close
 from lm_eval.api.instance import Instance
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_causal import drawn
+from transformers.cache_utils import DynamicLayer
 
 from attnbench.backends.causal import readings
 from attnbench.backends.causal.model import CausalLM
@@ -45,14 +47,7 @@ SPECS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    known = {
-        name: k for k, name in enumerate(["<pad>", "<s>", "</s>", "[UNK]", *(f"w{k}" for k in range(40))])
-    }
-    raw = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
+    return tiny_causal.tokenizer()
 
 
 def built(name):
@@ -64,13 +59,8 @@ def built(name):
     return model
 
 
-def words(seed, count):
-    draw = torch.Generator().manual_seed(seed)
-    return " ".join(f"w{k}" for k in torch.randint(40, (count,), generator=draw).tolist())
-
-
 def requests():
-    arguments = [(words(k, 12 + 5 * (k % 3)), " " + words(9 + k, 1 + k % 3)) for k in range(4)]
+    arguments = [(drawn(k, 12 + 5 * (k % 3)), " " + drawn(9 + k, 1 + k % 3)) for k in range(4)]
     arguments.append((arguments[0][0], " w7"))  # another continuation of one prompt
     return [
         Instance("loglikelihood", {}, each, k, metadata=("made", k, 1)) for k, each in enumerate(arguments)
@@ -169,3 +159,30 @@ def test_reading_leaves_what_is_applied_uncounted():
         assert reading is not None and applied.hit == 0 and applied.tally.seen == 0
         recalled.cut(model, reading)
         assert applied.tally.seen == applied.expected
+
+
+def test_a_cache_of_another_form_is_not_recalled(monkeypatch):
+    model = built("llama")
+    whole = DynamicLayer.update
+
+    def other(self, key, value, *args, **more):
+        found = whole(self, key, value, *args, **more)
+        self.keys = 2 * self.keys
+        return found
+
+    with torch.no_grad(), apply(model, "evict50:h2o"):
+        assert recalled.read(model, torch.arange(4, 20)[None]) is not None
+        monkeypatch.setattr(DynamicLayer, "update", other)
+        assert recalled.read(model, torch.arange(4, 20)[None]) is None
+
+
+def test_without_a_folder_for_what_is_kept_prompts_are_read_again(tokenizer, monkeypatch):
+    def full():
+        raise OSError("no space left")
+
+    model = built("llama")
+    lm = CausalLM(model.config, tokenizer)
+    monkeypatch.setattr(readings.tempfile, "TemporaryFile", full)
+    runs = [answers(lm, model, "evict50:h2o") for _ in range(2)]
+    assert runs[0][1] == runs[1][1]
+    close(runs[1][0], runs[0][0], layers=3, gain=4)

@@ -169,6 +169,13 @@ class Inputs:
         return bool(has_bos_prefix(text, self._begin))
 
 
+def heads_of(config: Any) -> int:
+    """Count the heads of all layers, or the layers where a config has no one number of heads."""
+    text = config.get_text_config()
+    heads, layers = (getattr(text, name, 1) for name in ("num_attention_heads", "num_hidden_layers"))
+    return max(1, layers) * (heads if isinstance(heads, int) else 1)
+
+
 def _key(request: Any) -> tuple[Any, ...]:
     kind, arguments = request.request_type, request.args
     if kind == "generate_until":

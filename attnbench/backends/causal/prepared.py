@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attnbench.backends import alone, kinds
 from attnbench.backends import calibration as calibration_
 from attnbench.backends.causal import padding, rolling, texts
-from attnbench.backends.causal.inputs import Inputs, Row
+from attnbench.backends.causal.inputs import Inputs, Row, heads_of
 from attnbench.backends.causal.model import CausalLM
 from attnbench.backends.causal.prompts import require_template
 from attnbench.backends.causal.stock import Stock
@@ -59,12 +59,11 @@ class PreparedCausal:
         if tasks.is_texts(named):
             texts.of(named)  # mistakes in it come before anything is measured
         self._learning = Inputs(*of)  # what is learned from has no prompt
-        config = checkpoint.config().get_text_config()
-        self._heads = config.num_attention_heads * config.num_hidden_layers
+        self._heads = heads_of(checkpoint.config())
         self._lm.inputs.rows(self.task.instances)
         rolling.require_scored(file, self._lm.inputs)
-        evaluated = max(len(row.ids) for rows in self._lm.inputs.rows(self.task.instances) for row in rows)
-        self._learning.window = min(self._learning.longest, max(WINDOW, evaluated))
+        evaluated = [len(row.ids) for rows in self._lm.inputs.rows(self.task.instances) for row in rows]
+        self._learning.window = min(self._learning.longest, max(WINDOW, *evaluated))
         self.fingerprints: dict[str, str | None] = {
             "dataset": hash_of(self._said(requests) for requests in self._documents.values()),
             "task": self.task.definition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import tempfile
@@ -53,8 +54,10 @@ class Readings:
             return self._load(self._known[ids])
         reading = recalled.read(model, torch.tensor([ids])) if self._plain else None
         self._plain = reading is not None
-        if reading is not None and (size := sum(map(_bytes, _flat(reading)))) <= self._room():
-            self._known[ids] = self._store(reading, size)
+        if reading is not None:
+            with contextlib.suppress(OSError):  # no folder, or no room: it is read again
+                if (size := sum(map(_bytes, _flat(reading)))) <= self._room():
+                    self._known[ids] = self._store(reading, size)
         return reading
 
     def _room(self) -> int:

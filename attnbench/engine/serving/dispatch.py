@@ -42,10 +42,8 @@ class Pass(threading.local):
         # where the decoder's queries stand, and its padding: a cross-attention cannot tell by itself
         self.rows: list[Rows] | None = None
         self.turn: turns.Turn | None = None  # where prompts end, while caches are cut
-        self.shown, self.depth = (
-            False,
-            0,
-        )  # the call asks for attentions; calls of the model within each other
+        self.shown = False  # the call asks for attentions
+        self.depth = 0  # of calls of the model within each other
         self.reading: Any = None  # keeps what a dense pass is called with, in place of every stage
 
     def begin(self, shown: bool) -> None:
@@ -166,7 +164,7 @@ class Engine:
         causal = kind == "decoder" and is_causal is not False
         if kind == "decoder" and self.crossing:
             self.now.rows = rows_of(blocks(kind, query, key, mask, causal), len(query))
-        dropout *= module.training
+        dropout = dropout if module.training else 0.0
         shown = Shown() if self.now.shown else None
         if not (stages.acting() or softcap is not None or shown):
             kwargs |= {"scaling": scaling, "dropout": dropout, "is_causal": is_causal}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from attnbench.engine.places import routing
 from attnbench.engine.places.blocks import Block, blocks
@@ -97,18 +98,38 @@ def recalls(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def read(model: nn.Module, ids: Tensor) -> Reading | None:
-    """Read one prompt (1, tokens) densely; None where its attention is more than a causal one.
+    """Read one prompt (1, tokens) densely; None where its attention is more than a causal one, or more than
+    keys and values is remembered of it.
 
     Only within a block of `apply`, where `recalls`.
     """
     engine: Any = routing.serving(model)
     engine.now.reading = reading = Reading(ids.shape[1])
     try:
-        model(input_ids=ids, use_cache=True)
+        cache = model(input_ids=ids, use_cache=True).past_key_values
     finally:
         engine.now.reading = None
     whole = all(place.key in reading.calls for place in engine.places)
-    return reading if whole and reading.plain else None
+    return reading if whole and reading.plain and _all_that_is_kept(reading, cache) else None
+
+
+def _all_that_is_kept(reading: Reading, cache: Any) -> bool:
+    """Tell whether a model's own cache holds what its attention was called with, and nothing else.
+
+    One that keeps keys in another form, or states of other layers, would not go on from ours.
+    """
+    layers = getattr(cache, "layers", ())
+    calls = {call.layer: reading.tensors[key][1:] for key, call in reading.calls.items()}
+    if sorted(calls) != [*range(len(layers))] or len(calls) != len(reading.calls):
+        return False
+    return all(
+        type(layer) is DynamicLayer
+        and layer.keys is not None
+        and layer.values is not None
+        and torch.equal(layer.keys, calls[k][0])
+        and torch.equal(layer.values, calls[k][1])
+        for k, layer in enumerate(layers)
+    )
 
 
 @torch.no_grad()
