@@ -49,13 +49,7 @@ class Near:
         found = None if seen is None else self._plan(seen, query[:0], query.shape[1] // key.shape[1])
         if found is None:
             return False
-        q, k, v = (
-            x[block.examples, :, tokens]
-            for x, tokens in ((query, block.queries), (key, block.keys), (value, block.keys))
-        )
-        for example, into in enumerate(out[block.examples, block.queries]):
-            one, to = (q[example], k[example], v[example]), into.transpose(0, 1)
-            sparse.attend(found, *one, scale, self._uniform, self._room, to)
+        sparse.attend_block(found, block, query, key, value, scale, self._uniform, self._room, out)
         return True
 
     def _plan(self, seen: Span, like: Tensor, groups: int) -> Plan | None:

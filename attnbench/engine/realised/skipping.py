@@ -100,13 +100,7 @@ class Skip:
         if isinstance(found, str):
             self.tally.tell(found, examples, block.shape()[1] > FEW)
             return False
-        q, k, v = (
-            x[block.examples, :, tokens]
-            for x, tokens in ((query, block.queries), (key, block.keys), (value, block.keys))
-        )
-        for example, into in enumerate(out[block.examples, block.queries]):
-            one, to = (q[example], k[example], v[example]), into.transpose(0, 1)
-            sparse.attend(found, *one, scale, self.uniform, self.tally.room, to)
+        sparse.attend_block(found, block, query, key, value, scale, self.uniform, self.tally.room, out)
         self.tally.done += examples
         self.tally.kept += examples * found.cost
         return True

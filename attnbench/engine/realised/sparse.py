@@ -7,6 +7,7 @@ import threading
 import torch
 from torch import Tensor
 
+from attnbench.engine.places.blocks import Block
 from attnbench.engine.realised import flexible
 from attnbench.engine.realised.plans import PIECE, Ends, Plan
 
@@ -56,6 +57,26 @@ def attend(
     out.copy_(context[:, :queries])
     if plan.blind is not None:
         out.masked_fill_(plan.blind[:, None], 0)
+
+
+def attend_block(
+    plan: Plan,
+    block: Block,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    uniform: bool,
+    room: Room,
+    out: Tensor,
+) -> None:
+    """Write the context of a block's examples, one by one, into `out` (batch, queries, heads, head_dim)."""
+    q, k, v = (
+        x[block.examples, :, tokens]
+        for x, tokens in ((query, block.queries), (key, block.keys), (value, block.keys))
+    )
+    for example, into in enumerate(out[block.examples, block.queries]):
+        attend(plan, q[example], k[example], v[example], scale, uniform, room, into.transpose(0, 1))
 
 
 def _strips(plan: Plan, query: Tensor, key: Tensor, value: Tensor, room: Room) -> Tensor:
