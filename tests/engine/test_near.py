@@ -68,3 +68,30 @@ def test_what_is_not_near_is_simulated_whole(methods):
     q = torch.randn(1, 2, 730, 4, generator=torch.Generator().manual_seed(0))
     (block,) = blocks.blocks("encoder", q, q, None, False)
     assert way is None or not way(block, q, q, q, 0.5, q.new_empty(1, 730, 2, 4))
+
+
+class Narrowing(Method):
+    """Hide all but a window whose width can be set, or narrows by itself at every call."""
+
+    name = "narrowing"
+    width, by = 64, 0
+
+    def scores(self, scores, site):
+        width, self.width = self.width, self.width - self.by
+        rows = torch.arange(site.offset, site.offset + scores.shape[-2])[:, None]
+        return scores.masked_fill((rows - torch.arange(scores.shape[-1])).abs() >= width, -torch.inf)
+
+
+def test_what_hides_something_else_by_now_is_simulated():
+    site = Site("", "encoder", 0, heads=2, head_dim=4)
+    q = torch.randn(1, 2, 768, 4, generator=torch.Generator().manual_seed(0))
+    (block,) = blocks.blocks("encoder", q, q, None, False)
+    method, out = Narrowing(), q.new_empty(1, 768, 2, 4)
+    way = near.near([Applied((method,), [site])], site, Room())
+    for _ in range(3):
+        assert way(block, q, q, q, 0.5, out)
+    method.width = 32
+    assert not way(block, q, q, q, 0.5, out)
+    changing = Narrowing()
+    changing.by = 1
+    assert not near.near([Applied((changing,), [site])], site, Room())(block, q, q, q, 0.5, out)

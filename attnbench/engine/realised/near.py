@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -31,6 +32,7 @@ class Near:
     def __init__(self, methods: Sequence[Method], site: Site, room: sparse.Room) -> None:
         self.terms = len(methods)
         self._pattern = Pattern(methods, site, range(site.heads))
+        self._methods, self._calls = methods, 0
         self._uniform = methods[0].empty == "uniform"
         self._room = room
         # of each strip of a text the keys that its queries keep, and which of them each does
@@ -47,10 +49,26 @@ class Near:
             return False
         seen = None if block.bias is not None or block.offset else span(block)
         found = None if seen is None else self._plan(seen, query[:0], query.shape[1] // key.shape[1])
-        if found is None:
+        if found is None or not self._as_before(queries, query[:0]):
             return False
         sparse.attend_block(found, block, query, key, value, scale, self._uniform, self._room, out)
         return True
+
+    def _as_before(self, tokens: int, like: Tensor) -> bool:
+        """Look at one query, another one each time: what changes what it hides by the way is no pattern."""
+        self._calls += 1
+        row = (self._calls * STEP - 1) % tokens
+        now = torch.zeros(0)
+        with contextlib.suppress(Exception):  # it is the stage that says why, where it breaks
+            now = Pattern(self._methods, self._pattern.site, self._pattern.heads).kept(
+                row, row + 1, tokens, like
+            )
+        columns, kept = self._bands[row // ROWS]
+        before = torch.zeros(tokens, dtype=torch.bool)
+        inside = columns < tokens
+        before[columns[inside]] = kept[row % ROWS, inside]
+        self._never = now.shape[-1] != tokens or not bool((now == before).all())
+        return not self._never
 
     def _plan(self, seen: Span, like: Tensor, groups: int) -> Plan | None:
         """Return the plan for texts of a length, None where it would not pay."""
