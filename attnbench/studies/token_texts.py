@@ -19,8 +19,10 @@ def text_of(tokenizer: Any) -> Callable[[str], str]:
     A special token is its name. Tokens of WordPiece, which mark what continues a word and no blanks, stay as
     they are; a part of a character is its bytes, as `<0xE6>`.
     """
+    if not (hasattr(tokenizer, "tokenize") and hasattr(tokenizer, "convert_tokens_to_string")):
+        return str  # ids, or names by a look-up of the caller's own
     marked = tokenizer.tokenize(f"{ANCHOR} {ANCHOR}")
-    if len(marked) < 2 or marked[-1] == ANCHOR or not hasattr(tokenizer, "convert_tokens_to_string"):
+    if len(marked) < 2 or marked[-1] == ANCHOR:
         return str
     special = {str(each) for each in tokenizer.all_special_tokens}
     first = tokenizer.tokenize(ANCHOR)

@@ -10,6 +10,7 @@ import pytest
 from attnbench.cli import main
 from attnbench.conformance.kit import expand
 from attnbench.conformance.report import summary
+from attnbench.errors import PARAGRAPH
 from attnbench.methods import spec
 from attnbench.methods.describe import describe
 from attnbench.methods.plugins import registry
@@ -180,7 +181,7 @@ def test_every_method_is_described_from_its_class(name):
     assert re.search(r"^source   .*https://|^source   .*\n +.*https://", shown, re.M), shown
     for label in ("formula", "stages", "defined", "fields"):
         assert re.search(rf"^{label}", shown, re.M), label
-    assert max(map(len, shown.splitlines())) <= 115
+    assert max(map(len, shown.splitlines())) <= PARAGRAPH
 
 
 def test_only_functions_of_one_probability_have_a_curve():

@@ -34,8 +34,9 @@ def written(tmp_path_factory):
     return folder, asked, place
 
 
-def test_the_terminal_shows_three_numbers_a_head(written, capsys):
+def test_the_terminal_shows_three_numbers_a_head(written, capsys, monkeypatch):
     _, asked, _ = written
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(asked[:-4]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("pocket-bert · text-") and lines[0].endswith(": dense, prune80")
@@ -316,7 +317,8 @@ def test_what_a_killed_look_left_in_part_is_removed(written, capsys):
     assert not part.exists()
 
 
-def test_several_models_are_put_side_by_side(tmp_path, capsys):
+def test_several_models_are_put_side_by_side(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     asked = ["look", "--models", "bert,gpt", "--text", TEXT, "--studies", "sparsity", "--methods", "prune80"]
     assert main([*asked, "--records", str(tmp_path / "records"), "--output", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out.partition("sparsity, all models: means over heads and layers\n")[2]
