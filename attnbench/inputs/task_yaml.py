@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,19 @@ class Function(str):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a task's YAML with `!function` left as its text. Raises UserError, whatever the file holds."""
+    return copy.deepcopy(_parsed(path, _state(path)))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # reading it says what is wrong
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1024)  # a command asks for its tasks several times, of some forty files each
+def _parsed(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import random
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -44,7 +46,12 @@ def documents(task: str, split: str, count: int | None = None) -> list[dict[str,
     for kind, name, known in (("pocket task", task, WRITERS), ("split", split, SIZES)):
         if name not in known:
             raise errors.unknown(kind, name, known, f"Known: {', '.join(known)}.")
-    found = islice(annotated(task, split), SIZES[split] if count is None else count)
+    return copy.deepcopy(_written(task, split, SIZES[split] if count is None else count))
+
+
+@functools.lru_cache(maxsize=32)
+def _written(task: str, split: str, count: int) -> list[dict[str, Any]]:
+    found = islice(annotated(task, split), count)
     return [{key: value for key, value in document.items() if key not in HIDDEN} for document in found]
 
 
