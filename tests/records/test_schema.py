@@ -178,6 +178,13 @@ def test_whatever_a_field_holds_no_table_and_no_check_breaks(good, field, value)
         path.write_text(before, encoding="utf-8")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from(FIELDS), value=JSON)
+def test_what_tests_a_record_and_what_names_its_fault_agree(good, field, value):
+    body = put(good[2], field, value)
+    assert schema.fits(body) == (schema.first_fault(body) is None)
+
+
 ARRAYS = {
     "doc_id is no list of whole numbers": {"doc_id": np.zeros(40)},
     "acc is no list of numbers": {"acc": np.array(["x"] * 40)},
