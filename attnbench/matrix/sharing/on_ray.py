@@ -18,7 +18,7 @@ from attnbench.matrix import runner
 from attnbench.matrix.console import Listener, Once, Silent
 from attnbench.matrix.ledger import Ledger, recorded
 from attnbench.matrix.plan import Cell
-from attnbench.matrix.sharing import cluster, node, travelling, workers
+from attnbench.matrix.sharing import cluster, node, post, travelling, workers
 from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.sharing.schedule import DENSE
 from attnbench.matrix.sharing.workers import Start
@@ -108,7 +108,7 @@ class _Driver:
         self._task = ray.remote(num_cpus=asked["threads"], num_gpus=gpus, max_retries=0, max_calls=1)(
             node.measure
         )
-        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(node.Post).remote()
+        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(post.Post).remote()
 
     def work(self, fail_fast: bool) -> bool:
         """Measure all columns. Returns whether all were: they are not after a failure that ends the run."""
@@ -182,10 +182,10 @@ class _Driver:
             if isinstance(item, str):
                 self.heard.line(item)
                 continue
-            if isinstance(item, node.Began):
+            if isinstance(item, post.Began):
                 self._nodes[number] = item.node
                 continue
-            if isinstance(item, node.Ended):
+            if isinstance(item, post.Ended):
                 self._end(number, item.mistake)
                 continue
             cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
