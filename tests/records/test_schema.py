@@ -41,6 +41,8 @@ def made(method="prune80", wrong=9):
         "first": {"ratio": 1.1, "low": 1.0, "high": 1.2, "seconds": 0.1, "rounds": 7, "samples": 1,
                   "tokens": 40, "threads": 1, "why": "noise"},
         "held": {"dense": 1000, "ratio": 0.5},
+        "costs": {"date": "2026-11-21T10:00:00+00:00", "environment": {"versions": {"torch": "2.13.0"}},
+                  "seconds": {"measure": 9.0}},
         "fidelity": {"flips": {"value": 0.1, "low": 0.05, "high": 0.2}},
         "floor": {
             "batch_size": 7, "threads": 2, "samples": 40, "metrics": {"acc": {"value": 0.8, "moved": 1}},
