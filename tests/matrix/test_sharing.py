@@ -133,8 +133,18 @@ def cluster():
         found.shutdown()
 
 
-def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path):
+def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path, monkeypatch):
+    import ray
+
+    tasks, remote = [], ray.remote_function.RemoteFunction._remote
+
+    def counted(self, *arguments, **options):
+        tasks.append(self)
+        return remote(self, *arguments, **options)
+
+    monkeypatch.setattr(ray.remote_function.RemoteFunction, "_remote", counted)
     assert main([*forty, str(tmp_path / "r"), "--on", "ray"]) == 0
+    assert len(tasks) == 2  # a column each
     assert _comparable(tmp_path / "r") == alone
     assert not list((tmp_path / "r").rglob(".*"))
 

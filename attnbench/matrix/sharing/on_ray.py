@@ -164,17 +164,20 @@ class _Driver:
             self._held[number] = mine
             dense = dataclasses.replace(mine[0], method=DENSE)
             cells = mine if mine[0] == dense or dense not in self.names else [dense, *mine]
-            luggage, asked = travelling.packed(
-                cells, dataclasses.asdict(self.settings), self.start.plugins, self.start.folders
-            )
-            for cell in cells:
-                path = record.path_of(self.ledger.folder, self.names[cell])
-                for file in (path, path.with_suffix(".npz")):
-                    if file.exists():
-                        place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
-                        luggage.files[place.as_posix()] = file.read_bytes()
-                task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
-            self._running[task] = number
+            self._running[self._sent(number, cells)] = number
+
+    def _sent(self, number: int, cells: Sequence[Cell]) -> Any:
+        """Send a column's cells to a node, with the records that they have, and return its task."""
+        luggage, asked = travelling.packed(
+            cells, dataclasses.asdict(self.settings), self.start.plugins, self.start.folders
+        )
+        for cell in cells:
+            path = record.path_of(self.ledger.folder, self.names[cell])
+            for file in (path, path.with_suffix(".npz")):
+                if file.exists():
+                    place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
+                    luggage.files[place.as_posix()] = file.read_bytes()
+        return self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
 
     def _take(self) -> None:
         """Write what has come back."""
