@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 LARGEST = 64 << 20
+LINK = "a link, which is not followed"
 
 
 class Unreadable(ValueError):
@@ -19,26 +20,34 @@ def content(path: str | Path, largest: int = LARGEST, follow: bool = True) -> by
     Raises Unreadable for a device, a pipe, a folder and more bytes, FileNotFoundError where there is none.
     """
     link = 0 if follow else getattr(os, "O_NOFOLLOW", 0)
-    if not follow and os.path.islink(path):
-        raise Unreadable("a link, which is not followed")
+    if not follow and not link and os.path.islink(path):
+        raise Unreadable(LINK)
     try:
         # a pipe would make the reader wait for a writer
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | link)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # the latter for a zero byte in its name
+        if link and os.path.islink(path):
+            raise Unreadable(LINK) from error
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    found = os.fstat(handle)
-    if not stat.S_ISREG(found.st_mode):
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable(
+                "cannot be read: Is a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            )
+        if found.st_size > largest:
+            raise Unreadable(f"{found.st_size:,} bytes, at most {largest:,}")
+        return _read(handle, found.st_size)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+    finally:
         os.close(handle)
-        raise Unreadable(
-            "cannot be read: Is a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
-        )
-    with os.fdopen(handle, "rb") as file:
-        size = found.st_size
-        if size > largest:
-            raise Unreadable(f"{size:,} bytes, at most {largest:,}")
-        try:
-            return file.read(size)
-        except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+
+
+def _read(handle: int, size: int) -> bytes:
+    data = os.read(handle, size)
+    while len(data) < size and (more := os.read(handle, size - len(data))):
+        data += more
+    return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import shlex
@@ -12,6 +13,7 @@ from attnbench.errors import one_line
 Show = Callable[..., str]  # (text, longest) -> the text made safe for its surroundings
 
 LONGEST = 60
+KEPT = 4096  # texts: a board shows the same names again and again
 FORMULA = tuple("=+-@＝＋－＠")
 
 
@@ -32,6 +34,7 @@ def command_lines(command: str, width: int) -> list[str]:
     return [f"{text} \\" for text in texts[:-1]] + texts[-1:]
 
 
+@functools.lru_cache(KEPT, typed=True)
 def clean(text: str, longest: int = LONGEST) -> str:
     """Put any text on one line without control characters, cut at `longest`."""
     line = one_line(text)
@@ -44,6 +47,7 @@ def spreadsheet(text: str, longest: int = 200) -> str:
     return "'" + line if line.startswith(FORMULA) else line
 
 
+@functools.lru_cache(KEPT, typed=True)
 def escape(text: str, longest: int = LONGEST) -> str:
     """Make any text inert in markdown, in a table's cell too."""
     line = html.escape(clean(text, longest), quote=False)

@@ -187,22 +187,22 @@ def read(path: str | Path) -> Record:
     """
     path = Path(path)
     try:
-        body = _DECODER.decode(files.content(path, LARGEST, follow=False).decode("utf-8"))
+        text = files.content(path, LARGEST, follow=False).decode("utf-8")
+        body = _DECODER.decode(text)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except files.Unreadable as error:
         raise ValueError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
-    if _depth(body) > DEEPEST:
+    if text.count("{") + text.count("[") > DEEPEST and _depth(body) > DEEPEST:
         raise ValueError(f"{path}: nested more than {DEEPEST} levels deep")
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         found = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")
     if set(body) != KEYS:
         raise ValueError(f"{path}: keys {sorted(set(body) ^ KEYS)} are missing or unknown")
-    told = schema.problem(body)
-    if told is not None:
+    if (told := schema.problem(body)) is not None:
         raise ValueError(f"{path}: {told}")
     try:
         packed = files.content(path.with_suffix(".npz"), arrays.LARGEST, follow=False)
@@ -211,8 +211,7 @@ def read(path: str | Path) -> Record:
         scores = arrays.unpack(packed, [*ALWAYS, *body["metrics"]])
     except Exception as error:  # whatever numpy and zipfile make of what is no archive
         raise ValueError(f"{path.with_suffix('.npz')}: {error}") from None
-    told = schema.array_problem(body["metrics"], scores)
-    if told is not None:
+    if (told := schema.array_problem(body["metrics"], scores)) is not None:
         raise ValueError(f"{path.with_suffix('.npz')}: {told}")
     return Record(**body, scores=scores, file=str(path))
 

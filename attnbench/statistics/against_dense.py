@@ -203,7 +203,7 @@ def _row(model: str, task: str, metric: str, name: str, members: Sequence[Record
         model, task, name, metric,
         samples=0 if scores is None else len(scores),
         seeds=len(members),
-        score=float(np.mean(values)) if values else None,
+        score=_mean(values) if values else None,
         stderr=entries[0].get("stderr"),
         seed_low=min(values) if len(values) > 1 else None,
         seed_high=max(values) if len(values) > 1 else None,
@@ -238,7 +238,11 @@ def _seconds(members: Sequence[Record]) -> float | None:
     times = [
         item.seconds.get("fit", 0.0) + item.seconds.get("evaluate", 0.0) for item in members if item.seconds
     ]
-    return float(np.mean(times)) if times else None
+    return _mean(times) if times else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(values[0] if len(values) == 1 else np.mean(values))
 
 
 def _name(item: Record) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
+
+from attnbench.statistics.aggregates import Array
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -13,29 +17,34 @@ def mcnemar(lost: int, won: int) -> float:
     return float(min(1.0, 2 * special.bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 
-def score_statistic(lost: float, won: float, n: int, difference: float) -> float:
+def score_statistic(lost: ArrayLike, won: ArrayLike, n: int, difference: ArrayLike) -> Array:
     """Standardise won - lost under a hypothetical difference, the flips' rate at its maximum likelihood."""
+    lost, won, difference = (np.asarray(each, float) for each in (lost, won, difference))
     b = (2 * n - won + lost) * difference - lost - won
-    q = (math.sqrt(max(b * b + 8 * n * lost * difference * (1 - difference), 0)) - b) / (4 * n)
+    q = (np.sqrt(np.maximum(b * b + 8 * n * lost * difference * (1 - difference), 0)) - b) / (4 * n)
     variance = n * (2 * q + difference * (1 - difference))
-    return (won - lost - n * difference) / math.sqrt(variance) if variance > 1e-12 else 0.0
+    known = variance > 1e-12
+    return np.where(known, (won - lost - n * difference) / np.sqrt(np.where(known, variance, 1.0)), 0.0)
 
 
 @functools.lru_cache(maxsize=10_000)
 def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Return Tango's (1998) score interval for (won - lost) / n of n pairs."""
-    if won < lost:
-        low, high = tango(won, lost, n, level)
-        return -high, -low
-    z, estimate = -float(special.ndtri((1 - level) / 2)), (won - lost) / n
+    return tango_each([(lost, won)], n, level)[0]
 
-    def end(inside: float, outside: float) -> float:
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            if abs(score_statistic(lost, won, n, middle)) <= z:
-                inside = middle
-            else:
-                outside = middle
-        return (inside + outside) / 2
 
-    return end(estimate, -1.0), end(estimate, 1.0)
+def tango_each(flips: Sequence[tuple[int, int]], n: int, level: float = 0.95) -> list[tuple[float, float]]:
+    """Return Tango's interval for each (lost, won) of the same n: all are halved at once."""
+    less, more = np.sort(np.asarray(flips, float).reshape(-1, 2)).T
+    z = -float(special.ndtri((1 - level) / 2))
+    inside = np.stack([(more - less) / n] * 2)  # (ends, flips)
+    outside = np.stack([np.full_like(less, -1.0), np.full_like(less, 1.0)])
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        within = abs(score_statistic(less, more, n, middle)) <= z
+        inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+    ends = ((inside + outside) / 2).T.tolist()
+    return [
+        (low, high) if lost <= won else (-high, -low)
+        for (lost, won), (low, high) in zip(flips, ends, strict=True)
+    ]

@@ -21,7 +21,7 @@ comparison's own scores at most, never on what else is compared with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from scipy import special
 
 from attnbench.statistics import freedom, unseen
 from attnbench.statistics.aggregates import Array, aggregate, bounds, influence, spare, working
-from attnbench.statistics.flips import mcnemar, score_statistic, tango
+from attnbench.statistics.flips import mcnemar, score_statistic, tango_each
 from attnbench.statistics.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
@@ -86,7 +86,7 @@ def _seed_variance(values: Sequence[float], influences: Array) -> float:
 
 
 def binary(arrays: Sequence[Array]) -> bool:
-    return all(scores.ndim == 1 and bool(np.isin(scores, (0, 1)).all()) for scores in arrays)
+    return all(scores.ndim == 1 and bool(((scores == 0) | (scores == 1)).all()) for scores in arrays)
 
 
 def paired(
@@ -98,11 +98,14 @@ def paired(
     """
     dense = np.asarray(dense, float)
     groups = [[np.asarray(scores, float) for scores in seeds] for seeds in methods]
-    simple = [name == "mean" and len(seeds) == 1 and binary([dense, *seeds]) for seeds in groups]
+    flips = name == "mean" and binary([dense])
+    simple = [flips and len(seeds) == 1 and binary(seeds) for seeds in groups]
     others = [seeds for seeds, is_simple in zip(groups, simple, strict=True) if not is_simple]
+    mine = [seeds[0] for seeds, is_simple in zip(groups, simple, strict=True) if is_simple]
+    flipped = iter(_flipped(dense, mine, margin, higher_is_better))
     drawn = iter(resampled_each(name, dense, others))
     return [
-        _flips(dense, seeds[0], margin, higher_is_better)
+        next(flipped)
         if is_simple
         else _bootstrap(name, [dense], seeds, next(drawn), margin, higher_is_better)
         for seeds, is_simple in zip(groups, simple, strict=True)
@@ -119,13 +122,19 @@ def between(
     return _bootstrap(name, b, a, drawn, margin, higher_is_better)
 
 
-def _flips(dense: Array, method: Array, margin: float, higher_is_better: bool) -> Paired:
+def _flipped(
+    dense: Array, methods: Sequence[Array], margin: float, higher_is_better: bool
+) -> Iterator[Paired]:
+    """Yield what comes of each of several 0/1 scores against dense's."""
     n = len(dense)
-    lost, won = int((dense > method).sum()), int((dense < method).sum())
-    low, high = tango(lost, won, n)
-    worse, better = (lost, won) if higher_is_better else (won, lost)
-    p, exact = float(special.ndtr(-score_statistic(worse, better, n, -margin))), mcnemar(lost, won)
-    return Paired((won - lost) / n, low, high, p, exact, exact, (lost, won))
+    counts = [
+        (int(np.count_nonzero(dense > scores)), int(np.count_nonzero(dense < scores))) for scores in methods
+    ]
+    worse, better = np.asarray(counts, float).reshape(-1, 2).T[:: 1 if higher_is_better else -1]
+    p_values = special.ndtr(-score_statistic(worse, better, n, -margin)).tolist()
+    for (lost, won), (low, high), p in zip(counts, tango_each(counts, n), p_values, strict=True):
+        exact = mcnemar(lost, won)
+        yield Paired((won - lost) / n, low, high, p, exact, exact, (lost, won))
 
 
 def _bootstrap(

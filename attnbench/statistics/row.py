@@ -89,8 +89,8 @@ class Row:
         """
         for field, path in MEASURED.items():
             setattr(self, field, _mean(_numbers(members, path)))
-        latencies = _numbers(members, MEASURED["latency"])
-        if latencies and len(members) > 1:
+        latencies = _numbers(members, MEASURED["latency"]) if len(members) > 1 else []
+        if latencies:
             self.latency = median(latencies)
             self.latency_low, self.latency_high = min(latencies), max(latencies)
         if self.method in CONTROLS:
@@ -197,17 +197,17 @@ class Row:
         return 100 * value if self.scale == "fraction" else value
 
 
-MEASURED = {
+MEASURED = {field: path.split() for field, path in {
     "sparsity": "sparsity", "nominal": "nominal", "bits": "bits", "entropy": "entropy", "heads": "heads",
     "divergence": "divergence", "flops_simulated": "flops simulated", "flops_realised": "flops realised",
     "latency": "latency ratio", "latency_low": "latency low", "latency_high": "latency high",
     "memory": "memory ratio", "cache": "cache", "kv": "kv", "kv_bytes": "held ratio",
-}  # fmt: skip
+}.items()}  # fmt: skip
 
 
-def _numbers(members: Sequence[Record], path: str) -> list[float]:
-    """Return what stands at a path of each record's measurements, where it is a number."""
-    values = [inside(item.measured, path) for item in members]
+def _numbers(members: Sequence[Record], keys: Sequence[str]) -> list[float]:
+    """Return what stands at a path of keys of each record's measurements, where it is a number."""
+    values = [at(item.measured, keys) for item in members]
     return [float(value) for value in values if isinstance(value, (int, float))]
 
 
@@ -217,7 +217,11 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 def inside(values: Any, path: str) -> Any:
     """Return what stands in nested tables at a path of keys, None where there is nothing."""
-    for key in path.split():
+    return at(values, path.split())
+
+
+def at(values: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return values
 

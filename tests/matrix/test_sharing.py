@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -112,28 +113,48 @@ def test_workers_record_what_one_run_does(forty, alone, tmp_path):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Start two nodes of Ray on this machine."""
+    """Start two nodes of Ray on this machine, and a server for clients from outside."""
     ray = pytest.importorskip("ray")
     from ray import cluster_utils
 
-    found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    found.node = found.add_node(num_cpus=1)
-    found.add_node(num_cpus=1)
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = found.address
-    yield found
-    if before is None:
-        del os.environ["RAY_ADDRESS"]
-    else:
-        os.environ["RAY_ADDRESS"] = before
-    ray.shutdown()
-    found.shutdown()
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+        free.close()
+        patch.setenv("RAY_worker_niceness", "0")  # else tasks wait for whatever else this machine does
+        head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": port}
+        found = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+        found.outside = f"ray://{found.address.rpartition(':')[0]}:{port}"
+        for _ in range(2):
+            found.add_node(num_cpus=1)
+        patch.setenv("RAY_ADDRESS", found.address)
+        yield found
+        ray.shutdown()
+        found.shutdown()
 
 
-def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path):
+def test_ray_records_what_one_run_does(forty, alone, cluster, tmp_path, monkeypatch):
+    import ray
+
+    tasks, remote = [], ray.remote_function.RemoteFunction._remote
+
+    def counted(self, *arguments, **options):
+        tasks.append(self)
+        return remote(self, *arguments, **options)
+
+    monkeypatch.setattr(ray.remote_function.RemoteFunction, "_remote", counted)
     assert main([*forty, str(tmp_path / "r"), "--on", "ray"]) == 0
+    assert len(tasks) == 2  # a column each
     assert _comparable(tmp_path / "r") == alone
     assert not list((tmp_path / "r").rglob(".*"))
+
+
+def test_a_client_of_ray_records_what_one_run_does(forty, alone, cluster, tiny_folder, tmp_path):
+    data = str(Path(forty[1]).with_name("mine.csv"))
+    asked = ["run", "--models", f"a={tiny_folder}", "--tasks", data, "--methods", "prune50"]
+    assert main([*asked, "--records", str(tmp_path / "r"), "--on", cluster.outside]) == 0
+    found = _comparable(tmp_path / "r")
+    assert found == {cell: alone[cell] for cell in found} and len(found) == 3
 
 
 WAITS = """
@@ -147,7 +168,7 @@ class Waits(Method):
     def probs(self, probs, site):
         if not os.path.exists(MARK):
             with open(MARK + ".part", "w") as file:
-                file.write(os.environ["RAY_RAYLET_PID"])
+                file.write(os.environ["RAY_RAYLET_PID"] + " " + str(os.getpid()))
             os.replace(MARK + ".part", MARK)
             time.sleep(600)
         return probs * 0.5
@@ -158,25 +179,71 @@ def register_methods(register):
 """
 
 
-def test_a_node_that_is_lost_loses_nothing(forty, cluster, tiny_folder, tmp_path, capsys, fresh_registry):
+@pytest.fixture
+def waiting(forty, tiny_folder, tmp_path, fresh_registry):
+    """Return a run that waits in a cell, and what has a thread act then, told the raylet and the process."""
     mark, plugin = tmp_path / "mark", tmp_path / "waits.py"
     plugin.write_text(f"MARK = {str(mark)!r}\n{WAITS}", encoding="utf-8")
     data = Path(forty[1]).with_name("mine.csv")
-
-    def lose():
-        while not mark.exists():
-            time.sleep(0.1)
-        nodes = {each.all_processes["raylet"][0].process.pid: each for each in cluster.worker_nodes}
-        cluster.remove_node(nodes[int(mark.read_text(encoding="utf-8"))])
-
-    losing = threading.Thread(target=lose, daemon=True)
-    losing.start()
     asked = ["run", "--models", tiny_folder, "--tasks", str(data), "--methods", "waits,prune50"]
-    asked += ["--plugin", str(plugin), "--records", str(tmp_path / "r")]
-    assert main([*asked, "--on", "ray"]) == 0
+    asked += ["--plugin", str(plugin), "--records", str(tmp_path / "r"), "--on", "ray"]
+
+    def then(act):
+        def wait():
+            while not mark.exists():
+                time.sleep(0.1)
+            act(*map(int, mark.read_text(encoding="utf-8").split()))
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        return thread
+
+    return asked, then
+
+
+def _statuses(folder):
+    return {method: item["status"] for (_, _, method), item in _comparable(folder).items()}
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C be heard, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_tasks_of_ray_and_keeps_what_came_back(waiting, cluster, ctrl_c, tmp_path, capsys):
+    asked, then = waiting
+    at = []
+
+    def stop(raylet, process):
+        at.append(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    then(stop)
+    assert main(asked) == 128 + signal.SIGINT
+    told = "attnbench: stopped; what is recorded stays, the same command goes on from there"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    assert _statuses(tmp_path / "r") == dict.fromkeys(("dense", "uniform"), "measured")
+    assert not list((tmp_path / "r").rglob(".*"))
+    for _ in range(600):
+        if not Path(f"/proc/{at[0]}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("the cell is still being measured")
+
+
+def test_a_node_that_is_lost_loses_nothing(waiting, cluster, tmp_path, capsys):
+    def lose(raylet, process):
+        nodes = {each.all_processes["raylet"][0].process.pid: each for each in cluster.worker_nodes}
+        cluster.remove_node(nodes[raylet])
+
+    asked, then = waiting
+    losing = then(lose)
+    assert main(asked) == 0
     losing.join(timeout=60)
-    found = {method: item["status"] for (_, _, method), item in _comparable(tmp_path / "r").items()}
-    assert found == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
+    assert _statuses(tmp_path / "r") == dict.fromkeys(("dense", "uniform", "waits", "prune50"), "measured")
     err = capsys.readouterr().err
     assert err.count(" · dense: ") == 1  # what came back before counts
     assert f": its task on {socket.gethostname()} (node " in err and "was lost: " in err

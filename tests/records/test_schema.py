@@ -226,3 +226,10 @@ def test_two_records_of_a_cell_are_named_by_their_files(good, tmp_path, capsys):
     path = records.write(tmp_path, made())
     assert main(["leaderboard", "--records", str(tmp_path)]) == 2
     assert f"prune80 disagree, {other.with_name('copy.json')} and {path}: keep one" in capsys.readouterr().err
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from(FIELDS), value=JSON)
+def test_what_tests_a_record_and_what_names_its_fault_agree(good, field, value):
+    body = put(good[2], field, value)
+    assert schema.fits(body) == (schema.first_fault(body) is None)

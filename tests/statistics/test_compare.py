@@ -15,7 +15,8 @@ from attnbench.errors import UserError
 from attnbench.methods.families import name_without_seed
 from attnbench.statistics import against_dense
 from attnbench.statistics.against_dense import rows, to_frame
-from attnbench.statistics.inference import holm, tango
+from attnbench.statistics.flips import tango
+from attnbench.statistics.inference import holm
 from attnbench.statistics.row import Row
 
 

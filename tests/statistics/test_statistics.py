@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from attnbench.statistics import freedom, inference, resampling, unseen
 from attnbench.statistics.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
-from attnbench.statistics.flips import mcnemar, score_statistic, tango
+from attnbench.statistics.flips import mcnemar, score_statistic, tango, tango_each
 from attnbench.statistics.inference import holm, kept, paired, samples_needed, standard_error
 from attnbench.statistics.resampling import resampled
 
@@ -247,7 +247,7 @@ def chances(lost, won, n, p_lost, p_won):
 @pytest.mark.parametrize(("n", "up_to"), [(100, 18), (872, 60)])
 def test_coverage_at_half_to_four_percent_of_flips_is_exact_enough(n, up_to):
     lost, won = flips(n, up_to)
-    ends = np.array([tango(b, c, n) for b, c in zip(lost, won, strict=True)])
+    ends = np.array(tango_each([*zip(lost, won, strict=True)], n))
     found = []
     for rate, harm in itertools.product((0.005, 0.01, 0.02, 0.03, 0.04), (0.5, 0.8, 1.0)):
         p_lost, p_won = rate * harm, rate * (1 - harm)

@@ -6,31 +6,17 @@ import os
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.matrix.console import Silent
 from attnbench.matrix.sharing import travelling, workers
+from attnbench.matrix.sharing.post import Began, Ended
 from attnbench.methods import plugins
 from attnbench.methods.staying import staying
 from attnbench.records import record
 from attnbench.records.record import Record
-
-
-class Post:
-    """Where tasks put what they have, until the driver takes it."""
-
-    def __init__(self) -> None:
-        self._items: list[tuple[int, Any, bool]] = []
-
-    def put(self, column: int, item: Any, reused: bool) -> None:
-        self._items.append((column, item, reused))
-
-    def take(self) -> list[tuple[int, Any, bool]]:
-        items, self._items = self._items, []
-        return items
 
 
 class _Posting(Silent):
@@ -49,20 +35,6 @@ class _Posting(Silent):
         import ray
 
         ray.get(self._post.put.remote(self._number, item, reused))  # it is there before the task ends
-
-
-@dataclass
-class Began:
-    """The first that a task posts: where it is, by which it is named if it is lost."""
-
-    node: str
-
-
-@dataclass
-class Ended:
-    """The last that a task posts: what kept its column from being measured, if anything did."""
-
-    mistake: str | None
 
 
 def measure(number: int, luggage: travelling.Luggage, asked: dict[str, Any], post: Any) -> None:

@@ -18,7 +18,7 @@ from attnbench.matrix import runner
 from attnbench.matrix.console import Listener, Once, Silent
 from attnbench.matrix.ledger import Ledger, recorded
 from attnbench.matrix.plan import Cell
-from attnbench.matrix.sharing import cluster, node, travelling, workers
+from attnbench.matrix.sharing import cluster, node, post, travelling, workers
 from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.sharing.schedule import DENSE
 from attnbench.matrix.sharing.workers import Start
@@ -108,7 +108,7 @@ class _Driver:
         self._task = ray.remote(num_cpus=asked["threads"], num_gpus=gpus, max_retries=0, max_calls=1)(
             node.measure
         )
-        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(node.Post).remote()
+        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(post.Post).remote()
 
     def work(self, fail_fast: bool) -> bool:
         """Measure all columns. Returns whether all were: they are not after a failure that ends the run."""
@@ -164,17 +164,20 @@ class _Driver:
             self._held[number] = mine
             dense = dataclasses.replace(mine[0], method=DENSE)
             cells = mine if mine[0] == dense or dense not in self.names else [dense, *mine]
-            luggage, asked = travelling.packed(
-                cells, dataclasses.asdict(self.settings), self.start.plugins, self.start.folders
-            )
-            for cell in cells:
-                path = record.path_of(self.ledger.folder, self.names[cell])
-                for file in (path, path.with_suffix(".npz")):
-                    if file.exists():
-                        place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
-                        luggage.files[place.as_posix()] = file.read_bytes()
-                task = self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
-            self._running[task] = number
+            self._running[self._sent(number, cells)] = number
+
+    def _sent(self, number: int, cells: Sequence[Cell]) -> Any:
+        """Send a column's cells to a node, with the records that they have, and return its task."""
+        luggage, asked = travelling.packed(
+            cells, dataclasses.asdict(self.settings), self.start.plugins, self.start.folders
+        )
+        for cell in cells:
+            path = record.path_of(self.ledger.folder, self.names[cell])
+            for file in (path, path.with_suffix(".npz")):
+                if file.exists():
+                    place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
+                    luggage.files[place.as_posix()] = file.read_bytes()
+        return self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
 
     def _take(self) -> None:
         """Write what has come back."""
@@ -182,10 +185,10 @@ class _Driver:
             if isinstance(item, str):
                 self.heard.line(item)
                 continue
-            if isinstance(item, node.Began):
+            if isinstance(item, post.Began):
                 self._nodes[number] = item.node
                 continue
-            if isinstance(item, node.Ended):
+            if isinstance(item, post.Ended):
                 self._end(number, item.mistake)
                 continue
             cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
