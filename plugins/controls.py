@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Uniform(Method):
-    """Weight every visible key equally: the floor that every method should stay above.
+    """Weight every visible key equally: the uniform-attention baseline, which every method should beat.
 
     p[q, k] = 1 / n for each of the n keys that query q may see and no earlier method hides; shapes (batch,
     heads, queries, keys). With no selection left, the model is a bag of words per layer. Source: the uniform

@@ -18,6 +18,7 @@ from attnbench.inputs import tasks
 from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
+FIRST = " The first line names the columns, as in text,label."
 FITTED, EVALUATED = "calibration", "evaluation"
 SPLITS = {
     **dict.fromkeys(("train", FITTED), FITTED),
@@ -59,7 +60,7 @@ def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[It
     rows = read_rows(path, content, each, ("text", "label") if labelled else ("text",))
     found = [_item(f"{path}, line {line}", row) for line, row in rows]
     if not found:
-        raise UserError(f"{path}: holds no row. Columns: text and label, where wanted text2 and split.")
+        raise UserError(f"{path}: holds no row. Columns: text and label; text2 and split are optional.")
     bare = [item for item in found if item.label is UNLABELLED]
     if bare and len(bare) < len(found):
         raise UserError(f"{bare[0].place}: no 'label', which other rows have")
@@ -128,9 +129,8 @@ def _check_header(place: str, header: list[str], each: Sequence[str], needed: Se
     for name in needed:
         if name not in _gathered(dict.fromkeys(header), each):
             hint = " It has to be separated by commas." if len(header) == 1 else ""
-            raise UserError(
-                f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}{_renamed(name, header)}"
-            )
+            hint += _renamed(name, header) or ("" if {*needed} & {*header} else FIRST)
+            raise UserError(f"{place}: no column '{name}'. It has {', '.join(header)}.{hint}")
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")

@@ -23,6 +23,7 @@ PLOTS = "plots"  # SVG, PNG and CSV of every picture, in a folder of the board's
 SETS = {
     "eee": eee.files, "parquet": parquet.files, "lm-eval": lm_eval.files, "ranks": separable.files,
 }  # fmt: skip
+ON_SCREEN = "text"  # what a terminal shows
 FORMATS = (*ENDINGS, PLOTS, *SETS)
 STANDARD = ("md", "csv", PLOTS)  # what --output DIR writes for a suite
 NO_FOLDER = f"--format: several files and {', '.join((PLOTS, *SETS))} need --output DIR"
@@ -131,7 +132,9 @@ def write(found: dict[str, bytes], folder: Path) -> None:
             temporary.write_bytes(content)
             os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written: {error.strerror or error}") from error
+        file = next((each for each in (folder, *folder.parents) if each.is_file()), None)
+        why = f"{file} is a file" if file else error.strerror or error
+        raise UserError(f"--output {folder}: cannot be written: {why}") from error
 
 
 def problems(path: str | None, records: str | Path | None) -> Iterator[str]:

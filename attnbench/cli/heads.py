@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
 from attnbench.cli.screen import laid_out, stdout
@@ -80,6 +81,7 @@ def execute(options: argparse.Namespace) -> int:
     require_folder("--records", folder)
     head_tables.prepare(options.output)
     failed = shown = scored = 0
+    found_first: tuple[str, str, str] | None = None
     for name in asked.models:
         console.introduce(name)
         for task in (task for model, task in wanted if model == name):
@@ -100,9 +102,14 @@ def execute(options: argparse.Namespace) -> int:
             if found.tables:
                 say(f"written to {head_tables.write(found, look, options.output)}")
                 scored += 1
+                first = next((each for each in by if each in found.tables), None)
+                found_first = found_first or (first and (name, task, first)) or None
     if not (scored or failed):
         raise UserError("nothing was scored: nothing applies. `attnbench tasks` says what fits what.")
-    method = criteria()[by[0]]
-    example, file = method.examples[0] if method.examples else method.name, option(method)
-    laid_out.follow(f"attnbench methods {method.name}{file}", f"attnbench run --methods {example}{file} ...")
+    if found_first:
+        name, task, criterion = found_first
+        method = criteria()[criterion]
+        example, file = method.examples[0] if method.examples else method.name, option(method)
+        run = shlex.join(["attnbench", "run", "--models", name, "--tasks", task, "--methods", example])
+        laid_out.follow(f"attnbench methods {method.name}{file}", f"{run}{file}")
     return 1 if failed else 0

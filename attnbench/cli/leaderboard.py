@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="LIST",
         help="one or several of md, html, csv, latex, text and plots (default: by the ending of --output; "
-        "md,csv,plots for a suite into a folder; else md); ranks says which methods are separable; eee "
-        "(Every Eval Ever), lm-eval and parquet are for other programs",
+        "md,csv,plots for a suite into a folder; text in a terminal; else md); ranks says which methods are "
+        "separable; eee (Every Eval Ever), lm-eval and parquet are for other programs",
     )
     parser.add_argument("--output", metavar="PATH", help="write into this folder or file instead of stdout")
     parser.add_argument(
@@ -64,7 +64,9 @@ def execute(options: argparse.Namespace) -> int:
         asked = [publish.format_of(target, asked)]
     for path in paths:
         room = _room(path)
-        wanted = asked or list(room.STANDARD if path and into_folder else ("md",))
+        seen = target is None and sys.stdout.isatty()
+        usual = room.STANDARD if path and into_folder else (room.ON_SCREEN if seen else "md",)
+        wanted = asked or list(usual)
         if target is None and publish.of_several_files(wanted):
             raise UserError(publish.NO_FOLDER)
         board = room.load(path, options.records or (None if path else RECORDS), options.sort)

@@ -74,7 +74,6 @@ def parser() -> argparse.ArgumentParser:
         prog="attnbench",
         description="Benchmark attention-compression methods over a matrix of models and tasks.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and stop")

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from attnbench.cli.parsing import plugin_folders
 from attnbench.cli.screen import laid_out, stdout
 from attnbench.errors import UserError, screen_width
+from attnbench.inputs import models
 from attnbench.inputs.settings import Settings, default_device
 from attnbench.matrix import console
 from attnbench.matrix.plan import Cell
+from attnbench.records import provenance
 
 if TYPE_CHECKING:
     from attnbench.boards.tables.text import Screen
@@ -27,6 +29,9 @@ def measured(
     options: argparse.Namespace, cells: Sequence[Cell], settings: Settings, folder: str
 ) -> tuple[list[Record], UserError | None]:
     """Return what was measured, and the mistake that kept the rest, or all, from it."""
+    if not (options.suites or options.on):  # other machines have other folders
+        for name in dict.fromkeys(cell.model for cell in cells):
+            models.check_folder(name)
     from attnbench.matrix import runner
     from attnbench.matrix.sharing import workers
 
@@ -78,7 +83,7 @@ def show_table(records: list[Record], options: argparse.Namespace, board: str, *
     """Print the comparison, and on stderr the command that makes `board` of it."""
     from attnbench.boards.tables import leaderboard
 
-    made_by = shlex.join(["attnbench", *options.typed]) if options.typed else None
+    made_by = shlex.join(["attnbench", *provenance.unrepeated(options.typed)]) if options.typed else None
     screen = of_terminal(options, made_by)
     print(leaderboard.render(records, "text", sort=options.sort, screen=screen, **words))
     laid_out.follow(board, "attnbench methods", "attnbench tasks")

@@ -40,9 +40,9 @@ def check_folder(name: str) -> None:
             raise UserError(f"model '{name}': no such file.{near_file(place, (gguf_files.ENDING,))}")
     elif is_place(place) and not Path(place).expanduser().is_dir():
         several = " NAME=PATH is not parted at commas: give several words." if own and "," in place else ""
-        raise UserError(
-            f"model '{name}': no such folder.{near_file(place)}{several} Give one saved by `save_pretrained`."
-        )
+        what = "no such folder." if not Path(place).expanduser().exists() else "is a file."
+        told = f"model '{name}': {what}{near_file(place)}{several}"
+        raise UserError(f"{told} Give a folder saved by `save_pretrained`.")
 
 
 @dataclass(frozen=True)

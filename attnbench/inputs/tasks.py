@@ -136,12 +136,12 @@ def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
         return bundled
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
     if found is None and name.endswith(YAML):
+        raise UserError(f"no file '{name}'.{near_file(name, YAML)} A task has `task:` and `class:` in YAML.")
+    if found is None and (place := Path(name).expanduser()).exists():
+        what = "a folder" if place.is_dir() else "a file of no kind known"
         raise UserError(
-            f"no file '{name}'.{near_file(name, YAML)} A task of your own is a YAML file with `task:` and "
-            "`class:`."
+            f"task '{name}' is {what}: your own data are a .csv or .jsonl file, your own task a .yaml."
         )
-    if found is None and Path(name).is_file():
-        raise UserError(f"task '{name}': your own data are a .csv or .jsonl file, your own task a .yaml.")
     if found is None:
         raise unknown("task", name, known, _here(name) or f"Known: {', '.join(known)}.")
     return found

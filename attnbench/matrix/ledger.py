@@ -95,7 +95,7 @@ class Ledger:
         old = None if self.replace else self.existing(item.cell)
         if old is not None and (why := conflict(old, item)) is not None:
             name = " · ".join(item.cell.values())
-            raise UserError(f"{name}: another run has recorded it meanwhile: {why}. {_ways()}")
+            raise UserError(f"{name}: another run has recorded it meanwhile: it {why}. {_ways()}")
         try:
             record.write(self.folder, item)
         except (ValueError, TypeError, RecursionError) as error:
@@ -104,10 +104,16 @@ class Ledger:
             record.write(self.folder, item)
 
     def replaced(self, items: Sequence[Record]) -> str:
-        """Say in a line how many measured records will give way to these, and why; nothing for none."""
+        """Say in a line how many measured records will give way to these, and why; nothing for none.
+
+        Raises UserError where one may not: only with the data read is it known that they are others.
+        """
         pairs = [
             (old, item) for item in items if (old := self.existing(item.cell)) and old.status == "measured"
         ]
+        others = [(old, why) for old, item in pairs if not self.replace and (why := conflict(old, item))]
+        if others:
+            raise _otherwise(len(pairs), self.folder.name, [_measured(*each) for each in others])
         found = [told for old, item in pairs if (told := changes(old, item))]
         if not found:
             return ""
@@ -194,13 +200,20 @@ def refuse(cells: Sequence[Cell], settings: Settings, folder: str) -> None:
         if same_place(old, new, "checkpoint") is not True:
             new.provenance = {**source.told, "fingerprints": source.prints}
         if (why := conflict(old, new)) is not None:
-            found.append(f"{' · '.join(named.values())} is of {why}")
+            found.append(_measured(old, why))
     if found:
-        weights = any(ANOTHER["checkpoint"] in each for each in found)
-        raise UserError(
-            f"{len(found)} of {len(cells)} cells are recorded otherwise in {folder}: there {found[0]}. "
-            f"{_ways(weights)}"
-        )
+        raise _otherwise(len(cells), folder, found)
+
+
+def _measured(old: Record, why: str) -> str:
+    return f"{' · '.join(old.cell.values())} {why}"
+
+
+def _otherwise(cells: int, folder: str, found: Sequence[str]) -> UserError:
+    """Build the error for records that may not give way, the first of `found` told."""
+    many = f"{len(found)} of {cells} cells are" if cells > 1 else "1 cell is"
+    weights = any(ANOTHER["checkpoint"] in each for each in found)
+    return UserError(f"{many} recorded otherwise in {folder}: there {found[0]}. {_ways(weights)}")
 
 
 class _Source:

@@ -60,6 +60,8 @@ def parse(text: str) -> tuple[Method, ...]:
     (Prune(on=(), layers=(), percent=80.0),)
     """
     terms = text.strip().split("+")
+    if "" in terms and len(terms) > 1:
+        raise UserError(f"'{text}': no method on one side of +. Write a + b as a+b, without blanks.")
     if terms == ["dense"]:
         return ()
     if "dense" in terms:

@@ -29,27 +29,27 @@ CHANGED = {
 
 
 def conflict(old: Record, new: Record) -> str | None:
-    """Say why a measured record may not give way to one of the same name, or return None where it may.
+    """Say how a measured record is of something else than one of its name, None where it may give way.
 
     It may where weights, data or code of the same places have changed, and where more samples come.
     """
     if old.status != "measured":
         return None
     if old.cell != new.cell:
-        return f"the file of {' · '.join(old.cell.values())}"
+        return f"shares its file with {' · '.join(old.cell.values())}"
     for name in CHANGES_NUMBERS:
         then, now = old.settings.get(name), new.settings.get(name)
         if name in old.settings and then != now and not (name == "limit" and _more(then, now)):
-            return f"{name} {_shown(name, then)}, not {_shown(name, now)}"
+            return f"was measured with {name} {_shown(name, then)}, not {_shown(name, now)}"
     for name in CHANGES_WHERE_SET:
         then, now = old.settings.get(name), new.settings.get(name)
         if then != now:
-            return f"{name} {_shown(name, then)}, not {_shown(name, now)}"
+            return f"was measured with {name} {_shown(name, then)}, not {_shown(name, now)}"
     for name, prints in PLACED.items():
         same = same_place(old, new, name)
         told = prints if same is False else prints[:1] if name == "checkpoint" and same is None else ()
         if any(_differ(old, new, each) for each in told):
-            return ANOTHER[name]
+            return f"was measured on {ANOTHER[name]}"
     return None
 
 

@@ -120,7 +120,17 @@ def command() -> str:
     """Return the command line of this process, absolute paths by their last part alone."""
     program = Path(sys.argv[0] or "python")
     name = program.parent.name if program.name == MAIN else program.name  # of `python -m attnbench`
-    return shlex.join([name, *map(_without_folders, sys.argv[1:])])
+    return shlex.join([name, *map(_without_folders, unrepeated(sys.argv[1:]))])
+
+
+def unrepeated(arguments: Sequence[str]) -> list[str]:
+    """Write each spec of --methods once: a shell makes of a{1,2},b{1,2} every a with every b."""
+    start = next((k for k, each in enumerate(arguments) if each == "--methods"), len(arguments)) + 1
+    end = next((k for k in range(start, len(arguments)) if arguments[k].startswith("-")), len(arguments))
+    specs = [spec for word in arguments[start:end] for spec in word.split(",")]
+    if len(set(specs)) == len(specs) or any("{" in spec for spec in specs):
+        return list(arguments)
+    return [*arguments[:start], ",".join(dict.fromkeys(filter(None, specs))), *arguments[end:]]
 
 
 def written(command: str) -> str:

@@ -200,11 +200,15 @@ def lines_of(key: tuple[str, ...], a: str, b: str, found: Difference) -> list[st
         f"{found.samples:,} samples"
     ]
     if found.kind not in SAMPLES:
-        return [*lines, f"  no list of samples: a {clean(found.kind)} correlation is of all of them together"]
+        kind = clean(found.kind) if found.kind == "ratio" else f"{clean(found.kind)} correlation"
+        return [*lines, f"  no list of samples: a {kind} is of all of them together"]
     words = SAMPLES[found.kind][1]
     for method, ids in ((a, found.only_a), (b, found.only_b)):
         shown = ", ".join(map(str, ids[:LISTED])) + (", …" if len(ids) > LISTED else "")
-        lines.append(f"  {method} {words} on {len(ids)}" + (f": {shown}" if ids else ""))
+        lines.append(
+            f"  {method} {words} on {len(ids)} sample{'' if len(ids) == 1 else 's'}"
+            + (f": {shown}" if ids else "")
+        )
     sides = zip((a, b), found.seeds, strict=True)
     drawn = [f"the first of {seeds} seeds of {method}" for method, seeds in sides if seeds > 1]
     return [*lines, f"  (these by {' and '.join(drawn)})"] if drawn else lines

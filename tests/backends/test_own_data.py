@@ -50,6 +50,8 @@ def _csv(rows):
     [
         ("words,label\na,1\n", "line 1: no column 'text'. It has words, label."),
         ("text\na\n", "line 1: no column 'label'. It has text."),
+        ("good,1\nbad,0\n", "It has good, 1. The first line names the columns, as in text,label."),
+        (HEAD, "holds no row. Columns: text and label; text2 and split are optional."),
         (
             "text;label\na;1\n",
             "line 1: no column 'text'. It has text;label. It has to be separated",

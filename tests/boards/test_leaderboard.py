@@ -113,6 +113,25 @@ def test_a_command_can_be_pasted_from_the_screen(tmp_path):
         assert done.stdout.splitlines() == words[1:]
 
 
+def test_a_legend_explains_the_columns_that_are_shown_and_the_names_of_metrics():
+    items = several()
+    for item in items[:12]:
+        item.measured |= {"cache": 0.5, "kv": 0.5}
+    wide = " ".join(render(items, "text").split())
+    assert "sparsity: the share of zeros among the attention probabilities that a query may see." in wide
+    assert "acc is accuracy, em is exact match." in wide and "f1 is" not in wide
+    narrow = " ".join(render(items, "text", screen=Screen(80)).split())
+    hidden = narrow.partition("No room at 80 columns for ")[2].partition(": a wider")[0].split(", ")
+    assert hidden and not [name for name in hidden if f" {name}: the " in narrow]
+
+
+def test_a_task_of_several_metrics_is_one_clause():
+    (line,) = [line for line in render(several()).splitlines() if "Resolution" in line]
+    assert line.count("samples of squad resolve") == 1 and re.search(
+        r"points of em and ±[\d.]+ points of f1", line
+    )
+
+
 def test_one_sample_is_counted_as_one():
     text = render([record("dense", acc=[1]), record("prune80", acc=[0])])
     assert "1 sample of sst2 resolves ±79 points of acc." in text and "1 samples" not in text

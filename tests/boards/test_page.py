@@ -182,6 +182,15 @@ def test_a_control_hangs_from_its_method_only_where_that_is_above_it(browser):
     assert all(mark == "none" and float(room[:-2]) < float(first[1][:-2]) for mark, room in others)
 
 
+LINES_OF_LAST_WORDS = """return [...document.querySelectorAll("tbody td.verdict")].map((cell) => {
+  const text = cell.firstChild, word = document.createRange();
+  if (!text) return 1;
+  word.setStart(text, text.textContent.lastIndexOf(" ") + 1);
+  word.setEnd(text, text.length);
+  return word.getClientRects().length;
+});"""
+
+
 def test_a_narrow_window_shows_the_score(browser):
     items = []
     for method, wrong in (("dense", 50), ("prune80", 60), ("prune80:random", 400), ("uniform", 800)):
@@ -191,6 +200,7 @@ def test_a_narrow_window_shows_the_score(browser):
             rates = {"a_metric_with_a_long_name": correct, "seconds_or_so": correct * 12345.678}
             items.append(record(name, model="a-long-name-of-a-model", task="a-long-name-of-a-task", **rates))
     browser.open(whole(items), width=400)
+    assert set(browser.run(LINES_OF_LAST_WORDS)) == {1}  # no verdict is broken within its word
     cell = browser.one("tbody td[data-value]").rect
     assert 0 < cell["x"] + cell["width"] < 400
     assert browser.run("return document.documentElement.scrollWidth") <= 400

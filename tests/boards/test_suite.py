@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from sample_records import record as sample
 from sample_records import right
 
 from attnbench.boards import board, checks, chosen, decisions, suite
+from attnbench.boards.tables.leaderboard import write as write_board
+from attnbench.boards.tables.text import Screen
 from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.inputs import names
@@ -28,6 +31,21 @@ def write(folder, text, name="small.toml"):
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_the_commands_of_a_board_can_be_pasted_where_it_is_shown(tmp_path, monkeypatch):
+    """A file is read from the folder that holds the suite's; a screen by who typed the path."""
+    (tmp_path / "my boards").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = board.build([], suite.load(write(Path("my boards"), SMALL)))
+    told = "Made by:\n  attnbench run 'my boards/small.toml'\n  attnbench leaderboard "
+    assert f"{told}'my boards/small.toml' --output 'my boards'" in write_board(
+        found, "text", screen=Screen(80)
+    )
+    monkeypatch.chdir("my boards")
+    found = board.build([], suite.load("small.toml"))
+    assert "attnbench leaderboard small.toml --output ." in write_board(found, "text", screen=Screen(80))
+    assert f"{told}'my boards/small.toml' --output 'my boards'" in write_board(found, "text")
 
 
 def test_a_suite_with_its_defaults(tmp_path):

@@ -57,7 +57,7 @@ MISTAKES = {
     "run --models here --tasks sst2": "A folder of that name is here: write ./here",
     "run --models bert --tasks notes.txt": "your own data are a .csv or .jsonl file",
     "run --models ./here --tasks sst2": "no config.json",
-    "run --models ./zzz --tasks sst2": "model './zzz': no such folder. Give one saved by",
+    "run --models ./zzz --tasks sst2": "model './zzz': no such folder. Give a folder saved",
     "run --models ./nowhere": "no such folder",
     "run --models ./hare/ --tasks sst2": "model './hare/': no such folder. Did you mean ./here? Give",
     "run --models bert --tasks pocket-sentiment --records notes.txt": "--records notes.txt: is a file",
@@ -66,6 +66,11 @@ MISTAKES = {
     "run --models bert --tasks own-task": "A file own-task.yaml is here: write own-task.yaml",
     "run --models bert --tasks ./own-tsk.yaml": "no file './own-tsk.yaml'. Did you mean ./own-task.yaml?",
     "run --models bert --tasks table": "A file table.tsv is here, but your own data are a .csv or",
+    "run --models bert --tasks ./here": "task './here' is a folder: your own data are a .csv or",
+    "run --models ./mine.csv --tasks sst2": "model './mine.csv': is a file. Give a folder saved by",
+    "run --models bert --methods prune80 + logquant3": "no method on one side of +. Write a + b as a+b",
+    "leaderboard min.toml": "suite min.toml: no such file. Did you mean mine.toml? A suite is a TOML file.",
+    "run notes.txt": "not TOML: Expected '=' after a key in a key/value pair",
     "run --model bert": "unknown argument '--model'. Did you mean --models? `attnbench run --help`",
     "heads --models bert --ablate --output notes.txt": "--output notes.txt: is a file; give a folder",
     "heads --models bert --output notes.txt/deep": "--output notes.txt/deep: cannot be written: Not a dir",
@@ -93,8 +98,9 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_status_2(line, says, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    for name in ("notes.txt", "mine.csv", "own-task.yaml", "table.tsv", "LICENCE"):
+    for name in ("notes.txt", "mine.csv", "own-task.yaml", "table.tsv", "LICENCE", "mine.toml"):
         (tmp_path / name).touch()
+    (tmp_path / "notes.txt").write_text("text\n", encoding="utf-8")
     assert main(line.split()) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.out == ""

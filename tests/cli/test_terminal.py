@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -41,6 +42,30 @@ def test_what_a_terminal_has_not_is_replaced(encoding, shown, folder, monkeypatc
     assert shown in header
     assert dense.index("95.0") == method.index("94.8")  # columns stay in line
     assert ("+-" in dense) == (encoding == "ascii")
+
+
+def test_a_terminal_shows_a_table_and_a_pipe_gets_markdown(folder, monkeypatch, capsys):
+    for seen, begins in ((True, "Models\n\nmethod "), (False, "## Models\n\n| model ")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda seen=seen: seen, raising=False)
+        assert main(["leaderboard", "--records", str(folder)]) == 0
+        assert capsys.readouterr().out.startswith(begins)
+        assert main(["leaderboard", "--records", str(folder), "--format", "md"]) == 0
+        assert capsys.readouterr().out.startswith("## Models")
+
+
+def test_a_file_where_a_folder_has_to_be_is_named(folder, tmp_path, capsys):
+    (tmp_path / "my.csv").touch()
+    assert main(["leaderboard", "--records", str(folder), "--output", str(tmp_path / "my.csv" / "b.md")]) == 2
+    assert f"cannot be written: {tmp_path / 'my.csv'} is a file" in capsys.readouterr().err
+
+
+def test_help_breaks_no_word(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("--help", "heads --help", "run --help"):
+        with pytest.raises(SystemExit):
+            main(command.split())
+        text = capsys.readouterr().out
+        assert not [line for line in text.splitlines() if re.search(r"\w-$", line)], command
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -51,6 +51,9 @@ COMMANDS = {
     "--methods heads:fixed:file=/home/me/h.json:on=encoder+prune80":
         "--methods heads:fixed:file=./h.json:on=encoder+prune80",
     "--model_args=pretrained=/home/me/mine,method=prune80": "--model_args=pretrained=./mine,method=prune80",
+    # a shell's a{1,2},b: every word has b
+    "--methods heads1:l1,prune5 heads3:l1,prune5 --seed 3": "--methods heads1:l1,prune5,heads3:l1 --seed 3",
+    "--methods heads{10,30}:l1,prune50 prune50": "--methods heads{10,30}:l1,prune50 prune50",
     "--models some/model --seed=3 --limit 1": "--models some/model --seed=3 --limit 1",
 }  # fmt: skip
 

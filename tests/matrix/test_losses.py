@@ -264,7 +264,7 @@ def test_another_checkpoint_of_the_same_folder_name_needs_a_name(tiny_folder, tw
     _run(tiny_folder, tmp_path / "r")
     before = _contents(tmp_path / "r")
     with pytest.raises(
-        UserError, match=r"3 of 3 cells .* is of another checkpoint: other weights.*NAME=PATH"
+        UserError, match=r"3 of 3 cells .* was measured on another checkpoint: other weights.*NAME=PATH"
     ):
         _run(twin, tmp_path / "r")
     assert _contents(tmp_path / "r") == before
@@ -305,7 +305,7 @@ def test_records_from_before_places_were_kept(tiny_folder, twin, tmp_path):
         _run(twin, tmp_path / "r")
 
 
-def test_another_data_file_of_the_same_name_is_refused(tiny_folder, tmp_path):
+def test_another_data_file_of_the_same_name_is_refused(tiny_folder, tmp_path, capsys):
     files = []
     for place, words in (("a", "good"), ("b", "bad")):
         (tmp_path / place).mkdir()
@@ -314,8 +314,10 @@ def test_another_data_file_of_the_same_name_is_refused(tiny_folder, tmp_path):
     records = str(tmp_path / "r")
     attnbench.run(tiny_folder, "prune80", str(files[0]), records=records)
     before = _contents(records)
-    with pytest.raises(UserError, match="another task or data file of that name"):
+    with pytest.raises(UserError, match="was measured on another task or data file of that name") as caught:
         attnbench.run(tiny_folder, "prune80", str(files[1]), records=records)
+    told = capsys.readouterr().err
+    assert "3 of 3 cells are recorded otherwise in r: there" in str(caught.value) and "replaced" not in told
     assert _contents(records) == before
     files[0].write_text(files[1].read_text(encoding="utf-8"), encoding="utf-8")  # edited where it lies
     assert attnbench.run(tiny_folder, "prune80", str(files[0]), records=records).failed == []
@@ -381,14 +383,14 @@ def test_a_suite_takes_a_named_model(tiny_folder, tmp_path, capsys):
 
 def test_two_runs_on_one_folder_do_not_overwrite_each_other(tiny_folder, tmp_path, monkeypatch):
     """The second began when nothing was there; the first has recorded other settings meanwhile."""
-    from attnbench.matrix import runner
+    from attnbench.matrix.column import Column
 
     def meanwhile(*_):
         monkeypatch.undo()
         _run(tiny_folder, tmp_path / "r")
 
-    monkeypatch.setattr(runner, "refuse", meanwhile)
-    with pytest.raises(UserError, match=r"another run has recorded it meanwhile: limit 6, not 4"):
+    monkeypatch.setattr(Column, "announce", meanwhile)
+    with pytest.raises(UserError, match=r"recorded it meanwhile: it was measured with limit 6, not 4"):
         _run(tiny_folder, tmp_path / "r", limit=4)
     assert {item.settings["limit"] for item in record.read_all(tmp_path / "r")} == {6}
 

@@ -235,8 +235,10 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny sst2 acc: prune80 91.0, prune95 70.0: +21.0 [+")
     assert lines[0].endswith("points, p < 0.001, 100 samples")
-    assert lines[1].startswith("  prune80 scores higher on 21: 9, 10, 11") and lines[1].endswith(", …")
-    assert lines[2] == "  prune95 scores higher on 0"
+    assert lines[1].startswith("  prune80 scores higher on 21 samples: 9, 10, 11") and lines[1].endswith(
+        ", …"
+    )
+    assert lines[2] == "  prune95 scores higher on 0 samples"
     assert main(["compare", "prune80.0", "prune80:random", "--records", folder, "--task", "sst2"]) == 0
     told = capsys.readouterr().out
     assert "prune80:random 67.0" in told

@@ -189,7 +189,10 @@ def test_a_criterion_that_does_not_apply_is_no_failure(capsys, tmp_path):
     shown = capsys.readouterr()
     assert "probe: not applicable: heads:probe needs a class label" in shown.out
     assert "\nconfidence\n" in shown.out and "failed" not in shown.out
-    assert "next: attnbench methods heads:probe   attnbench run --methods heads50:probe" in shown.err
+    assert (
+        "next: attnbench methods heads:confidence   attnbench run --models bert --tasks pocket-qa --methods "
+        in shown.err
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])

@@ -16,7 +16,7 @@ def test_what_is_left_out_is_told_again_from_the_record(tmp_path, capsys):
     for _ in range(2):  # measured, and from the record
         assert main(asked) == 0
         out, err = capsys.readouterr()
-        lines = [line for line in err.splitlines() if "roles: left out: " in line]
+        lines = [line for line in err.splitlines() if "roles leaves out " in line]
         assert any("relations: no treebank: give roles:treebank=FILE" in line for line in lines)
         assert any("rare: no text's rarest token is beyond" in line for line in lines)
         (body,) = json.loads(out)

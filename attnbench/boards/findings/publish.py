@@ -14,6 +14,7 @@ from attnbench.boards.findings.kept import Seen, seen
 from attnbench.errors import UserError, require_folder
 
 STANDARD = ("md", "plots")  # what --output DIR writes
+ON_SCREEN = "md"  # there is no other text
 
 
 @dataclass(frozen=True)

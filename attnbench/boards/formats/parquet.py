@@ -24,7 +24,10 @@ CLOSE = 1e-6
 COLUMNS = {
     "model": ("string", "the model by the name that records have"),
     "task": ("string", "the task by the name that records have"),
-    "method": ("string", "the canonical spec; dense is the model as it is, uniform the floor"),
+    "method": (
+        "string",
+        "the canonical spec; dense is the model as it is, uniform the uniform-attention baseline",
+    ),
     "metric": ("string", "the metric; null where the cell has no number"),
     "primary": ("bool_", "whether it is the task's first metric"),
     "status": ("string", "measured, failed, not applicable or missing"),

@@ -139,6 +139,7 @@ def _names(row: Row) -> dict[str, str]:
 def _class(name: str, same: set[str]) -> str:
     """Name a header's classes: what is the same in every row stands above the table instead."""
     kinds = [*(["text"] if name not in NUMBERS else []), *(["same"] if name in same else [])]
+    kinds += ["verdict"] if name == "" else []
     kinds += ["method"] if name == "method" else ["where"] if name in ("model", "task") else []
     return f' class="{" ".join(kinds)}"' if kinds else ""
 

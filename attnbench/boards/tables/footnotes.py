@@ -63,12 +63,16 @@ def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
     for row in rows:
         if row.p_margin is not None:
             groups.setdefault((row.task, row.samples, row.metric), []).append(row)
-    said = []
+    amounts: dict[str, list[str]] = {}
     for (task, samples, metric), found in groups.items():
         width = median(row.half_width for row in found)
         amount = (f"{width:#.2g}" if width < 10 else f"{width:.0f}") + found[0].unit
         counted = "1 sample of {} resolves" if samples == 1 else f"{samples:,} samples of {{}} resolve"
-        said.append(f"{counted.format(show(task))} ±{amount} of {show(metric)}")
+        amounts.setdefault(counted.format(show(task)), []).append(f"±{amount} of {show(metric)}")
+    said = [
+        f"{counted} {' and '.join(filter(None, (', '.join(told[:-1]), told[-1])))}"
+        for counted, told in amounts.items()
+    ]
     return [f"Resolution (half of the median interval): {'; '.join(said)}."] if said else []
 
 

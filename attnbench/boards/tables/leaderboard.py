@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +77,12 @@ def write(
         parts += [f"![{escape(title, 200)}]({path})" for title, path in drawn]
         parts += [SWEEPS] if any("/score-" in path for _, path in drawn) else []
     if suite is not None:
-        file = f"{suite.path.resolve().parent.name}/{suite.path.name}"
-        lines = [f"attnbench run {file}", f"attnbench leaderboard {file} --output {file.partition('/')[0]}"]
+        file, folder = str(suite.path), str(suite.path.parent)
+        if screen.width is None:  # a file is read elsewhere, from the folder that holds the suite's
+            folder = suite.path.resolve().parent.name
+            file = f"{folder}/{suite.path.name}"
+        written = shlex.join(["attnbench", "leaderboard", file, "--output", folder])
+        lines = [shlex.join(["attnbench", "run", file]), written]
         told = [clean(line, 200).replace("`", "") for line in lines]
         code = " and ".join(f"`{line}`" for line in told)
         parts.append(f"Made by {code}." if markdown else "\n  ".join(["Made by:", *told]))

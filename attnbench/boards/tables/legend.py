@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+from attnbench.inputs.listing import METRICS
 from attnbench.statistics.row import LEVEL, Row
 
 
@@ -27,6 +28,7 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
             f"≈ is shown not to be worse by {margins(compared)} or more (one-sided {100 * LEVEL:g} %, "
             f"Holm-corrected over {claims} comparison{'' if claims == 1 else 's'}), ? is undecided."
         )
+    words += _metrics_legend(rows)
     if "kept" not in hidden and any(row.kept is not None for row in rows):
         scale = " of the log perplexity" if any(row.scale == "log" for row in compared) else ""
         words.append(
@@ -59,6 +61,13 @@ def marks(rows: Sequence[Row]) -> list[str]:
     return [", ".join(told) + "."] if told else []
 
 
+def _metrics_legend(rows: Sequence[Row]) -> list[str]:
+    """Write out the names of metrics, where a table has several."""
+    names = dict.fromkeys(row.metric for row in rows if row.metric)
+    told = [f"{name} is {METRICS[name]}" for name in names if METRICS.get(name, name).lower() != name]
+    return [f"{', '.join(told)}."] if told and len(names) > 1 else []
+
+
 def _answers_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
     words = []
     if "flips" not in hidden and any(row.flips is not None for row in rows):
@@ -89,18 +98,19 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
         names.append(
             "sim. FLOPs (the share of dense that would be left if zeros and hidden scores were skipped)"
         )
-    if names:
-        words.append(f"Simulated, so nothing runs faster: {', '.join(names)}.")
-    if "sparsity" not in hidden and any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows):
+    if "sparsity" not in hidden and any(row.sparsity is not None for row in rows):
+        causal = any((row.nominal or 0) - (row.sparsity or 0) > 0 for row in rows)
         words.append(
-            "sparsity: the share of zeros among the attention probabilities that a query may see; in "
-            "brackets among all, with those that the causal mask hides."
+            "sparsity: the share of zeros among the attention probabilities that a query may see"
+            + ("; in brackets among all, with those that the causal mask hides." if causal else ".")
         )
     if "bits" not in hidden and any(row.entropy is not None for row in rows):
         words.append(
             "bits: log2 of the number of different probabilities; in brackets their entropy, the bits that a "
             "value needs on average."
         )
+    if names:
+        words.append(f"Simulated, so nothing runs faster: {', '.join(names)}.")
     if "heads" not in hidden and any(row.heads not in (None, 1.0) for row in rows):
         words.append("heads: the share of heads whose context is not all zero.")
     if "divergence" not in hidden and any(row.divergence is not None for row in rows):
@@ -116,11 +126,12 @@ def _cost_legend(rows: Sequence[Row], hidden: Container[str]) -> list[str]:
             f"SDPA, and empty where no work can be left out: {realised}. Latency is the median of "
             f"interleaved rounds [its 95 % interval]{_of_seeds(rows)}{held}."
         )
+    caches = {
+        "cache": "cache: the share of a prompt's tokens that is kept (simulated).",
+        "kv": "kv: the bits kept of its keys and values, as a share of 16 bits a value (simulated).",
+    }
     if any(row.kv is not None for row in rows):
-        words.append(
-            "cache: the share of a prompt's tokens that is kept. kv: the bits kept of its keys and values, "
-            "as a share of 16 bits a value. Both are simulated."
-        )
+        words += [told for name, told in caches.items() if name not in hidden]
     if any(row.kv_bytes is not None for row in rows):
         columns = {
             "latency": "is that of a token after a prompt",

@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from attnbench.cli.looking.wanted import wanted
 from attnbench.cli.parsing import MANY, Once, add_include_path, add_max_length, positive
-from attnbench.cli.screen import stdout
+from attnbench.cli.screen import laid_out, stdout
 from attnbench.errors import NotApplicable, UserError, message, say, screen_width, tell
 from attnbench.inputs import models
 from attnbench.inputs.settings import EAGER_TOLERANCE, default_device
@@ -144,6 +145,9 @@ def execute(options: argparse.Namespace) -> int:
         print(json.dumps(bodies, ensure_ascii=False))
     elif together:
         print(terminal.side_by_side(together, screen_width()))
+    if found_of and not options.json:
+        more = [] if options.output else [shlex.join(["attnbench", *options.typed, "--output", "look"])]
+        laid_out.follow(f"attnbench studies {chosen[0].name}", *more)
     if not (seen or failed):
         raise UserError("nothing was found: no study applies. `attnbench studies` says what each looks at.")
     return 1 if failed else 0
@@ -174,7 +178,8 @@ def _told(look: Look) -> None:
         if found.error:
             say(message(f"{where}: {text}: {found.status}: {found.error}"))
         for part, why, number in left_out(found):
-            say(message(f"{where}: {text}: left out: {part}: {why} ({number})"))
+            times = f" ({number} times)" if number > 1 else ""
+            say(message(f"{where}: {text} leaves out {part}: {why}{times}"))
     for kind, reasons in (("not applicable", look.left_out), ("failed", look.failed)):
         for method, reason in reasons.items():
             say(message(f"{where}: {method}: {kind}: {reason}"))
