@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from attnbench.errors import one_line
 from attnbench.records.inert import clean
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ fits = _test(TABLE)  # nearly every record holds no fault, and to look for one b
 
 def first_fault(body: dict[str, Any]) -> str | None:
     """Name the first field that is not what the table says, or return None."""
-    return _problem("", body, TABLE)
+    told = _problem("", body, TABLE)
+    return told and one_line(told)
 
 
 def problem(body: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sample_records import identify, record, right
 
@@ -166,6 +166,7 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(field=st.sampled_from(FIELDS), value=JSON)
+@example(field="seconds", value={"a\nb": None})
 def test_whatever_a_field_holds_no_table_and_no_check_breaks(good, field, value):
     folder, path, body = good
     text = json.dumps(put(body, field, value))

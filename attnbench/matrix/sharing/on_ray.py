@@ -108,7 +108,7 @@ class _Driver:
         self._task = ray.remote(num_cpus=asked["threads"], num_gpus=gpus, max_retries=0, max_calls=1)(
             node.measure
         )
-        self._post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(post.Post).remote()
+        self._box = post.Box(ray)
 
     def work(self, fail_fast: bool) -> bool:
         """Measure all columns. Returns whether all were: they are not after a failure that ends the run."""
@@ -134,13 +134,16 @@ class _Driver:
         return True
 
     def cancel(self) -> None:
-        """End the tasks that run, and give back what is held."""
+        """End the tasks that run, write what they have posted, and give back what is held."""
         for each in self._running:
             with contextlib.suppress(Exception):  # the cluster may be what is gone
                 self.ray.cancel(each, force=True)
         self._running = {}
         with contextlib.suppress(Exception):
-            self.ray.kill(self._post)
+            for number, item, reused in self._box.posted(cluster.ANSWERS):
+                if isinstance(item, Record):
+                    self._write(number, item, reused)
+            self._box.close()
 
     def _name(self, cell: Cell) -> str:
         return " · ".join(self.names[cell].values())
@@ -177,30 +180,31 @@ class _Driver:
                 if file.exists():
                     place = record.path_of("records", self.names[cell]).with_suffix(file.suffix)
                     luggage.files[place.as_posix()] = file.read_bytes()
-        return self._task.remote(number, luggage, {**self.asked, **asked}, self._post)
+        return self._task.remote(number, luggage, {**self.asked, **asked}, self._box.post)
 
     def _take(self) -> None:
         """Write what has come back."""
-        for number, item, reused in self.ray.get(self._post.take.remote()):
+        for number, item, reused in self._box.posted():
             if isinstance(item, str):
                 self.heard.line(item)
-                continue
-            if isinstance(item, post.Began):
+            elif isinstance(item, post.Began):
                 self._nodes[number] = item.node
-                continue
-            if isinstance(item, post.Ended):
+            elif isinstance(item, post.Ended):
                 self._end(number, item.mistake)
-                continue
-            cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
-            if cell in self.found or cell not in self._held.get(number, []):
-                continue
-            if not reused:
-                self._place(cell, item)
-                with contextlib.suppress(Lost):  # this process stood still: what the other records counts
-                    self.ledger.write(item)
-            self.found[cell] = item
-            self.heard.finish(item, reused)
-            self._release(number, cell)
+            else:
+                self._write(number, item, reused)
+
+    def _write(self, number: int, item: Record, reused: bool) -> None:
+        cell = next(each for each in self.groups[number][1] if self.names[each] == item.cell)
+        if cell in self.found or cell not in self._held.get(number, []):
+            return
+        if not reused:
+            self._place(cell, item)
+            with contextlib.suppress(Lost):  # this process stood still: what the other records counts
+                self.ledger.write(item)
+        self.found[cell] = item
+        self.heard.finish(item, reused)
+        self._release(number, cell)
 
     def _place(self, cell: Cell, item: Record) -> None:
         """Say where a column's things lie on this machine, not in a node's temporary folder."""
