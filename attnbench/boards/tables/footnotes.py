@@ -66,7 +66,7 @@ def _resolution(rows: Sequence[Row], show: Show) -> list[str]:
     amounts: dict[str, list[str]] = {}
     for (task, samples, metric), found in groups.items():
         width = median(row.half_width for row in found)
-        amount = (f"{width:#.2g}" if width < 10 else f"{width:.0f}") + found[0].unit
+        amount = (f"{width:#.2g}" if width < 10 else f"{width:,.0f}") + found[0].unit
         counted = "1 sample of {} resolves" if samples == 1 else f"{samples:,} samples of {{}} resolve"
         amounts.setdefault(counted.format(show(task)), []).append(f"±{amount} of {show(metric)}")
     said = [
