@@ -117,6 +117,6 @@ def test_what_is_stale_and_what_has_failed_is_named(suite, tmp_path, capsys, fre
 
 def test_a_suite_that_is_not_there(capsys, tmp_path):
     assert main(["status", str(tmp_path / "none.toml")]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "none.toml: no such file. A suite is a TOML file." in capsys.readouterr().err
     assert main(["status", "a.toml", "b.toml", "--records", "r"]) == 2
     assert "Give one suite with it" in capsys.readouterr().err
