@@ -9,7 +9,7 @@ import pytest
 
 from attnbench.cli.main import main
 from attnbench.cli.screen import laid_out
-from attnbench.errors import PIPED, say, screen_width, wrap
+from attnbench.errors import NARROWEST, PIPED, say, screen_width, wrap
 
 CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 SUITE = """
@@ -50,6 +50,7 @@ LINES = [
     ("new-method my-package-of-a-long-name --package --output {dir}/new", 0),
     ("publish {dir}/published {dir}/suite.toml", 0),
 ]  # fmt: skip
+SLOW = ("check", "heads", "look", "export")  # they break lines as the others do: at one width
 
 
 def unbreakable(line: str) -> bool:
@@ -63,7 +64,7 @@ def on_a_terminal(monkeypatch):
         monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [NARROWEST, 120])
 def test_every_line_of_every_command_fits(width, tmp_path, capsys, monkeypatch):
     on_a_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(width))
@@ -71,6 +72,8 @@ def test_every_line_of_every_command_fits(width, tmp_path, capsys, monkeypatch):
     (tmp_path / "suite.toml").write_text(SUITE)
     wide, widest = [], 0
     for text, status in LINES:
+        if width != NARROWEST and (text.split()[0] in SLOW or "{dir}/out" in text):
+            continue
         try:
             found = main(text.format(dir=".").split())
         except SystemExit as stopped:  # argparse, after its help
