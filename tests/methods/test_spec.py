@@ -40,7 +40,7 @@ CANONICAL = {
 
 MISTAKES = {
     "": "not a method spec",
-    "prune80+": "not a method spec",
+    "prune80+": "no method on one side of +",
     "Prune80": "not a method spec",
     "prune-80": "not a method spec",
     "prune1e-3": "not a method spec",
