@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,14 +26,8 @@ def score_statistic(lost: ArrayLike, won: ArrayLike, n: int, difference: ArrayLi
     return np.where(known, (won - lost - n * difference) / np.sqrt(np.where(known, variance, 1.0)), 0.0)
 
 
-@functools.lru_cache(maxsize=10_000)
-def tango(lost: int, won: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Tango's (1998) score interval for (won - lost) / n of n pairs."""
-    return tango_each([(lost, won)], n, level)[0]
-
-
 def tango_each(flips: Sequence[tuple[int, int]], n: int, level: float = 0.95) -> list[tuple[float, float]]:
-    """Return Tango's interval for each (lost, won) of the same n: all are halved at once."""
+    """Return Tango's (1998) score interval for (won - lost) / n of n pairs, for each (lost, won) at once."""
     less, more = np.sort(np.asarray(flips, float).reshape(-1, 2)).T
     z = -float(special.ndtri((1 - level) / 2))
     inside = np.stack([(more - less) / n] * 2)  # (ends, flips)

@@ -385,9 +385,11 @@ def test_two_runs_on_one_folder_do_not_overwrite_each_other(tiny_folder, tmp_pat
     """The second began when nothing was there; the first has recorded other settings meanwhile."""
     from attnbench.matrix.column import Column
 
+    _run(tiny_folder, tmp_path / "first")
+
     def meanwhile(*_):
         monkeypatch.undo()
-        _run(tiny_folder, tmp_path / "r")
+        shutil.copytree(tmp_path / "first", tmp_path / "r", dirs_exist_ok=True)
 
     monkeypatch.setattr(Column, "announce", meanwhile)
     with pytest.raises(UserError, match=r"recorded it meanwhile: it was measured with limit 6, not 4"):

@@ -12,7 +12,7 @@ from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.statistics import against_dense, pairs
 from attnbench.statistics.aggregates import by_sample
-from attnbench.statistics.flips import tango
+from attnbench.statistics.flips import tango_each
 
 
 def test_a_difference_by_hand_and_by_scipy():
@@ -218,7 +218,7 @@ def test_compare_says_how_far_answers_are_from_denses(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     (line,) = [each for each in lines if "flips from dense" in each]
     # 48 turn with the second alone: Tango's interval, McNemar's p
-    low, high = tango(48, 0, 400)
+    ((low, high),) = tango_each([(48, 0)], 400)
     shown = f"−12.0 [{100 * low:.1f}, {100 * high:.1f}] points".replace("-", "−")
     assert line == (
         "tiny sst2: flips from dense: prune80 3.0% [1.7, 5.2], prune95 15.0% [11.8, 18.8]: "

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from attnbench.statistics import freedom, inference, resampling, unseen
 from attnbench.statistics.aggregates import METRICS, aggregate, bounds, influence, over_seeds, working
-from attnbench.statistics.flips import mcnemar, score_statistic, tango, tango_each
+from attnbench.statistics.flips import mcnemar, score_statistic, tango_each
 from attnbench.statistics.inference import holm, kept, paired, samples_needed, standard_error
 from attnbench.statistics.resampling import resampled
 
@@ -212,13 +212,13 @@ def constrained_z(lost, won, n, difference):
 
 @pytest.mark.parametrize(("lost", "won", "n"), [(12, 2, 50), (3, 9, 872), (40, 35, 500), (1, 1, 100)])
 def test_ends_of_the_interval_are_1_96_standard_errors_away(lost, won, n):
-    low, high = tango(lost, won, n)
+    ((low, high),) = tango_each([(lost, won)], n)
     assert constrained_z(lost, won, n, low) == pytest.approx(1.96, abs=2e-3)
     assert constrained_z(lost, won, n, high) == pytest.approx(-1.96, abs=2e-3)
 
 
 def test_no_flips_leave_room_for_some():
-    low, high = tango(0, 0, 872)
+    ((low, high),) = tango_each([(0, 0)], 872)
     assert -low == high == pytest.approx(1.96**2 / (872 + 1.96**2), rel=1e-3)
 
 

@@ -139,11 +139,13 @@ class _Driver:
             with contextlib.suppress(Exception):  # the cluster may be what is gone
                 self.ray.cancel(each, force=True)
         self._running = {}
+        posted = []
         with contextlib.suppress(Exception):
-            for number, item, reused in self._box.posted(cluster.ANSWERS):
-                if isinstance(item, Record):
-                    self._write(number, item, reused)
+            posted = [*self._box.posted(cluster.ANSWERS)]
             self._box.close()
+        for number, item, reused in posted:
+            if isinstance(item, Record):
+                self._write(number, item, reused)
 
     def _name(self, cell: Cell) -> str:
         return " · ".join(self.names[cell].values())
