@@ -217,7 +217,7 @@ def test_an_export_beside_its_original(exported, tiny_folder, tmp_path, capsys, 
 
 
 BESIDE = {
-    "compare ./file TINY --task {}": "no such folder",
+    "compare ./file TINY --task {}": "is a file. Give a folder",
     "compare TINY TINY --task {}": "beside itself",
     "compare TINY ./empty --task {}": "no config.json there",
     "compare TINY bert": "give --task",
