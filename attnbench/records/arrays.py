@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 LARGEST = 1 << 30  # bytes of all arrays of a record, packed or not
 AXES = 4
 MAGIC, SIZES = 8, {(1, 0): 2, (2, 0): 4}  # bytes of a file's first mark, and of its header's length
-HEADERS = 256
+HEADERS, ALIKE = 256, 256
+LONG = 1 << 20  # bytes of an array that is too long to be held for the next record
 LOCAL, ENCRYPTED = 30, 1  # bytes of a member's own header, the flag of one that needs a password
 
 
@@ -47,28 +48,43 @@ def unpack(packed: bytes, wanted: Iterable[str]) -> dict[str, np.ndarray]:
             left -= info.file_size
             if left < 0:
                 raise ValueError(f"its arrays are more than {LARGEST:,} bytes")
-            found[name] = _array(name, _content(name, packed, info))
+            make = _alike if info.file_size < LONG else _plain
+            data = _member(name, packed, info)
+            found[name] = make(name, data, info.compress_type, info.file_size, info.CRC)
     return found
 
 
-def _content(name: str, packed: bytes, info: zipfile.ZipInfo) -> bytes:
-    """Unpack one member, never more than the size that it says; zipfile itself takes three times as long."""
+def _member(name: str, packed: bytes, info: zipfile.ZipInfo) -> bytes:
+    """Return what one member holds, still packed."""
     begin = info.header_offset + LOCAL
     mark, lengths = packed[info.header_offset : begin][:4], packed[begin - 4 : begin]
     if mark != b"PK\3\4" or len(lengths) < 4 or info.flag_bits & ENCRYPTED:
         raise ValueError(f"{name} is not where the archive says, or is encrypted")
     begin += sum(int.from_bytes(lengths[k : k + 2], "little") for k in (0, 2))  # its name and what is added
-    data = packed[begin : begin + info.compress_size]
-    if info.compress_type == zipfile.ZIP_DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, info.file_size + 1)
-    elif info.compress_type != zipfile.ZIP_STORED:
+    return packed[begin : begin + info.compress_size]
+
+
+def _plain(name: str, data: bytes, kind: int, size: int, check: int) -> np.ndarray:
+    """Unpack an array, never more than the size that it says; zipfile itself takes three times as long."""
+    if kind == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    elif kind != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is packed in a way that is not read")
-    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+    if len(data) != size or zlib.crc32(data) != check:
         raise ValueError(f"{name} is damaged")
-    return data
+    return _array(name, data)
+
+
+@functools.lru_cache(ALIKE)
+def _alike(name: str, data: bytes, kind: int, size: int, check: int) -> np.ndarray:
+    """Unpack an array once for all records that hold it, as those of a column hold the same samples."""
+    found = _plain(name, data, kind, size, check)
+    found.flags.writeable = False
+    return found
 
 
 def _array(name: str, data: bytes) -> np.ndarray:
+    """Return the array that the bytes of an .npy hold."""
     import numpy as np
 
     version = np.lib.format.read_magic(io.BytesIO(data))
@@ -81,7 +97,7 @@ def _array(name: str, data: bytes) -> np.ndarray:
     if kind.hasobject or kind.fields or len(shape) > AXES or size != len(data) - begin:
         raise ValueError(f"{name} is no plain array of the size it says")
     values = np.frombuffer(data, kind, offset=begin)
-    return values.reshape(shape, order="F" if in_columns else "C").copy()
+    return values.reshape(shape, order="F" if in_columns else "C").copy()  # where arithmetic is fast
 
 
 @functools.lru_cache(HEADERS)

@@ -204,15 +204,16 @@ def read(path: str | Path) -> Record:
         raise ValueError(f"{path}: keys {sorted(set(body) ^ KEYS)} are missing or unknown")
     if (told := schema.problem(body)) is not None:
         raise ValueError(f"{path}: {told}")
+    beside = path.with_suffix(".npz")
     try:
-        packed = files.content(path.with_suffix(".npz"), arrays.LARGEST, follow=False)
+        packed = files.content(beside, arrays.LARGEST, follow=False)
         if hashlib.sha256(packed).hexdigest() != body["provenance"]["arrays"]:
             raise ValueError("not the arrays that the JSON was written with")
         scores = arrays.unpack(packed, [*ALWAYS, *body["metrics"]])
     except Exception as error:  # whatever numpy and zipfile make of what is no archive
-        raise ValueError(f"{path.with_suffix('.npz')}: {error}") from None
+        raise ValueError(f"{beside}: {error}") from None
     if (told := schema.array_problem(body["metrics"], scores)) is not None:
-        raise ValueError(f"{path.with_suffix('.npz')}: {told}")
+        raise ValueError(f"{beside}: {told}")
     return Record(**body, scores=scores, file=str(path))
 
 

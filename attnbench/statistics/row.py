@@ -88,7 +88,8 @@ class Row:
         Of latencies the median over seeds and their range: a mean of the seeds' intervals is none.
         """
         for field, path in MEASURED.items():
-            setattr(self, field, _mean(_numbers(members, path)))
+            if any(path[0] in item.measured for item in members):  # few are, of all that can be
+                setattr(self, field, _mean(_numbers(members, path)))
         latencies = _numbers(members, MEASURED["latency"]) if len(members) > 1 else []
         if latencies:
             self.latency = median(latencies)
