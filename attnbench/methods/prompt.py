@@ -11,7 +11,8 @@ from attnbench.errors import NotApplicable
 if TYPE_CHECKING:
     from torch import Tensor
 
-TILE = 1 << 22  # probabilities at a time: 16 MB
+TILE = 1 << 20  # probabilities at a time: 4 MB, which stay near a core
+ROWS = 32  # of long prompts, so that their sums by tile stay few
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Prompt:
 
     def tiles(self) -> list[slice]:
         """Return ranges of queries whose attention is no more than a few megabytes."""
-        size, rows = max(1, TILE // (len(self.queries) * self.tokens)), self.queries.shape[1]
+        size, rows = max(ROWS, TILE // (len(self.queries) * self.tokens)), self.queries.shape[1]
         return [slice(row, min(row + size, rows)) for row in range(0, rows, size)]
 
     def later_probs(self) -> Tensor:

@@ -21,7 +21,7 @@ class Block:
     """Examples that share a range of queries and keys without padding.
 
     `visible` is (batch, 1, queries, keys), None where every query sees every key; `bias` what a mask adds
-    beyond that.
+    beyond that. Where `causal`, every query sees the keys up to its own position, and they alone.
     """
 
     examples: slice
@@ -30,6 +30,7 @@ class Block:
     offset: int = 0
     visible: Tensor | None = None
     bias: Tensor | None = None
+    causal: bool = False
 
     def shape(self) -> tuple[int, int, int]:
         return tuple(part.stop - part.start for part in (self.examples, self.queries, self.keys))
@@ -50,6 +51,7 @@ class Block:
                     self.offset + rows.start,
                     visible,
                     bias,
+                    self.causal,
                 )
 
     def _reach(self, examples: slice, queries: slice) -> int:
@@ -69,7 +71,7 @@ class Block:
             cut(mask, inner, slice(low, high), slice(None)) for mask in (self.visible, self.bias)
         )
         queries = slice(self.queries.start + low, self.queries.start + high)
-        return Block(slice(first, last), queries, self.keys, self.offset + low, visible, bias)
+        return Block(slice(first, last), queries, self.keys, self.offset + low, visible, bias, self.causal)
 
     def within(self, rows: Sequence[Rows]) -> Iterator[Block]:
         """Cut each example to its own range of queries, the first of which stands at its own offset."""
@@ -122,7 +124,11 @@ def blocks(kind: str, query: Tensor, key: Tensor, mask: Tensor | None, causal: b
         if causal and queries > 1:
             square = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=query.device)
             visible = square.tril(keys - queries)
-        return [Block(slice(0, batch), slice(0, queries), slice(0, keys), offset, visible)]
+        return [
+            Block(
+                slice(0, batch), slice(0, queries), slice(0, keys), offset, visible, None, visible is not None
+            )
+        ]
     version = 0 if mask.is_inference() else mask._version
     case = (kind, batch, queries, keys, version)
     known = _blocks.get(mask)
@@ -175,13 +181,16 @@ def _read(kind: str, queries: int, mask: Tensor, origin: Origin | None) -> Itera
         if low >= high:
             continue
         part = visible[example : example + 1, :, low:high, start:stop]
+        offset = position + low - start if kind == "decoder" else 0
+        every = bool(part.all())
         yield Block(
             slice(example, example + 1),
             slice(low, high),
             slice(start, stop),
-            position + low - start if kind == "decoder" else 0,
-            None if bool(part.all()) else part,
+            offset,
+            None if every else part,
             mask[example : example + 1, :, low:high, start:stop].clone() if additive else None,
+            kind == "decoder" and not every and torch.equal(part, torch.ones_like(part).tril(offset)),
         )
 
 
@@ -198,11 +207,8 @@ def _merged(singles: Iterator[Block]) -> Iterator[Block]:
 
 
 def _alike(a: Block, b: Block) -> bool:
-    same = (a.queries, a.keys, a.offset) == (
-        b.queries,
-        b.keys,
-        b.offset,
-    ) and a.examples.stop == b.examples.start
+    same = all(getattr(a, name) == getattr(b, name) for name in ("queries", "keys", "offset", "causal"))
+    same = same and a.examples.stop == b.examples.start
     return same and (a.visible is None) == (b.visible is None) and (a.bias is None) == (b.bias is None)
 
 

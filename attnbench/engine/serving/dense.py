@@ -44,16 +44,24 @@ class Dense:
                 if self.parted:
                     raise UserError("attention with a bias: read the prompt in one piece")
                 scores += shift[0][:, part[0], part[1]]
-        visible = self.block.visible
-        if self.parted or visible is None:
-            at = torch.arange(rows.start, rows.stop, device=scores.device)
-            hidden = torch.arange(width, device=scores.device) > at[:, None]
-        else:
-            hidden = ~visible[0, 0, part[0], part[1]]
+        self._hide(scores, rows, part)
+        if start == 0 and width == end:
+            return scores.softmax(-1)
+        probs = scores.new_empty(heads, count, end - start)
+        seen = max(0, min(width, end) - start)
+        probs[..., seen:] = 0
+        probs[..., :seen] = scores.softmax(-1)[..., start:end]
+        return probs
+
+    def _hide(self, scores: Tensor, rows: range, part: tuple[slice, slice]) -> None:
+        """Hide what queries do not see; what all of a tile see is passed over, which is most of it."""
+        visible, width = self.block.visible, scores.shape[-1]
+        at = torch.arange(rows.start, rows.stop, device=scores.device)[:, None]
         if self.until is not None:
-            at = torch.arange(rows.start, rows.stop, device=scores.device)
-            gone = at[:, None] >= self.until[:, None, :width]
-            hidden = hidden | gone.repeat_interleave(heads // kv, 0)
-        probs = scores.masked_fill_(hidden, -torch.inf).softmax(-1)[..., start:end]
-        more = end - start - probs.shape[-1]
-        return torch.nn.functional.pad(probs, (0, more)) if more > 0 else probs
+            gone = (at >= self.until[:, None, :width]).repeat_interleave(len(scores) // len(self.until), 0)
+            scores.masked_fill_(gone, -torch.inf)
+        if self.parted or visible is None or self.block.causal:
+            keys = torch.arange(rows.start, width, device=scores.device)
+            scores[..., rows.start :].masked_fill_(keys > at, -torch.inf)
+        else:
+            scores.masked_fill_(~visible[0, 0, part[0], part[1]], -torch.inf)

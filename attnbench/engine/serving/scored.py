@@ -78,7 +78,10 @@ class Scratch:
 
 @dataclass
 class Tile:
-    """Queries, keys and values (batch, heads, tokens, head_dim) of one tile, and what shapes its scores."""
+    """One tile, and what shapes its scores.
+
+    Queries are (batch, heads, queries, head_dim), keys and values (batch, key-value heads, keys, head_dim).
+    """
 
     site: Site
     stages: Stages
@@ -94,13 +97,18 @@ class Tile:
         """Return (batch, heads, queries, keys)."""
         return (*self.q.shape[:3], self.k.shape[2])
 
+    def grouped(self, heads: Tensor) -> Tensor:
+        """Join heads (batch, heads, queries, n) that share keys and values to one matrix a group."""
+        return heads.reshape(self.k.shape[0] * self.k.shape[1], -1, heads.shape[3])
+
 
 def context_of(tile: Tile, scratch: Scratch) -> Tensor:
     """Return the context (batch, heads, queries, head_dim), before the stages that act on it."""
     probs = _traced(tile) if torch.is_grad_enabled() else _in_place(tile, scratch)
     if tile.dropout:
         probs = functional.dropout(probs, tile.dropout)
-    return torch.bmm(probs.flatten(0, 1), tile.v.flatten(0, 1)).view(*tile.q.shape[:3], tile.v.shape[3])
+    context = torch.bmm(tile.grouped(probs), tile.v.flatten(0, 1))
+    return context.view(*tile.q.shape[:3], tile.v.shape[3])
 
 
 def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
@@ -108,8 +116,8 @@ def _in_place(tile: Tile, scratch: Scratch) -> Tensor:
     site, stages, visible = tile.site, tile.stages, tile.site.visible
     shape, scores = tile.shape(), scratch.like(tile.q, tile.shape())
     lowest = torch.finfo(scores.dtype).min / 2
-    flat = scores.view(-1, *shape[2:])
-    torch.baddbmm(flat, tile.q.flatten(0, 1), tile.k.flatten(0, 1).mT, beta=0, alpha=tile.scale, out=flat)
+    flat, keys = tile.grouped(scores), tile.k.flatten(0, 1).mT
+    torch.baddbmm(flat, tile.grouped(tile.q), keys, beta=0, alpha=tile.scale, out=flat)
     if tile.softcap is not None:
         scores.div_(tile.softcap).tanh_().mul_(tile.softcap)
     if tile.shift is not None:
@@ -199,7 +207,7 @@ def _given_up(tile: Tile, lost: Tensor) -> Tensor:
 def _traced(tile: Tile) -> Tensor:
     """Return the probabilities with autograd's record: out of place where a gradient is asked for."""
     site, stages, visible = tile.site, tile.stages, tile.site.visible
-    scores = torch.bmm(tile.q.flatten(0, 1), tile.k.flatten(0, 1).mT).mul(tile.scale).view(tile.shape())
+    scores = torch.bmm(tile.grouped(tile.q), tile.k.flatten(0, 1).mT).mul(tile.scale).view(tile.shape())
     if tile.softcap is not None:
         scores = (scores / tile.softcap).tanh() * tile.softcap
     if tile.shift is not None:

@@ -48,7 +48,7 @@ def attend(
     no padding. Keys that a window's cache has lost are hidden ones. `cutting` tells what is left of prompts,
     `shown` gets the probabilities, `skip` attends in place of stages that hide the same of every text.
     """
-    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
+    heads = query.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scored = stages.on_scores() or softcap is not None or shown is not None
     budget = TILE_BYTES.get(query.device.type, TILE_BYTES["cpu"])
@@ -91,8 +91,6 @@ def attend(
                 k, v = key[part.examples, :, part.keys], value[part.examples, :, part.keys]
             else:
                 k, v = (x[:, :, : part.keys.stop - part.keys.start] for x in (left.keys, left.values))
-            if groups > 1:
-                k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))
             shift = cut(position_bias, part.examples, part.queries, part.keys)
             if part.bias is not None:
                 shift = part.bias if shift is None else shift + part.bias
@@ -100,7 +98,7 @@ def attend(
             tile = Tile(at, own, q, k, v, scale, shift, softcap, dropout)
             if left is not None and left.hidden is not None:
                 tile = _hiding(tile, left.hidden[..., : k.shape[2]], scored)
-            context = context_of(tile, scratch) if scored else _fused(tile)
+            context = context_of(tile, scratch) if scored else _fused(tile, part.causal)
             for stage in stages.context:
                 context = stage(context, at)
             output[part.examples, part.queries] = context.transpose(1, 2)
@@ -149,12 +147,20 @@ def evenly(total: int, most: int) -> int:
     return -(-total // -(-total // max(1, most)))
 
 
-def _fused(tile: Tile) -> Tensor:
-    visible, shift = tile.site.visible, tile.shift
-    mask = visible
+def _fused(tile: Tile, causal: bool) -> Tensor:
+    visible, shift, k, v = tile.site.visible, tile.shift, tile.k, tile.v
+    # the kernel passes over what no query sees, which it does not by a mask
+    triangle = causal and tile.site.offset == 0 and shift is None
+    if triangle:
+        k, v = k[:, :, : tile.q.shape[2]], v[:, :, : tile.q.shape[2]]
+    if (groups := tile.q.shape[1] // k.shape[1]) > 1:
+        k, v = (x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2) for x in (k, v))
+    mask = None if triangle else visible
     if shift is not None:
         mask = shift if visible is None else shift.masked_fill(~visible, torch.finfo(shift.dtype).min)
     context = functional.scaled_dot_product_attention(
-        tile.q, tile.k, tile.v, attn_mask=mask, dropout_p=tile.dropout, scale=tile.scale
+        tile.q, k, v, attn_mask=mask, dropout_p=tile.dropout, is_causal=triangle, scale=tile.scale
     )
-    return context if visible is None else context.masked_fill(~visible.any(-1, keepdim=True), 0)
+    if triangle or visible is None:
+        return context
+    return context.masked_fill(~visible.any(-1, keepdim=True), 0)
