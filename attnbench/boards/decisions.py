@@ -162,8 +162,8 @@ def notes(outcomes: Sequence[Outcome]) -> Iterator[str]:
         counts = {
             word: sum(each.verdict == word for each in real) for word in ("holds", "fails", "undecided")
         }
-        told = f"{counts['holds']} hold, {counts['fails']} fail, {counts['undecided']} stay undecided"
-        yield f"Of {len(real)} check{'' if len(real) == 1 else 's'} {told}."
+        told = f"{counts['holds']} held, {counts['fails']} failed, {counts['undecided']} undecided"
+        yield f"{len(real)} check{'' if len(real) == 1 else 's'}: {told}."
     pocket = [each for each in outcomes if each.pocket and each.same_shape is not None]
     if pocket:
         words = [each.shape for each in pocket]

@@ -207,7 +207,7 @@ def test_pocket_models_only_show_a_shape():
         "corrected for the number of claims"
     )
     assert list(decisions.notes(decisions.evaluate(found))) == [
-        "Of 3 checks 1 hold, 1 fail, 1 stay undecided.",
+        "3 checks: 1 held, 1 failed, 1 undecided.",
         "On pocket models 1 of 3 have the same shape and 1 have not; 1 stay open, 0 of which lean to it. "
         "None of it is evidence.",
         f"A claim holds or fails {told}.",
@@ -245,7 +245,7 @@ def test_what_is_mostly_dense_decides_no_claim():
 def test_claims_stand_on_the_board():
     found = board.build(items(), asked("prune80 > prune95", "prune80 within 3 of dense"))
     text = leaderboard.write(found)
-    assert "## Claims" in text and "Of 2 checks 2 hold, 0 fail, 0 stay undecided." in text
+    assert "## Claims" in text and "2 checks: 2 held, 0 failed, 0 undecided." in text
     line = next(line for line in text.splitlines() if line.startswith("| prune80 within 3 of dense"))
     assert "holds" in line and "−0.8" in line
     assert "<h2>Claims</h2>" in document.to_html(found) and "prune80 &gt; prune95" in document.to_html(found)

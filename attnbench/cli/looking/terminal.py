@@ -1,4 +1,4 @@
-"""A look as text, three numbers a head, and as JSON."""
+"""A look as text, of each head or each layer its main numbers, and as JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from attnbench.studies.looking import Found, Look
 
 MISSING = "–"
+MOST_ROWS = 48  # heads of a study that a screen shows one by one
 
 
 def described(look: Look, width: int = PARAGRAPH) -> str:
-    """Return every study's first line and, of each head, its main numbers and their change by each method.
+    """Return every study's first line and, of each head or layer, its main numbers and what methods change.
 
     Dense's columns stand first, then those of each method in order; what is too wide for the screen is named.
     """
@@ -33,7 +34,13 @@ def described(look: Look, width: int = PARAGRAPH) -> str:
         if found.error:
             lines.append(wrap(f"  {found.status}: {found.error}", width))
         tables = {method: each for method, each in found.tables.items() if HEADS in each}
-        if tables:
+        if tables and len(next(iter(tables.values()))[HEADS]) > MOST_ROWS:
+            heads = len(next(iter(tables.values()))[HEADS])
+            lines += _fitting([*_layers(found)], 2, width)
+            lines.append(
+                wrap(f"  Means over each layer's heads; --output and --json have all {heads}.", width)
+            )
+        elif tables:
             lines += _fitting([*_rows(found)], 3, width)
         else:
             lines.append(wrap(f"  tables: {', '.join(_names(found)) or 'none'}", width))
@@ -79,6 +86,26 @@ def _rows(found: Found) -> Iterator[list[str]]:
                 told = f" ({_short(change, '+')})" if math.isfinite(change) else ""
                 cells.append(_short(row[column]) + told)
         yield cells
+
+
+def _layers(found: Found) -> Iterator[list[str]]:
+    """Yield a row a layer: means over its heads, with the lowest and highest or with what methods change."""
+    table = compared(found.tables)[HEADS]
+    shown = [column for column in found.shown if column in table.columns]
+    heads = table[shown].groupby(level=["method", "kind", "layer"], sort=False)
+    low, mean, high = heads.min(), heads.mean(), heads.max()
+    first, *others = dict.fromkeys(str(method) for method in mean.index.get_level_values("method"))
+    yield ["kind", "layer", *(f"{m} {c}" if m != DENSE else c for m in (first, *others) for c in shown)]
+    for kind, layer in mean.loc[first].index:
+        at = (first, kind, layer)
+        cells = [_short(mean.at[at, column]) for column in shown]
+        if not others:
+            ends = [f"{_short(low.at[at, column])} to {_short(high.at[at, column])}" for column in shown]
+            cells = [f"{cell} ({end})" for cell, end in zip(cells, ends, strict=True)]
+        for method in others:
+            values = [(mean.at[(method, kind, layer), column], mean.at[at, column]) for column in shown]
+            cells += [f"{_short(value)} ({_short(value - base, '+')})" for value, base in values]
+        yield [str(kind), str(layer), *cells]
 
 
 def _short(value: float, sign: str = "") -> str:
