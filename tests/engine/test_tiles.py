@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from closeness import clear_of_jumps, close, sharpness
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import DECODERS, PAIRS, ZOO, padded, tiny
+from torch.nn import functional
 
 from attnbench import Method, apply, parse, watch
+from attnbench.engine.places import blocks
 from attnbench.engine.serving import tiles
 from attnbench.methods.protocol import needs_fit
 
@@ -133,3 +137,48 @@ def test_rows_of_a_causal_tile_end_where_they_see_nothing(name, side, monkeypatc
     real = batch["attention_mask"].bool()
     close(found[real], expected[real], layers=2)
     assert all(keys == offset + 1 for offset, keys in shapes) and len(shapes) == 2 * (3 + 14)
+
+
+@given(
+    queries=st.integers(1, 5), before=st.integers(0, 3), padding=st.integers(0, 3), left=st.booleans(),
+    window=st.integers(1, 9), flip=st.none() | st.tuples(st.integers(0, 4), st.integers(0, 7)),
+)  # fmt: skip
+def test_a_block_is_causal_where_its_mask_is_a_triangle(queries, before, padding, left, window, flip):
+    keys = before + queries
+    at = torch.arange(keys)
+    mask = (at <= at[before:, None]) & (at > at[before:, None] - window)
+    if padding < keys:
+        mask[:, slice(0, padding) if left else slice(keys - padding, keys)] = False
+    if flip and flip[0] < queries and flip[1] < keys:
+        mask[flip] ^= True
+    for block in blocks.read("decoder", queries, mask[None, None]):
+        seen = mask[block.queries, block.keys]
+        _, rows, width = block.shape()
+        triangle = [[key <= block.offset + row for key in range(width)] for row in range(rows)]
+        assert block.causal == (seen.tolist() == triangle and not all(map(all, triangle)))
+        for part in block.part(1, 2):  # what tiles are given
+            assert (
+                part.causal == block.causal
+                and part.offset == block.offset + part.queries.start - block.queries.start
+            )
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_causal_prompt_is_read_without_a_mask(side, monkeypatch):
+    model = tiny("llama")
+    batch = padded(model, side)
+    calls, kernel = [], functional.scaled_dot_product_attention
+
+    def counted(q, *given, **settings):
+        calls.append((settings.get("is_causal"), settings.get("attn_mask") is None))
+        return kernel(q, *given, **settings)
+
+    keep = stage("keep", "context")(lambda context, site: context)()
+    with torch.no_grad():
+        dense = forward(model, batch)
+        monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+        with apply(model, keep):
+            found = forward(model, batch)
+    assert calls and set(calls) == {(True, True)}
+    real = batch["attention_mask"].bool()
+    close(found[real], dense[real], layers=model.config.num_hidden_layers)

@@ -45,6 +45,28 @@ def test_the_terminal_shows_three_numbers_a_head(written, capsys, monkeypatch):
     assert head[3] == "0.000" and head[6:8] == ["0.714", "(+0.714)"]  # prune80 of 7 tokens drops 5
 
 
+def test_more_heads_than_a_screen_shows_are_told_by_layer(written, capsys, monkeypatch):
+    _, asked, place = written
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("attnbench.cli.looking.terminal.MOST_ROWS", 15)
+    with (place / "sparsity.heads.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["layer"] == "1"]
+    dense, pruned = (
+        [float(row["half"]) for row in rows if row["method"] == name] for name in ("dense", "prune80")
+    )
+    mean, after = np.mean(dense), np.mean(pruned)
+    alone = asked[: asked.index("--methods")] + asked[asked.index("--studies") : -4]
+    for command, told in (
+        (asked[:-4], f"{after:.3f} ({after - mean:+.3f})"),
+        (alone, f"{mean:.3f} ({min(dense):.3f} to {max(dense):.3f})"),
+    ):
+        assert main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        (layer,) = [line for line in lines if line.split()[:2] == ["encoder", "1"]]
+        assert layer.endswith(told)
+        assert "  Means over each layer's heads; --output and --json have all 16." in lines
+
+
 def test_tables_have_dense_method_and_difference(written):
     _, _, place = written
     with (place / "sparsity.heads.csv").open(encoding="utf-8") as file:
