@@ -7,7 +7,7 @@ import inspect
 
 from attnbench.cli.screen import laid_out
 from attnbench.errors import UserError, screen_width
-from attnbench.methods import spec
+from attnbench.methods import catalogue, spec
 from attnbench.methods.plugins import registry
 
 DENSE = "The unmodified model."
@@ -47,10 +47,7 @@ def execute(options: argparse.Namespace) -> int:
         else:
             print(describe(options.name, screen_width()))
     else:
-        rows = [
-            (known[name].examples[0] if known[name].examples else name, _first_line(known[name]))
-            for name in sorted(known)
-        ]
+        rows = [(catalogue.usual(name), _first_line(known[name])) for name in sorted(known)]
         _print_list([("dense", DENSE), *rows])
     return 0
 

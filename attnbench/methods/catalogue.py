@@ -61,12 +61,26 @@ def render() -> str:
     methods = built_in()
     rows: Rows = [("`dense`", "The unmodified model.", "")]
     rows += [
-        (f"[`{cls.examples[0]}`](#{_anchor(name)})", _lines(cls)[0], _stages(cls))
+        (f"[`{usual(name)}`](#{_anchor(name)})", _lines(cls)[0], _stages(cls))
         for name, cls in methods.items()
     ]
     parts = [HEAD, _table(("spec", "what it does", "stages"), rows), _quantisers(methods)]
     parts += [_section(name, cls) for name, cls in methods.items()]
     return "\n".join(parts)
+
+
+def usual(name: str) -> str:
+    """Write a method as it is asked for first: its example, without fields that may be left out."""
+    examples = registry().methods[name].examples
+    if not examples:
+        return name
+    term = examples[0].rpartition("+")[2]
+    family, *variant = name.split(":")
+    plain = ":".join([term.partition(":")[0], *variant])
+    try:
+        return plain if term.startswith(family) and [each.name for each in parse(plain)] == [name] else term
+    except UserError:
+        return term
 
 
 def quantisers() -> dict[int, str]:
