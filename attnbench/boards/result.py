@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from attnbench.matrix.console import Listener
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
-    """The records of a run, old ones that still hold included."""
+    """The records of a run, old ones that still hold included; a prompt shows their comparison."""
 
     records: list[Record] = field(default_factory=list)
 
@@ -51,6 +51,9 @@ class Run:
         table = static.Table(leaderboard.write(found, format, screen=screen))
         table.html = static.of(found)
         return table
+
+    def __repr__(self) -> str:
+        return self.table()
 
     def _repr_html_(self) -> str:
         return self.table().html

@@ -49,6 +49,13 @@ def test_a_run_and_its_table_are_html_in_a_notebook():
     assert "<script" not in Run(hostile)._repr_html_()
 
 
+def test_a_prompt_shows_a_run_as_its_table():
+    run = Run(board())
+    assert repr(run) == repr(run.table()) == str(run) == run.table()
+    assert "Δ dense" in repr(run) and "Record(" not in repr(run)
+    assert repr(Run()) == Run().table()
+
+
 def test_methods_learn_where_they_are_applied(bert):
     model, batch = bert
     inputs = {name: value for name, value in batch.items() if name != "labels"}

@@ -14,9 +14,12 @@ LEFT = ("method", "metric", "")
 
 
 class Table(str):
-    """A table as text, that a notebook shows as HTML."""
+    """A table as text, which a prompt shows as it is and a notebook as HTML."""
 
     html = ""
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return self.html
