@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,18 @@ def drawn():
     each = by_name(items)["kept-sparsity"]
     assert len(each.panels) == 2
     return each, draw.draw(each), draw
+
+
+def test_a_digest_is_the_same_on_another_processor(drawn):
+    each, _, _ = drawn
+    panel = each.panels[0]
+
+    def with_first(y):
+        points = [replace(panel.points[0], y=y), *panel.points[1:]]
+        return replace(each, panels=[replace(panel, points=points), *each.panels[1:]]).digest
+
+    y = panel.points[0].y
+    assert with_first(y * (1 + 4e-16)) == each.digest != with_first(y * 1.001)
 
 
 def test_svg_is_well_formed_and_carries_the_digest(drawn):

@@ -21,6 +21,8 @@ from attnbench.statistics.row import Row
 
 LEAST = 0.005  # sparsity below this is no method's doing
 DRAWING = 5  # raise by hand when the drawing changes: pictures drawn before are then stale
+DIGITS = ".6g"  # of a number in a table
+FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?|-?\d+e[-+]?\d+")
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,22 @@ class Picture:
             for point in panel.points:
                 xs = (point.x, point.x_low, point.x_high) if ranged else (point.x,)
                 values = (*xs, point.y, point.low, point.high)
-                numbers = ["" if value is None or math.isnan(value) else f"{value:.6g}" for value in values]
+                numbers = [
+                    "" if value is None or math.isnan(value) else f"{value:{DIGITS}}" for value in values
+                ]
                 names = (panel.model, panel.task, panel.metric, point.method, point.family)
                 writer.writerow([*map(spreadsheet, names), *numbers, int(point.front)])
         return out.getvalue()
 
     @property
     def digest(self) -> str:
-        """Hash all that is drawn: a picture carries it, so that a stale one is told without drawing it."""
-        content = (self.name, self.title, self.x, self.y, self.table, self.panels, self.foot)
-        return hashlib.sha256(f"{DRAWING} {content!r}".encode()).hexdigest()
+        """Hash all that is drawn: a picture carries it, so that a stale one is told without drawing it.
+
+        Numbers count to the digits of the table: beyond them processors differ.
+        """
+        content = repr((self.name, self.title, self.x, self.y, self.table, self.panels, self.foot))
+        rounded = FLOAT.sub(lambda found: f"{float(found[0]):{DIGITS}}", content)
+        return hashlib.sha256(f"{DRAWING} {rounded}".encode()).hexdigest()
 
 
 def _sparsity(row: Row) -> float | None:
