@@ -167,7 +167,8 @@ class Row:
             return "–"
         if self.scale == "fraction":
             return f"{100 * value:.1f}"
-        return f"{value:.1f}" if self.scale == "score" else f"{value:.{digits}g}"
+        text = f"{value:.1f}" if self.scale == "score" else f"{value:.{digits}g}"
+        return text.replace("-", "−", 1) if value < 0 else text
 
     @property
     def interval(self) -> str:

@@ -57,7 +57,8 @@ def seed_range(row: Row) -> str:
     """Write the lowest and highest score of several seeds."""
     if row.seed_low is None:
         return ""
-    return f" ({row.amount(row.seed_low)}–{row.amount(row.seed_high)})"
+    between = " to " if row.seed_low < 0 else "–"
+    return f" ({row.amount(row.seed_low)}{between}{row.amount(row.seed_high)})"
 
 
 def task_of(row: Row, show: Show) -> str:
