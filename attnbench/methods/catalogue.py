@@ -171,6 +171,12 @@ def _overhead(name: str) -> str:
                 f"`{row['method']}` on {row['prompt']} tokens of prompt, realised: {first} times dense's "
                 f"time to the first token, {after} times as fast after it"
             )
+    for row in _tables(text, "## Whole prompts"):
+        if _is_of(name, row.get("method", "")):
+            told += [
+                f"`{row['method']}` {value.partition(' ')[0]} ({key})"
+                for key, value in row.items() if key.startswith("2,048")
+            ]  # fmt: skip
     return "; ".join(told) or "not measured yet"
 
 
