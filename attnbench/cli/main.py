@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -149,11 +150,39 @@ def _ending_alike() -> Iterator[None]:
     known = known if mine else []
     for each in known:
         signal.signal(each, stop)
+        _handled.add(each)
+    _watch_forks()
     try:
         yield
     finally:
         for each in known:
+            _handled.discard(each)
             signal.signal(each, signal.SIG_DFL)
+
+
+_handled: set[int] = set()  # signals that have a handler of ours
+
+
+@functools.cache
+def _watch_forks() -> None:
+    """Let processes that others fork, as lighteval's pools do, end by a signal at once.
+
+    Python drops what arrives between a fork and its child's first steps where it has a handler, so that who
+    ends a young child would wait for it for ever: until the child has none, signals are held back.
+    """
+
+    def own() -> None:
+        for each in _handled:
+            signal.signal(each, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _handled)
+        _handled.clear()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _handled),
+            after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _handled),
+            after_in_child=own,
+        )
 
 
 def _left(arguments: list[str]) -> str:

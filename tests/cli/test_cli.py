@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -277,3 +279,29 @@ def test_a_reader_that_has_left_is_no_mistake(line):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == "" and process.wait() == 0
+
+
+FORKS = """
+import os, signal, time
+from attnbench.cli import main
+
+with main._ending_alike():
+    for _ in range(300):
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+    except main.Stopped as stopped:
+        print("stopped by", stopped.signal)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="no forks here")
+def test_a_process_that_somebody_forks_ends_by_a_signal_however_young():
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, f"stopped by {int(signal.SIGTERM)}\n"), done.stderr
