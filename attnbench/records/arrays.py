@@ -7,7 +7,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def pack(arrays: dict[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(packed: bytes, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+def unpack(packed: bytes, wanted: Iterable[str], alike: Collection[str] = ()) -> dict[str, np.ndarray]:
     """Return those of the wanted arrays that are there; no other is unpacked.
+
+    Those that are `alike` in many files are unpacked once, and read-only.
 
     Raises ValueError where they are too much together, or one says it is larger than it is.
     """
@@ -48,7 +50,7 @@ def unpack(packed: bytes, wanted: Iterable[str]) -> dict[str, np.ndarray]:
             left -= info.file_size
             if left < 0:
                 raise ValueError(f"its arrays are more than {LARGEST:,} bytes")
-            make = _alike if info.file_size < LONG else _plain
+            make = _alike if name in alike and info.file_size < LONG else _plain
             data = _member(name, packed, info)
             found[name] = make(name, data, info.compress_type, info.file_size, info.CRC)
     return found

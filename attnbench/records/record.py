@@ -30,6 +30,7 @@ DEEPEST = 50  # levels of a JSON
 LARGEST, DIGITS = 16 << 20, 1000  # bytes of a JSON, digits of a whole number in it
 # arrays that no metric names: of every cell, of a dense one, of one with a method
 ALWAYS = ("doc_id", "outputs", "likely ids", "likely logs", "likely sizes", *schema.FAITHFUL, *schema.PLACED)
+ALIKE = ("doc_id", *schema.PLACED)  # what the records of a task have in common
 APART = ("scores", "file")  # fields of a Record that are not in its JSON
 
 
@@ -88,8 +89,7 @@ def write(folder: str | Path, record: Record) -> Path:
     """
     path = path_of(folder, record.cell)
     packed = arrays.pack(record.scores)
-    body = record.body()
-    body = {"schema": body.pop("schema"), **body}
+    body = {"schema": record.schema} | record.body()
     body["provenance"] = {**record.provenance, "arrays": hashlib.sha256(packed).hexdigest()}
     text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
@@ -209,7 +209,7 @@ def read(path: str | Path) -> Record:
         packed = files.content(beside, arrays.LARGEST, follow=False)
         if hashlib.sha256(packed).hexdigest() != body["provenance"]["arrays"]:
             raise ValueError("not the arrays that the JSON was written with")
-        scores = arrays.unpack(packed, [*ALWAYS, *body["metrics"]])
+        scores = arrays.unpack(packed, [*ALWAYS, *body["metrics"]], ALIKE)
     except Exception as error:  # whatever numpy and zipfile make of what is no archive
         raise ValueError(f"{beside}: {error}") from None
     if (told := schema.array_problem(body["metrics"], scores)) is not None:
