@@ -70,17 +70,14 @@ def render() -> str:
 
 
 def usual(name: str) -> str:
-    """Write a method as it is asked for first: its example, without fields that may be left out."""
+    """Write a method as it is asked for first: its example, without fields and terms that may be left out."""
     examples = registry().methods[name].examples
-    if not examples:
-        return name
-    term = examples[0].rpartition("+")[2]
     family, *variant = name.split(":")
-    plain = ":".join([term.partition(":")[0], *variant])
-    try:
-        return plain if term.startswith(family) and [each.name for each in parse(plain)] == [name] else term
-    except UserError:
-        return term
+    for term in examples[0].split("+") if examples else ():
+        for text in (":".join([term.partition(":")[0], *variant]), term):
+            if term.startswith(family) and _is_of(name, text):
+                return text
+    return examples[0] if examples else name
 
 
 def quantisers() -> dict[int, str]:

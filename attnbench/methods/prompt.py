@@ -73,7 +73,7 @@ class Prompt:
         return self.attend(rows)
 
     def tiles(self) -> list[slice]:
-        """Return ranges of queries whose attention is no more than a few megabytes."""
+        """Return ranges of queries whose attention is a few megabytes, of long prompts 32 queries."""
         size, rows = max(ROWS, TILE // (len(self.queries) * self.tokens)), self.queries.shape[1]
         return [slice(row, min(row + size, rows)) for row in range(0, rows, size)]
 

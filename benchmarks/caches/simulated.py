@@ -2,6 +2,7 @@
 
 python benchmarks/caches/simulated.py --model PATH                # 2,048 drawn tokens, the last 16 an answer
 python benchmarks/caches/simulated.py --model PATH --memory 8192  # the most that attention holds at a time
+python benchmarks/caches/simulated.py --model PATH --profile      # where the time of a pass goes
 
 CPU time on one thread. A pass of SDPA stands before and after every pass of a method; the ratio is the median
 over `--rounds` of the method's time over the mean of these two, with the interquartile range. Methods are as
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from attention import Variant, using, variant
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from attnbench import prompts
@@ -31,7 +33,7 @@ SPECS = (
     "uniform,logquant3,prune80,topk64,evict50:streamingllm,evict50:tova,evict50:snapkv,evict50:h2o,"
     "evict50:knorm,evict50:expected,kvint4,kvint2:kivi"
 )
-ANSWER = 16
+ANSWER, LARGEST = 16, 10
 
 
 def seconds(model: PreTrainedModel, chosen: Variant, ids: torch.Tensor) -> float:
@@ -68,6 +70,21 @@ def memory(model: PreTrainedModel, specs: list[str], ids: torch.Tensor) -> None:
             print(f"| {spec} | {peak_memory(model, inputs) / 1e6:.0f} |", flush=True)
 
 
+def shares(model: PreTrainedModel, specs: list[str], ids: torch.Tensor) -> None:
+    print("| method | a pass | of which |\n|---|---|---|")
+    for spec in ("sdpa", *specs):
+        chosen = variant(model, spec, {"input_ids": ids})
+        seconds(model, chosen, ids)  # warms up
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            seconds(model, chosen, ids)
+        found = {
+            each.key.removeprefix("aten::"): each.self_cpu_time_total for each in profiled.key_averages()
+        }
+        most = sorted(found, key=lambda name: -found[name])[:LARGEST]
+        told = ", ".join(f"{name} {found[name] / 1e6:.2f}" for name in most)
+        print(f"| {spec} | {sum(found.values()) / 1e6:.2f} s | {told} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,13 +94,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=int, metavar="TOKENS")
+    parser.add_argument("--profile", action="store_true", help="print the seconds of a pass by operation")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (1, options.memory or options.tokens), generator=draw)
     specs = options.specs.split(",")
-    if options.memory:
+    if options.profile:
+        shares(model, specs, ids)
+    elif options.memory:
         memory(model, specs, ids)
     else:
         times(model, specs, ids, options.rounds)
