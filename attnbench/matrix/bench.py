@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.learning.fit import Batch, placed
+from attnbench.engine.learning.fits import Fits
 from attnbench.engine.places.sites import require_reached, settle
 from attnbench.engine.realised import sidecar
 from attnbench.engine.serving.soundness import require_sound
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class Loaded:
-    """The weights that were loaded last: tasks of one checkpoint that follow each other share them."""
+    """The weights that were loaded last: tasks of one checkpoint that follow each other share them.
+
+    They share what methods learned of it, too.
+    """
 
     def __init__(self) -> None:
         self._of: Any = None
         self._model: Any = None
+        self.fits = Fits()
 
     def model(self, checkpoint: Checkpoint, head: str, settings: Settings) -> Any:
         """Return a checkpoint's model, loaded unless it is the last one that was asked for."""
@@ -36,6 +41,7 @@ class Loaded:
     def forget(self) -> None:
         """Drop it: the next who asks gets it loaded again."""
         self._of = self._model = None
+        self.fits = Fits()
 
 
 class Bench:

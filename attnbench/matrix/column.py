@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from attnbench.engine.learning.fit import learn
 from attnbench.engine.serving.soundness import require_hits
 from attnbench.errors import Misfit, NotApplicable, UserError, described, own_fault, said
 from attnbench.inputs import models, tasks
@@ -187,16 +186,15 @@ class Column:
 
         if methods and self._before is None:
             self._before = Whole(self.bench.model)
-        started = time.perf_counter()
-        learn(self.bench.model, methods, self.settings.seed, self.bench.calibration)
-        return time.perf_counter() - started
+        bench = self.bench
+        return bench.loaded.fits.learn(bench.model, methods, self.settings.seed, bench.calibration)
 
-    def _outputs(self, model: Any, methods: Sequence[Method], **serving: Any) -> tuple[Any, Any]:
+    def _outputs(self, methods: Sequence[Method], along: Any = None, **serving: Any) -> tuple[Any, Any]:
         """Evaluate, and return what was measured and what was applied. Raises ArithmeticError."""
         from attnbench.engine.serving.attention import apply
         from attnbench.measures.measure import SAMPLES
 
-        done, applied = 0.0, None
+        model, done, applied = self.bench.model, 0.0, None
 
         def progress(samples: int) -> None:
             nonlocal done
@@ -205,7 +203,8 @@ class Column:
 
         try:
             with contextlib.ExitStack() as stack:
-                applied = stack.enter_context(apply(model, *methods)) if methods else None
+                block = along.applied() if along else apply(model, *methods)
+                applied = stack.enter_context(block) if methods else None
                 if applied and not applied.expected and any(map(overridden, methods)):
                     raise NotApplicable(f"{spec.format(methods)} acts at no site of this model")
                 ids = self.dense.get(IDS) if methods else None
@@ -222,10 +221,12 @@ class Column:
         return found, applied
 
     def _evaluate(self, item: Record, model: Any, methods: Sequence[Method]) -> None:
-        from attnbench.measures.measure import SAMPLES, learned, measure
+        from attnbench.measures.along import Along
+        from attnbench.measures.measure import SAMPLES, learned
 
+        along = Along(model, self.bench.batches(SAMPLES), methods)
         started = time.perf_counter()
-        found, applied = self._outputs(model, methods)
+        found, applied = self._outputs(methods, along)
         item.seconds["evaluate"] = time.perf_counter() - started
         item.metrics, item.scores = found.metrics, dict(found.scores)
         for metric in item.metrics.values():
@@ -244,13 +245,12 @@ class Column:
         faithful = fidelity.compared(form, found.metrics, self.dense, own) if methods else {}
         item.scores |= faithful
         started = time.perf_counter()
-        measured = measure(model, self.bench.batches(SAMPLES), methods)
-        measured |= applied.cached() if applied else {}
+        measured = along.found() | (applied.cached() if applied else {})
         if self.settings.measure:
             measured |= self._costs.of(methods)
         if item.cell["method"] in self.settings.floor:
             measured["floor"] = twice.measured(
-                lambda **serving: self._outputs(model, methods, **serving)[0], found, self.bench.serving
+                lambda **serving: self._outputs(methods, **serving)[0], found, self.bench.serving
             )
         if faithful:
             measured["fidelity"] = fidelity.summary(faithful)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attnbench.engine.serving.applied import ATTENTION
 from attnbench.engine.serving.attention import apply, watch
-from attnbench.engine.serving.dispatch import ATTENTION
 from attnbench.engine.serving.prompts import prompts
 from attnbench.errors import NotApplicable
 from attnbench.measures.cached import cached, prompts_of

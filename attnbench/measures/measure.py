@@ -2,58 +2,140 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.engine.places import softmax
+from attnbench.measures.codes import Codes
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit, overridden
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from attnbench.engine.serving.applied import Applied
+
 SAMPLES = 16  # enough: every sample has thousands of attention values a site
-LEVELS = 256  # more distinct values than this are no quantisation, nor are those of which most occur once
 
 
-@dataclass
-class Codes:
-    """The distinct values of attention, example by example, while there are few enough to be a code."""
+class Attention:
+    """What `methods` do to a model's attention, added up over the passes between `before` and `after`.
 
-    most: int = 0
-    entropies: list[float] = field(default_factory=list)
-    found: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    Of a pass it takes the examples of `rows` alone, where they are given.
+    """
 
-    def add(self, key: tuple[str, int], values: Tensor) -> None:
-        """Count the values of one example at one site."""
-        if self.most > LEVELS or not values.numel():
-            return
-        distinct, counts = values.unique(return_counts=True)
-        self.most = max(self.most, len(counts))
-        shares = counts.double() / counts.sum()
-        self.entropies.append(-float((shares * shares.log2()).sum()))
-        self.found[key].append((distinct, counts))
+    def __init__(self, model: nn.Module, methods: Sequence[Method]) -> None:
+        self._model = model
+        changed = {stage for method in methods for stage in overridden(method)}
+        self._blind, self._early = bool({"queries", "keys"} & changed), {"scores", "normalize"} & changed
+        # where there is nothing but probabilities, a silent head has none
+        self._by_tap = softmax.needed(model)
+        self._dense: dict[tuple[str, int], Tensor] = {}
+        self._zeros: dict[str, float] = defaultdict(float)
+        self._codes = Codes()
+        self._silent: dict[tuple[str, int], Tensor] = {}
+        self.rows: Collection[int] | None = None
+        self.samples = 0
 
-    def few(self) -> bool:
-        """Tell whether the values are levels: few, and of those that are not 0 at least half occur again."""
+    def before(self) -> contextlib.AbstractContextManager[Applied]:
+        """Look at what the methods are given, in a block around theirs."""
+        from attnbench.engine.serving.attention import watch
+
+        if self._blind:
+            return watch(self._model)
+        if self._early and not self._by_tap:
+            return watch(self._model, scores=self._scores)
+        return watch(self._model, probs=self._as_it_is)  # nothing came before the softmax
+
+    def after(self) -> contextlib.AbstractContextManager[Applied]:
+        """Look at what they make of it, in a block inside theirs."""
+        from attnbench.engine.serving.attention import watch
+
+        if self._by_tap:
+            return watch(self._model, probs=self._beside)
+        return watch(self._model, probs=self._probs, context=self._context)
+
+    def found(self) -> dict[str, Any]:
+        """Return what `measure` does."""
         import torch
 
-        once = others = 0
-        for pairs in self.found.values():
-            values, counts = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-            distinct, place = values.unique(return_inverse=True)
-            total = torch.zeros_like(distinct, dtype=counts.dtype).index_add_(0, place, counts)
-            once += int((total[distinct != 0] == 1).sum())
-            others += int((distinct != 0).sum())
-        return 0 < self.most <= LEVELS and 2 * once <= others
+        heads, zeros, codes = torch.cat(list(self._silent.values())), self._zeros, self._codes
+        return {
+            "sparsity": zeros["zero"] / zeros["visible"],
+            "nominal": 1 - (zeros["visible"] - zeros["zero"]) / zeros["all"],
+            "bits": math.log2(codes.most) if codes.few() else None,
+            "entropy": sum(codes.entropies) / len(codes.entropies) if codes.few() else None,
+            "heads": float(1 - heads.float().mean()),
+            "divergence": None if self._blind else zeros["distance"] / zeros["rows"],
+            "samples": self.samples,
+        }
+
+    def _of(self, tensor: Tensor, site: Site) -> Tensor:
+        """Return the examples of a tile (batch, heads, queries, n) that are looked at."""
+        if self.rows is None:
+            return tensor
+        wanted = [k for k, row in enumerate(site.examples or ()) if row in self.rows]
+        return tensor if len(wanted) == len(tensor) else tensor[wanted]
+
+    def _scores(self, scores: Tensor, site: Site) -> None:
+        mine = self._of(scores, site)
+        if len(mine):
+            self._dense[site.kind, site.layer] = mine.float().softmax(-1).nan_to_num_()
+
+    def _as_it_is(self, probs: Tensor, site: Site) -> None:
+        mine = self._of(probs, site)
+        if len(mine):
+            self._dense[site.kind, site.layer] = mine.float().clone()
+
+    def _probs(self, probs: Tensor, site: Site) -> None:
+        import torch
+
+        key, mine, zeros = (site.kind, site.layer), self._of(probs, site), self._zeros
+        if not len(mine):
+            return
+        visible = site.visible
+        if visible is None:
+            seen = torch.ones_like(mine, dtype=torch.bool)
+        else:
+            seen = (self._of(visible, site) if len(visible) > 1 else visible).expand_as(mine)
+        zeros["zero"] += float(((mine == 0) & seen).sum())
+        zeros["visible"] += float(seen.sum())
+        zeros["all"] += seen.numel()
+        if not self._blind:
+            zeros["distance"] += float((mine.float() - self._dense.pop(key)).abs_().sum()) / 2
+        zeros["rows"] += mine[..., 0].numel()
+        for example, there in zip(mine, seen, strict=True):
+            self._codes.add(key, example[there])
+
+    def _context(self, context: Tensor, site: Site) -> None:
+        import torch
+
+        key, mine = (site.kind, site.layer), self._of(context, site)
+        if len(mine):
+            silent = (mine == 0).all(-1).all(-1).all(0).cpu()
+            self._silent[key] = self._silent.get(key, torch.ones_like(silent)) & silent
+
+    def _beside(self, probs: Tensor, site: Site) -> None:
+        self._probs(probs, site)
+        self._context(probs, site)
 
 
-def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequence[Method]) -> dict[str, Any]:
-    """Return sparsity, bits, heads and divergence of `methods` on a few samples.
+def looked_at(methods: Sequence[Method]) -> bool:
+    """Tell whether methods do to attention what can be looked at: more than to weights, layers or caches."""
+    from attnbench.engine.serving.applied import ATTENTION
+
+    return any(ATTENTION & set(overridden(method)) for method in methods)
+
+
+def measure(
+    model: nn.Module,
+    batches: Sequence[dict[str, Tensor]],
+    methods: Sequence[Method],
+    begun: Attention | None = None,
+) -> dict[str, Any]:
+    """Return sparsity, bits, heads and divergence of `methods` on a few samples, beside those `begun` with.
 
     sparsity    share of visible probabilities that are exactly 0
     nominal     the same, what causality hides counted as zero too
@@ -68,70 +150,19 @@ def measure(model: nn.Module, batches: list[dict[str, Tensor]], methods: Sequenc
     """
     import torch
 
-    from attnbench.engine.serving.attention import apply, watch
-    from attnbench.engine.serving.dispatch import ATTENTION
+    from attnbench.engine.serving.attention import apply
     from attnbench.engine.serving.prompts import prompts
 
-    if not any(ATTENTION & set(overridden(method)) for method in methods):
+    if not looked_at(methods):
         return {}
-    dense: dict[tuple[str, int], Tensor] = {}
-    zeros: dict[str, float] = defaultdict(float)
-    codes = Codes()
-    silent: dict[tuple[str, int], Tensor] = {}
-
-    def before(scores: Tensor, site: Site) -> None:
-        dense[site.kind, site.layer] = scores.float().softmax(-1).nan_to_num()
-
-    def after(probs: Tensor, site: Site) -> None:
-        key = (site.kind, site.layer)
-        seen = (
-            site.visible.expand_as(probs)
-            if site.visible is not None
-            else torch.ones_like(probs, dtype=torch.bool)
-        )
-        zeros["zero"] += float(((probs == 0) & seen).sum())
-        zeros["visible"] += float(seen.sum())
-        zeros["all"] += seen.numel()
-        zeros["distance"] += float((probs.float() - dense.pop(key)).abs().sum()) / 2
-        zeros["rows"] += probs[..., 0].numel()
-        for example, visible in zip(probs, seen, strict=True):
-            codes.add(key, example[visible])
-
-    def outputs(context: Tensor, site: Site) -> None:
-        key = (site.kind, site.layer)
-        silent[key] = (
-            silent.get(key, torch.ones(context.shape[1], dtype=torch.bool))
-            & (context == 0).all(-1).all(-1).all(0).cpu()
-        )
-
-    def beside(probs: Tensor, site: Site) -> None:
-        after(probs, site)
-        outputs(probs, site)
-
-    def as_it_is(probs: Tensor, site: Site) -> None:
-        dense[site.kind, site.layer] = probs.float().clone()
-
-    blind = any({"queries", "keys"} & set(overridden(method)) for method in methods)
-    by_tap = softmax.needed(model)  # where there is nothing but probabilities, a silent head has none
-    with (
-        torch.no_grad(),
-        watch(model, probs=as_it_is) if by_tap else watch(model, scores=before),
-        apply(model, *methods),
-        watch(model, probs=beside) if by_tap else watch(model, probs=after, context=outputs),
-    ):
+    seen = begun or Attention(model, methods)
+    seen.rows = None
+    with torch.no_grad(), seen.before(), apply(model, *methods), seen.after():
         for batch in batches:
             with prompts(model, None):  # of evaluation samples: what is done to a cache is counted there
                 model(**batch)
-    heads = torch.cat(list(silent.values()))
-    return {
-        "sparsity": zeros["zero"] / zeros["visible"],
-        "nominal": 1 - (zeros["visible"] - zeros["zero"]) / zeros["all"],
-        "bits": math.log2(codes.most) if codes.few() else None,
-        "entropy": sum(codes.entropies) / len(codes.entropies) if codes.few() else None,
-        "heads": float(1 - heads.float().mean()),
-        "divergence": None if blind else zeros["distance"] / zeros["rows"],
-        "samples": sum(len(batch["input_ids"]) for batch in batches),
-    }
+            seen.samples += len(batch["input_ids"])
+    return seen.found()
 
 
 def learned(methods: Sequence[Method]) -> dict[str, Any]:

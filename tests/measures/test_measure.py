@@ -12,6 +12,7 @@ from closeness import clear_of_jumps, close
 from tiny_models import padded, tiny
 
 from attnbench import parse
+from attnbench.measures.codes import Codes
 from attnbench.measures.measure import measure, summary
 
 
@@ -96,3 +97,17 @@ def test_what_is_learned_becomes_json(value, expected):
 def test_what_json_cannot_hold_is_refused_by_name(value, words):
     with pytest.raises((TypeError, ValueError), match=words):
         summary({"x_": value})
+
+
+@pytest.mark.parametrize("levels", [1, 3, 40])
+def test_codes_are_counted_as_by_unique(levels):
+    draw, codes = torch.Generator().manual_seed(levels), Codes()
+    table = torch.rand(levels, generator=draw)
+    expected = []
+    for example in range(6):
+        values = table[torch.randint(min(levels, example + 1), (200,), generator=draw)]
+        codes.add(("encoder", 0), values)
+        expected.append(values.unique(return_counts=True))
+    for found, wanted in zip(codes.found["encoder", 0], expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    assert codes.most == max(len(values) for values, _ in expected) and codes.few()

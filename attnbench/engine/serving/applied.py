@@ -14,11 +14,13 @@ from torch import Tensor
 from attnbench.engine.places.blocks import Block
 from attnbench.engine.serving.guard import CacheGuard, Guard
 from attnbench.engine.serving.scored import Stages
-from attnbench.errors import NotApplicable
+from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.prompt import Kept
 from attnbench.methods.protocol import Method, Site, overridden
 
 BITS = 16  # of a value that is kept as it is
+ATTENTION = {"queries", "keys", "values", "scores", "normalize", "probs", "context"}
+INSIDE = ATTENTION | {"cache"}
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Applied:
     scored: float = 0
     cut: float = 0
     notes: Counter[str] = field(default_factory=Counter)
+    paused: bool = False  # as if its block were not there
 
     def cached(self) -> dict[str, float]:
         """Return what is kept of prompts, mean over prompts, layers and key-value heads; empty without any.
@@ -130,6 +133,51 @@ class Place:
         total = tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
         with self.lock:
             self.total = total if self.total is None else self.total + total
+
+
+def plan(place: Place, active: Sequence[Applied]) -> None:
+    """Settle what acts at a place, of blocks from the outermost one on."""
+    place.stages, place.hidden, place.reach, place.reach_hidden = Stages(), [], [], []
+    place.cutting = []
+    for applied in active:
+        acting = [method for method in applied.methods if method.selects(place.site)]
+        for method in acting:
+            _add(place, applied, method)
+        changed = {stage for method in acting for stage in _acting(place, method)}
+        if "cache" in changed:
+            place.cutting.append(applied)
+            applied.cutting.add(place.key)
+        if changed & INSIDE:
+            place.reach.append(applied.hits)
+        elif "hidden" in changed and place.layer is not None:
+            place.reach_hidden.append(applied.hits)
+        else:
+            continue
+        applied.acting.add(place.key)
+
+
+def _add(place: Place, applied: Applied, method: Method) -> None:
+    stages, acting = place.stages, _acting(place, method)
+    guards = {stage: Guard(method, stage) for stage in acting if stage != "cache"}
+    applied.guards += guards.values()
+    if "cache" in acting:
+        stages.cache.append(CacheGuard(method))
+        applied.guards.append(stages.cache[-1])
+    if "hidden" in guards and place.layer is not None:
+        place.hidden.append(guards["hidden"])
+    if "normalize" in guards:
+        if stages.normalize is not None:
+            raise UserError(f"{method.name}: another method replaces the softmax already")
+        stages.normalize = guards["normalize"]
+    for stage in ("queries", "keys", "values", "scores", "probs", "context"):
+        if stage in guards:
+            getattr(stages, stage).append(guards[stage])
+    stages.whole |= method.rows == "all" and bool(INSIDE & set(acting))
+
+
+def _acting(place: Place, method: Method) -> tuple[str, ...]:
+    """List the stages of a method that a place has: without heads, its input alone."""
+    return tuple(stage for stage in overridden(method) if place.site.heads or stage not in INSIDE)
 
 
 def require_reach(method: Method, text: str, places: Sequence[Place]) -> list[Site]:

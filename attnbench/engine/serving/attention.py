@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,13 @@ def _engine(model: nn.Module) -> Engine | None:
     if not engines and routing.serving(model) is not None:
         raise UserError("caches are realised on this model: leave that block before methods are applied")
     return next(iter(engines), None)
+
+
+def pause(model: nn.Module, chosen: Sequence[Applied], paused: bool) -> None:
+    """Let blocks that are open on a model rest for some passes, as if they were not there, or act again."""
+    engine = _engine(model)
+    assert engine is not None
+    engine.pause(chosen, paused)
 
 
 def watch(

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,18 +18,14 @@ from attnbench.engine.places.blocks import Rows, blocks, rows_of
 from attnbench.engine.realised.near import near
 from attnbench.engine.realised.sparse import Room
 from attnbench.engine.serving import turns
-from attnbench.engine.serving.applied import Applied, Place
+from attnbench.engine.serving.applied import Applied, Place, plan
 from attnbench.engine.serving.cutting import Cutting
-from attnbench.engine.serving.guard import CacheGuard, Guard
 from attnbench.engine.serving.prompts import Cutters, require_caches
-from attnbench.engine.serving.scored import Scratch, Stages
+from attnbench.engine.serving.scored import Scratch
 from attnbench.engine.serving.shown import Shown, cannot_show, wanted
 from attnbench.engine.serving.tiles import attend
-from attnbench.errors import UserError
-from attnbench.methods.protocol import Method, overridden
 
-ATTENTION = {"queries", "keys", "values", "scores", "normalize", "probs", "context"}
-INSIDE = ATTENTION | {"cache"}
+PLANNED = ("stages", "hidden", "reach", "reach_hidden", "cutting", "near")  # of a place, by what is applied
 
 
 class Pass(threading.local):
@@ -60,6 +56,7 @@ class Engine:
         calls: dict[str, int] = defaultdict(int)
         seen: set[tuple[str, int]] = set()
         self.applied: list[Applied] = []
+        self._plans: dict[tuple[int, ...], list[dict[str, Any]]] = {}  # of the blocks that are not paused
         self.places: list[Place] = []
         self.at: dict[str, list[Place]] = defaultdict(list)  # a shared module's path has one place a call
         for site in found:
@@ -91,54 +88,35 @@ class Engine:
         require_caches(self.model(), applied.methods, self.places)
         self.applied.append(applied)
         applied.places = self.places
-        self._plan()
+        self._begin()
 
     def pop(self, applied: Applied) -> None:
         self.applied = [other for other in self.applied if other is not applied]
+        self._begin()
+
+    def pause(self, chosen: Sequence[Applied], paused: bool) -> None:
+        """Let blocks rest, or act again: for some passes, between which nothing is planned anew."""
+        for applied in chosen:
+            applied.paused = paused
+        self._plan()
+
+    def _begin(self) -> None:
+        self._plans.clear()
+        for applied in self.applied:
+            applied.guards.clear()
         self._plan()
 
     def _plan(self) -> None:
-        for applied in self.applied:
-            applied.guards.clear()
-        for place in self.places:
-            place.stages, place.hidden, place.reach, place.reach_hidden = Stages(), [], [], []
-            place.cutting = []
-            for applied in self.applied:
-                acting = [method for method in applied.methods if method.selects(place.site)]
-                for method in acting:
-                    self._add(place, applied, method)
-                changed = {stage for method in acting for stage in _acting(place, method)}
-                if "cache" in changed:
-                    place.cutting.append(applied)
-                    applied.cutting.add(place.key)
-                if changed & INSIDE:
-                    place.reach.append(applied.hits)
-                elif "hidden" in changed and place.layer is not None:
-                    place.reach_hidden.append(applied.hits)
-                else:
-                    continue
-                applied.acting.add(place.key)
-            place.near = near(self.applied, place.site, self.room)
-        self.cutters.become([method for applied in self.applied for method in applied.methods])
+        active = [applied for applied in self.applied if not applied.paused]
+        known = self._plans.setdefault(tuple(map(id, active)), [])
+        for number, place in enumerate(self.places):
+            if number == len(known):
+                plan(place, active)
+                place.near = near(active, place.site, self.room)
+                known.append({name: getattr(place, name) for name in PLANNED})
+            vars(place).update(known[number])
+        self.cutters.become([method for applied in active for method in applied.methods])
         self.crossing = any(place.site.kind == "cross" and place.reach for place in self.places)
-
-    def _add(self, place: Place, applied: Applied, method: Method) -> None:
-        stages, acting = place.stages, _acting(place, method)
-        guards = {stage: Guard(method, stage) for stage in acting if stage != "cache"}
-        applied.guards += guards.values()
-        if "cache" in acting:
-            stages.cache.append(CacheGuard(method))
-            applied.guards.append(stages.cache[-1])
-        if "hidden" in guards and place.layer is not None:
-            place.hidden.append(guards["hidden"])
-        if "normalize" in guards:
-            if stages.normalize is not None:
-                raise UserError(f"{method.name}: another method replaces the softmax already")
-            stages.normalize = guards["normalize"]
-        for stage in ("queries", "keys", "values", "scores", "probs", "context"):
-            if stage in guards:
-                getattr(stages, stage).append(guards[stage])
-        stages.whole |= method.rows == "all" and bool(INSIDE & set(acting))
 
     def __call__(
         self,
@@ -237,11 +215,6 @@ class Engine:
             return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
         return change
-
-
-def _acting(place: Place, method: Method) -> tuple[str, ...]:
-    """List the stages of a method that a place has: without heads, its input alone."""
-    return tuple(stage for stage in overridden(method) if place.site.heads or stage not in INSIDE)
 
 
 def layer_of(model: nn.Module, path: str) -> str | None:
