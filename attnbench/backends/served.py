@@ -11,23 +11,45 @@ from lm_eval.api.model import LM
 from attnbench.measures.likely import Likely
 
 BATCH_SIZE = 32
-# of a checkpoint's generation_config.json: what would make of a text something else, or several
+# of a checkpoint's generation_config.json: what would make of a text something else, several, or one of another
+# length than a task asks for, and a way to write faster that takes no batch
 FORM = {
     "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False, "max_time": None,
-    "output_logits": False, "output_attentions": False, "output_hidden_states": False,
+    "output_logits": False, "output_attentions": False, "output_hidden_states": False, "max_new_tokens": None,
+    "prompt_lookup_num_tokens": None,
 }  # fmt: skip
+TOKENS = ("pad", "bos", "eos", "decoder_start")  # what every checkpoint sets
 
 
 @contextlib.contextmanager
 def one_text(model: Any) -> Iterator[None]:
-    """Let `generate` return one text an input, whatever a checkpoint's generation settings say."""
+    """Let `generate` return one text an input, whatever a checkpoint's generation settings say.
+
+    What it raises gets a note of these settings: it may not take them.
+    """
     config = model.generation_config
     before = {name: getattr(config, name) for name in FORM}
     try:
         vars(config).update(FORM)
         yield
+    except Exception as error:
+        if told := _settings(config):
+            error.add_note(f"its generation_config.json sets {told}")
+        raise
     finally:
         vars(config).update(before)
+
+
+def stopping(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Return what `generate` needs beside where a checkpoint's generation settings name texts to stop at."""
+    return {"tokenizer": tokenizer} if model.generation_config.stop_strings else {}
+
+
+def _settings(config: Any) -> str:
+    """List what a checkpoint says of generation, its tokens and what `one_text` changes aside."""
+    known = {"transformers_version", "_from_model_config", "use_cache", *FORM, *(f"{each}_token_id" for each in TOKENS)}
+    told = {name: value for name, value in config.to_diff_dict().items() if name not in known}
+    return ", ".join(f"{name}={value}" for name, value in told.items())
 
 
 class Serving(TypedDict, total=False):

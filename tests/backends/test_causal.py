@@ -409,15 +409,50 @@ def test_models_that_do_not_fit_are_refused(form, options, message, checkpoint, 
         prepared.evaluate(chosen.load("causal-lm"))
 
 
-def test_what_a_checkpoint_says_of_the_form_of_generation_changes_nothing(checkpoint, task):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"return_dict_in_generate": True, "output_scores": True, "num_return_sequences": 2},
+        {"max_new_tokens": 2}, {"max_new_tokens": 20}, {"max_length": 4}, {"max_time": 1e-9},
+        {"num_return_sequences": 3, "num_beams": 1}, {"prompt_lookup_num_tokens": 2},
+    ],
+)  # fmt: skip
+def test_what_a_checkpoint_says_of_the_form_of_generation_changes_nothing(settings, checkpoint, task):
     chosen = checkpoint()
     prepared, model = _prepare(task("written"), chosen), chosen.load("causal-lm")
-    prepared.evaluate(model)
-    expected = [instance.resps[0] for instance in prepared.task.instances]
-    model.generation_config.return_dict_in_generate = model.generation_config.output_scores = True
-    model.generation_config.num_return_sequences = 2
+    tokenizer, expected = chosen.tokenizer(), []
+    for instance in prepared.task.instances:
+        ids = tokenizer(instance.args[0], return_tensors="pt")["input_ids"]
+        text = model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
+        expected.append(tokenizer.decode(text, skip_special_tokens=True).split("w7")[0])
+    vars(model.generation_config).update(settings)
+    assert prepared.suit(model, prepared.task.instances, 1e-4, "cpu") is None
     prepared.evaluate(model)
     assert [instance.resps[0] for instance in prepared.task.instances] == expected
+    assert {name: getattr(model.generation_config, name) for name in settings} == settings
+
+
+def test_what_a_checkpoint_says_of_generation_is_named_where_it_breaks(checkpoint, task):
+    chosen = checkpoint()
+    prepared, model = _prepare(task("written"), chosen), chosen.load("causal-lm")
+    model.generation_config.cache_implementation = "nowhere"
+    with pytest.raises(ValueError) as broken:
+        prepared.evaluate(model)
+    assert "its generation_config.json sets cache_implementation=nowhere" in broken.value.__notes__
+
+
+def test_texts_to_stop_at_are_read_by_the_tokenizer(checkpoint, task, monkeypatch):
+    chosen = checkpoint()
+    prepared, model, given = _prepare(task("written"), chosen), chosen.load("causal-lm"), []
+    real = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda **asked: given.append(asked.pop("tokenizer", 0)) or real(**asked)
+    )
+    prepared.evaluate(model)
+    monkeypatch.setattr(model.generation_config, "stop_strings", ["w3"])
+    with pytest.raises(ValueError, match="tokenizer"):  # which the stand-in keeps from transformers
+        prepared.evaluate(model)
+    assert given[0] == 0 and given[-1] is prepared._lm.tokenizer
 
 
 def test_padding_needs_no_token_of_its_own(checkpoint, task):

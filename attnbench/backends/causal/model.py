@@ -19,7 +19,7 @@ from attnbench.backends.causal.ends import Ends
 from attnbench.backends.causal.inputs import Inputs, Row
 from attnbench.backends.causal.padding import LOGITS
 from attnbench.backends.causal.readings import Readings
-from attnbench.backends.served import BATCH_SIZE, Serving, one_text
+from attnbench.backends.served import BATCH_SIZE, Serving, one_text, stopping
 from attnbench.engine.serving import recalled
 from attnbench.engine.serving.prompts import SHORTEST, cuts, prompts
 from attnbench.engine.serving.recalled import Reading
@@ -111,6 +111,7 @@ class CausalLM(HFLM):
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
         with one_text(self._model), prompts(self._model, self._lengths if cuts(self._model) else None):
+            options = stopping(self._model, self.tokenizer) | options
             found = super()._model_generate(context, max_length, stop, **options)
         self._advance(len(context))
         return found

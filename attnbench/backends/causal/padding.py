@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attnbench.backends import alone
+from attnbench.backends.served import one_text, stopping
 
 LOGITS = 1 << 28  # in one batch at most: 1 GB
 
@@ -42,10 +43,11 @@ def _logits(lm: Any, inputs: Sequence[tuple[int, ...]]) -> list[Tensor]:
 def _first(lm: Any, texts: Sequence[str]) -> Sequence[Tensor]:
     """Return the logits of the first token that follows each prompt (prompts, vocabulary)."""
     batch = lm.inputs.prompts(texts, lm.max_length - 1)
-    with torch.no_grad():
+    with torch.no_grad(), one_text(lm.model):
         made = lm.model.generate(
             **{name: value.to(lm.device) for name, value in batch.items()},
             max_new_tokens=1, max_length=None, do_sample=False, num_beams=1, output_logits=True,
             return_dict_in_generate=True, pad_token_id=lm.inputs.tokenizer.pad_token_id,
+            **stopping(lm.model, lm.inputs.tokenizer),
         )  # fmt: skip
     return list(made.logits[0])

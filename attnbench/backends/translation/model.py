@@ -12,7 +12,7 @@ from torch import Tensor
 from attnbench.backends import alone
 from attnbench.backends.encoders import limits
 from attnbench.backends.encoders.inputs import Row, cuts, padded
-from attnbench.backends.served import ServedLM, one_text
+from attnbench.backends.served import ServedLM, one_text, stopping
 from attnbench.engine.learning.gates import IGNORED
 from attnbench.errors import UserError
 
@@ -41,6 +41,7 @@ class Seq2SeqLM(ServedLM):
                     made = self.model.generate(
                         **{name: value.to(self._device) for name, value in batch.items()},
                         **dict(settings), max_length=None, do_sample=False, use_cache=True,
+                        **stopping(self.model, self.tokenizer),
                     )  # fmt: skip
                 texts = self.tokenizer.batch_decode(made, skip_special_tokens=True)
                 for place, text in zip(places, texts, strict=True):
@@ -65,11 +66,11 @@ class Seq2SeqLM(ServedLM):
     def _first(self, texts: Sequence[tuple[str, str]]) -> Sequence[Tensor]:
         """Return the logits of the first token that is written (texts, vocabulary)."""
         batch = self.collate([source for source, _ in texts])
-        with torch.no_grad():
+        with torch.no_grad(), one_text(self.model):
             made = self.model.generate(
                 **{name: value.to(self._device) for name, value in batch.items()},
                 max_new_tokens=1, max_length=None, do_sample=False, num_beams=1, output_logits=True,
-                return_dict_in_generate=True,
+                return_dict_in_generate=True, **stopping(self.model, self.tokenizer),
             )  # fmt: skip
         return list(made.logits[0])
 
