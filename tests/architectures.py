@@ -132,7 +132,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma2": decoder("Gemma2ForCausalLM", GROUPED | {"head_dim": 8, "sliding_window": 5}),
     "qwen2": decoder("Qwen2ForCausalLM", GROUPED),
     "qwen3": decoder("Qwen3ForCausalLM", GROUPED | {"head_dim": 8}),
-    "gpt-oss": decoder("GptOssForCausalLM", GROUPED | SINKS),
+    "gpt-oss": Architecture("GptOssForCausalLM", GROUPED | SINKS, refused="attends with s_aux"),
     "qwen3-next": decoder("Qwen3NextForCausalLM", GROUPED | HYBRID, "25"),
     "lfm2": decoder("Lfm2ForCausalLM", GROUPED | LFM, "25"),
     "bamba": decoder("BambaForCausalLM", GROUPED | BAMBA, "25"),

@@ -11,8 +11,8 @@ from lm_eval.api.model import LM
 from attnbench.measures.likely import Likely
 
 BATCH_SIZE = 32
-# of a checkpoint's generation_config.json: what would make of a text something else, several, or one of another
-# length than a task asks for, and a way to write faster that takes no batch
+# of a checkpoint's generation_config.json: what would make of a text something else, several, or one of a
+# length that no task asks for, and a way to write faster that takes no batch
 FORM = {
     "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False, "max_time": None,
     "output_logits": False, "output_attentions": False, "output_hidden_states": False, "max_new_tokens": None,
@@ -47,7 +47,8 @@ def stopping(model: Any, tokenizer: Any) -> dict[str, Any]:
 
 def _settings(config: Any) -> str:
     """List what a checkpoint says of generation, its tokens and what `one_text` changes aside."""
-    known = {"transformers_version", "_from_model_config", "use_cache", *FORM, *(f"{each}_token_id" for each in TOKENS)}
+    known = {"transformers_version", "_from_model_config", "use_cache", *FORM}
+    known |= {f"{each}_token_id" for each in TOKENS}
     told = {name: value for name, value in config.to_diff_dict().items() if name not in known}
     return ", ".join(f"{name}={value}" for name, value in told.items())
 

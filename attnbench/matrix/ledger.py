@@ -13,6 +13,7 @@ from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models, tasks
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import started
+from attnbench.matrix.believed import doubt
 from attnbench.matrix.plan import Cell
 from attnbench.matrix.sharing.leases import Leases, Lost
 from attnbench.matrix.watchdog import Watchdog
@@ -114,7 +115,7 @@ class Ledger:
         others = [(old, why) for old, item in pairs if not self.replace and (why := conflict(old, item))]
         if others:
             raise _otherwise(len(pairs), self.folder.name, [_measured(*each) for each in others])
-        found = [told for old, item in pairs if (told := changes(old, item))]
+        found = [told for old, item in pairs if (told := changes(old, item) or [*filter(None, [doubt(old)])])]
         if not found:
             return ""
         reasons = Counter(reason for each in found for reason in each)
@@ -156,8 +157,11 @@ class Ledger:
     def settled(self, old: Record) -> bool:
         """Tell whether a record need not be tried again.
 
-        What failed is, but not what always ends a process, and not what has failed since this run began.
+        What failed is, but not what always ends a process, and not what has failed since this run began. What
+        cannot be what was measured is, too.
         """
+        if doubt(old):
+            return False
         return old.status != "failed" or _ends(old) >= TIMES or self.fresh(old.cell)
 
     def _unwritable(self, error: OSError) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,14 @@ def split(values: Names) -> tuple[str, ...]:
     for word in words:
         if not word.strip(" ,"):
             raise UserError(f"{word!r} holds no name: give one, or leave its option out.")
-    return tuple(dict.fromkeys(part.strip() for word in words for part in word.split(",") if part.strip()))
+    return tuple(dict.fromkeys(_name(part) for word in words for part in word.split(",") if part.strip()))
+
+
+def _name(part: str) -> str:
+    """Leave the blanks around a name out. Raises UserError where a file is named with them."""
+    if part != part.strip() and os.path.lexists(part):
+        raise UserError(f"'{part}' is there, with the blank in its name, which no list takes: rename it")
+    return part.strip()
 
 
 def split_methods(values: Names) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from attnbench.inputs import endings, names, tasks
 from attnbench.inputs.gguf_files import ENDING
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings
+from attnbench.matrix.believed import differences, doubt
 from attnbench.matrix.bench import Bench
 from attnbench.matrix.column import Column
 from attnbench.matrix.console import Silent
@@ -25,7 +26,7 @@ from attnbench.matrix.ledger import Ledger
 from attnbench.methods import spec
 from attnbench.methods.fields import texts
 from attnbench.methods.protocol import Term, needs_fit
-from attnbench.records import provenance, record
+from attnbench.records import record
 from attnbench.records.record import Record
 from attnbench.statistics import floor, pairs
 from attnbench.statistics.aggregates import aggregate
@@ -86,7 +87,9 @@ def verify(
             f"{name}: recorded as {old.status}, now {new.status}" + (f": {new.error}" if new.error else "")
         ]
         return told, old.status == new.status
-    lines, stands = _differences(old, new)
+    lines, stands = differences(old, new)
+    if wrong := doubt(old):
+        lines, stands = [f"{name}: {wrong}: DISAGREES", *lines], False
     before, now = _first(old, new)
     for metric in before.metrics:
         undefined = [item.metrics[metric]["value"] is None for item in (before, now)]
@@ -215,30 +218,6 @@ def _again(old: Record, sample: int, model: str, task: str, settings: Settings) 
         column = Column(model, task, chosen, Ledger(folder), Silent())
         dense, _ = column.measure((), True, False)
         return column.measure(methods, True, False)[0] if methods else dense
-
-
-def _differences(old: Record, new: Record) -> tuple[list[str], bool]:
-    """Say what else is not as it was; all but the method's code counts against the record."""
-    lines, stands = [], True
-    then, now = (item.provenance.get("fingerprints", {}) for item in (old, new))
-    for key, words in (
-        ("checkpoint", "the weights are others"),
-        ("task", "the task's definition has changed"),
-        ("calibration documents", "the method has learned from others"),
-    ):
-        if then.get(key) != now.get(key):
-            lines.append(f"{key}: {words}")
-            stands = False
-    for key in sorted(then.keys() | now.keys()):
-        if key.startswith(provenance.FILE) and then.get(key) != now.get(key):
-            lines.append(f"{key}: its content is another")
-            stands = False
-    if old.provenance.get("code") != new.provenance.get("code"):
-        lines.append("code: the method's code has changed since")
-    if old.receipt.get("sites_hit") != new.receipt.get("sites_hit"):
-        lines.append(f"receipt: {new.receipt.get('sites_hit')} sites, then {old.receipt.get('sites_hit')}")
-        stands = False
-    return lines, stands
 
 
 def _first(old: Record, new: Record) -> tuple[Record, Record]:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UserError, near_file, require_folder, tell
 from attnbench.inputs import files
-from attnbench.records import arrays, schema
+from attnbench.records import arrays, decoded, schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +26,7 @@ SCHEMA = 1
 NUMERICS = 2  # raise by hand when the core's numerics change: older records are then measured again
 LONGEST_NAME = 100
 MEANWHILE_S = 0.5  # more than another run takes between its two renames
-DEEPEST = 50  # levels of a JSON
-LARGEST, DIGITS = 16 << 20, 1000  # bytes of a JSON, digits of a whole number in it
+LARGEST = 16 << 20  # bytes of a JSON
 # arrays that no metric names: of every cell, of a dense one, of one with a method
 ALWAYS = ("doc_id", "outputs", "likely ids", "likely logs", "likely sizes", *schema.FAITHFUL, *schema.PLACED)
 ALIKE = ("doc_id", *schema.PLACED)  # what the records of a task have in common
@@ -157,29 +156,6 @@ def clear_partial(folder: str | Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a number of {len(digits):,} digits")
-    return int(digits)
-
-
-def _depth(value: Any) -> int:
-    deepest, waiting = 0, [(value, 0)]
-    while waiting:
-        inner, depth = waiting.pop()
-        deepest = max(deepest, depth)
-        if isinstance(inner, dict | list):
-            waiting += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
-    return deepest
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
-
-
 def read(path: str | Path) -> Record:
     """Read one record with the arrays that its metrics name and those of every record.
 
@@ -188,15 +164,15 @@ def read(path: str | Path) -> Record:
     path = Path(path)
     try:
         text = files.content(path, LARGEST, follow=False).decode("utf-8")
-        body = _DECODER.decode(text)
+        body = decoded.of(text)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except files.Unreadable as error:
         raise ValueError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON: {error}") from None
-    if text.count("{") + text.count("[") > DEEPEST and _depth(body) > DEEPEST:
-        raise ValueError(f"{path}: nested more than {DEEPEST} levels deep")
+    if decoded.deep(text, body):
+        raise ValueError(f"{path}: nested more than {decoded.DEEPEST} levels deep")
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
         found = body.get("schema") if isinstance(body, dict) else type(body).__name__
         raise ValueError(f"{path}: schema {found}, this version reads {SCHEMA}")
@@ -230,7 +206,10 @@ def read_all(folder: str | Path) -> Iterator[Record]:
         try:
             if path.parent in links:
                 raise ValueError(f"{path}: in a folder that is a link, which is not followed")
-            yield read(path)
+            item = read(path)
+            if path_of(folder, item.cell) != path:
+                raise ValueError(f"{path}: holds {' · '.join(item.cell.values())}, whose file is another")
+            yield item
         except ValueError as error:
             tell(f"record passed over: {error}")
 

@@ -78,7 +78,9 @@ def test_where_nothing_is_attended_to_no_token_knows_of_another(name):
 def test_what_is_reached_in_part_is_refused_by_name(name):
     model = tiny(name)
     before = [type(module) for module in model.modules()], [config.to_dict() for config in configs(model)]
-    wanted = f"{type(model).__name__} .*{ARCHITECTURES[name].refused}"
+    refused = ARCHITECTURES[name].refused
+    who = "GptOssAttention" if name == "gpt-oss" else type(model).__name__  # one call has too much
+    wanted = f"{who} .*{refused}"
     with pytest.raises(UserError, match=wanted) as said, apply(model, "prune50"):
         pass
     assert len(str(said.value)) < 400 and "\n" not in str(said.value)

@@ -1,8 +1,8 @@
 """Count every attention of a forward pass, whoever computes it: what we reach is held against it.
 
-An attention is a softmax over the product of two tensors that both come from the input, or a fused one of
-queries that do. A router's softmax is over the product with a weight; state spaces and linear attention
-have none.
+An attention is a softmax, or what stands for one, over the product of two tensors that both come from the
+input, or a fused one of queries that do. A router's softmax is over the product with a weight; state spaces
+and linear attention have none.
 """
 
 from __future__ import annotations
@@ -17,11 +17,23 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax)
-NORMALISED = frozenset({*SOFTMAX, torch.logsumexp, Tensor.logsumexp})
+aten = torch.ops.aten
+SOFTMAX = (
+    torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax, aten.softmax, aten._softmax
+)  # fmt: skip
+# what makes weights of scores: softmaxes, one written out begins with exp, and those without a sum of 1
+NORMALISED = frozenset(
+    {
+        *SOFTMAX, torch.logsumexp, Tensor.logsumexp, torch.exp, Tensor.exp,
+        torch.log_softmax, Tensor.log_softmax, functional.log_softmax, torch.special.log_softmax,
+        aten.log_softmax, aten._log_softmax,
+        torch.sigmoid, Tensor.sigmoid, functional.sigmoid, torch.relu, Tensor.relu, functional.relu,
+    }
+)  # fmt: skip
 FUSED = frozenset(
     {
         functional.scaled_dot_product_attention,
+        aten.scaled_dot_product_attention,
         functional.multi_head_attention_forward,
         torch._native_multi_head_attention,
         torch._transformer_encoder_layer_fwd,
@@ -30,10 +42,11 @@ FUSED = frozenset(
 PRODUCTS = frozenset(
     {
         torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, torch.bmm, Tensor.bmm,
-        torch.baddbmm, Tensor.baddbmm, torch.einsum, functional.bilinear,
+        torch.baddbmm, Tensor.baddbmm, torch.einsum, functional.bilinear, torch.mm, Tensor.mm,
+        torch.inner, Tensor.inner, torch.tensordot, torch.cdist, aten.matmul, aten.bmm, aten.baddbmm, aten.mm,
     }
 )  # fmt: skip
-LINEAR = frozenset({functional.linear, torch.addmm, Tensor.addmm, torch.mm, Tensor.mm, functional.conv1d})
+LINEAR = frozenset({functional.linear, torch.addmm, Tensor.addmm, functional.conv1d})
 
 
 class Census(TorchFunctionMode):
@@ -53,6 +66,7 @@ class Census(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        func = getattr(func, "overloadpacket", func)
         known = [self._from_input[each] for each in _tensors((args, kwargs)) if each in self._from_input]
         if func in FUSED:  # of queries that are learned, not read, there is nothing to prune
             attends = next(_tensors((args, kwargs)), None) in self._from_input

@@ -19,6 +19,8 @@ from attnbench.errors import UserError
 NAME = "attnbench"
 PLAIN = "attnbench_plain"  # with the masks of SDPA: none where a causal one says it all
 HEADLESS = "attnbench_headless"  # an attribute of an attention module that has lost all its heads
+# what is added to scores, and what is passed on but no part of them
+TAKEN = ("position_bias", "position_embeddings", "encoder_hidden_states")
 Serve = Callable[..., tuple[Tensor, Tensor | None]]
 
 # every module of an attached model -> who answers
@@ -29,7 +31,16 @@ _serving: WeakKeyDictionary[nn.Module, Serve] = WeakKeyDictionary()
 def route(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out."""
+    """Attend, as transformers calls it: (batch, heads, tokens, dim) in, (batch, tokens, heads, dim) out.
+
+    Raises UserError where it is called with numbers that nothing here attends with, such as sinks.
+    """
+    for name, given in kwargs.items():
+        if isinstance(given, Tensor) and given.is_floating_point() and name not in TAKEN:
+            raise UserError(
+                f"{type(module).__name__} attends with {name} too, which attnbench would leave out: this "
+                "architecture is not supported."
+            )
     return _serving.get(module, sdpa_attention_forward)(module, query, key, value, attention_mask, **kwargs)
 
 

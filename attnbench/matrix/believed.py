@@ -1,0 +1,53 @@
+"""Whether a record is what was measured: by what it says itself, and beside one that was measured again."""
+
+from __future__ import annotations
+
+from attnbench.records import provenance
+from attnbench.records.record import Record
+from attnbench.statistics import against_dense
+
+LOOKED_AT = ("sparsity", "nominal", "bits", "heads", "divergence")  # of the same first samples
+NEAR = 0.02
+
+
+def doubt(old: Record) -> str | None:
+    """Say why a measured record cannot be what was measured, None where nothing in it says so."""
+    if old.status != "measured":
+        return None
+    if told := against_dense.problem(old):
+        return told
+    source = old.provenance
+    own = provenance.identity(old.cell, source.get("fingerprints", {}), old.settings, source.get("code"))
+    if source.get("identity") != own:
+        return "its identity is of other settings, data or weights, or of older numerics"
+    return None
+
+
+def differences(old: Record, new: Record) -> tuple[list[str], bool]:
+    """Say what else is not as it was; all but the method's code counts against the record."""
+    lines, stands = [], True
+    then, now = (item.provenance.get("fingerprints", {}) for item in (old, new))
+    for key, words in (
+        ("checkpoint", "the weights are others"),
+        ("task", "the task's definition has changed"),
+        ("calibration documents", "the method has learned from others"),
+    ):
+        if then.get(key) != now.get(key):
+            lines.append(f"{key}: {words}")
+            stands = False
+    for key in sorted(then.keys() | now.keys()):
+        if key.startswith(provenance.FILE) and then.get(key) != now.get(key):
+            lines.append(f"{key}: its content is another")
+            stands = False
+    if old.provenance.get("code") != new.provenance.get("code"):
+        lines.append("code: the method's code has changed since")
+    if old.receipt.get("sites_hit") != new.receipt.get("sites_hit"):
+        lines.append(f"receipt: {new.receipt.get('sites_hit')} sites, then {old.receipt.get('sites_hit')}")
+        stands = False
+    if old.measured.get("samples") == new.measured.get("samples"):
+        for name in LOOKED_AT:
+            before, now = old.measured.get(name), new.measured.get(name)
+            if (before is None) != (now is None) or abs((before or 0) - (now or 0)) > NEAR:
+                lines.append(f"{name}: {now} now, {before} then: DISAGREES")
+                stands = False
+    return lines, stands
