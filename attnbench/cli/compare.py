@@ -56,6 +56,8 @@ def _methods(options: argparse.Namespace) -> int:
     from attnbench.records import record
     from attnbench.statistics import pairs
 
+    if options.a == options.b:
+        raise UserError(f"'{options.a}' beside itself: give two methods")
     items: list[Record] = list(record.read_all(options.records))
     known = {method for methods in pairs.groups(items).values() for method in methods}
     # as it is recorded it needs no plugin

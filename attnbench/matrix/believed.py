@@ -42,7 +42,8 @@ def differences(old: Record, new: Record) -> tuple[list[str], bool]:
     if old.provenance.get("code") != new.provenance.get("code"):
         lines.append("code: the method's code has changed since")
     if old.receipt.get("sites_hit") != new.receipt.get("sites_hit"):
-        lines.append(f"receipt: {new.receipt.get('sites_hit')} sites, then {old.receipt.get('sites_hit')}")
+        here, there = (item.receipt.get("sites_hit") for item in (new, old))
+        lines.append(f"receipt: {here} sites reached now, {there} in the record")
         stands = False
     if old.measured.get("samples") == new.measured.get("samples"):
         for name in LOOKED_AT:

@@ -25,6 +25,7 @@ from attnbench.methods import spec, verdicts
 from attnbench.methods.plugins import registry
 from attnbench.methods.protocol import Method, needs_fit, overridden
 from attnbench.records import provenance, whereabouts
+from attnbench.records.difference import holds
 from attnbench.records.record import Record
 
 
@@ -145,7 +146,7 @@ class Column:
         again = item.cell["method"] in self.settings.floor and old.status == "measured"
         contested = any(method.name in registry().contested for method in methods)
         usable = self.ledger.settled(old) and not contested and (not again or "floor" in old.measured)
-        return usable and provenance.holds(old.provenance, item.provenance)
+        return usable and holds(old, item)
 
     @functools.cached_property
     def _costs(self) -> Any:
@@ -246,8 +247,7 @@ class Column:
         item.scores |= faithful
         started = time.perf_counter()
         measured = along.found() | (applied.cached() if applied else {})
-        if self.settings.measure:
-            measured |= self._costs.of(methods)
+        measured |= self._costs.of(methods) if self.settings.measure else {}
         if item.cell["method"] in self.settings.floor:
             measured["floor"] = twice.measured(
                 lambda **serving: self._outputs(methods, **serving)[0], found, self.bench.serving

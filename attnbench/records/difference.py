@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from attnbench.errors import UserError
 from attnbench.inputs.names import OWN
-from attnbench.records.provenance import CHANGES_NUMBERS, CHANGES_WHERE_SET, COMPANIONS, FILE, holds
+from attnbench.methods import spec
+from attnbench.methods.protocol import needs_fit
+from attnbench.records import provenance
+from attnbench.records.provenance import CHANGES_NUMBERS, CHANGES_WHERE_SET, COMPANIONS, FILE
 from attnbench.records.record import Record
 
+CALIBRATION = ("calibration", "calibration_samples", "calibration_tokens")  # settings, and their fingerprints
+CALIBRATED = ("calibration", "calibration documents")
 # a thing of the user's own -> the fingerprints by which two of them are told apart
 PLACED = {
     "checkpoint": ("checkpoint", COMPANIONS),
@@ -37,11 +44,11 @@ def conflict(old: Record, new: Record) -> str | None:
         return None
     if old.cell != new.cell:
         return f"shares its file with {' · '.join(old.cell.values())}"
-    for name in CHANGES_NUMBERS:
+    for name in _counting(CHANGES_NUMBERS, new):
         then, now = old.settings.get(name), new.settings.get(name)
         if name in old.settings and then != now and not (name == "limit" and _more(then, now)):
             return f"was measured with {name} {_shown(name, then)}, not {_shown(name, now)}"
-    for name in CHANGES_WHERE_SET:
+    for name in _counting(CHANGES_WHERE_SET, new):
         then, now = old.settings.get(name), new.settings.get(name)
         if then != now:
             return f"was measured with {name} {_shown(name, then)}, not {_shown(name, now)}"
@@ -57,11 +64,11 @@ def changes(old: Record, new: Record) -> list[str]:
     """List in words why a record does not hold for what is to be measured now; nothing where it does."""
     if new.status == "not applicable":
         return ["not applicable any more"]
-    if holds(old.provenance, new.provenance):
+    if holds(old, new):
         return []
     found = []
     limits = [item.settings.get("limit") for item in (old, new)]
-    for name in (*CHANGES_NUMBERS, *CHANGES_WHERE_SET):
+    for name in _counting((*CHANGES_NUMBERS, *CHANGES_WHERE_SET), new):
         then, now = old.settings.get(name), new.settings.get(name)
         if then != now:
             said = "more samples, " if name == "limit" and _more(then, now) else ""
@@ -77,6 +84,35 @@ def changes(old: Record, new: Record) -> list[str]:
     if old.provenance.get("code") != new.provenance.get("code"):
         found.append("its code has changed")
     return sorted(found) or ["attnbench measures otherwise since"]
+
+
+def holds(old: Record, new: Record) -> bool:
+    """Tell whether a record is of what is to be measured now.
+
+    What a run is calibrated on is no part of a cell whose methods learn nothing.
+    """
+    if provenance.holds(old.provenance, new.provenance):
+        return True
+    if "identity" not in old.provenance or _learns(new):
+        return False
+    settings = {**new.settings, **{name: old.settings.get(name) for name in CALIBRATION}}
+    prints, code = dict(new.provenance.get("fingerprints", {})), new.provenance.get("code")
+    before = old.provenance.get("fingerprints", {})
+    prints |= {name: before[name] for name in CALIBRATED if name in before}
+    return bool(old.provenance["identity"] == provenance.identity(new.cell, prints, settings, code))
+
+
+def _counting(names: Iterable[str], new: Record) -> list[str]:
+    """Return the settings by which a cell may differ."""
+    return [name for name in names if name not in CALIBRATION or _learns(new)]
+
+
+def _learns(item: Record) -> bool:
+    """Tell whether a cell's methods learn; of a plugin that is not here they may."""
+    try:
+        return any(map(needs_fit, spec.parse(item.cell["method"])))
+    except UserError:
+        return True
 
 
 def _more(then: int | None, now: int | None) -> bool:

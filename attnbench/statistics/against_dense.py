@@ -159,7 +159,8 @@ def _compared(
         for name, scores in arrays.items()
         if all(a is not None and len(a) and comparable(kind, a) for a in scores)
     }
-    scale = scale_of(kind, [a for scores in usable.values() for a in scores])
+    known = [np.asarray(a, float) for scores in arrays.values() for a in scores if a is not None and len(a)]
+    scale = scale_of(kind, known)  # also where too few samples count for an interval
     for name, row in found.items():
         row.scale = scale
         if name in usable and row.seeds > 1:

@@ -112,7 +112,7 @@ def why(folder: str | Path, sources: Mapping[str, Mapping[str, Any]]) -> list[st
         except ValueError:
             continue
         new = record.Record(
-            source["cell"], old.status, settings=source["settings"], provenance=source["provenance"]
+            source["cell"], "measured", settings=source["settings"], provenance=source["provenance"]
         )
         found += changes(old, new)
     return list(dict.fromkeys(found))

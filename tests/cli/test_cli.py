@@ -52,7 +52,7 @@ MISTAKES = {
     "run --models bert --method uniform": "unknown argument '--method'. Did you mean --methods",
     "run --models bert --limt=3": "unknown argument '--limt'. Did you mean --limit? `attnbench run --help`",
     "run --models bert --limit 0": "not a positive number",
-    "run --models bert --limit x": "--limit: x is not a positive number",
+    "run --models bert --limit x": "--limit: x is not a whole number of at least 1",
     "run --models bert --device cudaa": "no device 'cudaa' here. --device takes cpu",
     "heads --models bert --device cudaa": "no device 'cudaa' here",
     "check prune80 --device cudaa": "no device 'cudaa' here",

@@ -146,3 +146,24 @@ def test_a_merge_leaves_what_is_of_another_model_where_it_is(there, other, tmp_p
         "prune50" in found.problems[0]
         and "is of other weights, or in another dtype, than" in found.problems[0]
     )
+
+
+def test_what_learns_nothing_holds_whatever_a_run_is_calibrated_on(tmp_path, capsys):
+    texts = [
+        "text,label",
+        *(f"a {word} film number {k},{k % 2}" for k in range(12) for word in ("good", "bad")),
+    ]
+    (tmp_path / "learn.csv").write_text("\n".join(texts))
+    asked = [*ASKED[:-1], "16", "--records", str(tmp_path / "records")]
+    assert main(["run", *asked]) == 0
+    capsys.readouterr()
+    calibrated = ["--methods", "prune80,heads50:gradient", "--calibration", str(tmp_path / "learn.csv")]
+    assert main(["run", *asked, *calibrated]) == 0
+    told = capsys.readouterr().err
+    assert told.count("as recorded") == 3 and "heads50:gradient: acc" in told
+    place = tmp_path / "records" / "pocket-bert" / "pocket-sentiment"
+    kept = records.read(place / "prune80.json")
+    assert kept.settings.get("calibration") is None
+    assert main(["verify", str(place / "prune80.json"), "--sample", "8"]) == 0
+    assert main(["run", *asked, "--methods", "heads50:gradient"]) == 2  # that one has learned from others
+    assert "was measured with calibration" in capsys.readouterr().err
