@@ -18,6 +18,7 @@ from attnbench.inputs import tasks
 from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
+ALIKE = 0.75  # of two names, of which one is likely meant for the other: txt and text, not target and text
 FIRST = " The first line names the columns, as in text,label."
 FITTED, EVALUATED = "calibration", "evaluation"
 SPLITS = {
@@ -115,7 +116,7 @@ def _miscounted(fields: list[str], header: list[str]) -> str:
 def _renamed(name: str, found: Iterable[str]) -> str:
     """Say which column is likely the one that is wanted."""
     alike = {each.casefold(): each for each in found if each not in COLUMNS}
-    near = difflib.get_close_matches(name, alike, n=1)
+    near = difflib.get_close_matches(name, alike, n=1, cutoff=ALIKE)
     return f" Rename {alike[near[0]]} to {name}." if near else ""
 
 

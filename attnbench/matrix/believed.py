@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attnbench.records import provenance
 from attnbench.records.record import Record
-from attnbench.statistics import against_dense
 
 LOOKED_AT = ("sparsity", "nominal", "bits", "heads", "divergence")  # of the same first samples
 NEAR = 0.02
@@ -12,6 +11,8 @@ NEAR = 0.02
 
 def doubt(old: Record) -> str | None:
     """Say why a measured record cannot be what was measured, None where nothing in it says so."""
+    from attnbench.statistics import against_dense
+
     if old.status != "measured":
         return None
     if told := against_dense.problem(old):

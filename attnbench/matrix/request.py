@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from attnbench.errors import UserError
+from attnbench.errors import UserError, unknown
 from attnbench.inputs.endings import ended, plain
 from attnbench.inputs.names import is_place, named
 from attnbench.inputs.prompting import NAMES, Prompting
@@ -54,6 +54,10 @@ class Request:
         `cache_after` and `prompt` say of all tasks where their prompts end.
         """
         prompting = Prompting(**{name: settings.pop(name) for name in NAMES if name in settings})
+        known = [each.name for each in fields(Settings)]
+        for name in settings:
+            if name not in known:
+                raise unknown("setting", name, known, "`attnbench run --help` says what each does.")
         chosen = Settings(**settings, prompting=prompting)
         chosen_tasks = ended(split_tasks(tasks), cache_after, prompt)
         return cls(split_models(models), split_methods(methods), chosen_tasks, repeats, chosen)
@@ -64,7 +68,7 @@ def split(values: Names) -> tuple[str, ...]:
 
     Raises UserError for a word of several that holds no name: a shell's empty variable, as a rule.
     """
-    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    words = ([values] if values else []) if isinstance(values, str) else list(values or ())
     for word in words:
         if not word.strip(" ,"):
             raise UserError(f"{word!r} holds no name: give one, or leave its option out.")
@@ -83,7 +87,7 @@ def split_methods(values: Names) -> tuple[str, ...]:
 
     Raises UserError for a word that holds none, and for braces that are none.
     """
-    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    words = ([values] if values else []) if isinstance(values, str) else list(values or ())
     return split([part for word in words for part in expand(word) or [word]])
 
 
@@ -93,7 +97,7 @@ def split_models(values: Names) -> tuple[str, ...]:
     Raises UserError for a folder whose own name has a comma.
     """
     found: list[str] = []
-    words = ([values] if values else []) if isinstance(values, str) else list(values)
+    words = ([values] if values else []) if isinstance(values, str) else list(values or ())
     for word in map(str.strip, words):
         if "," in word and is_place(word) and Path(word).expanduser().exists():
             raise UserError(

@@ -69,6 +69,7 @@ def _csv(rows):
         ("Text,label\na,1\n", "line 1: no column 'text'. It has Text, label. Rename Text to text."),
         ("text,lable\na,1\n", "line 1: no column 'label'. It has text, lable. Rename lable to label."),
         ("text,text2\na,b\n", "line 1: no column 'label'. It has text, text2."),
+        ("sentence,target\na,1\n", "no column 'text'. It has sentence, target. The first line names"),
         (
             HEAD + "a,yess\n",
             "line 2: label 'yess' is none of no, yes, nor a number below 2. Did you mean yes?",

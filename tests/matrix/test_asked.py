@@ -32,6 +32,20 @@ def test_a_number_that_makes_no_sense_is_refused_before_anything_is_measured(nam
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "asked, says",
+    [
+        (lambda: attnbench.run(None, "prune80"), "no model: give --models"),
+        (lambda: attnbench.run("bert", "prune80", limits=5), "unknown setting 'limits'. Did you mean limit?"),
+        (lambda: attnbench.apply("bert", "prune80").__enter__(), "'bert' is no model: load it"),
+        (lambda: attnbench.watch(None).__enter__(), "None is no model: load it"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_in_python_is_said_in_a_line(asked, says):
+    with pytest.raises(UserError, match=says):
+        asked()
+
+
 @pytest.mark.parametrize("value", ["4", None, True, 2.0])
 def test_only_a_whole_number_is_one(value):
     with pytest.raises(UserError, match="whole number"):

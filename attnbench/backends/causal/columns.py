@@ -129,9 +129,9 @@ def _once(place: str, header: Sequence[str]) -> None:
 def _document(place: str, row: dict[str, Any]) -> dict[str, Any]:
     for name in COLUMNS:
         if name not in row:
-            there = ", ".join(map(str, row))
+            there, others = ", ".join(map(str, row)), [str(each) for each in row if each not in COLUMNS]
             raise UserError(
-                f"{place}: no column '{name}'. It has {there}.{near(name, map(str, row))} A language model's "
+                f"{place}: no column '{name}'. It has {there}.{near(name, others)} A language model's "
                 f"own data have the columns {', '.join(COLUMNS)}."
             )
     texts = {name: row[name] for name in COLUMNS[:3]}

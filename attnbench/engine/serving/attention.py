@@ -42,6 +42,8 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
     reach nothing there, or that does more than change `probs` of a model whose attention is not on
     transformers' interface.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{model!r} is no model: load it, as by AutoModel.from_pretrained, and give that")
     wanted = methods_of(methods)
     for method in wanted:
         if needs_fit(method) and not fitted(method):
