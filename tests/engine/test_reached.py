@@ -178,6 +178,34 @@ def test_an_attention_beside_those_reached_is_found_whoever_computes_it(name, ho
         assert len(sites.discover(model)) == 3
 
 
+# weights of scores, made in other words than a softmax of a product
+WRITTEN = {
+    "log_softmax": lambda q, k: functional.log_softmax(q @ k.mT, -1).exp(),
+    "written out": lambda q, k: (q @ k.mT).exp() / (q @ k.mT).exp().sum(-1, keepdim=True),
+    "sigmoid": lambda q, k: torch.sigmoid(q @ k.mT),
+    "distances": lambda q, k: torch.softmax(-torch.cdist(q, k), -1),
+    "mm": lambda q, k: torch.stack([torch.mm(*pair) for pair in zip(q, k.mT, strict=True)]).softmax(-1),
+    "inner": lambda q, k: torch.stack([torch.inner(*pair) for pair in zip(q, k, strict=True)]).softmax(-1),
+    "tensordot": lambda q, k: torch.stack(
+        [torch.tensordot(*pair, dims=([1], [1])) for pair in zip(q, k, strict=True)]
+    ).softmax(-1),
+    "aten": lambda q, k: torch.ops.aten._softmax(torch.ops.aten.bmm(q, k.mT), -1, False),
+    "an overload": lambda q, k: torch.ops.aten._softmax.default(q @ k.mT, -1, False),
+}
+
+
+@pytest.mark.parametrize("words", WRITTEN)
+def test_an_attention_is_found_however_it_is_written(words):
+    model = copy.deepcopy(tiny("bert"))
+    output = model.base_model.encoder.layer[1].output
+    output.extra, forward = Own(lambda own, x: WRITTEN[words](own.q(x), own.k(x)) @ x), type(output).forward
+    output.forward = types.MethodType(
+        lambda self, hidden, given: forward(self, hidden, given) + self.extra(given), output
+    )
+    with pytest.raises(UserError, match=r"in part only: .*encoder.layer.1.output.extra \(Own\) attends by"):
+        sites.discover(model)
+
+
 # texts of other lengths than the probe's
 
 

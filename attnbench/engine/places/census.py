@@ -21,13 +21,14 @@ aten = torch.ops.aten
 SOFTMAX = (
     torch.softmax, Tensor.softmax, functional.softmax, torch.special.softmax, aten.softmax, aten._softmax
 )  # fmt: skip
-# what makes weights of scores: softmaxes, one written out begins with exp, and those without a sum of 1
+# what makes weights of scores: softmaxes, which written out begin with exp, and the sigmoid; a relu of scores
+# is how sparse attention finds its keys
 NORMALISED = frozenset(
     {
         *SOFTMAX, torch.logsumexp, Tensor.logsumexp, torch.exp, Tensor.exp,
         torch.log_softmax, Tensor.log_softmax, functional.log_softmax, torch.special.log_softmax,
         aten.log_softmax, aten._log_softmax,
-        torch.sigmoid, Tensor.sigmoid, functional.sigmoid, torch.relu, Tensor.relu, functional.relu,
+        torch.sigmoid, Tensor.sigmoid, functional.sigmoid,
     }
 )  # fmt: skip
 FUSED = frozenset(
