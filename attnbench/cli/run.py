@@ -199,9 +199,9 @@ def _suites(options: argparse.Namespace) -> int:
     machine = _machine(options)
     options.legend |= not any(recorded_before(options.records or each.records) for each in suites)
     console.quiet(options.verbose)
-    records: list[Record] = []
+    records, by_suite = list[Record](), dict[Path, list[Record]]()
     mistake = None
-    for each, part in parts:
+    for (each, part), (following, _) in zip(parts, [*parts[1:], (None, None)], strict=True):
         found: list[Record] = []
         missing: UserError | None = None
         try:
@@ -210,10 +210,10 @@ def _suites(options: argparse.Namespace) -> int:
             )
             folder = str(options.records or each.records)
             cells = shares.kept(plan(asked), asked.settings, columns[each.path].mine)
-            if not cells:
-                continue
-            with shares.claimed(options.shard, folder, each.path.name, each.cells(columns[each.path].all)):
-                found, missing = measured(options, cells, asked.settings, folder)
+            if cells:
+                named = each.cells(columns[each.path].all)
+                with shares.claimed(options.shard, folder, each.path.name, named):
+                    found, missing = measured(options, cells, asked.settings, folder)
         except UserError as error:
             missing = error
         records += found
@@ -221,9 +221,10 @@ def _suites(options: argparse.Namespace) -> int:
         mistake = mistake or missing
         if missing is not None and len(parts) > 1 and not stop:
             tell(missing)
-        if not options.json and (found or missing is None):
+        by_suite[each.path] = mine = [*by_suite.get(each.path, ()), *found]
+        if mine and not options.json and (stop or following is not each):
             words = ["attnbench", "leaderboard", str(each.path), "--output", str(each.path.parent)]
-            show_table(found, options, shlex.join(words), margin=each.margin)
+            show_table(mine, options, shlex.join(words), margin=each.margin)
         if stop:
             break
     if options.json and (records or mistake is None):

@@ -53,17 +53,14 @@ def merge(folders: Sequence[str | Path], into: str | Path) -> Merged:
         if path.parent not in columns and (first := _first(path.parent, items)) is not None:
             columns[path.parent] = first
         first = None if path.exists() else columns.get(path.parent)
-        fitting = []
+        if first is None or not all(_misplaced(item, first) for item in items):
+            place(found, path, items, record.read)
+            continue
         for item in items:
-            if first is None or not _misplaced(item, first):
-                fitting.append(item)
-                continue
             name = " · ".join(item.cell.values())
             found.problems.append(
                 f"{name}: {item.file} is of other weights, or in another dtype, than {first.file}"
             )
-        if fitting:
-            place(found, path, fitting, record.read)
     return found
 
 
