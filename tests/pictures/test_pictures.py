@@ -12,7 +12,7 @@ import pytest
 from sample_records import identify, record, right
 
 from attnbench.boards import board
-from attnbench.boards.pictures import draw, points
+from attnbench.boards.pictures import draw, draw_depths, points
 from attnbench.cli.main import main
 from attnbench.methods import families
 from attnbench.records.record import write
@@ -461,6 +461,18 @@ def test_a_map_tells_the_score_by_depth_and_length():
     drawn = draw.draw(found)
     for kind, content in drawn.items():
         assert found.digest.encode() in content, kind
+
+
+@pytest.mark.parametrize("methods", [1, 60])
+def test_the_foot_of_a_map_is_below_all_fields(methods):
+    specs = [f"evict{k}:snapkv" for k in range(1, methods + 1)]
+    items = [placed(spec, 512, [1, 0, 0, 1, 1] * 2) for spec in specs]
+    (found,) = [each for each in points.pictures(board.build(items)) if each.depths]
+    figure = draw_depths.draw(found)
+    figure.canvas.draw()
+    (text,) = [each for each in figure.texts if each.get_text().startswith("A field is the mean")]
+    lowest = min(axes.get_tightbbox().y0 for axes in figure.axes if axes.get_visible())
+    assert text.get_window_extent().y0 > 0 and text.get_window_extent().y1 <= lowest
 
 
 def test_records_that_tell_no_place_have_no_map():

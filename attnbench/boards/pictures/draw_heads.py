@@ -15,6 +15,7 @@ from attnbench.records.inert import clean
 ACROSS = 4
 BRIGHT = 0.6  # of the scale, from where black stands out
 PER_INCH = 17  # characters of a foot
+BOTTOM = 0.06  # inches under a foot
 LINE = 30  # characters of a title, which breaks before : and +
 
 
@@ -74,7 +75,9 @@ def foot(figure: Any, text: str) -> float:
     lines = textwrap.wrap(text, int(figure.get_figwidth() * PER_INCH))
     if not lines:
         return 0.0
-    figure.text(0.01, 0.012, "\n".join(lines), fontsize=7, color="#555555", va="bottom")
+    figure.text(
+        0.01, BOTTOM / figure.get_figheight(), "\n".join(lines), fontsize=7, color="#555555", va="bottom"
+    )
     return float((0.135 * len(lines) + 0.06) / figure.get_figheight())
 
 
