@@ -29,22 +29,33 @@ class Help(argparse.RawDescriptionHelpFormatter):
         return textwrap.indent("\n".join(self._split_lines(text, width - len(indent))), indent)
 
 
+MISSING = "the following arguments are required"
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UserError, with the near name, where argparse would print its usage and leave."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": Help, **settings})
+        self._given: list[str] = []
 
     def error(self, message: str) -> NoReturn:
+        for token in self._given if message.startswith(MISSING) else ():  # it may stand by another name
+            option = token.partition("=")[0]
+            if option.startswith("--") and not any(n.startswith(option) for n in self._option_string_actions):
+                raise self._unknown(option)
         raise UserError(f"{message}. {self._next()}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = [*map(str, args or ())]
         found, rest = super().parse_known_args(args, namespace)
         if rest:
-            token = rest[0].partition("=")[0]
-            nearest = near(token, self._option_string_actions, most=1)
-            raise UserError(f"unknown argument '{token}'.{nearest} {self._next()}")
+            raise self._unknown(rest[0].partition("=")[0])
         return found, rest
+
+    def _unknown(self, token: str) -> UserError:
+        nearest = near(token, self._option_string_actions, most=1)
+        return UserError(f"unknown argument '{token}'.{nearest} {self._next()}")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
