@@ -196,17 +196,21 @@ def _suites(options: argparse.Namespace) -> int:
         for each in suites:
             _print_cells(options, each, [part for own, part in parts if own is each], columns[each.path].mine)
         return 0
-    machine = _machine(options)
     options.legend |= not any(recorded_before(options.records or each.records) for each in suites)
     console.quiet(options.verbose)
-    records, by_suite = list[Record](), dict[Path, list[Record]]()
+    records: list[Record] = []
+    by_suite: dict[Path, list[Record]] = {}
     mistake = None
     for (each, part), (following, _) in zip(parts, [*parts[1:], (None, None)], strict=True):
         found: list[Record] = []
         missing: UserError | None = None
         try:
             asked = each.request(
-                part, options.repeats, limit=options.limit, measure=options.measure or None, **machine
+                part,
+                options.repeats,
+                limit=options.limit,
+                measure=options.measure or None,
+                **_machine(options),
             )
             folder = str(options.records or each.records)
             cells = shares.kept(plan(asked), asked.settings, columns[each.path].mine)
