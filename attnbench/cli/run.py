@@ -198,6 +198,7 @@ def _suites(options: argparse.Namespace) -> int:
         return 0
     options.legend |= not any(recorded_before(options.records or each.records) for each in suites)
     console.quiet(options.verbose)
+    settings = {"limit": options.limit, "measure": options.measure or None, **_machine(options)}
     records: list[Record] = []
     by_suite: dict[Path, list[Record]] = {}
     mistake = None
@@ -205,13 +206,7 @@ def _suites(options: argparse.Namespace) -> int:
         found: list[Record] = []
         missing: UserError | None = None
         try:
-            asked = each.request(
-                part,
-                options.repeats,
-                limit=options.limit,
-                measure=options.measure or None,
-                **_machine(options),
-            )
+            asked = each.request(part, options.repeats, **settings)
             folder = str(options.records or each.records)
             cells = shares.kept(plan(asked), asked.settings, columns[each.path].mine)
             if cells:
