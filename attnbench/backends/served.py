@@ -25,7 +25,7 @@ TOKENS = ("pad", "bos", "eos", "decoder_start")  # what every checkpoint sets
 def one_text(model: Any) -> Iterator[None]:
     """Let `generate` return one text an input, whatever a checkpoint's generation settings say.
 
-    What it raises gets a note of these settings: it may not take them.
+    What it raises gets a note of these settings, which it may not take, unless a method is named already.
     """
     config = model.generation_config
     before = {name: getattr(config, name) for name in FORM}
@@ -33,7 +33,7 @@ def one_text(model: Any) -> Iterator[None]:
         vars(config).update(FORM)
         yield
     except Exception as error:
-        if told := _settings(config):
+        if not getattr(error, "__notes__", None) and (told := _settings(config)):
             error.add_note(f"its generation_config.json sets {told}")
         raise
     finally:

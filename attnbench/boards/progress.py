@@ -12,6 +12,7 @@ from attnbench.boards.suite import Part, Suite, shown
 from attnbench.errors import NotApplicable, UserError
 from attnbench.inputs import models, names, tasks
 from attnbench.inputs.settings import Settings
+from attnbench.matrix.believed import doubt
 from attnbench.matrix.ledger import Ledger
 from attnbench.methods import spec
 from attnbench.methods.code import code_of
@@ -95,7 +96,7 @@ def _reasons(old: Record, settings: Settings, weights: _Weights) -> list[str]:
     new = Record(old.cell, "measured", settings=kept)
     identity = provenance.identity(old.cell, prints, kept, code)
     new.provenance = {"fingerprints": prints, "code": code, "identity": identity}
-    found = changes(old, new)
+    found = changes(old, new) or [*filter(None, [doubt(old)])]
     if settings.measure and old.status == "measured" and "flops" not in old.measured:
         found.append("measured without FLOPs")
     return found

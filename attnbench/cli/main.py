@@ -31,7 +31,8 @@ from attnbench.cli import (
     verify,
 )
 from attnbench.cli.looking import look, studies
-from attnbench.cli.parsing import Parser, add_plugins, add_shared, plugin_folders
+from attnbench.cli.parser import Parser
+from attnbench.cli.parsing import add_plugins, add_shared, plugin_folders
 from attnbench.cli.screen import stdout
 from attnbench.errors import UserError, tell
 from attnbench.methods import plugins

@@ -18,6 +18,7 @@ from lm_eval.tasks import TaskManager
 from scipy.special import rel_entr
 
 import attnbench
+from attnbench import Method
 from attnbench.backends import kinds, lm_eval
 from attnbench.doors import lm_eval_cli
 from attnbench.engine.serving.attention import apply
@@ -439,6 +440,18 @@ def test_what_a_checkpoint_says_of_generation_is_named_where_it_breaks(checkpoin
     with pytest.raises(ValueError) as broken:
         prepared.evaluate(model)
     assert "its generation_config.json sets cache_implementation=nowhere" in broken.value.__notes__
+    model.generation_config.cache_implementation = None
+    model.generation_config.repetition_penalty = 1.1
+
+    class Breaks(Method):
+        name = "breaks"
+
+        def probs(self, probs, site):
+            raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own") as broken, apply(model, Breaks()):
+        prepared.evaluate(model)
+    assert not any("generation_config" in note for note in broken.value.__notes__)
 
 
 def test_texts_to_stop_at_are_read_by_the_tokenizer(checkpoint, task, monkeypatch):

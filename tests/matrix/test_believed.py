@@ -76,6 +76,16 @@ def test_an_edited_record_is_measured_again(measured, edit, tmp_path, capsys):
     assert "prune80: acc" in (again := capsys.readouterr().err) and again.count("as recorded") == 3
 
 
+def test_the_status_of_an_edited_record_is_stale(measured, tmp_path, capsys):
+    (tmp_path / "s.toml").write_text(
+        'models = ["pocket-bert"]\ntasks = ["pocket-sentiment"]\nmethods = ["prune80"]\nlimit = 24\n'
+    )
+    edited(measured, tmp_path / "records" / "s", "value")
+    assert main(["status", str(tmp_path / "s.toml")]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "stale: pocket-bert · pocket-sentiment · prune80: acc is 0.5 in the record but" in out
+
+
 def test_a_record_under_another_name_is_passed_over(measured, tmp_path, capsys):
     path = edited(measured, tmp_path, "value")
     body = json.loads(path.read_text())
