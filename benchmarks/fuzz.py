@@ -100,14 +100,15 @@ class Fuzz:
             record.write(root, item)
         for k in range(count):
             item = self.rng.choice(good)
-            name = self.rng.choice(("fuzzed", "dense", "uniform")) if k % 10 == 0 else "fuzzed"
-            path = root / "tiny" / "sst2" / f"{name}.json"
+            path = record.path_of(root, item.cell)
+            if k % 10 == 0:  # a file that is another record's
+                path = path.with_stem(self.rng.choice(("other", "dense", "uniform")))
             body, packed = self.draw.mutated(item)
             path.write_bytes(body)
             path.with_suffix(".npz").write_bytes(packed)
             self.attempt("records", body[:400], lambda path=path: self._shown(root, path))
-            if name != "fuzzed":
-                record.write(root, good[name == "uniform"])
+            for whole in good[:2]:
+                record.write(root, whole)
 
     def _shown(self, root: Path, path: Path) -> None:
         found = list(record.read_all(root))
@@ -115,7 +116,7 @@ class Fuzz:
         told = list(checks.problems(root))
         print(*map(message, told), sep="\n")
         print(*leaderboard_of(found, self.rng.random() < 0.2), sep="\n")
-        for method in ("fuzzed", "prune80"):
+        for method in ("prune50", "prune80"):
             with contextlib.suppress(UserError):
                 print("\n".join(pairs.report(found, method, "dense", None, None)))
 

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from attnbench.conformance import anew, seeds
 from attnbench.conformance.subject import TOLERANCE, Fault, Subject, confirmed, told, within, worst
-from attnbench.engine.serving.guard import Guard, StageError, require_nothing_kept, tensors_in
+from attnbench.engine.serving.guard import Guard, StageError, require_not_held, tensors_in
 from attnbench.engine.serving.spies import spied
 from attnbench.errors import NotApplicable
 from attnbench.measures.measure import summary
@@ -124,7 +124,7 @@ def stateless(subject: Subject, seed: int) -> str:
     if first_ever is not None:
         within(worst(first_ever, seen[2]), "the same sample as the first that its file ever sees", 0.0)
     try:
-        require_nothing_kept(methods, [lent for lent in memory if lent.data_ptr() not in own])
+        require_not_held(methods, [lent for lent in memory if lent.data_ptr() not in own])
     except StageError as error:
         raise Fault(str(error)) from None
     del memory[:], seen

@@ -68,6 +68,8 @@ class Along:
             finally:
                 for handle in handles:
                     handle.remove()
+                for block in looking:
+                    block.guards.clear()  # what is kept of what both saw is kept by the methods
 
     def found(self) -> dict[str, Any]:
         """Return what `measure` does, of all samples."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import padded, tiny
 
-from attnbench import Method, apply
+from attnbench import Method, apply, watch
 from attnbench.engine.serving.guard import StageError
 
 
@@ -95,3 +95,21 @@ def test_a_tensor_that_is_kept_is_told_wherever_it_is(stage, place):
     says = rf"^keeper\.{stage}'s tensor is kept"
     with torch.no_grad(), pytest.raises(StageError, match=says), apply(model, keeper):
         model(**padded(model))
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("object", r"^keeper\.probs's or Watch\.probs's tensor is kept"),
+        ("itself", r"^keeper keeps .* in \.kept:"),
+    ],
+)
+def test_what_an_outer_method_keeps_is_not_laid_on_an_inner_one_alone(place, says):
+    def keep(self, tensor, site):
+        {**PLACES, "itself": lambda self, tensor: setattr(self, "kept", tensor)}[place](self, tensor)
+        return tensor * 1.0
+
+    model, keeper = tiny("bert"), type("Keeper", (Method,), {"name": "keeper", "probs": keep})()
+    with torch.no_grad(), pytest.raises(StageError, match=says), apply(model, keeper):  # noqa: SIM117
+        with watch(model, probs=lambda probs, site: None):
+            model(**padded(model))

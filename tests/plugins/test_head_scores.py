@@ -520,7 +520,7 @@ def test_a_criterion_without_labels_is_not_applicable(criterion, model, batches)
     [
         _told_apart([0, 1, 0]),
         _told_apart([0] * 20),
-        [{**_told_apart([0])[0], "start_positions": torch.zeros(1)}],
+        [{**_told_apart([0])[0], "start_positions": torch.zeros(1, dtype=torch.long)}],
     ],
     ids=["few", "one class", "one"],
 )

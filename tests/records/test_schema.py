@@ -20,6 +20,7 @@ from attnbench.cli.main import main
 from attnbench.errors import UserError
 from attnbench.records import record as records
 from attnbench.records import schema
+from attnbench.statistics import against_dense
 from attnbench.statistics.aggregates import METRICS
 
 
@@ -224,9 +225,14 @@ def test_two_records_of_a_cell_are_named_by_their_files(good, tmp_path, capsys):
     other = records.write(tmp_path, made(wrong=12))
     for suffix in (".json", ".npz"):
         other.with_suffix(suffix).rename(other.with_name(f"copy{suffix}"))
-    path = records.write(tmp_path, made())
-    assert main(["leaderboard", "--records", str(tmp_path)]) == 2
-    assert f"prune80 disagree, {other.with_name('copy.json')} and {path}: keep one" in capsys.readouterr().err
+    path, copied = records.write(tmp_path, made()), other.with_name("copy.json")
+    told = f"prune80 disagree, {re.escape(f'{copied} and {path}')}: keep one"
+    with pytest.raises(UserError, match=told):
+        against_dense.rows([records.read(copied), records.read(path)])
+    assert main(["leaderboard", "--records", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert f"record passed over: {copied}: holds tiny · sst2 · prune80, whose file is another" in said.err
+    assert "77.5" in said.out and "70.0" not in said.out  # 9 and 12 of 40 are wrong
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

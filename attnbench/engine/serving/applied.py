@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -9,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from attnbench.engine.places.blocks import Block
-from attnbench.engine.serving.guard import CacheGuard, Guard
+from attnbench.engine.serving.guard import CacheGuard, Guard, StageError, require_not_held
 from attnbench.engine.serving.scored import Stages
 from attnbench.errors import NotApplicable, UserError
 from attnbench.methods.prompt import Kept
@@ -98,6 +99,21 @@ class Applied:
                 where = f"{site.path} ({site.kind} layer {site.layer})"
                 return f"{names} at {where} made values that are not finite"
         return ""
+
+
+def require_nothing_kept(blocks: Sequence[Applied], lent: Iterable[UntypedStorage]) -> None:
+    """Raise StageError where a method holds a tensor or memory that was lent to its stages, wherever.
+
+    `blocks` from the outermost: an inner one is lent the same tensors, and is not to blame for an outer one.
+    """
+    require_not_held([method for block in blocks for method in block.methods], lent)
+    suspects = [guard for block in blocks for guard in block.guards if guard.lent]
+    if suspects:
+        gc.collect()  # what is only part of a cycle is not kept
+        names = dict.fromkeys(guard.name for guard in suspects if guard.lent)
+        if names:
+            whose = " or ".join(f"{name}'s" for name in names)
+            raise StageError(f"{whose} tensor is kept: its memory is used again. Clone it.")
 
 
 class Skip(Protocol):

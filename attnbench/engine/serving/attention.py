@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from attnbench.engine.places import routing, sites, softmax
 from attnbench.engine.serving import tapped
-from attnbench.engine.serving.applied import Applied, require_reach
+from attnbench.engine.serving.applied import Applied, require_nothing_kept, require_reach
 from attnbench.engine.serving.dispatch import Engine
-from attnbench.engine.serving.guard import require_nothing_kept
 from attnbench.errors import UserError
 from attnbench.methods.protocol import Method, Site, fitted, needs_fit, overridden
 
@@ -66,7 +65,7 @@ def apply(model: nn.Module, *methods: Method | str) -> Iterator[Applied]:
         yield applied
         if engine.applied[-1] is not applied:
             raise UserError("a block of applied methods is left before one inside it: leave that one first")
-        require_nothing_kept(wanted, engine.lent(), applied.guards)
+        require_nothing_kept(engine.applied, engine.lent())
 
 
 def _engine(model: nn.Module) -> Engine | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -132,10 +131,8 @@ def _ours(result: Tensor, lent: Tensor) -> Tensor:
     return lent.copy_(result)
 
 
-def require_nothing_kept(
-    methods: Sequence[Method], lent: Iterable[UntypedStorage], guards: Iterable[Guard | CacheGuard] = ()
-) -> None:
-    """Raise StageError where a method holds a tensor or memory that was lent to its stages, wherever."""
+def require_not_held(methods: Sequence[Method], lent: Iterable[UntypedStorage]) -> None:
+    """Raise StageError where an attribute of a method is a tensor in memory that was lent."""
     addresses = {memory.data_ptr() for memory in lent}
     for method in methods:
         for path, tensor in tensors_in(vars(method)):
@@ -144,12 +141,6 @@ def require_nothing_kept(
                 raise StageError(
                     f"{name} keeps a stage's tensor in .{path}: its memory is used again. Clone it."
                 )
-    suspects = [guard for guard in guards if guard.lent]
-    if suspects:
-        gc.collect()  # what is only part of a cycle is not kept
-        for guard in suspects:
-            if guard.lent:
-                raise StageError(f"{guard.name}'s tensor is kept: its memory is used again. Clone it.")
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
