@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from probability_rows import ROWS, rows_of
 
 from attnbench import transform
-from attnbench.engine.serving import kernels
+from attnbench.engine.serving import kernels, smallest
 from attnbench.methods.fields import SEEDS
 from attnbench.methods.protocol import Site
 
@@ -33,8 +33,17 @@ def dropped_by_sorting(probs: np.ndarray, percent: int, visible: np.ndarray) -> 
 rows = st.tuples(st.sampled_from(ROWS), st.integers(1, 12), st.integers(1, 90), st.integers(0, 10**6))
 
 
+@pytest.fixture(params=[0, 1 << 20], ids=["guessed", "parted"], scope="module")
+def threshold(request):
+    """Thresholds as many threads find them, and as few do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smallest, "ALONE", request.param)
+        yield
+
+
 @settings(max_examples=150, deadline=None)
 @given(rows, st.integers(0, 100), st.booleans())
+@pytest.mark.usefixtures("threshold")
 def test_drop_smallest_is_a_sort(shape, percent, causal):
     probs = rows_of(*shape)
     visible = torch.ones(probs.shape, dtype=torch.bool)
@@ -47,6 +56,7 @@ def test_drop_smallest_is_a_sort(shape, percent, causal):
 
 @pytest.mark.parametrize("percent", [10, 50, 80, 95, 99.5])
 @pytest.mark.parametrize("keys", [16, 128, 320, 515])
+@pytest.mark.usefixtures("threshold")
 def test_drop_smallest_is_a_sort_on_long_rows(keys, percent):
     for sharpness in (0.1, 1, 3, 10, 40):
         draw = torch.Generator().manual_seed(keys)
