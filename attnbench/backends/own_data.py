@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from attnbench.backends.data import SAMPLES
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs import tasks
+from attnbench.inputs.json_lines import json_rows
 from attnbench.records.inert import clean
 
 COLUMNS = ("text", "text2", "label", "split")  # text2 and split where wanted; other columns are passed over
@@ -135,20 +135,6 @@ def _check_header(place: str, header: list[str], each: Sequence[str], needed: Se
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise UserError(f"{place}: column '{twice[0]}' stands there twice")
-
-
-def json_rows(path: str, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of JSON Lines with the numbers of their lines. Raises UserError for what is none."""
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: {type(row).__name__} instead of an object")
-        yield number, row
 
 
 def _json_lines(

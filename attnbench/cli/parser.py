@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from attnbench.errors import UserError, near, unknown
 
 MISSING = "the following arguments are required"
+MOST = 8  # choices that a message names itself
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -51,7 +52,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             kind = (action.metavar or action.dest) if action.metavar != "COMMAND" else "command"
-            raise unknown(str(kind), str(value), action.choices, self._next())
+            few = len([*action.choices]) <= MOST
+            told = f"Known: {', '.join(map(str, action.choices))}." if few else self._next()
+            raise unknown(str(kind), str(value), action.choices, told)
 
     def _next(self) -> str:
         return f"`{self.prog} --help` shows what there is."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.doors.frameworks import handed_over
-from attnbench.errors import NotApplicable, UserError
+from attnbench.errors import NotApplicable, UserError, near_file
 from attnbench.inputs import tasks
 
 NAME = "attnbench"
@@ -47,13 +47,16 @@ def main(argv: Sequence[str]) -> int:
         )
     register()
     folders = _values(arguments, "--include_path")
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"--include_path {folder}: no such folder.{near_file(folder)}")
     if not _values(arguments, "--batch_size", "-b"):
         arguments += ["--batch_size", BATCH_SIZE]
     before = lm_eval.tasks.TaskManager
     names = [name for value in _values(arguments, "--tasks", "-t") for name in value.split(",") if name]
     kind = _kind(_values(arguments, "--model_args", "-a"), names)
-    with tempfile.TemporaryDirectory(prefix="attnbench-") as folder:
-        lm_eval.tasks.TaskManager = _manager(before, names, folders, kind, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="attnbench-") as parts:
+        lm_eval.tasks.TaskManager = _manager(before, names, folders, kind, Path(parts))
         told = INCLUDE_PATH.set(folders[0] if folders else None), TASKS.set(names)
         try:
             return _handed_over(cli_evaluate, arguments)

@@ -18,7 +18,8 @@ METRICS = {
     "acc": "accuracy", "em": "exact match", "f1": "F1", "mcc": "Matthews correlation", "pearson": "Pearson",
     "spearman": "Spearman", "bleu": "BLEU", "chrf": "chrF", "pseudo_perplexity": "pseudo-perplexity",
     "word_perplexity": "word perplexity", "byte_perplexity": "byte perplexity",
-    "bits_per_byte": "bits per byte", "logp": "log-likelihood", "acc_middle": "accuracy in the middle",
+    "bits_per_byte": "bits per byte", "logp": "log-likelihood in nats",
+    "acc_middle": "accuracy in the middle",
 }  # fmt: skip
 FITS = {
     "classification": "a classifier with the task's labels",

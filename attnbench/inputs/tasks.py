@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import glob
 import importlib.util
 import re
 from collections.abc import Collection, Iterator
@@ -12,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from attnbench.errors import UserError, near_file, tell, unknown
-from attnbench.inputs import endings, task_yaml
+from attnbench.errors import UserError, near_file, tell
+from attnbench.inputs import endings, task_yaml, unfound
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
@@ -143,17 +142,8 @@ def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
             f"task '{name}' is {what}: your own data are a .csv or .jsonl file, your own task a .yaml."
         )
     if found is None:
-        raise unknown("task", name, known, _here(name) or f"Known: {', '.join(known)}.")
+        raise unfound.unknown_task(name, known, OWN, YAML)
     return found
-
-
-def _here(name: str) -> str:
-    """Say which file of a name without its ending is here."""
-    for ending in (*OWN, *YAML):
-        if Path(name + ending).is_file():
-            return f"A file {name}{ending} is here: write {name}{ending}"
-    other = next(iter(sorted(Path(name).parent.glob(f"{glob.escape(Path(name).name)}.*"))), None)
-    return f"A file {other} is here, but your own data are a .csv or .jsonl file." if other else ""
 
 
 def is_own(name: str) -> bool:

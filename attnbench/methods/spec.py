@@ -99,7 +99,8 @@ def _term(term: str, kind: Kind) -> Any:
     if not match and TERM.fullmatch(term.strip()):
         raise UserError(f"'{term}' has blanks around it: write a + b as a+b.")
     if not match:
-        raise UserError(f"'{term}' is not a {kind.word} spec such as {kind.example}. {kind.hint}")
+        meant = f" Did you mean {term.lower()}?" if TERM.fullmatch(term.lower()) else ""
+        raise UserError(f"'{term}' is not a {kind.word} spec such as {kind.example}.{meant} {kind.hint}")
     words, pairs = [], []
     for modifier in match["modifiers"].split(":")[1:]:
         key, equals, value = modifier.partition("=")

@@ -104,6 +104,7 @@ def test_a_mistake_in_a_csv_file_is_named_with_its_line(content, message, file, 
     ("line", "message"),
     [
         ('{"text": "a", "label": }', "line 3: not JSON: Expecting value"),
+        ('{"text": "a", "label": "b", "label": "c"}', "line 3: 'label' stands there twice"),
         ('["a", 1]', "line 3: list instead of an object"),
         ('{"txt": "a", "label": 1}', "line 3: no 'text'. It has txt, label. Rename txt to text."),
         ('{"text": null, "label": 1}', "line 3: text is empty"),

@@ -128,6 +128,7 @@ def test_a_method_is_applied_and_fitted_on_a_task_of_the_users(checkpoint, tmp_p
     "arguments, words",
     [
         (["--use_cache", "kept"], "--use_cache: lm-eval keeps answers by the request alone"),
+        (["--include_path", "nowhere"], "--include_path nowhere: no such folder."),
         (flags(CHAT), "cannot be asked task 'made' as a chat. Leave --apply_chat_template out"),
     ],
 )

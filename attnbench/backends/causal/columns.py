@@ -20,6 +20,7 @@ from attnbench.backends import own_data
 from attnbench.backends.own_data import shown
 from attnbench.errors import UserError, near
 from attnbench.inputs import tasks
+from attnbench.inputs.json_lines import json_rows
 
 COLUMNS = ("context", "question", "answer_prefix", "answer", "max_new_tokens")
 MAY_BE_EMPTY = ("answer_prefix",)
@@ -94,7 +95,7 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}. Save it as UTF-8.") from error
-    rows = own_data.json_rows if path.lower().endswith(".jsonl") else _csv
+    rows = json_rows if path.lower().endswith(".jsonl") else _csv
     for line, row in rows(path, content):
         yield f"{path}, line {line}", row
 
