@@ -86,7 +86,8 @@ def show_table(records: list[Record], options: argparse.Namespace, board: str, *
     made_by = shlex.join(["attnbench", *provenance.unrepeated(options.typed)]) if options.typed else None
     screen = of_terminal(options, made_by)
     print(leaderboard.render(records, "text", sort=options.sort, screen=screen, **words))
-    laid_out.follow(board, "attnbench methods", "attnbench tasks")
+    some = any(item.status == "measured" for item in records)
+    laid_out.follow(board if some else "attnbench models", "attnbench methods", "attnbench tasks")
 
 
 def of_terminal(options: argparse.Namespace, made_by: str | None = None) -> Screen:

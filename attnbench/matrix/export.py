@@ -58,6 +58,8 @@ def export(
         "model": models.label(model_name),
         "source": bench.checkpoint.fingerprint,
         "task": tasks.shown(task),
+        "calibration": tasks.shown(chosen.calibration) if chosen.calibration else None,
+        "seed": chosen.seed,
         "heads": {f"{kind} {layer}": kept[kind, layer] for kind, layer in sorted(whole)},
         "of": {f"{kind} {layer}": heads for (kind, layer), heads in sorted(whole.items())},
     }

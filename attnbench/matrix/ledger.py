@@ -243,4 +243,4 @@ class _Source:
 
 def _ways(weights: bool = False) -> str:
     own = "--models NAME=PATH gives this model a name of its own, " if weights else ""
-    return f"{own}--records DIR keeps both, --replace replaces what is there."
+    return f"{own}--records DIR keeps both, `attnbench run --replace` replaces what is there."

@@ -31,7 +31,7 @@ tags:
 """
 BODY = """# {model}, {method}
 
-Made by `attnbench export` from {source} on {task}: {left} of {total} heads are left.
+Made by `attnbench export` from {source} on {task}{samples}, seed {seed}: {left} of {total} heads are left.
 
 * `attnbench run --models` with this folder, or `attnbench.sidecar.load(model, folder)` after
   `from_pretrained`, cuts the other heads out of the weights, as `{name}` lists them: the same answers in
@@ -82,7 +82,8 @@ def write(
     counts = {"left": sum(map(len, content["heads"].values())), "total": sum(content["of"].values())}
     base = f"base_model: {source}\n" if hub else ""
     scores = UNMEASURED if score is None else _told(score)
-    told = {**content, **counts, "source": source, "name": file, "scores": scores}
+    samples = f", calibrated on {content['calibration']}" if content["calibration"] else ""
+    told = {**content, **counts, "source": source, "name": file, "scores": scores, "samples": samples}
     (folder / "README.md").write_text(HEAD.format(base=base) + BODY.format(**told), encoding="utf-8")
     entries = [] if score is None else results(score, content["method"])
     if entries:

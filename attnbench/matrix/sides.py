@@ -47,11 +47,12 @@ def side_by_side(
 def _scores(shown: tuple[str, str], ours: Record, theirs: Record) -> list[str]:
     from attnbench.statistics import pairs
 
-    lines = []
+    lines, how = [], []
     for metric in ours.metrics:
         found = pairs.difference([ours], [theirs], metric)
         lines += pairs.lines_of((ours.cell["task"],), *shown, found)
-    return lines
+        how.append(found.how)
+    return [*lines, *pairs.explained(how)]
 
 
 def _table(shown: tuple[str, str], benches: list[Bench], width: int) -> list[str]:
@@ -76,7 +77,7 @@ def _table(shown: tuple[str, str], benches: list[Bench], width: int) -> list[str
     rows = [
         ("", *shown, "ratio"),
         ("parameters", *(f"{size:,}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"),
-        ("weights on disk", *(f"{size / 1e6:,.1f} MB" for size in files), f"{files[0] / files[1]:.2f}"),
+        ("weights on disk", *_sized(files, benches), f"{files[0] / files[1]:.2f}"),
         (
             "latency", *(f"{1000 * statistics.median(each):,.1f} ms" for each in spent),
             f"{statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]{noise}",
@@ -93,6 +94,24 @@ def _on_disk(checkpoint: models.Checkpoint) -> int:
         return own.stat().st_size
     files = Path(checkpoint.base.folder).glob(models.WEIGHTS[checkpoint.weight_format])
     return sum(file.stat().st_size for file in files)
+
+
+def _sized(files: list[int], benches: list[Bench]) -> list[str]:
+    """Write the sizes of files, and where the types of two are not one, in which each is stored."""
+    types = [_stored(bench.checkpoint) for bench in benches]
+    told = [f" ({each})" if each and len({*types}) > 1 else "" for each in types]
+    return [f"{size / 1e6:,.1f} MB{each}" for size, each in zip(files, told, strict=True)]
+
+
+def _stored(checkpoint: models.Checkpoint) -> str:
+    """Return the types of the weights in a checkpoint's safetensors files, nothing for others."""
+    from safetensors import safe_open
+
+    found: set[str] = set()
+    for file in sorted(Path(checkpoint.base.folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            found |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return ", ".join(sorted(found))
 
 
 def _how(rounds: int, samples: int, tokens: int) -> str:

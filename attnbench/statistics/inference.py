@@ -33,6 +33,8 @@ from attnbench.statistics.flips import mcnemar, score_statistic, tango_each
 from attnbench.statistics.resampling import RESAMPLES, resampled, resampled_each
 
 Z95 = -float(special.ndtri(0.025))
+FLIPS = "of right and wrong by Tango's score interval and McNemar's exact test"
+BOOTSTRAP = "of other scores, or of several seeds, by a BCa bootstrap"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Difference:
     only_b: list[int]
     kind: str = "mean"
     seeds: tuple[int, int] = (1, 1)
+    how: str = inference.BOOTSTRAP
 
     @property
     def gain(self) -> tuple[float, float, float]:
@@ -104,6 +105,7 @@ def difference(
         against_dense.scale_of(kind, [*ours, *theirs]), higher, samples,
         [int(place) for place in ids[first > 0]], [int(place) for place in ids[first < 0]],
         kind, (len(ours), len(theirs)),
+        inference.BOOTSTRAP if found.discordant is None else inference.FLIPS,
     )  # fmt: skip
 
 
@@ -145,20 +147,33 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
     for method in (a, b):
         if method not in known:
             raise unknown("recorded method", method, known, "`attnbench leaderboard` lists what is recorded.")
-    lines = []
+    lines, how, reasons = list[str](), list[str](), list[str]()
     for key, methods in columns.items():
-        if a in methods and b in methods:
-            for metric in methods[a][0].metrics or [""]:
-                try:
-                    lines += lines_of(key, a, b, difference(methods[a], methods[b], metric or None))
-                except Undefined as reason:
-                    lines.append(message(reason))
+        if a not in methods or b not in methods:
+            continue
+        before = len(how)
+        for metric in methods[a][0].metrics or [""]:
+            try:
+                one = difference(methods[a], methods[b], metric or None)
+            except UserError as reason:
+                reasons.append(message(reason))
+            else:
+                lines += lines_of(key, a, b, one)
+                how.append(one.how)
+        if len(how) > before:
             lines += _answers(key, {a: methods[a], b: methods[b]})
     if not lines:
-        raise UserError(
-            f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
-        )
-    return lines
+        nothing = f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
+        raise UserError(reasons[0] if reasons else nothing)
+    return [*lines, *reasons, *explained(how)]
+
+
+def explained(how: Sequence[str]) -> list[str]:
+    """Say once how differences were judged, each by what its `how` says."""
+    told = "; ".join(dict.fromkeys(how))
+    return (
+        [f"95 % intervals and p (two-sided, of no difference) are paired by sample: {told}."] if how else []
+    )
 
 
 def _answers(key: tuple[str, str], methods: dict[str, list[Record]]) -> list[str]:

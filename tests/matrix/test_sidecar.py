@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -71,7 +72,11 @@ def test_the_sidecar_and_the_readme_say_what_is_left(exported):
     assert content["heads"] == {"encoder 0": [0, 2, 3], "encoder 1": []}
     assert content["of"] == {"encoder 0": 4, "encoder 1": 4} and content["method"] == FIXED
     readme = (exported / "README.md").read_text()
-    assert "3 of 8 heads are left" in readme and "Plain transformers loads the folder" in readme
+    assert (content["calibration"], content["seed"]) == (None, 0)
+    assert (
+        f"on {TASK}, seed 0: 3 of 8 heads are left" in readme
+        and "Plain transformers loads the folder" in readme
+    )
 
 
 def test_a_run_on_it_gives_the_simulated_models_scores(exported, tiny_folder, tmp_path):
@@ -214,6 +219,15 @@ def test_an_export_beside_its_original(exported, tiny_folder, tmp_path, capsys, 
     assert cells["weights on disk"][0] == f"{size / 1e6:.1f}"
     assert float(cells["attention's memory"][-1]) < 1 and float(cells["latency"][4]) > 0
     assert list((tmp_path / "attnbench-records").rglob("dense.json"))
+
+
+def test_weights_that_are_stored_in_other_types_are_told_apart(tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_folder, "half")
+    _plain(tiny_folder).half().save_pretrained("half")
+    assert main(["compare", "./half", tiny_folder, "--task", TASK, "--limit", "5"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("weights on disk"))
+    assert "(F16)" in line and "(F32)" in line
 
 
 BESIDE = {

@@ -166,10 +166,8 @@ def test_a_sample_has_no_correlation(tmp_path, capsys):
         records.write(tmp_path, record(method, kind="pearson", pearson=scores))
     assert main(["compare", "prune80", "prune95", "--records", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        len(lines) == 2
-        and lines[1] == "  no list of samples: a pearson correlation is of all of them together"
-    )
+    assert lines[1] == "  no list of samples: a pearson correlation is of all of them together"
+    assert len(lines) == 3 and lines[2].endswith("by a BCa bootstrap.")
 
 
 def test_perplexities_of_seeds_are_averaged_as_on_the_board():
@@ -239,10 +237,28 @@ def test_compare_prints_difference_interval_p_and_flips(folder, capsys):
         ", …"
     )
     assert lines[2] == "  prune95 scores higher on 0 samples"
+    assert lines[-1].endswith("of right and wrong by Tango's score interval and McNemar's exact test.")
     assert main(["compare", "prune80.0", "prune80:random", "--records", folder, "--task", "sst2"]) == 0
     told = capsys.readouterr().out
     assert "prune80:random 67.0" in told
-    assert told.splitlines()[-1] == "  (these by the first of 2 seeds of prune80:random)"
+    assert told.splitlines()[-2] == "  (these by the first of 2 seeds of prune80:random)"
+    assert told.splitlines()[-1].endswith(
+        "paired by sample: of other scores, or of several seeds, by a BCa bootstrap."
+    )
+
+
+def test_a_pair_that_cannot_be_compared_does_not_hide_the_others(tmp_path, capsys):
+    for task in ("sst2", "rte"):
+        for method, wrong in (("prune80", 9), ("prune95", 30)):
+            item = record(method, task=task, acc=right(100, wrong))
+            if task == "rte":
+                item.status, item.error, item.metrics, item.scores = "not applicable", "no head", {}, {}
+            records.write(tmp_path, item)
+    assert main(["compare", "prune80", "prune95", "--records", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "tiny sst2 acc: prune80 91.0" in out and out.count("tiny rte prune80: no head") == 1
+    assert main(["compare", "prune80", "prune95", "--records", str(tmp_path), "--task", "rte"]) == 2
+    assert "tiny rte prune80: no head" in capsys.readouterr().err
 
 
 def test_compare_takes_what_is_recorded_without_its_plugin(folder, capsys):

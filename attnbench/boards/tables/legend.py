@@ -28,6 +28,8 @@ def legend(rows: Sequence[Row], hidden: Container[str] = ()) -> list[str]:
             f"≈ is shown not to be worse by {margins(compared)} or more (one-sided {100 * LEVEL:g} %, "
             f"Holm-corrected over {claims} comparison{'' if claims == 1 else 's'}), ? is undecided."
         )
+    if any(row.needed is not None for row in compared):
+        words.append("About N samples would decide if the differences so far are the true ones.")
     words += _metrics_legend(rows)
     if "kept" not in hidden and any(row.kept is not None for row in rows):
         scale = " of the log perplexity" if any(row.scale == "log" for row in compared) else ""

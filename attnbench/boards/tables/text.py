@@ -19,7 +19,7 @@ from attnbench.statistics.row import Row
 
 RANGE = "range of seeds"
 KEEP = (
-    "kept", "latency", "sparsity", "bits", "kv", "flips", RANGE, "heads", "FLOPs", "memory", "KV bytes",
+    "kept", "latency", "sparsity", "bits", "kv", "heads", "FLOPs", "memory", "KV bytes", "flips", RANGE,
     "sim. FLOPs", "KL", "cache", "answers changed", "divergence",
 )  # fmt: skip
 GAP = "  "
@@ -126,7 +126,10 @@ def _line(row: Row, before: Row | None, screen: Screen) -> _Line:
     same = before is not None and here == (before.model, before.task, before.method)
     name = "" if same else screen.shown(f"{GAP}{cells.method(row, clean)}")
     if row.status != "measured":
-        return _Line(name, {"score": screen.shown("–")}, screen.shown(footnotes.reason(row)))
+        told = footnotes.reason(row)
+        if before is not None and here[:2] == (before.model, before.task) and before.status == row.status:
+            told = f"{told.partition(':')[0]}: as above" if told == footnotes.reason(before) else told
+        return _Line(name, {"score": screen.shown("–")}, screen.shown(told))
     own = cells.of(row, clean) | {"score": cells.score(row)}
     if row.primary:
         own |= cells.answers(row, ends=False)
