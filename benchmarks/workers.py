@@ -4,7 +4,9 @@
 
 Each round runs the same cells by one worker and by N into fresh folders, by turns; medians. The start-up of a
 worker is the time from its first instruction to its first word, imports included. Records are compared, time
-and machine aside. Cores that others use make both slower and the ratio meaningless: leave them idle.
+and machine aside. Cores that others use make both slower and the ratio meaningless: leave them idle. The
+most that the machine allows is printed below: N processes that only read sentences by the bare model, each as
+many as one that is alone, from when all are ready.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+PASSES = 200  # of the bare model: some ten seconds
 
 
 def timed(cells: list[Any], settings: Any, workers: int) -> tuple[float, dict[str, Any]]:
@@ -50,6 +54,42 @@ def start_up(settings: Any) -> float:
             end([worker], at_once=True)
 
 
+def bare(model: str, task: str, processes: int) -> float:
+    """Return the seconds in which each of so many processes reads the same batch PASSES times."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Barrier(processes + 1), context.Barrier(processes + 1)
+    readers = [context.Process(target=read, args=(model, task, ready, done)) for _ in range(processes)]
+    for reader in readers:
+        reader.start()
+    ready.wait()
+    started = time.perf_counter()
+    done.wait()
+    taken = time.perf_counter() - started
+    for reader in readers:
+        reader.join()
+    return taken
+
+
+def read(model: str, task: str, ready: Any, done: Any) -> None:
+    """Read one batch again and again, when all are ready."""
+    import torch
+
+    from attnbench.inputs.settings import Settings
+    from attnbench.matrix.bench import Bench
+
+    bench = Bench(model, task, Settings(limit=32))
+    (batch,) = bench.batches(32)[:1]
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    with torch.no_grad():
+        bench.model(**inputs)
+        ready.wait()
+        for _ in range(PASSES):
+            bench.model(**inputs)
+    done.wait()
+
+
 def main() -> None:
     """Print a row for each number of workers."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -83,6 +123,11 @@ def main() -> None:
         median = statistics.median(found)
         print(f"| {workers} | {len(cells)} | {median:.1f} | {one / median:.2f} |")
     print(f"\nstart-up of a worker: {start_up(request.settings):.1f} s")
+    n = asked.workers
+    alone, together = (
+        statistics.median(bare(asked.model, asked.task, k) for _ in range(asked.rounds)) for k in (1, n)
+    )
+    print(f"{n} processes of the bare model: {n * alone / together:.2f} times as fast as one")
 
 
 if __name__ == "__main__":

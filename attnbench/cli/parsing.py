@@ -107,7 +107,7 @@ def add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="DATASET:SPLIT",
-        help="what fitted methods learn from where the task has no training split: DATASET:SPLIT, "
+        help="what fitted methods learn from, instead of the task's own training split: DATASET:SPLIT, "
         "DATASET:CONFIG:SPLIT, FILE.csv, FILE.jsonl, or FILE.txt for language models",
     )
     parser.add_argument(
@@ -157,8 +157,8 @@ def add_endings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-after",
         choices=AFTER,
-        help="cut caches after the context that a task marks (the default), or after its question; "
-        "recorded as NAME@question",
+        help="cut caches after the context that a task marks (the default), or after its question and "
+        "all that leads to the answer; recorded as NAME@question",
     )
     parser.add_argument(
         "--prompt",

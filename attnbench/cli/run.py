@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "suites",
         nargs="*",
         metavar="SUITE.toml",
-        help="a suite to run instead of --methods; --models and --tasks then choose among its own",
+        help="a suite to run instead of --methods; --models and --tasks then select among its own",
     )
     parser.add_argument(
         "--models",
@@ -101,11 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--cell-timeout", type=seconds, metavar="SECONDS",
-        help="end the run where a cell takes longer; the same command then goes on with the other cells",
+        help="end the run, or replace the worker, where a cell takes longer; the same command goes on",
     )  # fmt: skip
     parser.add_argument(
         "--measure", action="store_true",
-        help="measure FLOPs, and latency and memory where work is really left out, of recorded cells too",
+        help="measure FLOPs, and latency and memory of methods that really save work; of recorded cells too",
     )  # fmt: skip
     add_sharing(parser)
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
