@@ -109,7 +109,7 @@ def near_file(path: str | Path, endings: Sequence[str] = ()) -> str:
 
     X has the folder before it that the path has.
     """
-    written, path = str(path).rstrip("/"), Path(path).expanduser()
+    written, path = str(path).rstrip("/"), Path(os.path.expanduser(path))
     try:
         beside = [
             each for each in path.parent.iterdir() if (each.suffix in endings if endings else each.is_dir())

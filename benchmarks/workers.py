@@ -12,6 +12,7 @@ many as one that is alone, from when all are ready.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PASSES = 200  # of the bare model: some ten seconds
+LONGEST = 600  # seconds after which a process that does not answer has failed
 
 
 def timed(cells: list[Any], settings: Any, workers: int) -> tuple[float, dict[str, Any]]:
@@ -60,25 +62,28 @@ def bare(model: str, task: str, processes: int) -> float:
 
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(processes + 1), context.Barrier(processes + 1)
-    readers = [context.Process(target=read, args=(model, task, ready, done)) for _ in range(processes)]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    given = (model, task, threads, ready, done)
+    readers = [context.Process(target=read, args=given) for _ in range(processes)]
     for reader in readers:
         reader.start()
-    ready.wait()
+    ready.wait(timeout=LONGEST)
     started = time.perf_counter()
-    done.wait()
+    done.wait(timeout=LONGEST)
     taken = time.perf_counter() - started
     for reader in readers:
         reader.join()
     return taken
 
 
-def read(model: str, task: str, ready: Any, done: Any) -> None:
+def read(model: str, task: str, threads: int, ready: Any, done: Any) -> None:
     """Read one batch again and again, when all are ready."""
     import torch
 
     from attnbench.inputs.settings import Settings
     from attnbench.matrix.bench import Bench
 
+    torch.set_num_threads(threads)
     bench = Bench(model, task, Settings(limit=32))
     (batch,) = bench.batches(32)[:1]
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}

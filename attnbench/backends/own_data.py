@@ -8,12 +8,12 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from attnbench.backends.data import SAMPLES
 from attnbench.errors import UserError, near, unknown
 from attnbench.inputs import tasks
+from attnbench.inputs.files import expanded
 from attnbench.inputs.json_lines import json_rows
 from attnbench.records.inert import clean
 
@@ -49,7 +49,7 @@ def read(path: str, each: Sequence[str] = (), labelled: bool = False) -> list[It
     if path.lower().endswith(tasks.PARQUET):
         raise UserError(f"{path}: a .parquet file is for language models. Texts and labels: .csv or .jsonl.")
     try:
-        content = Path(path).expanduser().read_bytes().decode("utf-8-sig")
+        content = expanded(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

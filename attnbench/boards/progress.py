@@ -72,7 +72,8 @@ def _count(
         column.lines.append(f"stale: {error}")
         column.open = True
         return
-    if why := "; ".join(_reasons(old, settings, weights)):
+    held = "" if old.cell == cell else f"holds {' · '.join(old.cell.values())}, whose file is another"
+    if why := held or "; ".join(_reasons(old, settings, weights)):
         column.cells["stale"] += 1
         column.lines.append(f"stale: {name}: {why}")
         column.open = True
@@ -86,7 +87,7 @@ def _count(
 
 def _reasons(old: Record, settings: Settings, weights: _Weights) -> list[str]:
     """Say why a record no longer holds, as far as it can be told without data and models."""
-    if "identity" not in old.provenance:  # a column that is not applicable
+    if old.status == "not applicable" and "identity" not in old.provenance:  # of its column
         return []
     methods = spec.parse(old.cell["method"])
     code = code_of(methods)

@@ -12,6 +12,7 @@ from typing import Any
 from attnbench.doors.frameworks import handed_over
 from attnbench.errors import NotApplicable, UserError, near_file
 from attnbench.inputs import tasks
+from attnbench.inputs.files import expanded
 
 NAME = "attnbench"
 TARGET = "attnbench.doors.lm_eval_model:AttnbenchLM"
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     register()
     folders = _values(arguments, "--include_path")
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not expanded(folder).is_dir():
             raise UserError(f"--include_path {folder}: no such folder.{near_file(folder)}")
     if not _values(arguments, "--batch_size", "-b"):
         arguments += ["--batch_size", BATCH_SIZE]

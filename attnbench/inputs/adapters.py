@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs.files import expanded
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -30,7 +31,7 @@ class Adapter:
 
     def place(self) -> str | None:
         """Return the folder of what it changes, None for a Hub id. Raises UserError where it is not here."""
-        given = Path(self.base).expanduser()
+        given = expanded(self.base)
         for place in (given, self.folder / self.base, self.folder.parent / self.base):
             if place.is_dir() and place.resolve() != self.folder.resolve():
                 return str(place)

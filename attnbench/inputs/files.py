@@ -10,6 +10,11 @@ LARGEST = 64 << 20
 LINK = "a link, which is not followed"
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the user's home for ~; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))
+
+
 class Unreadable(ValueError):
     """A file that is not read, with the reason."""
 

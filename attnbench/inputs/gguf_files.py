@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError
+from attnbench.inputs.files import expanded
 
 ENDING = ".gguf"
 MAGIC = b"GGUF"
@@ -165,7 +166,7 @@ def is_gguf(path: str) -> bool:
 
 def opened(path: str) -> GgufFile:
     """Return a file that can be read. Raises UserError for one that is none, and without what reads it."""
-    place = Path(path).expanduser()
+    place = expanded(path)
     with place.open("rb") as file:
         begins = file.read(len(MAGIC))
     if begins != MAGIC:

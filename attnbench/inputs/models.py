@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import Misfit, NotApplicable, UserError, near_file, unknown
 from attnbench.inputs import adapters, endings, gguf_files, hub, names, tasks, weights
+from attnbench.inputs.files import expanded
 from attnbench.inputs.names import is_place, label, pocket_families, tasks_of
 from attnbench.inputs.published import PUBLISHED
 
@@ -36,11 +37,11 @@ def check_folder(name: str) -> None:
     """Raise UserError where a model is given as a folder or a file and there is none."""
     own, place = names.named(name)
     if gguf_files.is_gguf(place):
-        if not Path(place).expanduser().is_file():
+        if not expanded(place).is_file():
             raise UserError(f"model '{name}': no such file.{near_file(place, (gguf_files.ENDING,))}")
-    elif is_place(place) and not Path(place).expanduser().is_dir():
+    elif is_place(place) and not expanded(place).is_dir():
         several = " NAME=PATH is not parted at commas: give several words." if own and "," in place else ""
-        what = "no such folder." if not Path(place).expanduser().exists() else "is a file."
+        what = "no such folder." if not expanded(place).exists() else "is a file."
         told = f"model '{name}': {what}{near_file(place)}{several}"
         raise UserError(f"{told} Give a folder saved by `save_pretrained`.")
 

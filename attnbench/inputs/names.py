@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from attnbench.errors import UserError, unknown
+from attnbench.inputs.files import expanded
 from attnbench.inputs.gguf_files import ENDING, is_gguf
 from attnbench.inputs.published import PUBLISHED
 
@@ -44,7 +45,7 @@ def label(name: str) -> str:
     if name in PUBLISHED:
         return name
     if is_place(name):
-        last = Path(name).expanduser().resolve().name
+        last = expanded(name).resolve().name
         last, what = (last[: -len(ENDING)], "file") if is_gguf(last) else (last, "folder")
         if last.startswith("pocket-") or last in (*pocket_families(), *PUBLISHED):
             raise UserError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from attnbench.errors import UserError, near_file, tell
 from attnbench.inputs import endings, task_yaml, unfound
+from attnbench.inputs.files import expanded
 
 # the head a checkpoint needs, by the class that a task's YAML names
 HEADS = {
@@ -84,7 +85,7 @@ def available(include_path: str | None = None, wanted: str | None = None) -> dic
     A file with a mistake is named on stderr and left out. Raises UserError for one of the `wanted` name.
     """
     found: dict[str, TaskFile] = {}
-    for place in (folder(), *([Path(include_path).expanduser()] if include_path else [])):
+    for place in (folder(), *([expanded(include_path)] if include_path else [])):
         if not place.is_dir():
             raise UserError(
                 f"tasks folder '{place}' is not a folder. Give one that holds lm-eval task YAML files."
@@ -118,8 +119,8 @@ def find(name: str, include_path: str | None = None, kind: str | None = None) ->
 
 
 def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
-    if name.endswith(YAML) and Path(name).expanduser().is_file():
-        task = _read(Path(name).expanduser())
+    if name.endswith(YAML) and expanded(name).is_file():
+        task = _read(expanded(name))
         if task is None:
             raise UserError(
                 f"task file '{name}' has no `task:` and `class:`. See tasks/sst2/sst2.yaml for one that has."
@@ -136,7 +137,7 @@ def _find(name: str, include_path: str | None, kind: str | None) -> TaskFile:
     found = (stock(name) if kind != "encoder" or not bundled else None) or bundled
     if found is None and name.endswith(YAML):
         raise UserError(f"no file '{name}'.{near_file(name, YAML)} A task has `task:` and `class:` in YAML.")
-    if found is None and (place := Path(name).expanduser()).exists():
+    if found is None and (place := expanded(name)).exists():
         what = "a folder" if place.is_dir() else "a file of no kind known"
         raise UserError(
             f"task '{name}' is {what}: your own data are a .csv or .jsonl file, your own task a .yaml."
@@ -163,7 +164,7 @@ def is_texts(name: str) -> bool:
 
 
 def _own(name: str, known: Collection[str], kind: str | None) -> TaskFile:
-    place = Path(name).expanduser()
+    place = expanded(name)
     if not place.is_file():
         raise UserError(
             f"no file '{name}'.{near_file(name, OWN)} A file of your own has the columns text and label."

@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from attnbench.errors import UserError, near, near_file
 
+DECLARED = re.compile(r"""^(?:task|group):\s*["']?([\w.+-]+)["']?\s*$""", re.MULTILINE)
 CLOSE = 0.8  # of lm-eval's thousands of names something is always a little alike
 
 
 def unknown_task(name: str, known: Iterable[str], own: Sequence[str], yaml: Sequence[str]) -> UserError:
     """Build the error for a task that does not exist: `own` ends users' data, `yaml` their tasks."""
     known = [*known]
-    hint = _here(name, own, yaml) or _like_a_file(name, (*own, *yaml))
-    meant = "" if hint else near(name, known) or near(name, _of_lm_eval(), CLOSE)
-    hint = hint or f"Known: {', '.join(known)}."
-    return UserError(f"unknown task '{name}'.{meant} {hint}")
+    if hint := _meant(name, own, yaml):
+        return UserError(f"unknown task '{name}'. {hint}")
+    other = next(iter(sorted(Path(name).parent.glob(f"{glob.escape(Path(name).name)}.*"))), None)
+    hint = f"A file {other} is here, but your own data are a .csv or .jsonl file. " if other else ""
+    meant = near(name, known) or ("" if other else near(name, _of_lm_eval(), CLOSE))
+    return UserError(f"unknown task '{name}'.{meant} {hint}Known: {', '.join(known)}.")
 
 
-def _here(name: str, own: Sequence[str], yaml: Sequence[str]) -> str:
-    """Say which file of a name without its ending is here."""
+def _meant(name: str, own: Sequence[str], yaml: Sequence[str]) -> str:
+    """Say which file that is here a name without its ending, or with another, stands for."""
     for ending in (*own, *yaml):
         if Path(name + ending).is_file():
             return f"A file {name}{ending} is here: write {name}{ending}"
-    other = next(iter(sorted(Path(name).parent.glob(f"{glob.escape(Path(name).name)}.*"))), None)
-    return f"A file {other} is here, but your own data are a .csv or .jsonl file." if other else ""
-
-
-def _like_a_file(name: str, endings: Sequence[str]) -> str:
-    """Say which file a name with another ending may mean."""
-    return near_file(name, endings).strip() if Path(name).suffix else ""
+    return near_file(name, (*own, *yaml)).strip() if Path(name).suffix else ""
 
 
 def _of_lm_eval() -> Iterable[str]:
-    """Return the names of lm-eval's files, most of which are their tasks'."""
+    """Return the names of lm-eval's tasks and groups that their files declare."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         return []
-    root = Path(spec.submodule_search_locations[0]) / "tasks"
-    return sorted({file.stem for file in root.rglob("*.yaml") if not file.stem.startswith("_")})
+    files = (Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml")
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files)
+    return {name for text in texts for name in DECLARED.findall(text)}

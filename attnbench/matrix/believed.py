@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attnbench.records import provenance
 from attnbench.records.record import Record
 
@@ -47,10 +49,25 @@ def differences(old: Record, new: Record) -> tuple[list[str], bool]:
         here, there = (item.receipt.get("sites_hit") for item in (new, old))
         lines.append(f"receipt: {here} sites reached now, {there} in the record")
         stands = False
-    if old.measured.get("samples") == new.measured.get("samples"):
-        for name, near in LOOKED_AT.items():
-            before, now = old.measured.get(name), new.measured.get(name)
-            if (before is None) != (now is None) or abs((before or 0) - (now or 0)) > near:
-                lines.append(f"{name}: {now} now, {before} then: DISAGREES")
-                stands = False
+    if not any(name in old.measured for name in LOOKED_AT):
+        return lines, stands  # it states nothing of them
+    if _fewer(old, new):
+        lines.append(f"{', '.join(LOOKED_AT)}: not compared, {len(_ids(new))} samples are too few")
+        return lines, stands
+    for name, near in {"samples": 0.0, **LOOKED_AT}.items():
+        before, now = old.measured.get(name), new.measured.get(name)
+        if (before is None) != (now is None) or abs((before or 0) - (now or 0)) > near:
+            lines.append(f"{name}: {now} now, {before} then: DISAGREES")
+            stands = False
     return lines, stands
+
+
+def _fewer(old: Record, new: Record) -> bool:
+    """Tell whether so few samples were measured again that attention was looked at on fewer of them."""
+    from attnbench.measures.measure import SAMPLES
+
+    return len(_ids(new)) < min(SAMPLES, len(_ids(old)))
+
+
+def _ids(item: Record) -> Any:
+    return item.scores.get("doc_id", ())

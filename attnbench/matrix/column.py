@@ -154,11 +154,10 @@ class Column:
 
     def _add_costs(self, old: Record, methods: Sequence[Method], strict: bool) -> bool:
         """Measure what a finished record lacks of costs; False, and a line, where that fails: it stays."""
-
-        def measure() -> tuple[float, dict[str, Any]]:
-            return self._learn(methods), self._costs.of(methods)
-
-        return later.added(old, methods, measure, self._left_behind, self.ledger, self.listener, strict)
+        return later.added(
+            old, methods, lambda: self._learn(methods), lambda: self._costs.of(methods),
+            self._left_behind, self.ledger, self.listener, strict,
+        )  # fmt: skip
 
     @functools.cached_property
     def _learned_from(self) -> dict[str, str] | None:

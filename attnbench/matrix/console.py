@@ -131,7 +131,7 @@ def describe(record: Record, reused: bool = False) -> str:
     )
     text += f", {sum(record.seconds.values()):.1f} s" if not reused else ", as recorded"
     if record.cell["method"] != "dense" and record.receipt.get("effect") == "no effect":
-        text += ", no effect"
+        text += ", no answer changed"
     return text
 
 

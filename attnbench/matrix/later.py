@@ -34,7 +34,8 @@ def costs(bench: Bench) -> Any:
 def added(
     old: Record,
     methods: Sequence[Method],
-    measure: Callable[[], tuple[float, dict[str, Any]]],
+    learn: Callable[[], float],
+    cost: Callable[[], dict[str, Any]],
     left_behind: Callable[[], str | None],
     ledger: Ledger,
     listener: Listener,
@@ -42,13 +43,16 @@ def added(
 ) -> bool:
     """Add costs to a record; False, and a line, where that fails: the record stays as it is.
 
-    `measure` fits and measures: seconds of the fit, costs. Date, environment and seconds of the record stay
-    those of its scores; beside the costs stands when, where and in how many seconds they were measured.
+    `learn` fits and returns the seconds that a fit takes, `cost` measures. Date, environment and seconds of
+    the record stay those of its scores; beside the costs stands when, where and in how many seconds they were
+    measured.
     """
-    why, started = None, time.perf_counter()
+    why = None
     try:
         with ledger.measuring(old), own_fault(methods):
-            fit, found = measure()
+            fit, began = learn(), time.perf_counter()
+            found = cost()
+            ended = time.perf_counter()
             require_finite(found)
     except (UserError, KeyboardInterrupt):
         raise
@@ -66,7 +70,7 @@ def added(
     old.measured["costs"] = {
         "date": provenance.now(),
         "environment": provenance.environment(),
-        "seconds": {"fit": fit, "measure": time.perf_counter() - started - fit},
+        "seconds": {"fit": fit, "measure": ended - began},
     }
     old.settings = old.settings | {"measure": True}
     ledger.write(old)

@@ -88,7 +88,7 @@ class Ledger:
         """Write a record. Raises UserError where another run has meanwhile recorded something else there.
 
         Raises Lost where another run has taken over the cell.
-        What no JSON holds makes a failed cell of it.
+        What no record can hold makes a failed cell of it.
         """
         if self.leases is not None and not self.leases.mine(" · ".join(item.cell.values())):
             raise Lost
@@ -98,6 +98,7 @@ class Ledger:
             name = " · ".join(item.cell.values())
             raise UserError(f"{name}: another run has recorded it meanwhile: it {why}. {_ways()}")
         try:
+            record.require_readable(item)
             record.write(self.folder, item)
         except (ValueError, TypeError, RecursionError) as error:
             item.status, item.error = "failed", f"{item.cell['method']}: no record can hold it: {error}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from attnbench.errors import UserError, unknown
 from attnbench.inputs.endings import ended, plain
+from attnbench.inputs.files import expanded
 from attnbench.inputs.names import is_place, named
 from attnbench.inputs.prompting import NAMES, Prompting
 from attnbench.inputs.settings import Settings, check_whole
@@ -99,7 +99,7 @@ def split_models(values: Names) -> tuple[str, ...]:
     found: list[str] = []
     words = ([values] if values else []) if isinstance(values, str) else list(values or ())
     for word in map(str.strip, words):
-        if "," in word and is_place(word) and Path(word).expanduser().exists():
+        if "," in word and is_place(word) and expanded(word).exists():
             raise UserError(
                 f"model '{word}': commas part names, and a folder here has one in its own: write NAME={word}"
             )
@@ -110,7 +110,7 @@ def split_models(values: Names) -> tuple[str, ...]:
 def split_tasks(values: Names) -> tuple[str, ...]:
     """Split names of tasks. Raises UserError for a file whose own name has a comma."""
     for word in [values] if isinstance(values, str) else values:
-        if "," in word and Path(plain(word)).expanduser().is_file():
+        if "," in word and expanded(plain(word)).is_file():
             raise UserError(
                 f"task '{word}': commas part names, and a file here has one in its own: rename it"
             )

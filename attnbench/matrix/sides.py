@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UserError
 from attnbench.inputs import models
+from attnbench.inputs.files import expanded
 from attnbench.inputs.settings import Settings
 from attnbench.matrix import runner
 from attnbench.matrix.bench import Bench
@@ -90,7 +91,7 @@ def _table(shown: tuple[str, str], benches: list[Bench], width: int) -> list[str
 
 def _on_disk(checkpoint: models.Checkpoint) -> int:
     """Count the bytes of the files that weights are loaded from."""
-    if (own := Path(checkpoint.path).expanduser()).is_file():
+    if (own := expanded(checkpoint.path)).is_file():
         return own.stat().st_size
     files = Path(checkpoint.base.folder).glob(models.WEIGHTS[checkpoint.weight_format])
     return sum(file.stat().st_size for file in files)

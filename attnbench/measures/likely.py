@@ -7,7 +7,7 @@ the vocabulary is no larger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +26,16 @@ LEAST = 1e-7  # of all other tokens: less is the rounding of a sum of single pre
 
 
 class Likely:
-    """Collects what a model expects for the target tokens of requests; `sizes` are theirs, by request.
+    """Collects what a model expects for the target tokens of samples, each some requests and their tokens.
 
     Without `ids` (tokens, K), which are dense's, it finds the likeliest tokens itself.
     """
 
-    def __init__(self, requests: Sequence[Any], sizes: Sequence[int], ids: Array | None = None) -> None:
-        ends = np.cumsum([0, *sizes])
+    def __init__(self, samples: Iterable[Sequence[tuple[Any, int]]], ids: Array | None = None) -> None:
+        asked = [[*sample] for sample in samples]
+        self._sizes = [sum(size for _, size in sample) for sample in asked]
+        ends = np.cumsum([0, *(size for sample in asked for _, size in sample)])
+        requests = (request for sample in asked for request, _ in sample)
         self._first = {id(request): int(start) for request, start in zip(requests, ends[:-1], strict=True)}
         self._given = ids
         self._tokens = int(ends[-1])
@@ -59,14 +62,14 @@ class Likely:
                 self.arrays[name] = np.zeros((self._tokens, array.shape[1]), array.dtype)
             self.arrays[name][places] = array
 
-    def recorded(self, sizes: Sequence[int]) -> dict[str, Array]:
-        """Return the arrays as small as they can be; `sizes` are the target tokens of each sample."""
+    def recorded(self) -> dict[str, Array]:
+        """Return the arrays as small as they can be, and how many target tokens each sample has."""
         ids = self.arrays[IDS]
         return {
             IDS: ids.astype(np.uint16 if ids.max(initial=0) < 1 << 16 else np.uint32),
             LOGS: self.arrays[LOGS].astype(np.float32 if self._given is None else np.float64),
             OURS: self.arrays[OURS],
-            SIZES: np.asarray(sizes, np.int64),
+            SIZES: np.asarray(self._sizes, np.int64),
         }
 
 

@@ -99,7 +99,10 @@ def _term(term: str, kind: Kind) -> Any:
     if not match and TERM.fullmatch(term.strip()):
         raise UserError(f"'{term}' has blanks around it: write a + b as a+b.")
     if not match:
-        meant = f" Did you mean {term.lower()}?" if TERM.fullmatch(term.lower()) else ""
+        name, colon, rest = term.partition(":")
+        lower = TERM.fullmatch(name.lower() + colon + rest)
+        known = {each.split(":")[0] for each in kind.known()}
+        meant = f" Did you mean {lower[0]}?" if lower and lower["name"] in known else ""
         raise UserError(f"'{term}' is not a {kind.word} spec such as {kind.example}.{meant} {kind.hint}")
     words, pairs = [], []
     for modifier in match["modifiers"].split(":")[1:]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 DEEPEST = 50  # levels
@@ -29,12 +31,20 @@ def _depth(value: Any) -> int:
     return deepest
 
 
+def _real(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"a number of {len(digits):,} characters that is too large")
+    return value
+
+
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole)
+_CAREFUL = json.JSONDecoder(parse_constant=_refuse, parse_int=_whole, parse_float=_real)  # a third slower
+LARGE = re.compile(r"[eE]\+?\d{3}|\d{300}")  # that a number beyond any other has
 
 
 def of(text: str) -> Any:
     """Return what a JSON holds. Raises ValueError for what is none, RecursionError for one too deep."""
-    return _DECODER.decode(text)
+    return (_CAREFUL if LARGE.search(text) else _DECODER).decode(text)
 
 
 def deep(text: str, body: Any) -> bool:

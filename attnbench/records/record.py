@@ -98,6 +98,15 @@ def write(folder: str | Path, record: Record) -> Path:
     return path
 
 
+def require_readable(record: Record) -> None:
+    """Raise ValueError where a record, once written, would be taken for a damaged one."""
+    whole = {"schema": record.schema} | record.body()
+    whole["provenance"] = {**record.provenance, "arrays": "0" * 64}
+    body = json.loads(json.dumps(whole, allow_nan=False))
+    if fault := schema.first_fault(body) or schema.array_problem(record.metrics, record.scores):
+        raise ValueError(fault)
+
+
 def put(path: Path, packed: bytes, text: bytes) -> None:
     """Write the two files of a record, arrays first, so that neither is there in part. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

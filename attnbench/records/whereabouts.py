@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnbench.inputs import endings, names, tasks
+from attnbench.inputs.files import expanded
 
 if TYPE_CHECKING:
     from attnbench.inputs.models import Checkpoint
@@ -39,7 +40,7 @@ def of(checkpoint: Checkpoint, task: str, settings: Settings) -> dict[str, str]:
     """Return the digests of what a cell has from the user's own places: checkpoint, task, calibration."""
     found = {"checkpoint": checkpoint.path} if checkpoint.source in names.OWN else {}
     file, folder = tasks.find(task, settings.include_path), settings.include_path
-    within = folder is not None and Path(file.path).is_relative_to(Path(folder).expanduser())
+    within = folder is not None and Path(file.path).is_relative_to(expanded(folder))
     if within or tasks.is_own(task) or endings.plain(task).endswith(tasks.YAML):
         found["task"] = file.path
     if settings.calibration is not None and tasks.is_texts(settings.calibration.partition(":")[0]):

@@ -165,7 +165,7 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
     if not lines:
         nothing = f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."
         raise UserError(reasons[0] if reasons else nothing)
-    return [*lines, *reasons, *explained(how)]
+    return [*lines, *dict.fromkeys(reasons), *explained(how)]
 
 
 def explained(how: Sequence[str]) -> list[str]:

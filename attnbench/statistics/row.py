@@ -14,6 +14,7 @@ from attnbench.statistics import fidelity
 if TYPE_CHECKING:
     from attnbench.records.record import Record
 
+SEEN = 0.0005  # of a share, as a table rounds
 LEVEL = 0.05
 LARGEST = 700.0  # of a logarithm: a percentage of more is no float
 
@@ -141,6 +142,16 @@ class Row:
     def within(self) -> bool:
         """Tell whether it is shown not to be worse by the margin or more: one-sided, Holm over the table."""
         return self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def idle(self) -> str:
+        """Say of a method without effect whether it acted all the same; nothing of one that has an effect."""
+        if self.effect != "no effect":
+            return ""
+        shares = (self.heads, self.cache, self.kv)
+        acted = any((value or 0) >= SEEN for value in (self.sparsity, self.divergence))
+        acted |= any(value is not None and value < 1 for value in shares)
+        return "no answer changed" if acted else "no effect"
 
     @property
     def mark(self) -> str:

@@ -12,12 +12,14 @@ import torch
 from closeness import close
 from slow_caches import continued
 
+import attnbench
 from attnbench.backends import lm_eval
 from attnbench.backends.causal.borders import Borders
 from attnbench.engine.serving.attention import apply
 from attnbench.errors import NotApplicable
 from attnbench.inputs.prompting import Prompting
 from attnbench.inputs.settings import Settings
+from attnbench.records.record import read_all
 
 METHOD, HEADS, LAYERS = "evict50:streamingllm", 2, 2
 CASES = {
@@ -119,6 +121,22 @@ def test_two_questions_share_the_cache_of_one_context(name, checkpoint, tmp_path
         assert len(instance.doc["context"].split()) >= row.prompt > 0
         prompts.setdefault(instance.doc_id, set()).add(row.ids[: row.prompt])
     assert len(asked) == len(prompts) * (1 + name.startswith("two")) and {*map(len, prompts.values())} == {1}
+
+
+def test_a_record_of_two_questions_is_of_samples(checkpoint, tmp_path):
+    """A context and both of its questions are one sample, also of what is measured beside the score."""
+    place = str(tmp_path / "records")
+    run = attnbench.run(
+        checkpoint("llama", 512).path, "evict50:knorm", "two-questions_200", limit=12, records=place
+    )
+    assert [item.error for item in run.records] == [None] * 3
+    for item in read_all(place):
+        told = [
+            len(array) for name, array in item.scores.items() if not name.startswith(("likely", "outputs"))
+        ]
+        assert set(told) == {12}
+        assert item.cell["method"] == "dense" or "fidelity answers-changed" in item.scores
+    assert len(list(read_all(place))) == 3
 
 
 # the context, the question, and the request, where a bar stands for the border that is looked for

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
+import sample_records
 import tiny_causal
 import torch
 
@@ -13,6 +14,9 @@ from attnbench import Method, NotApplicable
 from attnbench.cli.main import main
 from attnbench.engine.learning import fits
 from attnbench.engine.learning.fits import Fits
+from attnbench.matrix import later
+from attnbench.matrix.console import Silent
+from attnbench.matrix.ledger import Ledger
 from attnbench.records import record
 
 SAMPLES = [{"input_ids": torch.arange(6).view(2, 3)}, {"input_ids": torch.ones(1, 4, dtype=torch.long)}]
@@ -92,6 +96,33 @@ def test_what_may_be_more_than_numbers_is_not_kept(learns, monkeypatch, more):
     for _ in range(2):
         learns.learn(None, [Learns()], 3, lambda: SAMPLES)
     assert Learns.fitted == 2
+
+
+def test_the_oldest_fit_goes_where_all_are_too_large(learns, monkeypatch):
+    monkeypatch.setattr(Learns, "more", lambda: torch.zeros(fits.LARGEST // 4 // 3))  # a third of the bound
+    for seed in (0, 1, 2):
+        learns.learn(None, [Learns()], seed, lambda: SAMPLES)
+    for seed, fitted in ((1, 3), (2, 3), (0, 4), (1, 5)):
+        learns.learn(None, [Learns()], seed, lambda: SAMPLES)
+        assert Learns.fitted == fitted, seed
+
+
+def test_costs_have_their_own_seconds_where_a_fit_was_made_before(tmp_path):
+    item = sample_records.record("prune80", acc=sample_records.right(40, 5))
+    sample_records.identify(item)
+    ledger = Ledger(str(tmp_path))
+    assert later.added(
+        item,
+        [],
+        lambda: 100.0,
+        lambda: {"flops": {"dense": 1.0, "simulated": None, "realised": None}},
+        lambda: None,
+        ledger,
+        Silent(),
+        True,
+    )
+    found = record.read(record.path_of(tmp_path, item.cell)).measured["costs"]["seconds"]
+    assert found["fit"] == 100 and 0 <= found["measure"] < 100
 
 
 def test_without_samples_only_the_same_absence_is_the_same(learns, monkeypatch):

@@ -100,7 +100,7 @@ def test_a_tensor_that_is_kept_is_told_wherever_it_is(stage, place):
 @pytest.mark.parametrize(
     ("place", "says"),
     [
-        ("object", r"^keeper\.probs's or Watch\.probs's tensor is kept"),
+        ("object", r"^Watch\.probs's or keeper\.probs's tensor is kept"),
         ("itself", r"^keeper keeps .* in \.kept:"),
     ],
 )

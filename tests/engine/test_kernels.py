@@ -67,6 +67,10 @@ def test_drop_smallest_is_a_sort_on_long_rows(keys, percent):
         np.testing.assert_array_equal(kernels.drop_smallest(probs.clone(), percent).numpy(), expected)
 
 
+def test_no_row_is_nothing_to_drop():
+    assert kernels.drop_smallest(torch.zeros(0, 2, 5, 16), 50).shape == (0, 2, 5, 16)
+
+
 def test_shares_are_exact():
     probs = torch.arange(1, 101, dtype=torch.float32)[None] / 5050
     for percent, zeros in ((29, 29), (57, 57), (58, 58), (0, 0), (100, 99), (99.9, 99), (0.1, 0)):

@@ -29,11 +29,12 @@ EDITS = {
     "limit": lambda body: body["settings"].update(limit=48),
     "weights": lambda body: body["provenance"]["fingerprints"].update(checkpoint="0" * 64),
     "sparsity": lambda body: body["measured"].update(sparsity=0.95),
+    "samples": lambda body: body["measured"].pop("samples"),
 }
 TOLD = {
     "value": "acc is 0.5 in the record but", "seed": "its identity is of other settings",
     "limit": "its identity is of other settings", "weights": "its identity is of other settings",
-    "sparsity": "now, 0.95 then: DISAGREES",
+    "sparsity": "now, 0.95 then: DISAGREES", "samples": "samples: 16 now, None then: DISAGREES",
 }  # fmt: skip
 
 
@@ -60,7 +61,9 @@ def test_an_edited_record_is_not_verified(measured, edit, tmp_path, capsys):
 
 def test_a_record_as_it_was_is_verified(measured, capsys):
     assert main(["verify", str(measured / "prune80.json"), "--sample", "16"]) == 0
-    assert "DISAGREES" not in capsys.readouterr().out
+    assert "DISAGREES" not in (out := capsys.readouterr().out) and "not compared" not in out
+    assert main(["verify", str(measured / "prune80.json"), "--sample", "8"]) == 0
+    assert "divergence, bits: not compared, 8 samples are too few" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("edit", ["value", "seed", "weights"])
@@ -76,14 +79,27 @@ def test_an_edited_record_is_measured_again(measured, edit, tmp_path, capsys):
     assert "prune80: acc" in (again := capsys.readouterr().err) and again.count("as recorded") == 3
 
 
-def test_the_status_of_an_edited_record_is_stale(measured, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        ("value", "acc is 0.5 in the record but"), ("identity", "attnbench measures otherwise since"),
+        ("cell", "holds pocket-bert · pocket-sentiment · prune10, whose file is another"),
+    ],
+)  # fmt: skip
+def test_the_status_of_an_edited_record_is_stale(edit, told, measured, tmp_path, capsys, monkeypatch):
+    edits = {
+        "identity": lambda body: body["provenance"].pop("identity"),
+        "cell": lambda body: body["cell"].update(method="prune10"),
+    }
+    for name, change in edits.items():
+        monkeypatch.setitem(EDITS, name, change)
     (tmp_path / "s.toml").write_text(
         'models = ["pocket-bert"]\ntasks = ["pocket-sentiment"]\nmethods = ["prune80"]\nlimit = 24\n'
     )
-    edited(measured, tmp_path / "records" / "s", "value")
+    edited(measured, tmp_path / "records" / "s", edit)
     assert main(["status", str(tmp_path / "s.toml")]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "stale: pocket-bert · pocket-sentiment · prune80: acc is 0.5 in the record but" in out
+    assert f"stale: pocket-bert · pocket-sentiment · prune80: {told}" in out
 
 
 def test_a_record_under_another_name_is_passed_over(measured, tmp_path, capsys):

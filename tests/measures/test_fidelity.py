@@ -108,14 +108,15 @@ def merged(p, q, ids):
 def test_target_tokens_are_held_against_denses_likeliest_ones(vocabulary):
     logits, others = (torch.from_numpy(rng.normal(0, 2, (7, vocabulary))) for _ in range(2))
     requests, sizes = [object(), object(), object()], [3, 0, 4]
-    dense = likely.Likely(requests, sizes)
+    samples = [[each] for each in zip(requests, sizes, strict=True)]
+    dense = likely.Likely(samples)
     for request, part in ((requests[2], slice(3, 7)), (requests[0], slice(0, 3))):  # in whatever order
         first = dense.first(request)
         dense.take(np.arange(first, first + part.stop - part.start), logits[part])
-    before = dense.recorded(sizes)
-    own = likely.Likely(requests, sizes, before[likely.IDS])
+    before = dense.recorded()
+    own = likely.Likely(samples, before[likely.IDS])
     own.take(np.arange(7)[::-1].copy(), others.flip(0))
-    now = own.recorded(sizes)
+    now = own.recorded()
 
     p, q = (softmax(each.numpy(), axis=1) for each in (logits, others))
     order = np.argsort(-p, axis=1)[:, : likely.K]
@@ -138,14 +139,31 @@ def test_target_tokens_are_held_against_denses_likeliest_ones(vocabulary):
     )
 
 
+def test_a_sample_of_two_requests_has_the_tokens_of_both():
+    logits, others = (torch.from_numpy(rng.normal(0, 2, (9, 12))) for _ in range(2))
+    one, two, three, four = (object() for _ in range(4))
+    samples = [[(one, 2), (two, 3)], [(three, 3), (four, 1)]]
+    found = []
+    for drawn, ids in ((logits, None), (others, "dense")):
+        each = likely.Likely(samples, ids and found[0][likely.IDS])
+        assert [each.first(request) for request in (one, two, three, four)] == [0, 2, 5, 8]
+        each.take(np.arange(9), drawn)
+        found.append(each.recorded() | {"outputs": np.zeros((2, 1))})
+    told = compared(Form("target"), {}, *found)
+    p, q = (softmax(each.numpy(), axis=1) for each in (logits, others))
+    whole, same = rel_entr(p, q).sum(1), p.argmax(1) == q.argmax(1)
+    close(told[array_name("kl")], [whole[:5].mean(), whole[5:].mean()], roundings=64)
+    assert told[array_name("answers-changed")].tolist() == [not same[:5].all(), not same[5:].all()]
+
+
 def test_dense_against_itself_is_nothing():
     logits = torch.from_numpy(rng.normal(0, 3, (20, 50))).float()
-    dense = likely.Likely([self := object()], [20])
+    dense = likely.Likely([[(self := object(), 20)]])
     dense.take(np.arange(20), logits)
-    before = dense.recorded([20])
-    own = likely.Likely([self], [20], before[likely.IDS])
+    before = dense.recorded()
+    own = likely.Likely([[(self, 20)]], before[likely.IDS])
     own.take(np.arange(20), logits)
-    assert likely.divergence(before[likely.LOGS], own.recorded([20])[likely.LOGS]).max() < 1e-6
+    assert likely.divergence(before[likely.LOGS], own.recorded()[likely.LOGS]).max() < 1e-6
 
 
 @given(st.integers(1, 400), st.data())

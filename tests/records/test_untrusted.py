@@ -87,6 +87,8 @@ def test_links_pipes_and_devices_are_not_read(tmp_path, capsys):
         ('"fitted": {}', '"fitted": ' + '{"a":' * 5000 + "1" + "}" * 5000),
         ('"fitted": {}', '"fitted": {"b": ' + '{"a":' * 200 + "1" + "}" * 201),
         ('"fitted": {}', '"fitted": NaN'),
+        ('"fitted": {}', '"fitted": {"a": 1e999}'),
+        ('"fitted": {}', '"fitted": {"a": -%s.5}' % ("9" * 400)),
         ('"date"', '"date" "'),
     ],
 )

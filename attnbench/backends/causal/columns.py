@@ -10,7 +10,6 @@ import ast
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -20,6 +19,7 @@ from attnbench.backends import own_data
 from attnbench.backends.own_data import shown
 from attnbench.errors import UserError, near
 from attnbench.inputs import tasks
+from attnbench.inputs.files import expanded
 from attnbench.inputs.json_lines import json_rows
 
 COLUMNS = ("context", "question", "answer_prefix", "answer", "max_new_tokens")
@@ -90,7 +90,7 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _parquet(path)
         return
     try:
-        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        content = expanded(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def _parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(Path(path).expanduser())
+        table = pyarrow.parquet.read_table(expanded(path))
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     for number, row in enumerate(table.to_pylist(), 1):

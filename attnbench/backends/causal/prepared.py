@@ -114,8 +114,9 @@ class PreparedCausal:
         """
         given = self._lm.inputs.rows(self.task.instances)
         targets = [sum(len(row.targets) for row in rows) for rows in given]
-        scored = self.form.name in ("target", "rolling")
-        likely = Likely(self.task.instances, targets, ids) if scored else None
+        sizes = {id(each): size for each, size in zip(self.task.instances, targets, strict=True)}
+        samples = [[(each, sizes[id(each)]) for each in asked] for asked in self._documents.values()]
+        likely = Likely(samples, ids) if self.form.name in ("target", "rolling") else None
         share, progress = self.samples / len(self.task.instances), options.get("progress")
         if progress is not None:
             options["progress"] = lambda requests: progress(int(requests * share))
@@ -133,7 +134,7 @@ class PreparedCausal:
             },
             scores=scores | _places(list(self._documents.values())),
             outputs=_outputs(list(self._documents.values())),
-            likely=likely.recorded(targets) if likely else {},
+            likely=likely.recorded() if likely else {},
         )
 
     @contextlib.contextmanager

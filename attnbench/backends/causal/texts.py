@@ -7,11 +7,11 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from attnbench.backends import data
 from attnbench.errors import UserError
 from attnbench.inputs import tasks
+from attnbench.inputs.files import expanded
 
 COLUMNS = ("text", "page", "sentence", "content")
 
@@ -29,7 +29,7 @@ def of(path: str, name: str | None = None, split: str = "") -> list[str]:
     if path.lower().endswith(tasks.PARQUET):
         raise UserError(f"calibration {path}: give a .txt, .csv or .jsonl file, or DATASET:SPLIT")
     try:
-        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        content = expanded(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"calibration {path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -126,7 +126,7 @@ class Prepared:
         if self.form.name == "rolling":
             given = self._lm.rows(task.instances)
             targets = [sum(len(row.places) for row in rows if row.places is not None) for rows in given]
-            likely = Likely(task.instances, targets, ids)
+            likely = Likely([[each] for each in zip(task.instances, targets, strict=True)], ids)
         with self.serving(model, **options) as lm:
             lm.likely = likely
             # lm-eval's own bootstrap takes minutes, and logging samples serialises every document
@@ -146,7 +146,7 @@ class Prepared:
             },
             scores={"doc_id": np.array([instance.doc_id for instance in task.instances]), **scores},
             outputs=[instance.resps[0] for instance in task.instances],
-            likely=likely.recorded(targets) if likely else {},
+            likely=likely.recorded() if likely else {},
         )
 
     def batches(self, n: int, batch_size: int = BATCH_SIZE) -> list[dict[str, Tensor]]:

@@ -29,9 +29,7 @@ def method(row: Row, show: Show) -> str:
 def notes(row: Row) -> str:
     """Say how many seeds a row is of, whether the method changed nothing and whether its code was checked."""
     seeds = f"{row.seeds} seeds" if row.seeds > 1 and "seeds" not in (row.effect or "") else ""
-    acted = (row.sparsity or 0) > 0 or (row.kv is not None and row.kv < 1)
-    effect = "no answer changed" if row.effect == "no effect" and acted else row.effect
-    return ", ".join(filter(None, (seeds, effect, CHECKS.get(row.check or ""))))
+    return ", ".join(filter(None, (seeds, row.idle or row.effect, CHECKS.get(row.check or ""))))
 
 
 def of(row: Row, show: Show) -> dict[str, str]:

@@ -13,6 +13,7 @@ from attnbench.statistics.row import Row
 VERDICTS = ("within", "worse", "undecided", "failed", "not applicable", "missing")
 REASONS = {"failed": "failed on", "not applicable": "not applicable to", "missing": "missing on"}
 SHORT = {"within": "≈", "worse": "▼", "undecided": "?", "not applicable": "n/a"}
+IDLE = {"no effect": "changed nothing", "no answer changed": "changed no answer"}
 PLACES = 3  # that a short line names
 
 
@@ -40,10 +41,10 @@ def of_methods(rows: Sequence[Row], show: Show) -> list[str]:
                 said.append(f"{words} {', '.join(map(place, by[verdict]))}")
         if "" in by:
             said.append(f"not compared on {', '.join(map(place, by['']))}")
-        idle = [place(row) for row in mine if row.effect == "no effect" and row.primary]
-        if idle:
-            said.append(f"changed nothing on {', '.join(idle)}")
-        partly = [row for row in mine if row.effect not in (None, "no effect") and row.primary]
+        for idle, words in IDLE.items():
+            if found := [place(row) for row in mine if row.idle == idle and row.primary]:
+                said.append(f"{words} on {', '.join(found)}")
+        partly = [row for row in mine if row.effect and not row.idle and row.primary]
         said += [f"{row.effect} on {place(row)}" for row in partly]
         out.append(f"{show(method)}: {'; '.join(said)}.")
     return out

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from attnbench.errors import UserError, near_file
+from attnbench.inputs.files import expanded
 from attnbench.matrix.request import split
 from attnbench.methods import spec
 from attnbench.methods.plugins import registry
@@ -27,7 +27,7 @@ def given(studies: Sequence[Study], files: Sequence[str]) -> list[Study]:
     if len(paths) > MOST:
         raise UserError(f"--treebank: {len(paths)} files; give one, or two: DEV,TEST")
     for path in paths:
-        if not Path(path).expanduser().is_file():
+        if not expanded(path).is_file():
             raise UserError(f"--treebank {path}: no such file.{near_file(path, ('.conllu',))}")
     readers = [name for name, cls in sorted(registry().studies.items()) if _reads(cls)]
     if not studies:

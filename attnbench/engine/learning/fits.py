@@ -12,14 +12,15 @@ from typing import Any
 from attnbench.engine.learning.fit import Absent, Batch, available, learn
 from attnbench.methods.protocol import Method, needs_fit
 
-LARGEST = 1 << 26  # bytes that one cell's methods have learned: weights that were trained are more
+LARGEST = 1 << 26  # bytes of all that is kept: weights that were trained are more
 
 
 class Fits:
     """The fits of one model, each under its methods, its seed and the samples it was made from."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[list[dict[str, Any]], Any, float]] = {}
+        self._known: dict[Any, tuple[list[dict[str, Any]], Any, float]] = {}  # the oldest first
+        self._sizes: dict[Any, float] = {}
 
     def learn(
         self, model: Any, methods: Sequence[Method], seed: int, samples: Callable[[], Sequence[Batch]]
@@ -46,8 +47,11 @@ class Fits:
             return seconds
         learn(model, methods, seed, lambda: batches)
         seconds, states = time.perf_counter() - started, [vars(method) for method in methods]
-        if _size(states) <= LARGEST:
-            self._known[key] = copy.deepcopy(states), torch.get_rng_state(), seconds
+        if (size := _size(states)) <= LARGEST:
+            self._known[key], self._sizes[key] = (copy.deepcopy(states), torch.get_rng_state(), seconds), size
+        while sum(self._sizes.values()) > LARGEST:
+            oldest = next(iter(self._sizes))
+            del self._known[oldest], self._sizes[oldest]
         return seconds
 
 

@@ -104,10 +104,11 @@ class Applied:
 def require_nothing_kept(blocks: Sequence[Applied], lent: Iterable[UntypedStorage]) -> None:
     """Raise StageError where a method holds a tensor or memory that was lent to its stages, wherever.
 
-    `blocks` from the outermost: an inner one is lent the same tensors, and is not to blame for an outer one.
+    `blocks` from the outermost. Nested ones are lent the same tensors: where no attribute holds one, each of
+    them is named, the innermost first.
     """
     require_not_held([method for block in blocks for method in block.methods], lent)
-    suspects = [guard for block in blocks for guard in block.guards if guard.lent]
+    suspects = [guard for block in reversed(blocks) for guard in block.guards if guard.lent]
     if suspects:
         gc.collect()  # what is only part of a cycle is not kept
         names = dict.fromkeys(guard.name for guard in suspects if guard.lent)

@@ -24,6 +24,8 @@ def drop(rows: Tensor, dropped: Tensor, hidden: Tensor | None) -> None:
     import torch
 
     keys = rows.shape[1]
+    if not rows.numel():
+        return
     goal = dropped if hidden is None else dropped + hidden
     if rows.dtype != torch.float32 or keys < 8:
         return _drop_sorted(rows, goal)

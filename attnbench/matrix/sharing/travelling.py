@@ -12,6 +12,7 @@ from typing import Any
 
 from attnbench.errors import UserError
 from attnbench.inputs import endings, names, tasks
+from attnbench.inputs.files import expanded
 from attnbench.inputs.settings import Settings
 from attnbench.matrix.plan import Cell
 from attnbench.methods import spec
@@ -30,7 +31,7 @@ class Luggage:
 
     def add(self, path: str) -> str:
         """Pack a file, or a folder of files, and return its place from then on."""
-        source = Path(path).expanduser()
+        source = expanded(path)
         place = f"{FILES}/{len(self.files)}/{source.name}"
         inner = sorted(each for each in source.rglob("*") if each.is_file()) if source.is_dir() else [source]
         for each in inner:
@@ -58,7 +59,7 @@ def packed(
         if tasks.is_own(task) or task.endswith(tasks.YAML):
             task = luggage.add(task)
         for name in ("calibration", "include_path"):
-            if settings[name] is not None and Path(settings[name]).expanduser().exists():
+            if settings[name] is not None and expanded(settings[name]).exists():
                 settings[name] = luggage.add(settings[name])
         own, place = names.named(cells[0].model)
         model = cells[0].model

@@ -16,6 +16,7 @@ import numpy as np
 from attnbench.backends import data
 from attnbench.errors import TaskMistake, UserError, near_file, unknown
 from attnbench.inputs import task_yaml, tasks
+from attnbench.inputs.files import expanded
 
 PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
 
@@ -99,7 +100,7 @@ def find(name: str, place: str = "", limit: int | None = None) -> Task:
     `place` is where the data are, if not where the task says: a folder of SentEval files, or a dataset's
     name. `limit`: so many samples of each split at most, the first. Raises UserError.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name.endswith((".txt", ".tsv")):
         return _task(path.stem, {}, senteval(path), limit)
     if name.endswith(tasks.YAML):
@@ -128,8 +129,8 @@ def _rows(content: dict[str, Any], place: str, path: str) -> dict[str, Rows]:
                 f"probing task '{content['probe']}' needs its data: source=FOLDER with {content['file']}, "
                 f"from {SENTEVAL}, or source=DATASET with a configuration {content['probe']}"
             )
-        if Path(place).expanduser().is_dir():
-            return senteval(Path(place).expanduser() / content["file"])
+        if expanded(place).is_dir():
+            return senteval(expanded(place) / content["file"])
         return {split: _loaded(place, content["probe"], each, {}) for split, each in GIVEN.items()}
     splits = content.get("splits") or {}
     if not {TRAIN, TEST} <= set(splits) <= set(SPLITS):
