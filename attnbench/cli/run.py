@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="the first seed of sampled methods (0)")
     parser.add_argument(
         "--repeats", type=positive, metavar="N",
-        help=f"how many seeds each sampled method is measured with ({REPEATS})",
+        help=f"how many seeds each sampled method is measured with ({REPEATS}; in a suite 5)",
     )  # fmt: skip
     add_device(parser)
     parser.add_argument(

@@ -151,16 +151,20 @@ def report(records: Iterable[Record], a: str, b: str, model: str | None, task: s
     for key, methods in columns.items():
         if a not in methods or b not in methods:
             continue
-        before = len(how)
+        both = False
         for metric in methods[a][0].metrics or [""]:
             try:
                 one = difference(methods[a], methods[b], metric or None)
+            except Undefined as reason:
+                lines.append(message(reason))
+                both = True
             except UserError as reason:
                 reasons.append(message(reason))
             else:
                 lines += lines_of(key, a, b, one)
                 how.append(one.how)
-        if len(how) > before:
+                both = True
+        if both:
             lines += _answers(key, {a: methods[a], b: methods[b]})
     if not lines:
         nothing = f"no model and task has both {a} and {b}. Run them with the same --models and --tasks."

@@ -139,6 +139,15 @@ def test_a_record_of_two_questions_is_of_samples(checkpoint, tmp_path):
     assert len(list(read_all(place))) == 3
 
 
+def test_short_texts_have_no_accuracy_in_the_middle(checkpoint, tmp_path):
+    """All that a short text tells stands in its first 4 or last 64 tokens: nothing is left to be right of."""
+    place, chosen = str(tmp_path / "records"), checkpoint("llama", 256)
+    item = attnbench.run(chosen.path, (), "needle_64", limit=3, records=place).records[0]
+    assert item.error is None and [*item.metrics] == ["acc", "logp"]
+    item = attnbench.run(chosen.path, (), "needle_200", limit=12, records=place).records[0]
+    assert [*item.metrics] == ["acc", "logp", "acc_middle"]
+
+
 # the context, the question, and the request, where a bar stands for the border that is looked for
 BORDERS = {
     "once": ("Rome is old.", "Is it?", "Rome is old.| Is it?"),

@@ -100,6 +100,8 @@ class Stock:
             scores = np.array(rows, dtype=np.float64)
             if any(ours == "perplexity" and _same(scores, other["scores"]) for other in found.values()):
                 continue
+            if ours == "ratio" and len(found) and not scores[:, 1].any():
+                continue  # no sample counts: of short texts none is asked in the middle
             value = aggregates.aggregate(ours, scores)
             if len(each) == 1:
                 key = f"{metric},{each[0]._filters[place].name}"
