@@ -45,6 +45,7 @@ def main() -> None:
     from attnbench.matrix.bench import Bench
     from attnbench.measures.along import Along
     from attnbench.measures.measure import SAMPLES, measure
+    from attnbench.methods.protocol import needs_fit
 
     console.quiet(False)
     torch.set_num_threads(1)
@@ -57,7 +58,7 @@ def main() -> None:
     for spec in options.specs.split(","):
         methods = parse(spec)
         for method in methods:
-            if hasattr(method, "fit"):
+            if needs_fit(method):
                 method.fit(model, bench.calibration())
 
         def alone() -> None:
