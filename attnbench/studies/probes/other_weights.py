@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from attnbench.errors import UserError
-from attnbench.inputs.files import expanded
 from attnbench.inputs.models import Checkpoint
 
 PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
@@ -28,7 +27,7 @@ def untrained(model: Any, seed: int = 0) -> Any:
 
 def fingerprint(folder: str) -> str:
     """Hash a checkpoint's config and weights. Raises UserError for a folder that holds none."""
-    return Checkpoint(Path(folder).name, str(expanded(folder)), "folder").fingerprint
+    return Checkpoint(Path(folder).name, str(Path(folder).expanduser()), "folder").fingerprint
 
 
 def loaded(model: Any, folder: str) -> Any:
@@ -37,7 +36,7 @@ def loaded(model: Any, folder: str) -> Any:
     A head that the folder does not have is new, as nothing here reads it. Raises UserError for a folder that
     is not of this architecture.
     """
-    place = Checkpoint(Path(folder).name, str(expanded(folder)), "folder").folder
+    place = Checkpoint(Path(folder).name, str(Path(folder).expanduser()), "folder").folder
     try:
         other, found = type(model).from_pretrained(
             place, dtype=model.dtype, output_loading_info=True, local_files_only=True

@@ -16,7 +16,6 @@ import numpy as np
 from attnbench.backends import data
 from attnbench.errors import TaskMistake, UserError, near_file, unknown
 from attnbench.inputs import task_yaml, tasks
-from attnbench.inputs.files import expanded
 
 PART_OF_METHODS = True  # what is found here is found by a study: its records' identity covers this file
 
@@ -100,7 +99,7 @@ def find(name: str, place: str = "", limit: int | None = None) -> Task:
     `place` is where the data are, if not where the task says: a folder of SentEval files, or a dataset's
     name. `limit`: so many samples of each split at most, the first. Raises UserError.
     """
-    path = expanded(name)
+    path = Path(name).expanduser()
     if name.endswith((".txt", ".tsv")):
         return _task(path.stem, {}, senteval(path), limit)
     if name.endswith(tasks.YAML):
@@ -129,8 +128,8 @@ def _rows(content: dict[str, Any], place: str, path: str) -> dict[str, Rows]:
                 f"probing task '{content['probe']}' needs its data: source=FOLDER with {content['file']}, "
                 f"from {SENTEVAL}, or source=DATASET with a configuration {content['probe']}"
             )
-        if expanded(place).is_dir():
-            return senteval(expanded(place) / content["file"])
+        if Path(place).expanduser().is_dir():
+            return senteval(Path(place).expanduser() / content["file"])
         return {split: _loaded(place, content["probe"], each, {}) for split, each in GIVEN.items()}
     splits = content.get("splits") or {}
     if not {TRAIN, TEST} <= set(splits) <= set(SPLITS):
